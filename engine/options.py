@@ -1,0 +1,41 @@
+"""What a session is asked to do. Plain data, importable without torch."""
+
+from typing import Literal
+
+import msgspec
+
+DEMO = "demo"
+
+Context = Literal["free", "forced"]
+
+POSTER_QUESTION = (
+    "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips "
+    "in May. How many clips did Natalia sell altogether in April and May?"
+)
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that decides what is decoded; a default says what a new user gets.
+
+    `model` is a Hugging Face id, a directory, a GGUF file, or `demo`. `variants` are recipes.
+    `temperature` 0 decodes greedily. `top_k` 0 and `top_p` 1 keep the whole vocabulary.
+    `candidates` is the k of the top-k tokens kept per lane and step.
+    """
+
+    model: str = DEMO
+    variants: tuple[str, ...] = ("drop:attn=4", "drop:attn=8", "drop:mlp=8")
+    prompt: str = POSTER_QUESTION
+    raw: bool = False
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    max_new_tokens: int = 256
+    context: Context = "free"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    candidates: int = 10
+    ignore_eos: bool = False
+    calibration: str | None = None
+    trust_remote_code: bool = False

@@ -1,0 +1,149 @@
+"""A trace as CSV, JSON or Markdown."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from .records import Drift, Token
+from .summary import VariantSummary, summarize
+from .text import visible
+from .trace import Trace
+
+
+def to_csv(trace: Trace) -> str:
+    """One row per step and lane, a column per number; drift columns are empty for the baseline.
+
+    Texts and names are JSON strings: quoted, so that a spreadsheet takes none for a formula, and
+    with control characters escaped.
+    """
+    token_keys = Token.__struct_fields__
+    drift_keys = Drift.__struct_fields__
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["step", "lane", "name", *token_keys, *drift_keys, "seconds", "memory"])
+    for step in trace.steps:
+        for lane, token in enumerate(step.lanes):
+            if token is None:
+                continue
+            drift = step.drift[lane - 1] if lane else None
+            writer.writerow(
+                [
+                    step.step,
+                    lane,
+                    _cell(trace.header.lanes[lane].name),
+                    *(_cell(getattr(token, key)) for key in token_keys),
+                    *(_cell(getattr(drift, key, None)) for key in drift_keys),
+                    step.seconds,
+                    step.memory,
+                ]
+            )
+    return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, bool):
+        return int(value)
+    return value
+
+
+def to_json(trace: Trace) -> str:
+    """One object: the header, and the steps that stand."""
+    encoded = msgspec.json.encode({"header": trace.header, "steps": trace.steps})
+    return msgspec.json.format(encoded, indent=1).decode()
+
+
+def to_markdown(trace: Trace) -> str:
+    """The question, a table of the variants, and every lane's text."""
+    header = trace.header
+    sampling = header.sampling
+    decoding = (
+        "greedy"
+        if sampling.temperature == 0
+        else f"temperature {sampling.temperature:g}, top-k {sampling.top_k or 'off'}, "
+        f"top-p {sampling.top_p:g}, seed {sampling.seed}"
+    )
+    blocks = [
+        f"# {_inline(header.model.name)}, decoded in lockstep",
+        f"{len(trace.steps)} steps, {header.context} context, {decoding}, "
+        f"{header.model.dtype} on {_inline(header.model.device)}, {header.created}, "
+        f"prunetui {header.versions.get('prunetui', '?')}.",
+        "## Prompt",
+        _fenced(header.prompt.text),
+    ]
+    if variants := summarize(trace):
+        columns = [*SUMMARY_COLUMNS]
+        rows = [
+            columns,
+            ["---", *["---:"] * (len(columns) - 1)],
+            *([_inline(v.name), *summary_cells(v)] for v in variants),
+        ]
+        blocks += [
+            "## Drift from the baseline",
+            "\n".join(f"| {' | '.join(row)} |" for row in rows),
+            SUMMARY_NOTE,
+        ]
+    for number, lane in enumerate(header.lanes):
+        blocks += [f"## {_inline(lane.name)}", _fenced(trace.text(number))]
+    return "\n\n".join(blocks) + "\n"
+
+
+SUMMARY_COLUMNS = (
+    "variant",
+    "first divergent step",
+    "divergent tokens",
+    "mean cos h",
+    "mean cos z",
+    "mean cos p",
+    "KL mean",
+    "KL median",
+    "KL 99%",
+)
+
+SUMMARY_NOTE = (
+    "cos: cosine similarity to the baseline of the embedding h, the logits z and the "
+    "probabilities p. KL: KL(p ‖ q), p baseline, q variant, in nats."
+)
+
+
+def summary_cells(variant: VariantSummary) -> list[str]:
+    """In the order of `SUMMARY_COLUMNS`, without the name."""
+    return [
+        _figure(variant.first_divergence, "{}"),
+        _figure(variant.divergent, "{:.1%}"),
+        *(_figure(value, "{:.4f}") for value in (variant.cos_h, variant.cos_z, variant.cos_p)),
+        *(
+            _figure(value, "{:.3g}")
+            for value in (variant.kl_mean, variant.kl_median, variant.kl_99)
+        ),
+    ]
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
+
+
+def _inline(text: str) -> str:
+    """As inline code, which no character of the text can end."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if longest else ""
+    return f"{fence}{pad}{visible(text).replace('|', '¦')}{pad}{fence}"
+
+
+def _fenced(text: str) -> str:
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{visible(text, keep=chr(10))}\n{fence}"
+
+
+FORMATS: dict[str, Callable[[Trace], str]] = {
+    "csv": to_csv,
+    "json": to_json,
+    "md": to_markdown,
+}

@@ -1,0 +1,119 @@
+"""The trace file: append as it happens, read back what is whole."""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from ..errors import UserError
+from .records import VERSION, Event, Header, Rewind, Step
+from .trace import Trace
+
+SUFFIX = ".trace.jsonl"
+
+
+class _Preamble(msgspec.Struct):
+    """What every version of the header has."""
+
+    kind: str
+    version: int
+
+
+class TraceWriter:
+    """Appends to a new file; each line reaches the operating system before `write` returns."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        """Raises `OSError` if the file exists or cannot be made."""
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("xb", buffering=0)
+        self._encoder = msgspec.json.Encoder()
+        self.write(header)
+
+    def write(self, record: Header | Step | Rewind) -> None:
+        """Raises `OSError`, after which the file ends in a line that may not be whole."""
+        line = memoryview(self._encoder.encode(record) + b"\n")
+        # A disk that fills up may take a part of the line; the next write then says why.
+        while line:
+            line = line[self._file.write(line) :]
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def check_writable(path: Path) -> None:
+    """Raise `UserError` if a new file cannot be made at `path`; leaves nothing behind."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("xb").close()
+        path.unlink()
+    except FileExistsError as error:
+        raise UserError(
+            f"{path} exists already; name another file, recordings are never overwritten"
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
+
+
+def read_trace(path: Path) -> Trace:
+    """Read a trace file; a last line that is not whole is taken as the end.
+
+    Raises `UserError` if the file cannot be read, is not a trace, was made by a newer version,
+    or is damaged before its last line.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {os.strerror(error.errno or 0)}") from error
+    trace = Trace(_header(path, lines[0]))
+    decoder = msgspec.json.Decoder(Event)
+    # A whole line ends in a newline, so what follows the last newline is empty or cut short.
+    for number, line in enumerate(lines[1:-1], start=2):
+        try:
+            event = decoder.decode(line)
+            _check(event, trace.header)
+            trace.apply(event)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise UserError(
+                f"line {number} of {path} is damaged ({error}); "
+                f"`head -n {number - 1}` of it is a whole trace"
+            ) from error
+    return trace
+
+
+def _header(path: Path, line: bytes) -> Header:
+    try:
+        preamble = msgspec.json.decode(line, type=_Preamble)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is not a prunetui trace; `prunetui record -o FILE{SUFFIX}` makes one"
+        ) from error
+    if preamble.kind != "header":
+        raise UserError(f"{path} is not a whole trace: its first line is no header")
+    if preamble.version > VERSION:
+        raise UserError(
+            f"{path} is a trace of version {preamble.version} and this prunetui reads up to "
+            f"version {VERSION}; install a newer prunetui"
+        )
+    try:
+        header = msgspec.json.decode(line, type=Header)
+    except msgspec.DecodeError as error:
+        raise UserError(f"the header of {path} is damaged ({error})") from error
+    if not header.lanes:
+        raise UserError(f"the header of {path} is damaged (it names no lane)")
+    return header
+
+
+def _check(event: Event, header: Header) -> None:
+    """What the types do not say: every list is as long as the header makes it."""
+    if isinstance(event, Rewind):
+        return
+    lanes = len(header.lanes)
+    tokens = len(event.candidates.tokens)
+    if not (
+        len(event.lanes) == len(event.candidates.probs) == lanes
+        and len(event.drift) == len(event.layers) == lanes - 1
+        and len(event.candidates.texts) == tokens
+        and all(probs is None or len(probs) == tokens for probs in event.candidates.probs)
+    ):
+        raise ValueError("its lists do not fit the header's lanes")

@@ -1,0 +1,166 @@
+"""The lines of a trace file.
+
+A trace is UTF-8 text, one JSON object a line: a `Header`, then a `Step` for each decoding step
+and a `Rewind` where decoding was taken back. Lane 0 is the baseline; "variant v" is lane v + 1.
+Lists "per variant" leave the baseline out. JSON has no NaN and no infinity: a number that is
+not finite is null.
+"""
+
+from typing import Literal
+
+import msgspec
+
+VERSION = 1
+"""Raised whenever an older prunetui could misread a newer trace."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
+    """A line of the file; the field `kind` says which."""
+
+
+class Plain(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a line."""
+
+
+class Model(Plain):
+    name: str
+    family: str
+    """`model_type` in the model's config.json."""
+    layers: int
+    hidden_size: int
+    vocab_size: int
+    parameters: int
+    dtype: str
+    device: str
+    context_length: int | None
+    """The most positions the model takes; None if its config names none."""
+
+
+class Lane(Plain):
+    name: str
+    recipe: str | None
+    """None for the baseline."""
+    dropped_attention: list[int]
+    """Layers whose attention does not reach the residual stream."""
+    dropped_mlp: list[int]
+
+
+class Prompt(Plain):
+    text: str
+    """As it was typed."""
+    chat_template: bool
+    tokens: list[int]
+    """As the model read it, the chat template included."""
+
+
+class Sampling(Plain):
+    temperature: float
+    """0 is greedy decoding; the measures then use T = 1."""
+    top_k: int
+    top_p: float
+    seed: int
+    max_new_tokens: int
+    ignore_eos: bool
+
+    @property
+    def measured_temperature(self) -> float:
+        """The T in p = softmax(z / T)."""
+        return self.temperature or 1.0
+
+
+class Header(Record):
+    version: int
+    model: Model
+    lanes: list[Lane]
+    prompt: Prompt
+    sampling: Sampling
+    context: Literal["free", "forced"]
+    """free: each lane reads its own tokens. forced: every lane reads the baseline's."""
+    versions: dict[str, str]
+    """Of prunetui and of the libraries that made the numbers."""
+    created: str
+    """ISO 8601, UTC."""
+
+
+class Token(Plain):
+    """What one lane chose at one step. In a forced context it is not what the lane reads next."""
+
+    token: int
+    text: str
+    """What the token adds to the lane's text; empty inside a UTF-8 character."""
+    prob: float | None
+    """Under the lane's own p = softmax(z / T)."""
+    logprob: float | None
+    """nats"""
+    entropy: float | None
+    """Of the lane's p, in nats."""
+    ended: bool
+    """This token ends the lane."""
+
+
+class Candidates(Plain):
+    """The union of every lane's top-k tokens, most probable in the baseline first."""
+
+    tokens: list[int]
+    texts: list[str]
+    probs: list[list[float | None] | None]
+    """Per lane, of each token; None for a lane that has ended."""
+
+
+class Drift(Plain):
+    """How far a variant's vectors are from the baseline's at one step: arXiv 2603.24652.
+
+    x is the baseline's vector, y the variant's, d = y - x; spaces are the embedding h, the logit
+    z = W h and the probability p = softmax(z / T) (q for the variant).
+    """
+
+    cos_h: float | None
+    cos_z: float | None
+    cos_p: float | None
+    cos_z_centred: float | None
+    """`cos_z` after each vector's mean is subtracted: softmax ignores a common offset."""
+    par_h: float | None
+    """<d, x> / |x|^2"""
+    orth_h: float | None
+    """|d - par x| / |x|"""
+    par_z: float | None
+    orth_z: float | None
+    est_h: float | None
+    """orth_h^2 / 2 estimates 1 - cos_h (Theorem 1)."""
+    est_z: float | None
+    est_p: float | None
+    """Var_r(dz) / (2 T^2), r_i = p_i^2 / |p|^2, estimates 1 - cos_p (Theorem 2)."""
+    kl: float | None
+    """KL(p ‖ q), p baseline, q variant, in nats."""
+    kl_rev: float | None
+    """KL(q ‖ p), in nats."""
+    est_kl: float | None
+    """Var_p(dz) / (2 T^2) estimates KL(p ‖ q), in nats (Theorem 3)."""
+    top1: bool
+    """Both lanes' most probable token is the same."""
+    dp: float | None
+    """Probability of the baseline's chosen token, variant minus baseline."""
+
+
+class Step(Record):
+    step: int
+    lanes: list[Token | None]
+    """None for a lane that ended at an earlier step."""
+    candidates: Candidates
+    drift: list[Drift | None]
+    """Per variant; None once the variant or the baseline has ended."""
+    layers: list[list[float | None] | None]
+    """Per variant: cosine similarity of its residual stream to the baseline's after each
+    sublayer, in the order attention 0, MLP 0, attention 1, …; None as in `drift`."""
+    seconds: float
+    """Wall time of the whole step, drift included."""
+    memory: int
+    """Bytes: allocated on the GPU, or resident for a session on the CPU."""
+
+
+class Rewind(Record):
+    to: int
+    """How many steps stay."""
+
+
+Event = Step | Rewind

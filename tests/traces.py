@@ -1,0 +1,113 @@
+"""A made-up trace for tests that need no model: deterministic, and full of awkward text."""
+
+import math
+import random
+
+from prunetui.engine.trace.records import (
+    Candidates,
+    Drift,
+    Header,
+    Lane,
+    Model,
+    Prompt,
+    Sampling,
+    Step,
+    Token,
+)
+from prunetui.engine.trace.trace import Trace
+
+HOSTILE = ["[INST]", "[/foo]", "\x1b[31mred", "\x1b]52;c;aGk=\x07", "\n\n", "漢字", "\u202eabc", "é́"]
+
+
+def make_header(variants: int = 2, layers: int = 3) -> Header:
+    names = ["drop:attn=1", "drop:mlp=1", "drop:attn=[0,2]", "drop:mlp=[1]"][:variants]
+    return Header(
+        version=1,
+        model=Model(
+            name="tiny",
+            family="llama",
+            layers=layers,
+            hidden_size=16,
+            vocab_size=100,
+            parameters=12345,
+            dtype="float32",
+            device="cpu",
+            context_length=512,
+        ),
+        lanes=[
+            Lane(name="baseline", recipe=None, dropped_attention=[], dropped_mlp=[]),
+            *(Lane(name=n, recipe=n, dropped_attention=[1], dropped_mlp=[]) for n in names),
+        ],
+        prompt=Prompt(text="Why [do] these differ?", chat_template=True, tokens=[1, 2, 3]),
+        sampling=Sampling(
+            temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=64, ignore_eos=False
+        ),
+        context="free",
+        versions={"prunetui": "0.1.0"},
+        created="2026-01-01T00:00:00Z",
+    )
+
+
+def make_step(number: int, variants: int = 2, layers: int = 3, vocabulary: int = 12) -> Step:
+    """Variant v leaves the baseline's tokens at step 4 * (v + 1)."""
+    rng = random.Random(number)
+    texts = [f" word{i}" for i in range(vocabulary - len(HOSTILE))] + HOSTILE
+    tokens = [number % vocabulary]
+    tokens += [
+        (number + (0 if number < 4 * (v + 1) else v + 1)) % vocabulary for v in range(variants)
+    ]
+    probs = []
+    for _ in tokens:
+        weights = [rng.random() ** 3 + 1e-3 for _ in range(8)]
+        probs.append([w / sum(weights) for w in weights])
+    order = [(number + i) % vocabulary for i in range(8)]
+
+    def drift(v: int) -> Drift:
+        far = 1 - math.exp(-number * (v + 1) / 20)
+        return Drift(
+            cos_h=1 - 0.4 * far,
+            cos_z=1 - 0.1 * far,
+            cos_p=1 - far * rng.random(),
+            cos_z_centred=1 - 0.2 * far,
+            par_h=-0.1 * far,
+            orth_h=0.8 * far,
+            par_z=-0.05 * far,
+            orth_z=0.4 * far,
+            est_h=0.32 * far**2,
+            est_z=0.08 * far**2,
+            est_p=0.9 * far,
+            kl=9 * far * rng.random(),
+            kl_rev=8 * far,
+            est_kl=7 * far,
+            top1=tokens[0] == tokens[v + 1],
+            dp=-0.3 * far,
+        )
+
+    return Step(
+        step=number,
+        lanes=[
+            Token(
+                token=token,
+                text=texts[token],
+                prob=probs[lane][0],
+                logprob=math.log(probs[lane][0]),
+                entropy=1.0 + lane,
+                ended=False,
+            )
+            for lane, token in enumerate(tokens)
+        ],
+        candidates=Candidates(
+            tokens=order, texts=[texts[token] for token in order], probs=list(probs)
+        ),
+        drift=[drift(v) for v in range(variants)],
+        layers=[[1 - 0.01 * i * (v + 1) for i in range(2 * layers)] for v in range(variants)],
+        seconds=0.04,
+        memory=1_000_000_000,
+    )
+
+
+def make_trace(steps: int = 40, variants: int = 2) -> Trace:
+    trace = Trace(make_header(variants))
+    for number in range(steps):
+        trace.append(make_step(number, variants))
+    return trace
