@@ -1,11 +1,10 @@
 """The trace file: append as it happens, read back what is whole."""
 
-import os
 from pathlib import Path
 
 import msgspec
 
-from ..errors import UserError
+from ..errors import UserError, reason
 from .records import VERSION, Event, Header, Rewind, Step
 from .trace import Trace
 
@@ -52,7 +51,7 @@ def check_writable(path: Path) -> None:
             f"{path} exists already; name another file, recordings are never overwritten"
         ) from error
     except OSError as error:
-        raise UserError(f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
 
 
 def read_trace(path: Path) -> Trace:
@@ -64,7 +63,7 @@ def read_trace(path: Path) -> Trace:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise UserError(f"cannot read {path}: {os.strerror(error.errno or 0)}") from error
+        raise UserError(f"cannot read {path}: {reason(error)}") from error
     trace = Trace(_header(path, lines[0]))
     decoder = msgspec.json.Decoder(Event)
     # A whole line ends in a newline, so what follows the last newline is empty or cut short.

@@ -1,0 +1,87 @@
+"""Tokens back to text, one at a time."""
+
+from transformers import PreTrainedTokenizerBase
+
+_INCOMPLETE = "\ufffd"
+_CONTEXT = 6
+"""Tokens decoded with a new one: enough for any UTF-8 character and a tokenizer's joins."""
+
+
+class LaneText:
+    """Says what each new token adds to a lane's text.
+
+    A token that ends inside a UTF-8 character adds nothing; the one that completes it, all of it.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: list[int]) -> None:
+        self._tokenizer = tokenizer
+        # The prompt's end decides whether a word tokenizer sets a space before the first token.
+        self._tokens = prompt[-_CONTEXT:]
+        self._shown = len(self._tokens)
+
+    def add(self, token: int) -> str:
+        self._tokens.append(token)
+        before = self._decode(self._tokens[: self._shown])
+        after = self._decode(self._tokens)
+        pending = len(self._tokens) - self._shown
+        if after.endswith(_INCOMPLETE) and pending < 4:
+            return ""
+        self._tokens = self._tokens[-_CONTEXT:]
+        self._shown = len(self._tokens)
+        return after[len(before) :]
+
+    def _decode(self, tokens: list[int]) -> str:
+        return decode(self._tokenizer, tokens)
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
+    text = tokenizer.decode(
+        tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    assert isinstance(text, str)
+    return text
+
+
+class TokenTexts:
+    """The text of single tokens, leading space included; bytes of half characters as `\\xe6`."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
+        self._prefix = decode(tokenizer, self._anchor)
+        self._known: dict[int, str] = {}
+
+    def __getitem__(self, token: int) -> str:
+        if token not in self._known:
+            self._known[token] = self._text(token)
+        return self._known[token]
+
+    def _text(self, token: int) -> str:
+        # Alone, a word tokenizer's first token loses its leading space.
+        text = decode(self._tokenizer, [*self._anchor, token])[len(self._prefix) :]
+        if _INCOMPLETE not in text:
+            return text
+        piece = self._tokenizer.convert_ids_to_tokens(token)
+        if piece is None:
+            return f"<{token}>"
+        return piece_bytes(piece)
+
+
+def piece_bytes(piece: str) -> str:
+    """A vocabulary entry that is not whole text, with its bytes written out."""
+    if all(character in _BYTES for character in piece):
+        raw = bytes(_BYTES[character] for character in piece)
+        return raw.decode("utf-8", errors="backslashreplace")
+    return piece
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's alphabet: printable bytes stand for themselves, the others for U+0100 and up."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {
+        chr(0x100 + number): byte for number, byte in enumerate(others)
+    }
+
+
+_BYTES = _byte_alphabet()

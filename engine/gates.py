@@ -1,0 +1,66 @@
+"""Gates: which sublayers reach the residual stream in which rows of a batch.
+
+A dropped sublayer still runs and still writes its cache; only its output is replaced. Skipping
+the call instead would leave its cache short, and position ids and masks are made from cache
+lengths.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+
+class Gates:
+    """Forward hooks that close `module`'s output for the rows given; `remove` takes them away.
+
+    `closed` maps a module to bool [rows], true where its output must not reach the stream.
+    """
+
+    def __init__(self, closed: dict[nn.Module, Tensor]) -> None:
+        self._handles: list[RemovableHandle] = []
+        for module, rows in closed.items():
+            if rows.any():
+                hook = _Gate(rows[:, None], _residual_argument(module))
+                self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+class _Gate:
+    def __init__(self, closed: Tensor, residual: str | None) -> None:
+        self.closed = closed
+        self.residual = residual
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any:
+        hidden = first_tensor(output)
+        if self.closed.device != hidden.device:
+            self.closed = self.closed.to(hidden.device)
+        # OPT folds rows and positions into one dimension; rows come first in either layout.
+        rows = hidden.reshape(self.closed.shape[0], -1)
+        if self.residual:
+            bound = inspect.signature(module.forward).bind(*args, **kwargs)
+            rows = torch.where(
+                self.closed, bound.arguments[self.residual].reshape(rows.shape), rows
+            )
+        else:
+            # Never a product with 0: an overflow would stay as NaN.
+            rows = rows.masked_fill(self.closed, 0)
+        gated = rows.view(hidden.shape)
+        return (gated, *output[1:]) if isinstance(output, tuple) else gated
+
+
+def first_tensor(value: Any) -> Tensor:
+    """A module's main output, which may be the first of a tuple."""
+    return value[0] if isinstance(value, tuple) else value
+
+
+def _residual_argument(module: nn.Module) -> str | None:
+    """The argument that the module adds to its output by itself (BLOOM, MPT's ffn), if any."""
+    return "residual" if "residual" in inspect.signature(module.forward).parameters else None

