@@ -106,8 +106,8 @@ def _probe(model: PreTrainedModel, head: nn.Module, layers: list[Layer]) -> Anat
         watched |= {layer.module, *layer.module.children()}
     handles = [module.register_forward_hook(watch, with_kwargs=True) for module in watched]
     try:
-        device = model.get_input_embeddings().weight.device
-        model(input_ids=torch.arange(4, device=device).repeat(2, 1), use_cache=False)
+        tokens = torch.arange(4, device=model.device).repeat(2, 1)
+        model(input_ids=tokens, use_cache=False)
     finally:
         gates.remove()
         for handle in handles:

@@ -1,6 +1,5 @@
 """Calibration text: what importance is measured on."""
 
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ SAMPLES = 16
 def calibration_text(file: str | None) -> str:
     """The file's text, or that of the one that comes with prunetui: English of many kinds."""
     if file is None:
-        return (resources.files(__package__) / "calibration.txt").read_text("utf-8")
+        return Path(__file__).with_name("calibration.txt").read_text("utf-8")
     try:
         text = Path(file).read_text("utf-8")
     except OSError as error:

@@ -35,9 +35,7 @@ class LaneText:
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
-    text = tokenizer.decode(
-        tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
+    text = tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     assert isinstance(text, str)
     return text
 
@@ -62,9 +60,7 @@ class TokenTexts:
         if _INCOMPLETE not in text:
             return text
         piece = self._tokenizer.convert_ids_to_tokens(token)
-        if piece is None:
-            return f"<{token}>"
-        return piece_bytes(piece)
+        return piece_bytes(piece) if isinstance(piece, str) else f"<{token}>"
 
 
 def piece_bytes(piece: str) -> str:

@@ -68,7 +68,9 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"there is no device {name!r} here; leave --device out, or try cpu") from error
+        raise UserError(
+            f"there is no device {name!r} here; leave --device out, or try cpu"
+        ) from error
     return device
 
 
@@ -143,8 +145,7 @@ def _converted(gguf: Path, progress: Progress) -> Path:
         except Exception as error:
             raise _unreadable(gguf.name, error) from error
         # It was dequantized: what is saved is a plain float32 model.
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
+        vars(model.config).pop("quantization_config", None)
         model.config.architectures = [type(model).__name__]
         model.config.save_pretrained(directory)
         if model.generation_config is not None:
@@ -164,7 +165,7 @@ def _read(
         dtype = "float32"
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -177,6 +178,7 @@ def _read(
         raise UserError(f"{name} does not fit into the memory of {device}") from error
     except Exception as error:
         raise _unreadable(name, error) from error
+    model, report = loaded
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(

@@ -43,9 +43,7 @@ class Lockstep:
     has ended keeps its row, and rewinding crops the caches rather than reading again.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, anatomy: Anatomy, lanes: list[LaneGates]
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, anatomy: Anatomy, lanes: list[LaneGates]) -> None:
         self.lanes = lanes
         self._model = model
         self._cache = self._new_cache()
@@ -78,9 +76,10 @@ class Lockstep:
     def prefill(self, tokens: Tensor) -> Outputs:
         """Empty the caches and read int64 [lanes, positions]; gives the last position's outputs."""
         self._cache = self._new_cache()
-        for chunk in tokens.split(PREFILL_CHUNK, dim=1):
-            outputs = self.advance(chunk)
-        return outputs
+        *chunks, last = tokens.split(PREFILL_CHUNK, dim=1)
+        for chunk in chunks:
+            self.advance(chunk)
+        return self.advance(last)
 
     @torch.inference_mode()
     def advance(self, tokens: Tensor) -> Outputs:

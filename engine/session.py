@@ -3,8 +3,10 @@
 import datetime
 import importlib.metadata
 import logging
+import math
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -15,17 +17,17 @@ from .anatomy import Anatomy, find_anatomy
 from .cache import cached
 from .calibration import calibration_text, token_windows
 from .detokenize import LaneText, TokenTexts
-from .drift import Distributions, finite, measure, stream_cosines
-from .errors import UserError, reason
+from .drift import finite
+from .errors import UserError
 from .loading import Loaded, Progress, load
 from .lockstep import LaneGates, Lockstep, Outputs
 from .memory import memory_in_use
+from .numbers import StepNumbers, step_numbers
 from .options import Context, Options
 from .pruning.importance import Similarity, sublayer_similarity
 from .recipes import Recipe, parse
-from .sampling import choose
+from .recording import Recording
 from .trace import records
-from .trace.log import SUFFIX, TraceWriter
 from .trace.trace import Trace
 from .variants import drop_gates
 
@@ -72,11 +74,7 @@ def _cached_similarity(
 
 
 class Session:
-    """Decodes the baseline and its variants in lockstep and appends each step to `trace`.
-
-    `recording` is the file being written, if any. Once writing to it fails, `recording_error`
-    says why and decoding goes on unrecorded.
-    """
+    """Decodes the baseline and its variants in lockstep and appends each step to `trace`."""
 
     def __init__(
         self,
@@ -104,13 +102,20 @@ class Session:
             for recipe, lane in zip([None, *recipes], lanes, strict=True)
         ]
         self._lockstep = Lockstep(loaded.model, anatomy, lanes)
-        self._record_to = record_to
-        self._writer: TraceWriter | None = None
-        self.recording: Path | None = None
-        self.recording_error: str | None = None
+        self._recording = Recording(record_to)
         self._begin(options.prompt, options.context)
 
     # -- what a front end calls ---------------------------------------------------------------
+
+    @property
+    def recording(self) -> Path | None:
+        """The file being written."""
+        return self._recording.path
+
+    @property
+    def recording_error(self) -> str | None:
+        """Why nothing is being written any more; decoding goes on unrecorded."""
+        return self._recording.error
 
     @property
     def finished(self) -> str | None:
@@ -144,7 +149,7 @@ class Session:
             ) from error
         self._chosen.append(chosen)
         self.trace.append(step)
-        self._record(step)
+        self._recording.write(step)
         return step
 
     def rewind(self, to: int) -> None:
@@ -156,7 +161,7 @@ class Session:
             for text, token in zip(self._lane_texts, step.lanes, strict=True):
                 if token is not None:
                     text.add(token.token)
-        self._record(records.Rewind(to=to))
+        self._recording.write(records.Rewind(to=to))
 
     def restart(self, prompt: str | None = None, context: Context | None = None) -> None:
         """Decode from the prompt again; another prompt or context begins a new trace and file.
@@ -173,9 +178,7 @@ class Session:
 
     def close(self) -> None:
         """Close the trace's file and leave the model as it was."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        self._recording.close()
         self._lockstep.close()
 
     # -- one trace ----------------------------------------------------------------------------
@@ -189,7 +192,7 @@ class Session:
         self._chosen: list[Tensor] = []
         self._stale = False
         self._lane_texts = self._new_lane_texts()
-        self._open_recording()
+        self._recording.begin(trace.header)
 
     def _prompt_tokens(self, prompt: str) -> tuple[list[int], bool]:
         """The tokens and whether a chat template was used."""
@@ -199,12 +202,12 @@ class Session:
         templated = bool(tokenizer.chat_template) and not self._options.raw
         if templated:
             messages = [{"role": "user", "content": prompt}]
-            encoded = tokenizer.apply_chat_template(
+            encoded: Any = tokenizer.apply_chat_template(
                 messages, add_generation_prompt=True, return_dict=True
             )
         else:
             encoded = tokenizer(prompt, verbose=False)
-        tokens = list(encoded["input_ids"])
+        tokens: list[int] = encoded["input_ids"]
         if not tokens:
             raise UserError("the tokenizer makes no token of this prompt; write another")
         limit = _context_length(self._loaded.model)
@@ -271,70 +274,48 @@ class Session:
     @torch.inference_mode()
     def _decode(self, began: float) -> tuple[records.Step, Tensor]:
         number = len(self.trace.steps)
-        header = self.trace.header
-        outputs = self._outputs(number)
-        lanes = Distributions.of(outputs.z, header.sampling.measured_temperature)
-        chosen = choose(outputs.z.float(), header.sampling, number)
-        top = lanes.p.topk(min(self._options.candidates, lanes.p.shape[-1]), dim=-1).indices
-        # All of a step's numbers in one transfer; float64 holds a token id exactly.
-        drift = measure(outputs.h, lanes)
-        drift["dp"] = lanes.p[1:, chosen[0]] - lanes.p[0, chosen[0]]
-        values = [
-            chosen.double(),
-            lanes.logprob(chosen),
-            lanes.entropy,
-            top.double(),
-            lanes.p[:, top.flatten()],
-            torch.stack([*drift.values()]),
-            stream_cosines(outputs.streams),
-        ]
-        flat = torch.cat([value.flatten() for value in values]).cpu()
-        parts = [
-            part.view(value.shape)
-            for part, value in zip(
-                flat.split([value.numel() for value in values]), values, strict=True
-            )
-        ]
-        tokens, logprobs, entropies, top, probs, measures, cosines = (p.tolist() for p in parts)
+        sampling = self.trace.header.sampling
+        numbers, chosen = step_numbers(
+            self._outputs(number), sampling, number, self._options.candidates
+        )
         running = self._running()
-        ended = self._ends([int(token) for token in tokens], running)
+        ended = self._ends(numbers.tokens, running)
+        measured = [running[0] and runs for runs in running[1:]]
         step = records.Step(
             step=number,
             lanes=[
-                records.Token(
-                    token=int(token),
-                    text=self._lane_texts[lane].add(int(token)),
-                    prob=finite(parts[1][lane].exp().item()),
-                    logprob=finite(logprob),
-                    entropy=finite(entropy),
-                    ended=ended[lane],
-                )
-                if running[lane]
-                else None
-                for lane, (token, logprob, entropy) in enumerate(
-                    zip(tokens, logprobs, entropies, strict=True)
-                )
+                self._token(numbers, lane, ended[lane]) if runs else None
+                for lane, runs in enumerate(running)
             ],
-            candidates=self._candidates(top, probs, running),
+            candidates=self._candidates(numbers, running),
             drift=[
                 records.Drift(
-                    top1=bool(values.pop("top1")), **{k: finite(v) for k, v in values.items()}
+                    **{key: finite(value) for key, value in drift.items() if key != "top1"},
+                    top1=drift["top1"] == 1,
                 )
-                if running[0] and running[lane]
+                if runs
                 else None
-                for lane, values in enumerate(
-                    (dict(zip(drift, row, strict=True)) for row in zip(*measures, strict=True)),
-                    start=1,
-                )
+                for drift, runs in zip(numbers.drift, measured, strict=True)
             ],
             layers=[
-                [finite(cosine) for cosine in row] if running[0] and running[lane] else None
-                for lane, row in enumerate(zip(*cosines, strict=True), start=1)
+                [finite(cosine) for cosine in layers] if runs else None
+                for layers, runs in zip(numbers.layers, measured, strict=True)
             ],
             seconds=time.perf_counter() - began,
             memory=memory_in_use(self._loaded.model.device),
         )
         return step, chosen
+
+    def _token(self, numbers: StepNumbers, lane: int, ended: bool) -> records.Token:
+        token, logprob = numbers.tokens[lane], numbers.logprobs[lane]
+        return records.Token(
+            token=token,
+            text=self._lane_texts[lane].add(token),
+            prob=finite(math.exp(logprob)),
+            logprob=finite(logprob),
+            entropy=finite(numbers.entropies[lane]),
+            ended=ended,
+        )
 
     def _outputs(self, number: int) -> Outputs:
         """The outputs that step `number` chooses from, with the caches holding all before it."""
@@ -373,63 +354,23 @@ class Session:
             for token, is_running in zip(tokens, running, strict=True)
         ]
 
-    def _candidates(
-        self, top: list[list[float]], probs: list[list[float]], running: list[bool]
-    ) -> records.Candidates:
+    def _candidates(self, numbers: StepNumbers, running: list[bool]) -> records.Candidates:
         """Of the running lanes' top tokens each once, most probable in the baseline first."""
-        place = {}
-        flat = [token for lane in top for token in lane]
-        for number, token in enumerate(flat):
-            if running[number // len(top[0])]:
-                place.setdefault(int(token), number)
-        order = sorted(place, key=lambda token: -probs[0][place[token]])
+        place: dict[int, int] = {}
+        count = len(numbers.top[0])
+        for lane, top in enumerate(numbers.top):
+            if running[lane]:
+                for rank, token in enumerate(top):
+                    place.setdefault(token, lane * count + rank)
+        order = sorted(place, key=lambda token: -numbers.probs[0][place[token]])
         return records.Candidates(
             tokens=order,
             texts=[self._texts[token] for token in order],
             probs=[
-                [finite(lane_probs[place[token]]) for token in order] if runs else None
-                for lane_probs, runs in zip(probs, running, strict=True)
+                [finite(probs[place[token]]) for token in order] if runs else None
+                for probs, runs in zip(numbers.probs, running, strict=True)
             ],
         )
-
-    # -- the file -----------------------------------------------------------------------------
-
-    def _open_recording(self) -> None:
-        """Begin the next file: the one that was named, then FILE-2, FILE-3, …"""
-        if self._record_to is None:
-            return
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        self.recording = None
-        path, number = self._record_to, 1
-        try:
-            while path.exists():
-                number += 1
-                name = self._record_to.name
-                stem = name.removesuffix(SUFFIX)
-                path = self._record_to.with_name(f"{stem}-{number}{name[len(stem) :]}")
-            self._writer = TraceWriter(path, self.trace.header)
-            self.recording = path
-            self.recording_error = None
-        except OSError as error:
-            self._give_up_recording(path, error)
-
-    def _record(self, event: records.Event) -> None:
-        if self._writer is None:
-            return
-        try:
-            self._writer.write(event)
-        except OSError as error:
-            self._give_up_recording(self._writer.path, error)
-
-    def _give_up_recording(self, path: Path, error: OSError) -> None:
-        log.error("recording to %s", path, exc_info=error)
-        self.recording_error = f"not recorded: cannot write {path} ({reason(error)})"
-        self.recording = None
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -32,7 +33,7 @@ class StreamHooks:
             handle.remove()
 
     def _watch(self, number: int, layer: Layer) -> None:
-        start = None
+        start = torch.empty(0)
 
         def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             nonlocal start
@@ -41,7 +42,6 @@ class StreamHooks:
 
         def middle(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             stream = args[0] if args else kwargs["hidden_states"]
-            assert start is not None
             self._keep(3 * number + 1, stream.reshape(start.shape))
 
         def branch(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
@@ -49,7 +49,7 @@ class StreamHooks:
 
         def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
             nonlocal start
-            start = None
+            start = torch.empty(0)  # so that a long prompt's activations are let go
             self._keep(3 * number + 2, first_tensor(output))
 
         handles = self._handles

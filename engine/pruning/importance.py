@@ -26,7 +26,7 @@ def sublayer_similarity(
     Where attention and MLP run in parallel, the attention is counted as the first of the two.
     """
     sums = torch.zeros(len(anatomy.layers), 2, dtype=torch.float64)
-    before = None
+    before = torch.empty(0)
 
     def keep(point: int, stream: Tensor) -> None:
         nonlocal before
@@ -39,9 +39,7 @@ def sublayer_similarity(
     hooks = StreamHooks(anatomy, keep)
     try:
         for number, window in enumerate(windows):
-            model(
-                input_ids=window[None].to(model.device), use_cache=False, logits_to_keep=1
-            )
+            model(input_ids=window[None].to(model.device), use_cache=False, logits_to_keep=1)
             progress((number + 1) / len(windows))
     finally:
         hooks.remove()

@@ -22,7 +22,7 @@ class Plain(msgspec.Struct, frozen=True, kw_only=True):
     """A part of a line."""
 
 
-class Model(Plain):
+class Model(Plain, frozen=True):
     name: str
     family: str
     """`model_type` in the model's config.json."""
@@ -36,7 +36,7 @@ class Model(Plain):
     """The most positions the model takes; None if its config names none."""
 
 
-class Lane(Plain):
+class Lane(Plain, frozen=True):
     name: str
     recipe: str | None
     """None for the baseline."""
@@ -45,7 +45,7 @@ class Lane(Plain):
     dropped_mlp: list[int]
 
 
-class Prompt(Plain):
+class Prompt(Plain, frozen=True):
     text: str
     """As it was typed."""
     chat_template: bool
@@ -53,7 +53,7 @@ class Prompt(Plain):
     """As the model read it, the chat template included."""
 
 
-class Sampling(Plain):
+class Sampling(Plain, frozen=True):
     temperature: float
     """0 is greedy decoding; the measures then use T = 1."""
     top_k: int
@@ -68,7 +68,7 @@ class Sampling(Plain):
         return self.temperature or 1.0
 
 
-class Header(Record):
+class Header(Record, frozen=True):
     version: int
     model: Model
     lanes: list[Lane]
@@ -82,7 +82,7 @@ class Header(Record):
     """ISO 8601, UTC."""
 
 
-class Token(Plain):
+class Token(Plain, frozen=True):
     """What one lane chose at one step. In a forced context it is not what the lane reads next."""
 
     token: int
@@ -98,7 +98,7 @@ class Token(Plain):
     """This token ends the lane."""
 
 
-class Candidates(Plain):
+class Candidates(Plain, frozen=True):
     """The union of every lane's top-k tokens, most probable in the baseline first."""
 
     tokens: list[int]
@@ -107,7 +107,7 @@ class Candidates(Plain):
     """Per lane, of each token; None for a lane that has ended."""
 
 
-class Drift(Plain):
+class Drift(Plain, frozen=True):
     """How far a variant's vectors are from the baseline's at one step: arXiv 2603.24652.
 
     x is the baseline's vector, y the variant's, d = y - x; spaces are the embedding h, the logit
@@ -142,7 +142,7 @@ class Drift(Plain):
     """Probability of the baseline's chosen token, variant minus baseline."""
 
 
-class Step(Record):
+class Step(Record, frozen=True):
     step: int
     lanes: list[Token | None]
     """None for a lane that ended at an earlier step."""
@@ -158,7 +158,7 @@ class Step(Record):
     """Bytes: allocated on the GPU, or resident for a session on the CPU."""
 
 
-class Rewind(Record):
+class Rewind(Record, frozen=True):
     to: int
     """How many steps stay."""
 

@@ -6,7 +6,7 @@ from .records import Lane, Plain
 from .trace import Trace, differs, first_divergence
 
 
-class VariantSummary(Plain):
+class VariantSummary(Plain, frozen=True):
     """Numbers over the steps at which both the variant and the baseline were decoding.
 
     A mean or a percentile is None if there was no such step or a value was not finite.

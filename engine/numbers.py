@@ -1,0 +1,67 @@
+"""One step's numbers, computed on the model's device and brought to the host in one transfer."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .drift import Distributions, measure, stream_cosines
+from .lockstep import Outputs
+from .sampling import choose
+from .trace.records import Sampling
+
+
+@dataclass(frozen=True)
+class StepNumbers:
+    """Lists run over the lanes; those of `drift` and `layers` over the variants."""
+
+    tokens: list[int]
+    """Chosen."""
+    logprobs: list[float]
+    """Of the chosen tokens, in nats."""
+    entropies: list[float]
+    """nats"""
+    top: list[list[int]]
+    """Each lane's most probable tokens, the first first."""
+    probs: list[list[float]]
+    """Per lane, of all tokens in `top`, row after row."""
+    drift: list[dict[str, float]]
+    """By the names of `trace.records.Drift`."""
+    layers: list[list[float]]
+    """Cosine similarity of the residual streams after each sublayer."""
+
+
+def step_numbers(
+    outputs: Outputs, sampling: Sampling, step: int, candidates: int
+) -> tuple[StepNumbers, Tensor]:
+    """The numbers, and the chosen tokens where they were chosen: int64 [lanes]."""
+    lanes = Distributions.of(outputs.z, sampling.measured_temperature)
+    chosen = choose(outputs.z.float(), sampling, step)
+    top = lanes.p.topk(min(candidates, lanes.p.shape[-1]), dim=-1).indices
+    drift = measure(outputs.h, lanes)
+    drift["dp"] = lanes.p[1:, chosen[0]] - lanes.p[0, chosen[0]]
+    values = [
+        chosen,
+        lanes.logprob(chosen),
+        lanes.entropy,
+        top,
+        lanes.p[:, top.flatten()],
+        torch.stack([*drift.values()], dim=1),
+        stream_cosines(outputs.streams).T,
+    ]
+    # float64 holds a token id exactly.
+    host = torch.cat([value.flatten().double() for value in values]).cpu()
+    pieces = host.split([value.numel() for value in values])
+    tokens, logprobs, entropies, top, probs, measures, layers = (
+        piece.view(value.shape).tolist() for piece, value in zip(pieces, values, strict=True)
+    )
+    numbers = StepNumbers(
+        tokens=[int(token) for token in tokens],
+        logprobs=logprobs,
+        entropies=entropies,
+        top=[[int(token) for token in lane] for lane in top],
+        probs=probs,
+        drift=[dict(zip(drift, row, strict=True)) for row in measures],
+        layers=layers,
+    )
+    return numbers, chosen
