@@ -106,7 +106,7 @@ def _probe(model: PreTrainedModel, head: nn.Module, layers: list[Layer]) -> Anat
         watched |= {layer.module, *layer.module.children()}
     handles = [module.register_forward_hook(watch, with_kwargs=True) for module in watched]
     try:
-        tokens = torch.arange(4, device=model.device).repeat(2, 1)
+        tokens = torch.arange(1, 5, device=model.device).repeat(2, 1)
         model(input_ids=tokens, use_cache=False)
     finally:
         gates.remove()

@@ -31,9 +31,12 @@ class Distributions:
     def of(cls, z: Tensor, temperature: float) -> "Distributions":
         """z: [lanes, vocabulary] in the model's dtype."""
         z = z.double()
-        scaled = z / temperature
-        logsumexp = scaled.logsumexp(dim=-1, keepdim=True)
-        p = (scaled - logsumexp).exp()
+        # In place: on a CPU, fresh pages for vocabulary-sized tensors cost more than arithmetic.
+        largest = z.amax(dim=-1, keepdim=True)
+        p = (z - largest).div_(temperature).exp_()
+        total = p.sum(dim=-1, keepdim=True)
+        p /= total
+        logsumexp = largest / temperature + total.log()
         expected_z = p @ z.T
         entropy = logsumexp[:, 0] - expected_z.diagonal() / temperature
         return cls(z, temperature, logsumexp, p, expected_z, entropy)
@@ -51,47 +54,48 @@ def measure(h: Tensor, lanes: Distributions) -> dict[str, Tensor]:
     (est_h, est_z), Theorem 2 (est_p) and Theorem 3 (est_kl).
     """
     h, z, p, temperature = h.double(), lanes.z, lanes.p, lanes.temperature
-    dh, dz = h[1:] - h[0], z[1:] - z[0]
-    par_h, orth_h = split(h[0], dh)
-    par_z, orth_z = split(z[0], dz)
-    # A common offset is a vector along (1, …, 1): taking it out needs sums, not copies.
-    size = z.shape[-1]
-    x_sum, d_sum = z[0].sum(), dz.sum(dim=-1)
-    squares = dz.square()
-    x_square = z[0] @ z[0] - x_sum**2 / size
-    d_square = squares.sum(dim=-1) - d_sum**2 / size
-    x_dot_d = dz @ z[0] - x_sum * d_sum / size
+    dz = z[1:] - z[0]
+    dz_squared = dz.square()
+    d_dot_d, x_dot_d = dz_squared.sum(dim=-1), dz @ z[0]
+    x_dot_x = z[0] @ z[0]
+    par_z, orth_z = split(x_dot_x, x_dot_d, d_dot_d)
+    dh = h[1:] - h[0]
+    par_h, orth_h = split(h[0] @ h[0], dh @ h[0], dh.square().sum(dim=-1))
+    # A common offset is a part along (1, …, 1): taking it out needs sums, not centred copies.
+    size, x_sum, d_sum = z.shape[-1], z[0].sum(), dz.sum(dim=-1)
+    centred = split(
+        x_dot_x - x_sum**2 / size, x_dot_d - x_sum * d_sum / size, d_dot_d - d_sum**2 / size
+    )
+    p_dot_p = p @ p.T
     # KL(p ‖ q) = E_p[log p - log q], and log p - log q = -dz / T + lse(y / T) - lse(x / T).
     dz_under_p = lanes.expected_z[0, 1:] - lanes.expected_z[0, 0]
     dz_under_q = lanes.expected_z.diagonal()[1:] - lanes.expected_z[1:, 0]
     normalizer = (lanes.logsumexp[1:] - lanes.logsumexp[0])[:, 0]
-    r = p[0].square() / p[0].square().sum()
+    r = p[0].square() / p_dot_p[0, 0]
     return {
         "cos_h": cosine(par_h, orth_h),
         "cos_z": cosine(par_z, orth_z),
-        "cos_p": cosine(*split(p[0], p[1:] - p[0])),
-        "cos_z_centred": (x_square + x_dot_d)
-        / (x_square * (x_square + 2 * x_dot_d + d_square)).sqrt(),
+        "cos_p": p_dot_p[0, 1:] / (p_dot_p[0, 0] * p_dot_p.diagonal()[1:]).sqrt(),
+        "cos_z_centred": cosine(*centred),
         "par_h": par_h,
         "orth_h": orth_h,
         "par_z": par_z,
         "orth_z": orth_z,
         "est_h": orth_h.square() / 2,
         "est_z": orth_z.square() / 2,
-        "est_p": (squares @ r - (dz @ r).square()) / (2 * temperature**2),
+        "est_p": (dz_squared @ r - (dz @ r).square()) / (2 * temperature**2),
         "kl": normalizer - dz_under_p / temperature,
         "kl_rev": dz_under_q / temperature - normalizer,
-        "est_kl": (squares @ p[0] - dz_under_p.square()) / (2 * temperature**2),
+        "est_kl": (dz_squared @ p[0] - dz_under_p.square()) / (2 * temperature**2),
         "top1": (z[1:].argmax(dim=-1) == z[0].argmax()).double(),
     }
 
 
-def split(x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-    """The parts of d, [variants, n], along x, [n], and orthogonal to it, relative to |x|."""
-    square = x @ x
-    par = (d @ x) / square
-    orth = torch.linalg.vector_norm(d - par[:, None] * x, dim=-1) / square.sqrt()
-    return par, orth
+def split(x_dot_x: Tensor, x_dot_d: Tensor, d_dot_d: Tensor) -> tuple[Tensor, Tensor]:
+    """par and orth: the lengths of d along x and across it, relative to |x|."""
+    par = x_dot_d / x_dot_x
+    # Rounding can take the difference of equal squares below 0.
+    return par, (d_dot_d / x_dot_x - par.square()).clamp_min(0).sqrt()
 
 
 def cosine(par: Tensor, orth: Tensor) -> Tensor:

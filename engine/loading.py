@@ -24,6 +24,7 @@ from transformers import (
 
 from .cache import cached
 from .errors import UserError
+from .memory import out_of_memory
 from .options import DEMO, Options
 
 Progress = Callable[[str, float | None], None]
@@ -174,9 +175,9 @@ def _read(
             output_loading_info=True,
             **({} if device.type == "cpu" else {"device_map": {"": device}}),
         )
-    except torch.OutOfMemoryError as error:
-        raise UserError(f"{name} does not fit into the memory of {device}") from error
     except Exception as error:
+        if out_of_memory(error):
+            raise UserError(f"{name} does not fit into the memory of {device}") from error
         raise _unreadable(name, error) from error
     model, report = loaded
     if report["missing_keys"]:

@@ -37,7 +37,7 @@ def step_numbers(
     """The numbers, and the chosen tokens where they were chosen: int64 [lanes]."""
     lanes = Distributions.of(outputs.z, sampling.measured_temperature)
     chosen = choose(outputs.z.float(), sampling, step)
-    top = lanes.p.topk(min(candidates, lanes.p.shape[-1]), dim=-1).indices
+    top = outputs.z.topk(min(candidates, outputs.z.shape[-1]), dim=-1).indices
     drift = measure(outputs.h, lanes)
     drift["dp"] = lanes.p[1:, chosen[0]] - lanes.p[0, chosen[0]]
     values = [

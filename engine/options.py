@@ -7,6 +7,7 @@ import msgspec
 DEMO = "demo"
 
 Context = Literal["free", "forced"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 POSTER_QUESTION = (
     "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips "
@@ -32,7 +33,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     max_new_tokens: int = 256
     context: Context = "free"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     device: str = "auto"
     threads: int | None = None
     candidates: int = 10

@@ -13,18 +13,15 @@ log = logging.getLogger(__name__)
 class Recording:
     """Writes each trace of a session to its own file: the one named, then NAME-2, NAME-3, …
 
-    `path` is the file being written, None if there is none. Once writing fails, `error` says why
-    and events go nowhere until the next trace begins.
+    `path` is the newest file, `None` if there is none. Once writing fails, `error` says why and
+    events go nowhere until the next trace begins.
     """
 
     def __init__(self, named: Path | None) -> None:
         self._named = named
         self._writer: TraceWriter | None = None
+        self.path: Path | None = None
         self.error: str | None = None
-
-    @property
-    def path(self) -> Path | None:
-        return self._writer.path if self._writer else None
 
     def begin(self, header: Header) -> None:
         self.close()
@@ -33,6 +30,7 @@ class Recording:
         path = _free_name(self._named)
         try:
             self._writer = TraceWriter(path, header)
+            self.path = path
             self.error = None
         except OSError as error:
             self._give_up(path, error)

@@ -21,7 +21,7 @@ from .drift import finite
 from .errors import UserError
 from .loading import Loaded, Progress, load
 from .lockstep import LaneGates, Lockstep, Outputs
-from .memory import memory_in_use
+from .memory import memory_in_use, out_of_memory
 from .numbers import StepNumbers, step_numbers
 from .options import Context, Options
 from .pruning.importance import Similarity, sublayer_similarity
@@ -109,7 +109,7 @@ class Session:
 
     @property
     def recording(self) -> Path | None:
-        """The file being written."""
+        """The newest file written, whole or not."""
         return self._recording.path
 
     @property
@@ -140,9 +140,12 @@ class Session:
         began = time.perf_counter()
         try:
             step, chosen = self._decode(began)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            log.exception("step %d", len(self.trace.steps))
+        except BaseException as error:
+            # The caches may hold the token already; the next step reads everything again.
             self._stale = True
+            if not out_of_memory(error):
+                raise
+            log.exception("step %d", len(self.trace.steps))
             raise UserError(
                 f"out of memory at step {len(self.trace.steps)}; the steps before it stand, and "
                 "a shorter prompt or fewer variants need less"
@@ -221,10 +224,12 @@ class Session:
         rows = torch.tensor(tokens).repeat(len(self._lane_records), 1)
         try:
             outputs = self._lockstep.prefill(rows)
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
             raise UserError(
                 f"out of memory while reading the prompt of {len(tokens)} tokens in "
-                f"{len(self._lane_records)} lanes; a shorter one or fewer variants need less"
+                f"{len(rows)} lanes; a shorter one or fewer variants need less"
             ) from error
         # Kept for every rewind to the start, while the decoder reuses its own.
         return Outputs(outputs.h.clone(), outputs.z.clone(), outputs.streams.clone())

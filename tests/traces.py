@@ -16,7 +16,16 @@ from prunetui.engine.trace.records import (
 )
 from prunetui.engine.trace.trace import Trace
 
-HOSTILE = ["[INST]", "[/foo]", "\x1b[31mred", "\x1b]52;c;aGk=\x07", "\n\n", "漢字", "\u202eabc", "é́"]
+HOSTILE = [
+    "[INST]",
+    "[/foo]",
+    "\x1b[31mred",
+    "\x1b]52;c;aGk=\x07",
+    "\n\n",
+    "漢字",
+    "\u202eabc",
+    "é́",
+]
 
 
 def make_header(variants: int = 2, layers: int = 3) -> Header:

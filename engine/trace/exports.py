@@ -95,19 +95,20 @@ def to_markdown(trace: Trace) -> str:
 
 SUMMARY_COLUMNS = (
     "variant",
-    "first divergent step",
-    "divergent tokens",
-    "mean cos h",
-    "mean cos z",
-    "mean cos p",
+    "diverges",
+    "divergent",
+    "cos h",
+    "cos z",
+    "cos p",
     "KL mean",
-    "KL median",
+    "KL 50%",
     "KL 99%",
 )
 
 SUMMARY_NOTE = (
-    "cos: cosine similarity to the baseline of the embedding h, the logits z and the "
-    "probabilities p. KL: KL(p ‖ q), p baseline, q variant, in nats."
+    "diverges: first step whose token differs from the baseline's; divergent: share of such steps. "
+    "cos: mean cosine similarity to the baseline of the embedding h, the logits z, the "
+    "probabilities p. KL(p ‖ q), p baseline, q variant, in nats: mean, median, 99th percentile."
 )
 
 

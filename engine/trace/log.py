@@ -42,14 +42,12 @@ class TraceWriter:
 
 def check_writable(path: Path) -> None:
     """Raise `UserError` if a new file cannot be made at `path`; leaves nothing behind."""
+    if path.exists():
+        raise UserError(f"{path} exists already; name another file, none is ever overwritten")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("xb").close()
         path.unlink()
-    except FileExistsError as error:
-        raise UserError(
-            f"{path} exists already; name another file, recordings are never overwritten"
-        ) from error
     except OSError as error:
         raise UserError(f"cannot write {path}: {reason(error)}") from error
 

@@ -1,0 +1,23 @@
+import os
+from pathlib import Path
+
+import pytest
+
+# Nothing in a test comes from a hub; set before anything imports huggingface_hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _own_directories(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Keep the person's state, settings and rankings out of the tests, and the tests out of them.
+
+    The demo model's conversion is slow, so its test uses the person's cache.
+    """
+    patch = request.getfixturevalue("monkeypatch")
+    home = tmp_path_factory.mktemp("home")
+    patch.setenv("XDG_STATE_HOME", str(home / "state"))
+    patch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    if "demo" not in Path(request.node.fspath).stem:
+        patch.setenv("XDG_CACHE_HOME", str(home / "cache"))

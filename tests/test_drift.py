@@ -1,0 +1,146 @@
+"""Every measure against its formula, written out in float64 with numpy, one variant at a time."""
+
+import numpy as np
+import pytest
+import torch
+from prunetui.engine.drift import Distributions, measure, stream_cosines
+
+LANES, HIDDEN, VOCABULARY = 4, 24, 500
+
+
+def example(scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Variants `scale` away from the baseline, with an offset that softmax does not see."""
+    generator = torch.Generator().manual_seed(3)
+    h = torch.randn(1, HIDDEN, generator=generator) * 2
+    z = torch.randn(1, VOCABULARY, generator=generator) * 4
+    h = h + torch.cat([torch.zeros(1, HIDDEN), torch.randn(3, HIDDEN, generator=generator)]) * scale
+    noise = torch.randn(3, VOCABULARY, generator=generator) + 1.5
+    z = z + torch.cat([torch.zeros(1, VOCABULARY), noise]) * scale
+    return h, z
+
+
+def cos(x: np.ndarray, y: np.ndarray) -> float:
+    return x @ y / np.sqrt((x @ x) * (y @ y))
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max())
+    return e / e.sum()
+
+
+def par_orth(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    d = y - x
+    par = d @ x / (x @ x)
+    return par, np.linalg.norm(d - par * x) / np.linalg.norm(x)
+
+
+def expected(h: torch.Tensor, z: torch.Tensor, variant: int, T: float) -> dict[str, float]:  # noqa: N803
+    x_h, y_h = h[0].double().numpy(), h[variant].double().numpy()
+    x, y = z[0].double().numpy(), z[variant].double().numpy()
+    p, q = softmax(x / T), softmax(y / T)
+    par_h, orth_h = par_orth(x_h, y_h)
+    par_z, orth_z = par_orth(x, y)
+    dz = y - x
+    r = p**2 / (p @ p)
+    return {
+        "cos_h": cos(x_h, y_h),
+        "cos_z": cos(x, y),
+        "cos_p": cos(p, q),
+        "cos_z_centred": cos(x - x.mean(), y - y.mean()),
+        "par_h": par_h,
+        "orth_h": orth_h,
+        "par_z": par_z,
+        "orth_z": orth_z,
+        "est_h": orth_h**2 / 2,
+        "est_z": orth_z**2 / 2,
+        "est_p": (r @ dz**2 - (r @ dz) ** 2) / (2 * T**2),
+        "kl": p @ (np.log(p) - np.log(q)),
+        "kl_rev": q @ (np.log(q) - np.log(p)),
+        "est_kl": (p @ dz**2 - (p @ dz) ** 2) / (2 * T**2),
+        "top1": float(x.argmax() == y.argmax()),
+    }
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("scale", [1e-3, 0.3, 3.0])
+def test_measures_equal_their_formulas(scale: float, temperature: float) -> None:
+    h, z = example(scale)
+    measured = measure(h, Distributions.of(z, temperature))
+    for variant in range(1, LANES):
+        formulas = expected(h, z, variant, temperature)
+        assert measured.keys() == formulas.keys()
+        for key, value in formulas.items():
+            assert measured[key][variant - 1].item() == pytest.approx(value, rel=1e-9, abs=1e-12), (
+                key
+            )
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e-3])
+def test_the_estimates_approach_what_they_estimate(scale: float) -> None:
+    """Theorems 1 to 3: the relative error is of the order of the perturbation."""
+    h, z = example(scale)
+    m = {key: value[0].item() for key, value in measure(h, Distributions.of(z, 1.0)).items()}
+    pairs = [
+        (m["est_h"], 1 - m["cos_h"]),
+        (m["est_z"], 1 - m["cos_z"]),
+        (m["est_p"], 1 - m["cos_p"]),
+        (m["est_kl"], m["kl"]),
+    ]
+    for estimate, measured in pairs:
+        assert estimate == pytest.approx(measured, rel=5 * scale)
+
+
+def test_kl_is_from_the_baseline_to_the_variant() -> None:
+    """A variant that spreads out is punished by KL(p ‖ q) less than one that is sure and wrong."""
+    sure, spread = torch.tensor([10.0, 0.0, 0.0]), torch.zeros(3)
+    z = torch.stack([sure, spread])
+    measured = measure(torch.ones(2, 2), Distributions.of(z, 1.0))
+    p, q = softmax(sure.double().numpy()), np.full(3, 1 / 3)
+    assert measured["kl"].item() == pytest.approx(p @ np.log(p / q))
+    assert measured["kl_rev"].item() == pytest.approx(q @ np.log(q / p))
+    assert measured["kl_rev"].item() > measured["kl"].item()
+
+
+def test_equal_lanes_do_not_drift() -> None:
+    h, z = torch.randn(1, HIDDEN), torch.randn(1, VOCABULARY)
+    measured = measure(h.repeat(2, 1), Distributions.of(z.repeat(2, 1), 1.0))
+    for key in ("cos_h", "cos_z", "cos_p", "cos_z_centred", "top1"):
+        assert measured[key].item() == pytest.approx(1, abs=1e-15)
+    for key in ("par_h", "orth_h", "par_z", "orth_z", "est_h", "est_z", "kl", "kl_rev"):
+        assert measured[key].item() == pytest.approx(0, abs=1e-14)
+
+
+def test_a_common_offset_of_the_logits_moves_cosine_but_not_probability() -> None:
+    z = torch.randn(1, VOCABULARY)
+    measured = measure(torch.ones(2, 2), Distributions.of(torch.cat([z, z + 3]), 1.0))
+    assert measured["cos_z"].item() < 0.5
+    assert measured["cos_z_centred"].item() == pytest.approx(1, abs=1e-6)
+    assert measured["kl"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_entropy_and_log_probability() -> None:
+    _, z = example(1.0)
+    lanes = Distributions.of(z, 0.7)
+    tokens = torch.tensor([3, 1, 4, 1])
+    for lane in range(LANES):
+        p = softmax(z[lane].double().numpy() / 0.7)
+        assert lanes.entropy[lane].item() == pytest.approx(-(p @ np.log(p)))
+        assert lanes.logprob(tokens)[lane].item() == pytest.approx(np.log(p[tokens[lane]]))
+
+
+def test_probabilities_that_underflow_leave_every_measure_finite() -> None:
+    z = torch.tensor([[0.0, 4000.0, -4000.0], [4000.0, 0.0, -4000.0]])
+    measured = measure(torch.eye(2), Distributions.of(z, 1.0))
+    assert measured["kl"].item() == 4000
+    assert measured["cos_p"].item() == 0
+    assert all(torch.isfinite(value).all() for value in measured.values())
+
+
+def test_stream_cosines() -> None:
+    streams = torch.randn(5, 3, 8)
+    cosines = stream_cosines(streams)
+    assert cosines.shape == (5, 2)
+    for point in range(5):
+        for variant in (1, 2):
+            x, y = streams[point, 0].double().numpy(), streams[point, variant].double().numpy()
+            assert cosines[point, variant - 1].item() == pytest.approx(cos(x, y))

@@ -1,0 +1,218 @@
+"""Gates, streams and the lockstep decoder against plain forward passes of one row."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from prunetui.engine.anatomy import Anatomy, find_anatomy
+from prunetui.engine.errors import UserError
+from prunetui.engine.lockstep import LaneGates, Lockstep
+from prunetui.engine.pruning.importance import least_important, sublayer_similarity
+from prunetui.engine.streams import StreamHooks
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2Model, PreTrainedModel
+
+from .models import FAMILIES, make_model
+
+PROMPT = [5, 17, 200, 31, 8, 99, 4, 120, 77, 3, 64, 180]
+EVERY_FAMILY = pytest.mark.parametrize("family", sorted(FAMILIES))
+
+
+@contextmanager
+def removed(anatomy: Anatomy, gates: LaneGates) -> Iterator[None]:
+    """Put a function that adds nothing in the place of each dropped sublayer's forward."""
+    modules = [anatomy.layers[layer].attention for layer in gates.attention]
+    modules += [anatomy.layers[layer].mlp for layer in gates.mlp]
+    originals = [module.forward for module in modules]
+
+    def nothing(module: nn.Module, original):
+        def forward(*args, **kwargs):
+            output = original(*args, **kwargs)
+            family = type(module).__name__
+            if family in {"BloomAttention", "BloomMLP", "MptMLP"}:
+                kept = args[1]
+            else:
+                kept = torch.zeros_like(output[0] if isinstance(output, tuple) else output)
+            return (kept, *output[1:]) if isinstance(output, tuple) else kept
+
+        return forward
+
+    for module, original in zip(modules, originals, strict=True):
+        module.forward = nothing(module, original)
+    try:
+        yield
+    finally:
+        for module, original in zip(modules, originals, strict=True):
+            module.forward = original
+
+
+@torch.inference_mode()
+def solo(model: PreTrainedModel, tokens: list[int]) -> Tensor:
+    """Logits [vocabulary] behind `tokens`, all read at once without a cache."""
+    return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
+
+
+@EVERY_FAMILY
+def test_closed_gates_make_every_layer_the_identity(family: str) -> None:
+    anatomy = find_anatomy(make_model(family))
+    assert anatomy.droppable
+    assert anatomy.norm is not None
+    assert len(anatomy.layers) == 4
+
+
+@EVERY_FAMILY
+def test_a_lane_equals_the_model_without_the_sublayers(family: str) -> None:
+    model = make_model(family)
+    anatomy = find_anatomy(model)
+    lanes = [
+        LaneGates(),
+        LaneGates(attention=frozenset({0})),
+        LaneGates(mlp=frozenset({0, 2})),
+        LaneGates(attention=frozenset({1, 3}), mlp=frozenset({3})),
+    ]
+    lockstep = Lockstep(model, anatomy, lanes)
+    outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(len(lanes), 1))
+    texts = [list(PROMPT) for _ in lanes]
+    logits = []
+    for _ in range(6):
+        logits.append(outputs.z.clone())
+        tokens = outputs.z.argmax(dim=-1)
+        for text, token in zip(texts, tokens.tolist(), strict=True):
+            text.append(token)
+        outputs = lockstep.advance(tokens[:, None])
+    lockstep.close()
+    for row, gates in enumerate(lanes):
+        with removed(anatomy, gates):
+            for step, z in enumerate(logits):
+                alone = solo(model, texts[row][: len(PROMPT) + step])
+                torch.testing.assert_close(z[row], alone, rtol=1e-4, atol=1e-4)
+                assert texts[row][len(PROMPT) + step] == alone.argmax().item()
+    assert len({tuple(text) for text in texts}) > 1
+
+
+@EVERY_FAMILY
+def test_streams_are_what_the_hidden_states_are(family: str) -> None:
+    """After each MLP the stream is the layer's output, and the last one makes h and z."""
+    model = make_model(family)
+    anatomy = find_anatomy(model)
+    lockstep = Lockstep(model, anatomy, [LaneGates(), LaneGates(mlp=frozenset({1}))])
+    outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(2, 1))
+    lockstep.close()
+    seen = []
+    handles = [
+        layer.module.register_forward_hook(
+            lambda _m, _a, out: seen.append((out[0] if isinstance(out, tuple) else out)[0, -1])
+        )
+        for layer in anatomy.layers
+    ]
+    z = solo(model, PROMPT)
+    for handle in handles:
+        handle.remove()
+    for layer, hidden in enumerate(seen):
+        torch.testing.assert_close(outputs.streams[2 * layer + 1, 0], hidden, rtol=1e-4, atol=1e-4)
+    assert anatomy.norm is not None
+    torch.testing.assert_close(anatomy.norm(outputs.streams[-1]), outputs.h, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs.z[0], z, rtol=1e-4, atol=1e-4)
+    # The dropped MLP leaves the stream as it was.
+    assert torch.equal(outputs.streams[3, 1], outputs.streams[2, 1])
+    assert not torch.equal(outputs.streams[3, 0], outputs.streams[2, 0])
+
+
+def test_h_is_the_vector_for_which_z_is_w_h() -> None:
+    model = make_model("llama")
+    anatomy = find_anatomy(model)
+    lockstep = Lockstep(model, anatomy, [LaneGates()])
+    outputs = lockstep.prefill(torch.tensor([PROMPT]))
+    assert torch.equal(outputs.h @ model.lm_head.weight.T, outputs.z)
+
+
+def test_closing_takes_every_hook_off() -> None:
+    model = make_model("llama")
+    before = solo(model, PROMPT)
+    lockstep = Lockstep(model, find_anatomy(model), [LaneGates(frozenset({0}))])
+    lockstep.close()
+    assert torch.equal(solo(model, PROMPT), before)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_an_overflow_in_a_dropped_sublayer_does_not_reach_the_lane() -> None:
+    model = make_model("llama")
+    anatomy = find_anatomy(model)
+    lane = LaneGates(mlp=frozenset({1}))
+    with removed(anatomy, lane):
+        expected = solo(model, PROMPT)
+    model.model.layers[1].mlp.down_proj.weight.data.fill_(torch.inf)
+    lockstep = Lockstep(model, anatomy, [lane])
+    outputs = lockstep.prefill(torch.tensor([PROMPT]))
+    torch.testing.assert_close(outputs.z[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_prompt_longer_than_a_chunk_is_read_as_if_at_once(monkeypatch) -> None:
+    model = make_model("llama")
+    monkeypatch.setattr("prunetui.engine.lockstep.PREFILL_CHUNK", 5)
+    lockstep = Lockstep(model, find_anatomy(model), [LaneGates()])
+    outputs = lockstep.prefill(torch.tensor([PROMPT]))
+    assert lockstep.length == len(PROMPT)
+    torch.testing.assert_close(outputs.z[0], solo(model, PROMPT), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("family", "croppable"), [("llama", True), ("gemma2", False)])
+def test_cropping_forgets_or_says_that_it_cannot(family: str, croppable: bool) -> None:
+    """gemma2's window of 8 has forgotten what a crop of 12 positions to 10 would need."""
+    model = make_model(family)
+    lockstep = Lockstep(model, find_anatomy(model), [LaneGates()])
+    before = lockstep.prefill(torch.tensor([PROMPT])).z.clone()
+    assert lockstep.crop(len(PROMPT)) is True
+    assert lockstep.crop(10) is croppable
+    assert lockstep.length == (10 if croppable else 12)
+    if croppable:
+        again = lockstep.advance(torch.tensor([PROMPT[10:]]))
+        torch.testing.assert_close(again.z, before, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_whose_layers_are_not_found_is_refused() -> None:
+    headless = GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=10))
+    with pytest.raises(UserError, match="no language model head"):
+        find_anatomy(headless)
+    unknown = make_model("llama")
+    for layer in unknown.model.layers:
+        layer.mixer = layer.self_attn
+        del layer.self_attn
+    with pytest.raises(UserError, match="layer 0 of this llama model has no attention"):
+        find_anatomy(unknown)
+
+
+def test_layers_that_norm_the_sum_are_not_droppable() -> None:
+    """OPT-350m norms after adding: with closed gates its layers are not the identity."""
+    assert not find_anatomy(make_model("opt", do_layer_norm_before=False)).droppable
+
+
+@EVERY_FAMILY
+def test_similarity_is_the_mean_cosine_before_and_after(family: str) -> None:
+    model = make_model(family)
+    anatomy = find_anatomy(model)
+    windows = [torch.tensor(PROMPT[:7]), torch.tensor(PROMPT)]
+    progress: list[float] = []
+    similarity = sublayer_similarity(model, anatomy, windows, progress.append)
+    assert progress == [0.5, 1.0]
+    cosines: dict[tuple[int, int], list[Tensor]] = {}
+    points: dict[int, Tensor] = {}
+    hooks = StreamHooks(anatomy, lambda point, stream: points.update({point: stream[0].double()}))
+    for window in windows:
+        with torch.inference_mode():
+            model(input_ids=window[None], use_cache=False)
+        for layer in range(4):
+            for place in (1, 2):
+                x, y = points[3 * layer + place - 1], points[3 * layer + place]
+                cosine = (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))
+                cosines.setdefault((layer, place), []).append(cosine)
+    hooks.remove()
+    for layer in range(4):
+        for place, kind in ((1, "attn"), (2, "mlp")):
+            mean = torch.cat(cosines[layer, place]).mean().item()
+            assert similarity[kind][layer] == pytest.approx(mean, abs=1e-6)
+
+
+def test_the_least_important_are_the_most_similar_first() -> None:
+    assert least_important([0.1, 0.9, 0.5, 0.7], 2, {1}) == [3, 2]

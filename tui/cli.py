@@ -1,0 +1,281 @@
+"""The command line: options in, exit code out (0; 2 for a user's mistake, 1 for ours)."""
+
+import datetime
+import functools
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+import typer
+from rich.console import Console
+
+from ..engine.errors import UserError, reason
+from ..engine.options import DEMO, POSTER_QUESTION, Context, Dtype, Options
+from ..engine.trace.exports import FORMATS
+from ..engine.trace.log import SUFFIX, check_writable, read_trace
+from ..engine.trace.text import visible
+from .logfile import log_file, log_to_file
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ColorSystem = Literal["auto", "truecolor", "256", "standard"]
+
+_DEFAULTS = Options()
+
+
+def decoding_options(
+    *,
+    model: Annotated[
+        str,
+        typer.Option("-m", "--model", help="Hugging Face id, directory, GGUF file, or demo."),
+    ] = DEMO,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-v",
+            "--variant",
+            metavar="RECIPE",
+            help="A recipe: drop:attn=8, drop:mlp=[3,7], drop:attn=4+drop:mlp=2; one -v a variant.",
+            show_default=" ".join(f"-v {recipe}" for recipe in _DEFAULTS.variants),
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", show_default="the poster's question")
+    ] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Read the prompt from a UTF-8 file.")
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Use no chat template.")] = False,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="T in softmax(z/T); 0 decodes greedily.")
+    ] = _DEFAULTS.temperature,
+    top_k: Annotated[
+        int, typer.Option(min=0, help="Sample from the k most probable tokens; 0 from all.")
+    ] = _DEFAULTS.top_k,
+    top_p: Annotated[
+        float, typer.Option(help="Sample from the top of this probability mass; 1 from all.")
+    ] = _DEFAULTS.top_p,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the sampling noise, which all lanes share.")
+    ] = _DEFAULTS.seed,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Steps at the most.")
+    ] = _DEFAULTS.max_new_tokens,
+    context: Annotated[
+        Context,
+        typer.Option(help="free: each lane reads its own tokens; forced: all the baseline's."),
+    ] = _DEFAULTS.context,
+    dtype: Annotated[
+        Dtype, typer.Option(help="auto: the checkpoint's on a GPU, float32 on a CPU.")
+    ] = _DEFAULTS.dtype,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = _DEFAULTS.device,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    candidates: Annotated[
+        int, typer.Option(min=1, metavar="K", help="Top tokens kept per lane and step.")
+    ] = _DEFAULTS.candidates,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Decode on past end tokens.")
+    ] = False,
+    calibration: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Rank sublayers on this text, not the bundled one."),
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that the model brings.")
+    ] = False,
+) -> Options:
+    """What the inspector and `record` both take, as the command line says it."""
+    if prompt is not None and prompt_file is not None:
+        raise UserError("--prompt and --prompt-file name two prompts; give one of them")
+    if not 0 < top_p <= 1:
+        raise UserError(f"--top-p is {top_p}; it must be above 0 and at most 1")
+    if prompt_file is not None:
+        prompt = _read_prompt(prompt_file)
+    return Options(
+        model=model,
+        variants=_DEFAULTS.variants if variant is None else tuple(variant),
+        prompt=POSTER_QUESTION if prompt is None else prompt,
+        raw=raw,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        context=context,
+        dtype=dtype,
+        device=device,
+        threads=threads,
+        candidates=candidates,
+        ignore_eos=ignore_eos,
+        calibration=calibration,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def takes_decoding_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Put the options of `decoding_options` before the command's own; it gets them as `options`."""
+    shared = inspect.signature(decoding_options).parameters
+    own = [
+        parameter
+        for parameter in inspect.signature(command).parameters.values()
+        if parameter.name != "options"
+    ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        command(options=decoding_options(**{name: given.pop(name) for name in shared}), **given)
+
+    parameters = [*shared.values(), *own]
+    vars(run)["__signature__"] = inspect.Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="TRACE",
+        help="Record to this new file.",
+        show_default="a new file in the state directory",
+    ),
+]
+NoTrace = Annotated[bool, typer.Option("--no-trace", help="Record nothing.")]
+Theme = Annotated[str | None, typer.Option(metavar="NAME", help="dark, light, or one of your own.")]
+Color = Annotated[
+    ColorSystem,
+    typer.Option(help="Colours of the terminal; standard has 16. SSH hides truecolor from us."),
+]
+
+
+@app.callback(invoke_without_command=True)
+@takes_decoding_options
+def inspector(
+    *,
+    ctx: typer.Context,
+    options: Options,
+    output: Output = None,
+    no_trace: NoTrace = False,
+    theme: Theme = None,
+    color: Color = "auto",
+) -> None:
+    """See where and why a pruned language model stops saying what the unpruned one says.
+
+    Without a command: open the inspector.
+    """
+    if ctx.invoked_subcommand:
+        for name in ctx.params:
+            source = ctx.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                raise UserError(
+                    f"options go behind the command: prunetui {ctx.invoked_subcommand} "
+                    f"--{name.replace('_', '-')} …"
+                )
+        return
+    record_to = _recording_path(output, no_trace)
+    _set_color(color)
+    # Textual reads the colours when it is imported.
+    from .app import PrunetuiApp
+
+    _run(PrunetuiApp(options, record_to, theme=theme))
+
+
+@app.command()
+@takes_decoding_options
+def record(*, options: Options, output: Output = None, no_trace: NoTrace = False) -> None:
+    """Decode without a screen, write the trace and print a table."""
+    from .record import record as decode
+
+    decode(options, _recording_path(output, no_trace))
+
+
+TraceFile = Annotated[Path, typer.Argument(metavar="TRACE", show_default=False)]
+
+
+@app.command()
+def replay(trace: TraceFile, theme: Theme = None, color: Color = "auto") -> None:
+    """Open a trace in the inspector, without a model."""
+    whole = read_trace(trace)
+    _set_color(color)
+    from .app import PrunetuiApp
+
+    _run(PrunetuiApp.replay(whole, trace, theme=theme))
+
+
+@app.command()
+def export(
+    trace: TraceFile,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The new file.")],
+    form: Annotated[
+        str,
+        typer.Option("--format", metavar="|".join(FORMATS), show_default="by FILE's ending"),
+    ] = "",
+) -> None:
+    """Write a trace as CSV, JSON or Markdown."""
+    form = form or output.suffix.removeprefix(".")
+    if form not in FORMATS:
+        raise UserError(f"{form!r} is no format; --format takes {', '.join(FORMATS)}")
+    text = FORMATS[form](read_trace(trace))
+    check_writable(output)
+    output.write_text(text, "utf-8")
+
+
+def _read_prompt(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read the prompt file {file}: {reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the prompt file {file} is not UTF-8 (byte {error.start})") from error
+
+
+def _recording_path(output: Path | None, no_trace: bool) -> Path | None:
+    """Where to record; what cannot be written is refused before anything is loaded."""
+    if output is not None and no_trace:
+        raise UserError("-o names a file and --no-trace wants none; give one of them")
+    if no_trace:
+        return None
+    if output is None:
+        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        output = platformdirs.user_state_path("prunetui") / f"{now}-{os.getpid()}{SUFFIX}"
+    check_writable(output)
+    return output
+
+
+def _set_color(color: ColorSystem) -> None:
+    if color != "auto":
+        os.environ["TEXTUAL_COLOR_SYSTEM"] = color
+
+
+def _run(app: Any) -> None:
+    app.run()
+    sys.exit(app.return_code)
+
+
+def main() -> None:
+    log_to_file()
+    try:
+        app()
+    except UserError as error:
+        _complain(str(error))
+        sys.exit(2)
+    except Exception:
+        logging.getLogger("prunetui").exception("the command line")
+        _complain(f"something went wrong in prunetui itself; {log_file()} has the details")
+        sys.exit(1)
+
+
+def _complain(sentence: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(
+        f"prunetui: {visible(sentence)}", markup=False, highlight=False
+    )

@@ -1,0 +1,38 @@
+"""The log: a file, because the screen belongs to the inspector."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import platformdirs
+
+
+def log_file() -> Path:
+    return platformdirs.user_state_path("prunetui") / "prunetui.log"
+
+
+def log_to_file() -> None:
+    """Send every logger's messages and Python's warnings to the log file, if it can be written."""
+    try:
+        log_file().parent.mkdir(parents=True, exist_ok=True)
+        handler: logging.Handler = logging.FileHandler(log_file(), encoding="utf-8")
+    except OSError:
+        handler = logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(name)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.captureWarnings(True)
+
+
+def keep_stderr_for_the_screen() -> None:
+    """Leave the terminal's stderr to Textual alone; what native code writes goes to the log.
+
+    Textual draws on `sys.__stderr__`; a library's line in between would garble the screen.
+    """
+    try:
+        log = os.open(log_file(), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    except OSError:
+        log = os.open(os.devnull, os.O_WRONLY)
+    sys.__stderr__ = open(os.dup(2), "w", encoding="utf-8")  # noqa: SIM115
+    os.dup2(log, 2)
+    os.close(log)

@@ -1,0 +1,85 @@
+"""`prunetui record`: decode without a screen, with a progress bar, and print what came of it."""
+
+import sys
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from ..engine.errors import UserError
+from ..engine.options import Options
+from ..engine.trace.exports import SUMMARY_COLUMNS, SUMMARY_NOTE, summary_cells
+from ..engine.trace.summary import summarize
+from ..engine.trace.text import visible
+from ..engine.trace.trace import Trace
+
+
+def record(options: Options, record_to: Path | None) -> None:
+    """The bar goes to stderr, the table to stdout; ctrl+c stops early and keeps what there is.
+
+    Raises `UserError`, also when the recording broke off.
+    """
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        loading = bar.add_task("importing torch and transformers", total=None)
+        # torch takes seconds to import, and `prunetui --help` has no use for it.
+        from ..engine.session import open_session
+
+        def report(doing: str, done: float | None) -> None:
+            bar.update(
+                loading,
+                description=visible(doing),
+                completed=(done or 0) * 100,
+                total=None if done is None else 100,
+            )
+
+        session = open_session(options, record_to, report)
+        bar.remove_task(loading)
+        decoding = bar.add_task("decoding", total=options.max_new_tokens)
+        interrupted = False
+        failure = None
+        try:
+            while session.finished is None and session.recording_error is None:
+                session.step()
+                bar.advance(decoding)
+        except KeyboardInterrupt:
+            interrupted = True
+        except UserError as error:
+            failure = error
+        finally:
+            session.close()
+    _report(Console(soft_wrap=True), session.trace, session.recording)
+    if failure is not None:
+        raise failure
+    if session.recording_error is not None:
+        raise UserError(session.recording_error)
+    if interrupted:
+        sys.exit(130)
+
+
+def _report(console: Console, trace: Trace, recording: Path | None) -> None:
+    for number, name in enumerate(trace.lane_names):
+        console.print(Text(visible(name), style="bold"))
+        console.print(Text(visible(trace.text(number), keep="\n")), "")
+    if variants := summarize(trace):
+        table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+        name, *figures = SUMMARY_COLUMNS
+        table.add_column(name, overflow="fold")
+        for figure in figures:
+            table.add_column(figure, justify="right", no_wrap=True)
+        for variant in variants:
+            table.add_row(Text(visible(variant.name)), *map(Text, summary_cells(variant)))
+        console.print(table)
+        console.print(Text(SUMMARY_NOTE, style="dim"))
+    if recording is not None:
+        console.print(Text(f"{len(trace.steps)} steps recorded in {visible(str(recording))}"))
