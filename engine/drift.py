@@ -54,24 +54,24 @@ def measure(h: Tensor, lanes: Distributions) -> dict[str, Tensor]:
     (est_h, est_z), Theorem 2 (est_p) and Theorem 3 (est_kl).
     """
     h, z, p, temperature = h.double(), lanes.z, lanes.p, lanes.temperature
+    p_dot_p = p @ p.T
+    r = p[0].square() / p_dot_p[0, 0]
     dz = z[1:] - z[0]
-    dz_squared = dz.square()
-    d_dot_d, x_dot_d = dz_squared.sum(dim=-1), dz @ z[0]
-    x_dot_x = z[0] @ z[0]
+    d_sum, x_dot_d, dz_under_r = dz.sum(dim=-1), dz @ z[0], dz @ r
+    dz_squared = dz.square_()
+    d_dot_d, x_dot_x = dz_squared.sum(dim=-1), z[0] @ z[0]
     par_z, orth_z = split(x_dot_x, x_dot_d, d_dot_d)
     dh = h[1:] - h[0]
     par_h, orth_h = split(h[0] @ h[0], dh @ h[0], dh.square().sum(dim=-1))
     # A common offset is a part along (1, …, 1): taking it out needs sums, not centred copies.
-    size, x_sum, d_sum = z.shape[-1], z[0].sum(), dz.sum(dim=-1)
+    size, x_sum = z.shape[-1], z[0].sum()
     centred = split(
         x_dot_x - x_sum**2 / size, x_dot_d - x_sum * d_sum / size, d_dot_d - d_sum**2 / size
     )
-    p_dot_p = p @ p.T
     # KL(p ‖ q) = E_p[log p - log q], and log p - log q = -dz / T + lse(y / T) - lse(x / T).
     dz_under_p = lanes.expected_z[0, 1:] - lanes.expected_z[0, 0]
     dz_under_q = lanes.expected_z.diagonal()[1:] - lanes.expected_z[1:, 0]
     normalizer = (lanes.logsumexp[1:] - lanes.logsumexp[0])[:, 0]
-    r = p[0].square() / p_dot_p[0, 0]
     return {
         "cos_h": cosine(par_h, orth_h),
         "cos_z": cosine(par_z, orth_z),
@@ -83,7 +83,7 @@ def measure(h: Tensor, lanes: Distributions) -> dict[str, Tensor]:
         "orth_z": orth_z,
         "est_h": orth_h.square() / 2,
         "est_z": orth_z.square() / 2,
-        "est_p": (dz_squared @ r - (dz @ r).square()) / (2 * temperature**2),
+        "est_p": (dz_squared @ r - dz_under_r.square()) / (2 * temperature**2),
         "kl": normalizer - dz_under_p / temperature,
         "kl_rev": dz_under_q / temperature - normalizer,
         "est_kl": (dz_squared @ p[0] - dz_under_p.square()) / (2 * temperature**2),

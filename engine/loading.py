@@ -24,7 +24,7 @@ from transformers import (
 
 from .cache import cached
 from .errors import UserError
-from .memory import out_of_memory
+from .memory import keep_freed_memory, out_of_memory
 from .options import DEMO, Options
 
 Progress = Callable[[str, float | None], None]
@@ -48,6 +48,8 @@ def load(options: Options, progress: Progress) -> Loaded:
     """Raises `UserError` for a model that is not there, not whole or not of a known kind."""
     transformers.utils.logging.disable_progress_bar()
     device = find_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     source = find_source(options.model)

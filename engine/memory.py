@@ -1,5 +1,6 @@
 """How much memory the session holds, and when there is no more."""
 
+import ctypes
 import resource
 import sys
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import torch
 
 _STATM = Path("/proc/self/statm")
+# Parameters of mallopt(3); 32 MiB is the largest threshold that it takes.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 
 
 def memory_in_use(device: torch.device) -> int:
@@ -24,3 +28,17 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what tensors free, for the next ones.
+
+    A vocabulary-sized tensor is otherwise given back to the kernel and asked for again at every
+    operation, and on a CPU the fresh pages cost more than the arithmetic.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # not glibc
+        return
+    mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+    mallopt(_M_TRIM_THRESHOLD, 512 << 20)
