@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: demo test bench setup lint clean
 
 demo: setup
-	@$(BIN)/prunetui
+	@$(BIN)/prunetui --ignore-eos
 
 test: lint
 	$(BIN)/python -m pytest

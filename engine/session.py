@@ -40,7 +40,6 @@ def open_session(options: Options, record_to: Path | None, progress: Progress) -
     Raises `UserError` for anything that the options got wrong.
     """
     recipes = [parse(text) for text in options.variants]
-    progress("importing torch and transformers", 1.0)
     loaded = load(options, progress)
     progress("checking the anatomy", None)
     anatomy = find_anatomy(loaded.model)
@@ -303,7 +302,7 @@ class Session:
                 for drift, runs in zip(numbers.drift, measured, strict=True)
             ],
             layers=[
-                [finite(cosine) for cosine in layers] if runs else None
+                [finite(round(cosine, 7)) for cosine in layers] if runs else None
                 for layers, runs in zip(numbers.layers, measured, strict=True)
             ],
             seconds=time.perf_counter() - began,

@@ -95,8 +95,8 @@ def to_markdown(trace: Trace) -> str:
 
 SUMMARY_COLUMNS = (
     "variant",
-    "diverges",
-    "divergent",
+    "first ≠",
+    "share ≠",
     "cos h",
     "cos z",
     "cos p",
@@ -106,7 +106,7 @@ SUMMARY_COLUMNS = (
 )
 
 SUMMARY_NOTE = (
-    "diverges: first step whose token differs from the baseline's; divergent: share of such steps. "
+    "first ≠: first step whose token differs from the baseline's; share ≠: share of such steps. "
     "cos: mean cosine similarity to the baseline of the embedding h, the logits z, the "
     "probabilities p. KL(p ‖ q), p baseline, q variant, in nats: mean, median, 99th percentile."
 )

@@ -151,7 +151,8 @@ class Step(Record, frozen=True):
     """Per variant; None once the variant or the baseline has ended."""
     layers: list[list[float | None] | None]
     """Per variant: cosine similarity of its residual stream to the baseline's after each
-    sublayer, in the order attention 0, MLP 0, attention 1, …; None as in `drift`."""
+    sublayer, in the order attention 0, MLP 0, attention 1, …, to seven decimals, which is what
+    float32 has near 1; None as in `drift`."""
     seconds: float
     """Wall time of the whole step, drift included."""
     memory: int
