@@ -10,6 +10,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from .anatomy import Anatomy
 from .gates import Gates
+from .packing import PackedLinears
 from .streams import StreamHooks
 
 PREFILL_CHUNK = 512
@@ -58,13 +59,14 @@ class Lockstep:
         )
         self._h = torch.empty(0)
         self._hooks = [
+            PackedLinears(model, len(lanes)),
             Gates(closed),
             StreamHooks(anatomy, self._keep_stream),
             anatomy.head.register_forward_pre_hook(self._keep_h),
         ]
 
     def close(self) -> None:
-        """Take the hooks off the model, so that it is as it was."""
+        """Leave the model as it was."""
         for hook in self._hooks:
             hook.remove()
 

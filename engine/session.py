@@ -100,6 +100,8 @@ class Session:
             )
             for recipe, lane in zip([None, *recipes], lanes, strict=True)
         ]
+        # Counted while the weights are plain; the decoder packs them.
+        self._parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         self._lockstep = Lockstep(loaded.model, anatomy, lanes)
         self._recording = Recording(record_to)
         self._begin(options.prompt, options.context)
@@ -250,7 +252,7 @@ class Session:
                 layers=config.num_hidden_layers,
                 hidden_size=config.hidden_size,
                 vocab_size=config.vocab_size,
-                parameters=sum(parameter.numel() for parameter in model.parameters()),
+                parameters=self._parameters,
                 dtype=str(model.dtype).removeprefix("torch."),
                 device=str(model.device),
                 context_length=_context_length(model),

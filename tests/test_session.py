@@ -12,6 +12,7 @@ from prunetui.engine.options import Options
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.log import TraceWriter, read_trace
 from prunetui.engine.trace.records import Step
+from transformers import AutoModelForCausalLM
 
 from .models import END, save_model_directory
 
@@ -59,6 +60,9 @@ def test_a_step_is_whole(models) -> None:
     assert header.prompt.tokens == [
         session._loaded.tokenizer.convert_tokens_to_ids(c) for c in "TwelveĠbytes"
     ]
+    assert header.model.parameters == sum(
+        p.numel() for p in AutoModelForCausalLM.from_pretrained(models["llama"]).parameters()
+    )
     assert (header.model.family, header.model.layers, header.model.dtype) == ("llama", 4, "float32")
     assert len(step.drift) == len(step.layers) == 2
     assert len(step.layers[0]) == 8
