@@ -1,38 +1,124 @@
-"""Calibration text: what importance is measured on."""
+"""Calibration text: what importance and input statistics are measured on."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from .errors import UserError, reason
+from .loading import Loaded
+from .options import Options
 
-WINDOW = 256
-"""Tokens a sample."""
-SAMPLES = 16
+DATASET = "hf:"
 
 
-def calibration_text(file: str | None) -> str:
-    """The file's text, or that of the one that comes with prunetui: English of many kinds."""
-    if file is None:
-        return Path(__file__).with_name("calibration.txt").read_text("utf-8")
+class Calibration:
+    """Samples of equal length, made when they are first asked for."""
+
+    def __init__(self, loaded: Loaded, options: Options) -> None:
+        """Raises `UserError` for a text that cannot be read."""
+        self._loaded = loaded
+        self._source = options.calibration
+        self._samples = options.calibration_samples
+        self._length = options.calibration_length
+        self._text = None
+        self._windows: list[Tensor] | None = None
+        if self._source is None:
+            self._text = Path(__file__).with_name("calibration.txt").read_text("utf-8")
+        elif self._source != "self" and not self._source.startswith(DATASET):
+            self._text = _read_text(Path(self._source).expanduser())
+
+    @property
+    def key(self) -> list[str]:
+        """Changes when the samples would."""
+        return [self._text or self._source or "", str(self._samples), str(self._length)]
+
+    def windows(self) -> list[Tensor]:
+        """int64 [length] each. Raises `UserError` if there is not enough text for one."""
+        if self._windows is None:
+            self._windows = self._make()
+        return self._windows
+
+    def _make(self) -> list[Tensor]:
+        if self._source == "self":
+            return _sampled(self._loaded, self._samples, self._length)
+        text = self._text
+        if text is None:
+            assert self._source is not None
+            # Four characters make a token, more or less; twice as many are surely enough.
+            text = _dataset_text(self._source, 8 * self._samples * self._length)
+        encoded = self._loaded.tokenizer(text, add_special_tokens=False, verbose=False)
+        tokens = torch.tensor(encoded["input_ids"])
+        windows = [w for w in tokens.split(self._length) if len(w) == self._length]
+        if not windows:
+            raise UserError(
+                f"the calibration text has {len(tokens)} tokens, less than one sample of "
+                f"{self._length}; use a longer text or a smaller --calibration-length"
+            )
+        return windows[: self._samples]
+
+
+def _read_text(file: Path) -> str:
+    """A text file whole, or the `text` of each line of a JSONL file."""
     try:
-        text = Path(file).read_text("utf-8")
+        text = file.read_text("utf-8")
     except OSError as error:
         raise UserError(f"cannot read the calibration text {file}: {reason(error)}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"the calibration text {file} is not UTF-8 (byte {error.start})") from error
+    if file.suffix == ".jsonl":
+        try:
+            text = "\n\n".join(json.loads(line)["text"] for line in text.splitlines() if line)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file} is not JSONL with a string `text` in each line") from error
     if not text.strip():
         raise UserError(f"the calibration text {file} is empty")
     return text
 
 
-def token_windows(text: str, tokenizer: PreTrainedTokenizerBase) -> list[Tensor]:
-    """The first `SAMPLES` consecutive windows of `WINDOW` tokens, int64 [tokens] each.
+@torch.inference_mode()
+def _sampled(loaded: Loaded, samples: int, length: int) -> list[Tensor]:
+    """What the baseline says at temperature 1 from its first token on, with a fixed seed."""
+    model: Any = loaded.model
+    start = loaded.tokenizer.bos_token_id
+    if not isinstance(start, int):
+        start = loaded.tokenizer.eos_token_id
+    if not isinstance(start, int):
+        start = 0
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tokens = model.generate(
+            torch.full((samples, 1), start, device=model.device),
+            attention_mask=torch.ones(samples, 1, dtype=torch.long, device=model.device),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            min_new_tokens=length,
+            max_new_tokens=length,
+            pad_token_id=start,
+        )
+    return [*tokens[:, 1:].cpu()]
 
-    A text shorter than one window is one short sample.
-    """
-    tokens = torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    whole = [window for window in tokens.split(WINDOW) if len(window) == WINDOW]
-    return whole[:SAMPLES] or [tokens]
+
+def _dataset_text(source: str, characters: int) -> str:
+    """The beginning of a data set's `text` column, streamed."""
+    try:
+        from datasets import load_dataset  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise UserError(
+            f"--calibration {source} needs the datasets package: pip install 'prunetui[hf]'"
+        ) from error
+    name, _, config = source.removeprefix(DATASET).partition(":")
+    texts: list[str] = []
+    try:
+        for row in load_dataset(name, config or None, split="train", streaming=True):
+            texts.append(row["text"])
+            if sum(map(len, texts)) >= characters:
+                break
+    # The hub's client and each data set raise what they like.
+    except Exception as error:
+        raise UserError(f"the data set {source} cannot be read ({error})") from error
+    return "\n\n".join(texts)

@@ -18,6 +18,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -52,16 +53,74 @@ def load(options: Options, progress: Progress) -> Loaded:
         keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    source = find_source(options.model)
-    name = source.stem if source.suffix == ".gguf" else source.name
-    if not source.exists():
-        name = options.model if options.model != DEMO else DEMO_HUB_ID
-        source = _download(name, options.trust_remote_code, progress)
-    elif source.is_file():
-        source = _converted(source, progress)
+    source, name = _directory(options.model, options, progress)
     progress(f"loading {name}", None)
-    model, tokenizer = _read(source, name, options, device)
+    model = _read_model(source, name, options, device, Dropped())
+    tokenizer = _read_tokenizer(source, name, options)
     return Loaded(model, tokenizer, name, _fingerprint(source, model))
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Sublayers that a checkpoint says were dropped, and may not hold."""
+
+    attention: frozenset[int] = frozenset()
+    mlp: frozenset[int] = frozenset()
+
+    def explains(self, missing: str) -> bool:
+        """The weight of this name belongs to one of them or to the norm before it."""
+        found = re.search(r"\.(\d+)\.(\w+)", missing)
+        if found is None:
+            return False
+        layer, part = int(found[1]), found[2]
+        return (layer in self.attention and part in ("self_attn", "input_layernorm")) or (
+            layer in self.mlp and part in ("mlp", "post_attention_layernorm")
+        )
+
+
+def load_checkpoint(
+    model: str, options: Options, baseline: PreTrainedModel, progress: Progress
+) -> tuple[PreTrainedModel, Dropped]:
+    """A pruned form of the baseline, and what its config says was dropped (LLM-Drop).
+
+    Raises `UserError` as `load` does, and for another vocabulary or hidden size.
+    """
+    source, name = _directory(model, options, progress)
+    progress(f"loading {name}", None)
+    config = _read_config(source, name, trust=False)
+    theirs, ours = config.get_text_config(), baseline.config.get_text_config()
+    for key, what in (("vocab_size", "vocabulary"), ("hidden_size", "hidden size")):
+        if getattr(theirs, key) != getattr(ours, key):
+            raise UserError(
+                f"{name} is no pruned form of the baseline: its {what} is {getattr(theirs, key)}, "
+                f"the baseline's {getattr(ours, key)}"
+            )
+    dropped = Dropped(
+        attention=_layer_list(getattr(config, "drop_attn_list", None)),
+        mlp=_layer_list(getattr(config, "drop_mlp_list", None)),
+    )
+    loaded = _read_model(source, name, options, baseline.device, dropped, baseline.dtype)
+    return loaded, dropped
+
+
+def _layer_list(listed: list[int] | list[bool] | None) -> frozenset[int]:
+    """Layers as LLM-Drop lists them: by number, or one bool for each."""
+    numbers = [
+        (place if entry else None) if isinstance(entry, bool) else entry
+        for place, entry in enumerate(listed or [])
+    ]
+    return frozenset(number for number in numbers if number is not None)
+
+
+def _directory(model: str, options: Options, progress: Progress) -> tuple[Path, str]:
+    """A directory of safetensors, and the model's name."""
+    source = find_source(model)
+    if not source.exists():
+        name = model if model != DEMO else DEMO_HUB_ID
+        return _download(name, options.trust_remote_code, progress), name
+    if source.is_file():
+        return _converted(source, progress), source.stem
+    return source, source.name
 
 
 def find_device(name: str) -> torch.device:
@@ -159,19 +218,35 @@ def _converted(gguf: Path, progress: Progress) -> Path:
     return cached("gguf", [*_identity(gguf), transformers.__version__], convert)
 
 
-def _read(
-    source: Path, name: str, options: Options, device: torch.device
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    trust = options.trust_remote_code
-    dtype: Any = options.dtype
-    if dtype == "auto" and device.type == "cpu":
-        dtype = "float32"
+def _read_config(source: Path, name: str, *, trust: bool) -> PreTrainedConfig:
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust)
+        return AutoConfig.from_pretrained(source, trust_remote_code=trust)
+    except Exception as error:
+        raise _unreadable(name, error) from error
+
+
+def _read_model(
+    source: Path,
+    name: str,
+    options: Options,
+    device: torch.device,
+    dropped: Dropped,
+    dtype: torch.dtype | None = None,
+) -> PreTrainedModel:
+    """In `dtype`, or as the options say."""
+    # LLM-Drop's own model code is not needed: its lists say it all.
+    trust = options.trust_remote_code and dropped == Dropped()
+    wanted: Any = dtype
+    if wanted is None and options.dtype != "auto":
+        wanted = getattr(torch, options.dtype)
+    elif wanted is None:
+        wanted = torch.float32 if device.type == "cpu" else "auto"
+    config = _read_config(source, name, trust=trust)
+    try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
-            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            dtype=wanted,
             use_safetensors=True,
             trust_remote_code=trust,
             output_loading_info=True,
@@ -182,20 +257,23 @@ def _read(
             raise UserError(f"{name} does not fit into the memory of {device}") from error
         raise _unreadable(name, error) from error
     model, report = loaded
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
+    missing = sorted(key for key in report["missing_keys"] if not dropped.explains(key))
+    if missing:
         raise UserError(
             f"{name} is not whole: {len(missing)} weights are missing, {missing[0]} among them"
         )
+    return model.eval().requires_grad_(False)
+
+
+def _read_tokenizer(source: Path, name: str, options: Options) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=options.trust_remote_code)
     except Exception as error:
         log.exception("the tokenizer of %s", name)
         raise UserError(
             f"{name} has no tokenizer that can be read ({_first_line(error)}); "
             "put its tokenizer.json beside config.json"
         ) from error
-    return model.eval().requires_grad_(False), tokenizer
 
 
 def _unreadable(name: str, error: Exception) -> UserError:

@@ -1,32 +1,20 @@
-"""The lockstep decoder: every lane is a row of one batch over one copy of the weights."""
+"""The lockstep decoder: all lanes advance by one token per step."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from .anatomy import Anatomy
 from .gates import Gates
 from .packing import PackedLinears
 from .streams import StreamHooks
+from .weights import WeightGroup
 
 PREFILL_CHUNK = 512
 """Positions per forward pass: what a long prompt needs in activations does not grow with it."""
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Of one position in every lane, in the model's dtype and overwritten by the next forward."""
-
-    h: Tensor
-    """[lanes, hidden]: the head's input."""
-    z: Tensor
-    """[lanes, vocabulary]: what the model's own head returns."""
-    streams: Tensor
-    """[2 layers, lanes, hidden]: the residual stream after attention 0, MLP 0, attention 1, …"""
 
 
 @dataclass(frozen=True)
@@ -37,47 +25,54 @@ class LaneGates:
     mlp: frozenset[int] = frozenset()
 
 
-class Lockstep:
-    """Feeds tokens to all lanes at once. The number of rows never changes.
+@dataclass(frozen=True)
+class Outputs:
+    """Of one position in every lane, in the model's dtype; the next forward overwrites them."""
 
-    A lane's numbers depend on the batch shape, in bfloat16 enough to flip a token; so a lane that
-    has ended keeps its row, and rewinding crops the caches rather than reading again.
+    h: Tensor
+    """[lanes, hidden]: the head's input."""
+    z: Tensor
+    """[lanes, vocabulary]: what the model's own head returns."""
+    streams: Tensor
+    """[2 layers, lanes, hidden]: the residual stream after attention 0, MLP 0, attention 1, …;
+    zeros in a lane whose model has another depth than lane 0's."""
+
+
+class Lockstep:
+    """Feeds tokens to all lanes at once: lanes of one weight group in one forward pass.
+
+    A lane's numbers depend on the batch shape, in bfloat16 enough to flip a token; so the number
+    of rows never changes. A lane that has ended keeps its row, and rewinding crops the caches
+    rather than reading again.
     """
 
-    def __init__(self, model: PreTrainedModel, anatomy: Anatomy, lanes: list[LaneGates]) -> None:
-        self.lanes = lanes
-        self._model = model
-        self._cache = self._new_cache()
-        layers = anatomy.layers
-        closed: dict[nn.Module, Tensor] = {}
-        for number, layer in enumerate(layers):
-            closed[layer.attention] = torch.tensor([number in lane.attention for lane in lanes])
-            closed[layer.mlp] = torch.tensor([number in lane.mlp for lane in lanes])
-        config = model.config.get_text_config()
-        self._streams = torch.empty(
-            2 * len(layers), len(lanes), config.hidden_size, dtype=model.dtype, device=model.device
-        )
-        self._h = torch.empty(0)
-        self._hooks = [
-            PackedLinears(model, len(lanes)),
-            Gates(closed),
-            StreamHooks(anatomy, self._keep_stream),
-            anatomy.head.register_forward_pre_hook(self._keep_h),
+    def __init__(self, lanes: list[tuple[WeightGroup, LaneGates]]) -> None:
+        by_group: dict[WeightGroup, list[int]] = {}
+        for number, (group, _) in enumerate(lanes):
+            by_group.setdefault(group, []).append(number)
+        self._packed = PackedLinears({group.model: len(by_group[group]) for group in by_group})
+        self._batches = [
+            _Batch(group, torch.tensor(rows), [lanes[row][1] for row in rows])
+            for group, rows in by_group.items()
         ]
+        # Where each lane's row is, once the batches' rows are put one behind the other.
+        self._order = torch.cat([batch.rows for batch in self._batches]).argsort()
 
     def close(self) -> None:
-        """Leave the model as it was."""
-        for hook in self._hooks:
-            hook.remove()
+        """Leave the models as they were."""
+        for batch in self._batches:
+            batch.close()
+        self._packed.remove()
 
     @property
     def length(self) -> int:
         """Positions in the caches."""
-        return self._cache.get_seq_length()
+        return self._batches[0].cache.get_seq_length()
 
     def prefill(self, tokens: Tensor) -> Outputs:
         """Empty the caches and read int64 [lanes, positions]; gives the last position's outputs."""
-        self._cache = self._new_cache()
+        for batch in self._batches:
+            batch.cache = batch.new_cache()
         *chunks, last = tokens.split(PREFILL_CHUNK, dim=1)
         for chunk in chunks:
             self.advance(chunk)
@@ -86,26 +81,75 @@ class Lockstep:
     @torch.inference_mode()
     def advance(self, tokens: Tensor) -> Outputs:
         """Read int64 [lanes, positions] behind what the caches hold."""
-        out = self._model(
-            input_ids=tokens.to(self._model.device),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
+        outputs = [batch.advance(tokens[batch.rows]) for batch in self._batches]
+        first = outputs[0]
+        if len(outputs) == 1:
+            return first
+        order = self._order.to(first.z.device)
+        points = len(first.streams)
+        streams = [
+            out.streams
+            if len(out.streams) == points
+            else out.streams.new_zeros(()).expand(points, *out.streams.shape[1:])
+            for out in outputs
+        ]
+        return Outputs(
+            h=torch.cat([out.h.to(first.h.device) for out in outputs])[order],
+            z=torch.cat([out.z.to(first.z.device) for out in outputs])[order],
+            streams=torch.cat([s.to(first.streams.device) for s in streams], dim=1)[:, order],
         )
-        return Outputs(self._h, out.logits[:, -1], self._streams)
 
     def crop(self, length: int) -> bool:
         """Cut the caches to `length` positions; False, and nothing done, if they cannot be cut."""
         surplus = self.length - length
         if surplus == 0:
             return True
-        if not all(_croppable(layer) for layer in self._cache.layers):
+        caches = [batch.cache for batch in self._batches]
+        if not all(_croppable(layer) for cache in caches for layer in cache.layers):
             return False
-        self._cache.crop(-surplus)
+        for cache in caches:
+            cache.crop(-surplus)
         return True
 
-    def _new_cache(self) -> DynamicCache:
+
+class _Batch:
+    """The lanes of one weight group: rows of one batch over one copy of the weights."""
+
+    def __init__(self, group: WeightGroup, rows: Tensor, gates: list[LaneGates]) -> None:
+        self.rows = rows
+        self._model = model = group.model
+        self.cache = self.new_cache()
+        layers = group.anatomy.layers
+        closed: dict[nn.Module, Tensor] = {}
+        for number, layer in enumerate(layers):
+            closed[layer.attention] = torch.tensor([number in lane.attention for lane in gates])
+            closed[layer.mlp] = torch.tensor([number in lane.mlp for lane in gates])
+        width = model.config.get_text_config().hidden_size
+        self._streams = torch.empty(
+            2 * len(layers), len(rows), width, dtype=model.dtype, device=model.device
+        )
+        self._h = torch.empty(0)
+        self._hooks = [
+            Gates(closed),
+            StreamHooks(group.anatomy, self._keep_stream),
+            group.anatomy.head.register_forward_pre_hook(self._keep_h),
+        ]
+
+    def close(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def new_cache(self) -> DynamicCache:
         return DynamicCache(config=self._model.config)
+
+    def advance(self, tokens: Tensor) -> Outputs:
+        out = self._model(
+            input_ids=tokens.to(self._model.device),
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return Outputs(self._h, out.logits[:, -1], self._streams)
 
     def _keep_stream(self, point: int, stream: Tensor) -> None:
         layer, place = divmod(point, 3)

@@ -20,7 +20,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     `model` is a Hugging Face id, a directory, a GGUF file, or `demo`. `variants` are recipes.
     `temperature` 0 decodes greedily. `top_k` 0 and `top_p` 1 keep the whole vocabulary.
-    `candidates` is the k of the top-k tokens kept per lane and step.
+    `candidates` is the k of the top-k tokens kept per lane and step. `calibration` is a text or
+    JSONL file, `self` for text that the baseline samples, or `hf:NAME[:CONFIG]`, a data set; of
+    it, so many samples of so many tokens are used.
     """
 
     model: str = DEMO
@@ -39,4 +41,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     candidates: int = 10
     ignore_eos: bool = False
     calibration: str | None = None
+    calibration_samples: int = 16
+    calibration_length: int = 256
     trust_remote_code: bool = False

@@ -13,35 +13,39 @@ from transformers.pytorch_utils import Conv1D
 
 
 class PackedLinears:
-    """Packs the model's linear layers for `rows` rows; `remove` unpacks them, bit for bit.
+    """Packs the linear layers of models that may share weights; `remove` unpacks, bit for bit.
 
     A packed weight takes the place of the plain one, but for one that an embedding reads too.
     Without the operators, or in a dtype that they do not take, all stays as it is.
     """
 
-    def __init__(self, model: nn.Module, rows: int) -> None:
+    def __init__(self, models: dict[nn.Module, int]) -> None:
+        """`models` and the rows that each multiplies at a step."""
         self._packed: dict[nn.Linear, Tensor] = {}
         self._emptied: list[nn.Linear] = []
         if not _available():
             return
+        modules = {module: rows for model, rows in models.items() for module in model.modules()}
         read_elsewhere = {
             parameter.data_ptr()
-            for module in model.modules()
+            for module in modules
             if not _is_linear(module)
             for parameter in module.parameters(recurse=False)
         }
-        by_weight: dict[int, Tensor] = {}
         linears = [
             module
-            for module in model.modules()
+            for module in modules
             if _is_linear(module)
             and module.weight.device.type == "cpu"
             and module.weight.dtype in (torch.float32, torch.bfloat16)
         ]
+        by_weight: dict[int, Tensor] = {}
         for module in linears:
             place = module.weight.data_ptr()
             if place not in by_weight:
-                by_weight[place] = torch.ops.mkldnn._reorder_linear_weight(_plain(module), rows)
+                by_weight[place] = torch.ops.mkldnn._reorder_linear_weight(
+                    _plain(module), modules[module]
+                )
             self._packed[module] = by_weight[place]
             vars(module)["forward"] = partial(_forward, by_weight[place], module.bias)
         self._emptied = [m for m in linears if m.weight.data_ptr() not in read_elsewhere]

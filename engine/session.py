@@ -8,14 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .anatomy import Anatomy, find_anatomy
-from .cache import cached
-from .calibration import calibration_text, token_windows
+from .anatomy import find_anatomy
 from .detokenize import LaneText, TokenTexts
 from .drift import finite
 from .errors import UserError
@@ -24,12 +21,11 @@ from .lockstep import LaneGates, Lockstep, Outputs
 from .memory import memory_in_use, out_of_memory
 from .numbers import StepNumbers, step_numbers
 from .options import Context, Options
-from .pruning.importance import Similarity, sublayer_similarity
 from .recipes import Recipe, parse
 from .recording import Recording
 from .trace import records
 from .trace.trace import Trace
-from .variants import drop_gates
+from .variants import Variant, VariantBuilder, VariantTooBigError
 
 log = logging.getLogger(__name__)
 
@@ -42,34 +38,15 @@ def open_session(options: Options, record_to: Path | None, progress: Progress) -
     recipes = [parse(text) for text in options.variants]
     loaded = load(options, progress)
     progress("checking the anatomy", None)
-    anatomy = find_anatomy(loaded.model)
-    if recipes and not anatomy.droppable:
-        raise UserError(
-            f"{loaded.name} ({loaded.model.config.model_type}) does not take layer dropping: with "
-            "a layer's attention and MLP closed, its output is not its input"
-        )
-
-    def similarity() -> Similarity:
-        return _cached_similarity(loaded, anatomy, options.calibration, progress)
-
-    gates = [drop_gates(recipe, len(anatomy.layers), similarity) for recipe in recipes]
-    return Session(loaded, anatomy, recipes, gates, options, record_to, progress)
-
-
-def _cached_similarity(
-    loaded: Loaded, anatomy: Anatomy, file: str | None, progress: Progress
-) -> Similarity:
-    text = calibration_text(file)
-
-    def make(directory: Path) -> None:
-        windows = token_windows(text, loaded.tokenizer)
-        result = sublayer_similarity(
-            loaded.model, anatomy, windows, lambda done: progress("ranking the sublayers", done)
-        )
-        (directory / "similarity.json").write_bytes(msgspec.json.encode(result))
-
-    place = cached("similarity", [loaded.fingerprint, text, "sublayer"], make)
-    return msgspec.json.decode((place / "similarity.json").read_bytes(), type=Similarity)
+    builder = VariantBuilder(loaded, find_anatomy(loaded.model), options, progress)
+    lanes = [Variant(Recipe((), "baseline"), builder.baseline, LaneGates())]
+    left_out: list[str] = []
+    for recipe in recipes:
+        try:
+            lanes.append(builder.build(recipe))
+        except VariantTooBigError as error:
+            left_out.append(str(error))
+    return Session(loaded, lanes, left_out, options, record_to, progress)
 
 
 class Session:
@@ -78,9 +55,8 @@ class Session:
     def __init__(
         self,
         loaded: Loaded,
-        anatomy: Anatomy,
-        recipes: list[Recipe],
-        gates: list[LaneGates],
+        lanes: list[Variant],
+        left_out: list[str],
         options: Options,
         record_to: Path | None,
         progress: Progress,
@@ -90,19 +66,14 @@ class Session:
         self._progress = progress
         self._texts = TokenTexts(loaded.tokenizer)
         self._end_tokens = _end_tokens(loaded.model, loaded.tokenizer)
-        lanes = [LaneGates(), *gates]
-        self._lane_records = [
-            records.Lane(
-                name="baseline" if recipe is None else str(recipe),
-                recipe=None if recipe is None else str(recipe),
-                dropped_attention=sorted(lane.attention),
-                dropped_mlp=sorted(lane.mlp),
-            )
-            for recipe, lane in zip([None, *recipes], lanes, strict=True)
-        ]
+        self.left_out = left_out
+        """A sentence for each variant that there was no memory for."""
+        self._lane_records = [_lane_record(lane, lane is lanes[0]) for lane in lanes]
+        depths = [len(lane.group.anatomy.layers) for lane in lanes]
+        self._same_depth = [depth == depths[0] for depth in depths]
         # Counted while the weights are plain; the decoder packs them.
         self._parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-        self._lockstep = Lockstep(loaded.model, anatomy, lanes)
+        self._lockstep = Lockstep([(lane.group, lane.gates) for lane in lanes])
         self._recording = Recording(record_to)
         self._begin(options.prompt, options.context)
 
@@ -304,8 +275,10 @@ class Session:
                 for drift, runs in zip(numbers.drift, measured, strict=True)
             ],
             layers=[
-                [finite(round(cosine, 7)) for cosine in layers] if runs else None
-                for layers, runs in zip(numbers.layers, measured, strict=True)
+                [finite(round(cosine, 7)) for cosine in layers] if runs and same else None
+                for layers, runs, same in zip(
+                    numbers.layers, measured, self._same_depth[1:], strict=True
+                )
             ],
             seconds=time.perf_counter() - began,
             memory=memory_in_use(self._loaded.model.device),
@@ -377,6 +350,18 @@ class Session:
                 for probs, runs in zip(numbers.probs, running, strict=True)
             ],
         )
+
+
+def _lane_record(lane: Variant, is_baseline: bool) -> records.Lane:
+    sparsity = lane.sparsity
+    return records.Lane(
+        name=lane.recipe.name,
+        recipe=None if is_baseline else lane.recipe.text,
+        dropped_attention=sorted(lane.gates.attention),
+        dropped_mlp=sorted(lane.gates.mlp),
+        sparsity=None if sparsity is None else sparsity.zeros,
+        pattern=None if sparsity is None else sparsity.pattern,
+    )
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

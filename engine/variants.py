@@ -1,39 +1,240 @@
-"""From a recipe to the gates of a lane."""
+"""From recipes to lanes: gates, and weight groups where weights change."""
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import msgspec
+import torch
+
+from .anatomy import Anatomy, find_anatomy
+from .cache import cached
+from .calibration import Calibration
 from .errors import UserError
+from .gates import Gates
+from .loading import Loaded, Progress, load_checkpoint
 from .lockstep import LaneGates
-from .pruning.importance import Similarity, least_important
-from .recipes import SUBLAYER, Recipe
+from .memory import out_of_memory
+from .options import Options
+from .pruning.importance import Similarity, measure_similarity
+from .pruning.layerwise import sparsify_model
+from .recipes import Checkpoint, Drop, Recipe, Sparsify
+from .weights import Sparsity, WeightGroup, find_sparsity, share_equal_tensors
+
+NAMES = {
+    "attn": "attention sublayers",
+    "mlp": "MLP sublayers",
+    "joint": "sublayers",
+    "block": "layers",
+}
 
 
-def drop_gates(recipe: Recipe, depth: int, similarity: Callable[[], Similarity]) -> LaneGates:
-    """Apply the parts left to right; a count takes from the sublayers that are still there.
+@dataclass(frozen=True)
+class Variant:
+    """What one lane decodes with."""
 
-    `depth` is the model's number of layers. `similarity` is asked only if a part has a count.
-    Raises `UserError` if a part drops what is not there.
-    """
-    dropped: dict[str, set[int]] = {"attn": set(), "mlp": set()}
-    for part in recipe.parts:
-        gone = dropped[part.kind]
-        name = SUBLAYER[part.kind]
+    recipe: Recipe
+    group: WeightGroup
+    gates: LaneGates
+    sparsity: Sparsity | None = None
+    """None where the weights are the baseline's."""
+
+
+@dataclass
+class _State:
+    """A variant as far as its recipe has been applied."""
+
+    group: WeightGroup
+    applied: str = ""
+    """The parts so far, as text: what a measurement depends on."""
+    attn: set[int] = field(default_factory=set)
+    mlp: set[int] = field(default_factory=set)
+
+    def dropped(self, kind: str) -> set[int]:
+        return self.attn if kind == "attn" else self.mlp
+
+    @property
+    def gates(self) -> LaneGates:
+        return LaneGates(frozenset(self.attn), frozenset(self.mlp))
+
+
+class VariantBuilder:
+    """Builds variants of one baseline; equal weights are made once and shared."""
+
+    def __init__(
+        self, loaded: Loaded, anatomy: Anatomy, options: Options, progress: Progress
+    ) -> None:
+        self.baseline = WeightGroup(loaded.model, anatomy)
+        self._loaded = loaded
+        self._options = options
+        self._progress = progress
+        self._calibration = Calibration(loaded, options)
+        self._made: dict[str, tuple[WeightGroup, LaneGates]] = {}
+
+    def build(self, recipe: Recipe) -> Variant:
+        """Raises `UserError` for a part that cannot apply, with the recipe and the reason."""
+        state = _State(self.baseline)
+        for part in recipe.parts:
+            try:
+                self._apply(part, state)
+            except UserError as error:
+                raise UserError(f"recipe {recipe}: {error}") from error
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                raise VariantTooBigError(
+                    f"variant {recipe.name} is left out: out of memory while applying {part}"
+                ) from error
+        own = state.group is not self.baseline
+        return Variant(
+            recipe, state.group, state.gates, find_sparsity(state.group) if own else None
+        )
+
+    def _apply(self, part: Drop | Sparsify | Checkpoint, state: _State) -> None:
+        applied = f"{state.applied}+{part}".removeprefix("+")
+        if isinstance(part, Drop):
+            self._drop(part, state)
+        else:
+            if applied not in self._made:
+                if isinstance(part, Sparsify):
+                    self._made[applied] = (self._sparsified(part, state), state.gates)
+                else:
+                    self._made[applied] = self._checkpoint(part)
+            state.group, gates = self._made[applied]
+            state.attn, state.mlp = set(gates.attention), set(gates.mlp)
+        state.applied = applied
+
+    def _sparsified(self, part: Sparsify, state: _State) -> WeightGroup:
+        group = state.group.copy()
+        windows = [] if part.method == "magnitude" else self._calibration.windows()
+        gates = _install(group.anatomy, state.gates)
+        try:
+            sparsify_model(
+                group.model,
+                group.anatomy,
+                part,
+                windows,
+                lambda done: self._progress(f"applying {part}", done),
+            )
+        finally:
+            gates.remove()
+        return group
+
+    def _checkpoint(self, part: Checkpoint) -> tuple[WeightGroup, LaneGates]:
+        model, dropped = load_checkpoint(
+            part.source, self._options, self._loaded.model, self._progress
+        )
+        share_equal_tensors(model, self._loaded.model)
+        group = WeightGroup(model, find_anatomy(model))
+        gates = LaneGates(dropped.attention, dropped.mlp)
+        if gates != LaneGates() and not group.anatomy.droppable:
+            raise _not_droppable(model.config.model_type)
+        return group, gates
+
+    # -- dropping -----------------------------------------------------------------------------
+
+    def _drop(self, part: Drop, state: _State) -> None:
+        if not state.group.anatomy.droppable:
+            raise _not_droppable(state.group.model.config.model_type)
+        depth = len(state.group.anatomy.layers)
         if part.layers:
             if part.layers[-1] >= depth:
                 raise UserError(
-                    f"recipe {recipe}: {part} names layer {part.layers[-1]}, but the model's "
-                    f"{depth} layers are 0 to {depth - 1}"
+                    f"{part} names layer {part.layers[-1]}, but the model's {depth} layers are "
+                    f"0 to {depth - 1}"
                 )
-            gone |= set(part.layers)
-        elif len(gone) + part.count > depth:
+            for kind in _kinds(part):
+                state.dropped(kind).update(part.layers)
+            return
+        if part.count > (left := _left(part, state, depth)):
             raise UserError(
-                f"recipe {recipe}: {part} drops {part.count} {name} sublayers, but there are "
-                f"{depth - len(gone)} to drop"
+                f"{part} drops {part.count} {NAMES[part.kind]}, but there are {left} to drop"
             )
-        else:
-            gone |= set(least_important(similarity()[part.kind], part.count, gone))
-    return LaneGates(frozenset(dropped["attn"]), frozenset(dropped["mlp"]))
+        for count in [1] * part.count if part.iterative else [part.count]:
+            similarity = self.similarity(state)
+            for kind, layer in least_important(part, count, similarity, state):
+                state.dropped(kind).add(layer)
+
+    def similarity(self, state: _State) -> Similarity:
+        """Of what the state leaves, measured once per model, calibration and state."""
+        weights = state.applied if state.group is not self.baseline else ""
+        dropped = repr((sorted(state.attn), sorted(state.mlp)))
+        key = [self._loaded.fingerprint, *self._calibration.key, weights, dropped]
+
+        def make(directory: Path) -> None:
+            gates = _install(state.group.anatomy, state.gates)
+            try:
+                result = measure_similarity(
+                    state.group.model,
+                    state.group.anatomy,
+                    self._calibration.windows(),
+                    lambda done: self._progress("ranking the sublayers", done),
+                )
+            finally:
+                gates.remove()
+            (directory / "similarity.json").write_bytes(msgspec.json.encode(result))
+
+        place = cached("similarity", key, make)
+        return msgspec.json.decode((place / "similarity.json").read_bytes(), type=Similarity)
 
 
-def needs_ranking(recipe: Recipe) -> bool:
-    return any(part.count for part in recipe.parts)
+class VariantTooBigError(UserError):
+    """A variant that memory has no room for; the others can go on without it."""
+
+
+def least_important(
+    part: Drop, count: int, similarity: Similarity, state: _State
+) -> list[tuple[str, int]]:
+    """The sublayers that `count` more of the part's kind close, most similar first."""
+    depth = len(similarity.attn)
+    if part.consecutive:
+        runs = similarity.runs[count - 1]
+        whole = [
+            first
+            for first in range(len(runs))
+            if not any(_block_gone(layer, state) for layer in range(first, first + count))
+        ]
+        if not whole:
+            raise UserError(f"{part} finds no run of {count} layers that are still there")
+        first = max(whole, key=lambda layer: runs[layer])
+        return [(kind, layer) for layer in range(first, first + count) for kind in ("attn", "mlp")]
+    if part.kind == "block":
+        open_layers = [layer for layer in range(depth) if not _block_gone(layer, state)]
+        open_layers.sort(key=lambda layer: -similarity.runs[0][layer])
+        return [(kind, layer) for layer in open_layers[:count] for kind in ("attn", "mlp")]
+    places = [
+        (kind, layer)
+        for kind in _kinds(part)
+        for layer in range(depth)
+        if layer not in state.dropped(kind)
+    ]
+    places.sort(key=lambda place: -similarity.of(place[0])[place[1]])
+    return places[:count]
+
+
+def _left(part: Drop, state: _State, depth: int) -> int:
+    if part.kind == "block":
+        return depth - sum(_block_gone(layer, state) for layer in range(depth))
+    return sum(depth - len(state.dropped(kind)) for kind in _kinds(part))
+
+
+def _block_gone(layer: int, state: _State) -> bool:
+    return layer in state.attn and layer in state.mlp
+
+
+def _kinds(part: Drop) -> tuple[str, ...]:
+    return (part.kind,) if part.kind in ("attn", "mlp") else ("attn", "mlp")
+
+
+def _install(anatomy: Anatomy, gates: LaneGates) -> Gates:
+    """The gates, on a batch of one row."""
+    layers = anatomy.layers
+    closed = {layers[number].attention: torch.tensor([True]) for number in gates.attention}
+    closed |= {layers[number].mlp: torch.tensor([True]) for number in gates.mlp}
+    return Gates(closed)
+
+
+def _not_droppable(family: str) -> UserError:
+    return UserError(
+        f"this {family} model does not take layer dropping: with a layer's attention and MLP "
+        "closed, its output is not its input"
+    )

@@ -8,8 +8,9 @@ import torch
 from prunetui.engine.anatomy import Anatomy, find_anatomy
 from prunetui.engine.errors import UserError
 from prunetui.engine.lockstep import LaneGates, Lockstep
-from prunetui.engine.pruning.importance import least_important, sublayer_similarity
+from prunetui.engine.pruning.importance import measure_similarity
 from prunetui.engine.streams import StreamHooks
+from prunetui.engine.weights import WeightGroup
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model, PreTrainedModel
 
@@ -17,6 +18,11 @@ from .models import FAMILIES, make_model
 
 PROMPT = [5, 17, 200, 31, 8, 99, 4, 120, 77, 3, 64, 180]
 EVERY_FAMILY = pytest.mark.parametrize("family", sorted(FAMILIES))
+
+
+def make_lockstep(model: PreTrainedModel, lanes: list[LaneGates]) -> Lockstep:
+    group = WeightGroup(model, find_anatomy(model))
+    return Lockstep([(group, gates) for gates in lanes])
 
 
 @contextmanager
@@ -71,7 +77,7 @@ def test_a_lane_equals_the_model_without_the_sublayers(family: str) -> None:
         LaneGates(mlp=frozenset({0, 2})),
         LaneGates(attention=frozenset({1, 3}), mlp=frozenset({3})),
     ]
-    lockstep = Lockstep(model, anatomy, lanes)
+    lockstep = make_lockstep(model, lanes)
     outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(len(lanes), 1))
     texts = [list(PROMPT) for _ in lanes]
     logits = []
@@ -96,7 +102,7 @@ def test_streams_are_what_the_hidden_states_are(family: str) -> None:
     """After each MLP the stream is the layer's output, and the last one makes h and z."""
     model = make_model(family)
     anatomy = find_anatomy(model)
-    lockstep = Lockstep(model, anatomy, [LaneGates(), LaneGates(mlp=frozenset({1}))])
+    lockstep = make_lockstep(model, [LaneGates(), LaneGates(mlp=frozenset({1}))])
     outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(2, 1))
     lockstep.close()
     seen = []
@@ -121,8 +127,7 @@ def test_streams_are_what_the_hidden_states_are(family: str) -> None:
 
 def test_h_is_the_vector_for_which_z_is_w_h() -> None:
     model = make_model("llama")
-    anatomy = find_anatomy(model)
-    lockstep = Lockstep(model, anatomy, [LaneGates()])
+    lockstep = make_lockstep(model, [LaneGates()])
     outputs = lockstep.prefill(torch.tensor([PROMPT]))
     lockstep.close()
     torch.testing.assert_close(outputs.h @ model.lm_head.weight.T, outputs.z)
@@ -133,7 +138,7 @@ def test_closing_leaves_the_model_as_it_was(family: str) -> None:
     model = make_model(family)
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     before = solo(model, PROMPT)
-    lockstep = Lockstep(model, find_anatomy(model), [LaneGates(frozenset({0}))])
+    lockstep = make_lockstep(model, [LaneGates(frozenset({0}))])
     lockstep.close()
     assert all(torch.equal(weights[name], now) for name, now in model.state_dict().items())
     assert torch.equal(solo(model, PROMPT), before)
@@ -147,7 +152,7 @@ def test_an_overflow_in_a_dropped_sublayer_does_not_reach_the_lane() -> None:
     with removed(anatomy, lane):
         expected = solo(model, PROMPT)
     model.model.layers[1].mlp.down_proj.weight.data.fill_(torch.inf)
-    lockstep = Lockstep(model, anatomy, [lane])
+    lockstep = make_lockstep(model, [lane])
     outputs = lockstep.prefill(torch.tensor([PROMPT]))
     torch.testing.assert_close(outputs.z[0], expected, rtol=1e-4, atol=1e-4)
 
@@ -155,7 +160,7 @@ def test_an_overflow_in_a_dropped_sublayer_does_not_reach_the_lane() -> None:
 def test_a_prompt_longer_than_a_chunk_is_read_as_if_at_once(monkeypatch) -> None:
     model = make_model("llama")
     monkeypatch.setattr("prunetui.engine.lockstep.PREFILL_CHUNK", 5)
-    lockstep = Lockstep(model, find_anatomy(model), [LaneGates()])
+    lockstep = make_lockstep(model, [LaneGates()])
     outputs = lockstep.prefill(torch.tensor([PROMPT]))
     assert lockstep.length == len(PROMPT)
     torch.testing.assert_close(outputs.z[0], solo(model, PROMPT), rtol=1e-4, atol=1e-4)
@@ -165,7 +170,7 @@ def test_a_prompt_longer_than_a_chunk_is_read_as_if_at_once(monkeypatch) -> None
 def test_cropping_forgets_or_says_that_it_cannot(family: str, croppable: bool) -> None:
     """gemma2's window of 8 has forgotten what a crop of 12 positions to 10 would need."""
     model = make_model(family)
-    lockstep = Lockstep(model, find_anatomy(model), [LaneGates()])
+    lockstep = make_lockstep(model, [LaneGates()])
     before = lockstep.prefill(torch.tensor([PROMPT])).z.clone()
     assert lockstep.crop(len(PROMPT)) is True
     assert lockstep.crop(10) is croppable
@@ -198,9 +203,10 @@ def test_similarity_is_the_mean_cosine_before_and_after(family: str) -> None:
     anatomy = find_anatomy(model)
     windows = [torch.tensor(PROMPT[:7]), torch.tensor(PROMPT)]
     progress: list[float] = []
-    similarity = sublayer_similarity(model, anatomy, windows, progress.append)
+    similarity = measure_similarity(model, anatomy, windows, progress.append)
     assert progress == [0.5, 1.0]
     cosines: dict[tuple[int, int], list[Tensor]] = {}
+    runs: dict[tuple[int, int], list[Tensor]] = {}
     points: dict[int, Tensor] = {}
     hooks = StreamHooks(anatomy, lambda point, stream: points.update({point: stream[0].double()}))
     for window in windows:
@@ -208,15 +214,22 @@ def test_similarity_is_the_mean_cosine_before_and_after(family: str) -> None:
             model(input_ids=window[None], use_cache=False)
         for layer in range(4):
             for place in (1, 2):
-                x, y = points[3 * layer + place - 1], points[3 * layer + place]
-                cosine = (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))
-                cosines.setdefault((layer, place), []).append(cosine)
+                before, after = points[3 * layer + place - 1], points[3 * layer + place]
+                cosines.setdefault((layer, place), []).append(cosine(before, after))
+            for last in range(layer, 4):
+                # A run of n layers from layer i on compares the inputs of i and of i + n.
+                run = cosine(points[3 * layer], points[3 * last + 2])
+                runs.setdefault((last - layer + 1, layer), []).append(run)
     hooks.remove()
     for layer in range(4):
         for place, kind in ((1, "attn"), (2, "mlp")):
             mean = torch.cat(cosines[layer, place]).mean().item()
-            assert similarity[kind][layer] == pytest.approx(mean, abs=1e-6)
+            assert similarity.of(kind)[layer] == pytest.approx(mean, abs=1e-6)
+    assert [len(row) for row in similarity.runs] == [4, 3, 2, 1]
+    for (size, first), found in runs.items():
+        mean = torch.cat(found).mean().item()
+        assert similarity.runs[size - 1][first] == pytest.approx(mean, abs=1e-6)
 
 
-def test_the_least_important_are_the_most_similar_first() -> None:
-    assert least_important([0.1, 0.9, 0.5, 0.7], 2, {1}) == [3, 2]
+def cosine(x: Tensor, y: Tensor) -> Tensor:
+    return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))

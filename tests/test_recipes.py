@@ -1,10 +1,8 @@
+from pathlib import Path
+
 import pytest
 from prunetui.engine.errors import UserError
-from prunetui.engine.lockstep import LaneGates
-from prunetui.engine.recipes import Drop, Recipe, parse
-from prunetui.engine.variants import drop_gates
-
-SIMILARITY = {"attn": [0.5, 0.9, 0.7, 0.8], "mlp": [0.1, 0.2, 0.4, 0.3]}
+from prunetui.engine.recipes import Checkpoint, Drop, Pattern, Recipe, Sparsify, parse
 
 
 @pytest.mark.parametrize(
@@ -14,6 +12,22 @@ SIMILARITY = {"attn": [0.5, 0.9, 0.7, 0.8], "mlp": [0.1, 0.2, 0.4, 0.3]}
         ("drop:mlp=[26,25]", Recipe((Drop("mlp", layers=(25, 26)),))),
         ("drop:attn=[ 3 , 3 ]", Recipe((Drop("attn", layers=(3,)),))),
         ("drop:attn=4+drop:mlp=[0]", Recipe((Drop("attn", count=4), Drop("mlp", layers=(0,))))),
+        ("drop:joint=3,iterative", Recipe((Drop("joint", count=3, iterative=True),))),
+        ("drop:block=5,consecutive", Recipe((Drop("block", count=5, consecutive=True),))),
+        ("drop:block=[1]", Recipe((Drop("block", layers=(1,)),))),
+        ("magnitude:0.5", Recipe((Sparsify("magnitude", 0.5),))),
+        ("wanda:.25", Recipe((Sparsify("wanda", 0.25),))),
+        ("sparsegpt:4:8", Recipe((Sparsify("sparsegpt", Pattern(4, 8)),))),
+        (
+            "wanda:2:4+drop:attn=4",
+            Recipe((Sparsify("wanda", Pattern(2, 4)), Drop("attn", count=4))),
+        ),
+        ("control", Recipe(())),
+        ("noise=control", Recipe((), "noise")),
+        ("my-8=drop:attn=8", Recipe((Drop("attn", count=8),), "my-8")),
+        ("./pruned", Recipe((Checkpoint("./pruned"),))),
+        ("org/model-v1.2", Recipe((Checkpoint("org/model-v1.2"),))),
+        ("~/m+drop:mlp=1", Recipe((Checkpoint("~/m"), Drop("mlp", count=1)))),
     ],
 )
 def test_a_recipe_parses_and_its_text_parses_to_it_again(text: str, recipe: Recipe) -> None:
@@ -21,19 +35,43 @@ def test_a_recipe_parses_and_its_text_parses_to_it_again(text: str, recipe: Reci
     assert parse(str(recipe)) == recipe
 
 
+def test_a_lane_is_named_by_its_recipe_or_as_it_says() -> None:
+    assert parse("drop:attn=[2,1]").name == "drop:attn=[1,2]"
+    named = parse("few=drop:attn=[2,1]")
+    assert (named.name, named.text) == ("few", "drop:attn=[1,2]")
+    assert parse("control").name == "control"
+
+
+def test_a_bare_word_is_a_checkpoint_if_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="'▸pruned' does not parse"):
+        parse("pruned")
+    (tmp_path / "pruned").mkdir()
+    assert parse("pruned") == Recipe((Checkpoint("pruned"),))
+
+
+ANY_PART = "drop:, magnitude:, wanda:, sparsegpt:"
+
+
 @pytest.mark.parametrize(
     ("text", "shown", "expected"),
     [
-        ("", "▸", "drop:"),
-        ("dorp:attn=4", "▸dorp:attn=4", "drop:"),
-        ("drop:atn=4", "drop:▸atn=4", "attn or mlp"),
+        ("", "▸", f"{ANY_PART}, control or a checkpoint"),
+        ("dorp:attn=4", "▸dorp:attn=4", f"{ANY_PART}, control or a checkpoint"),
+        ("drop:atn=4", "drop:▸atn=4", "attn, mlp, joint or block"),
         ("drop:attn", "drop:attn▸", "="),
         ("drop:attn=", "drop:attn=▸", "4 or [3,7]"),
         ("drop:attn=-1", "drop:attn=▸-1", "4 or [3,7]"),
         ("drop:attn=[1,]", "drop:attn=▸[1,]", "4 or [3,7]"),
-        ("drop:attn=4 ", "drop:attn=4▸ ", "+ or the end"),
-        ("drop:attn=4+", "drop:attn=4+▸", "drop:"),
         ("drop:attn=٣", "drop:attn=▸٣", "4 or [3,7]"),
+        ("drop:attn=4 ", "drop:attn=4▸ ", "+ or the end"),
+        ("drop:attn=4+", "drop:attn=4+▸", ANY_PART),
+        ("drop:attn=4+control", "drop:attn=4+▸control", ANY_PART),
+        ("drop:attn=4,backwards", "drop:attn=4,▸backwards", "iterative or consecutive"),
+        ("wanda:", "wanda:▸", "0.5 or 2:4"),
+        ("wanda:half", "wanda:▸half", "0.5 or 2:4"),
     ],
 )
 def test_what_does_not_parse_is_shown_where(text: str, shown: str, expected: str) -> None:
@@ -43,41 +81,18 @@ def test_what_does_not_parse_is_shown_where(text: str, shown: str, expected: str
     assert f"expected {expected};" in str(error.value)
 
 
-def test_dropping_nothing_is_refused() -> None:
-    with pytest.raises(UserError, match="drops nothing"):
-        parse("drop:attn=0")
-
-
-def gates(text: str) -> LaneGates:
-    return drop_gates(parse(text), 4, lambda: SIMILARITY)
-
-
-def test_a_count_takes_the_sublayers_that_change_the_stream_least() -> None:
-    assert gates("drop:attn=2") == LaneGates(attention=frozenset({1, 3}))
-    assert gates("drop:mlp=1") == LaneGates(mlp=frozenset({2}))
-
-
-def test_parts_apply_left_to_right_to_what_is_left() -> None:
-    assert gates("drop:attn=[1]+drop:attn=2") == LaneGates(attention=frozenset({1, 2, 3}))
-    assert gates("drop:attn=1+drop:attn=[1]") == LaneGates(attention=frozenset({1}))
-    assert gates("drop:attn=1+drop:mlp=1") == LaneGates(frozenset({1}), frozenset({2}))
-
-
-def test_a_list_needs_no_ranking() -> None:
-    def never() -> dict[str, list[float]]:
-        raise AssertionError("ranked")
-
-    assert drop_gates(parse("drop:attn=[0]"), 4, never) == LaneGates(attention=frozenset({0}))
-
-
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "why"),
     [
-        ("drop:attn=5", "drops 5 attention sublayers, but there are 4 to drop"),
-        ("drop:mlp=[4]", "names layer 4, but the model's 4 layers are 0 to 3"),
-        ("drop:mlp=[0,1]+drop:mlp=3", "drops 3 MLP sublayers, but there are 2 to drop"),
+        ("drop:attn=0", "drops nothing"),
+        ("wanda:0.0", "has a sparsity of 0.0, which is not between 0 and 1"),
+        ("wanda:1.5", "has a sparsity of 1.5"),
+        ("sparsegpt:4:4", "zeroes 4 of 4; N:M needs 0 < N < M"),
+        ("drop:joint=[1]", "lists layers for joint"),
+        ("drop:attn=4,consecutive", "consecutive goes with drop:block"),
+        ("drop:block=4,consecutive,iterative", "choose iterative or consecutive"),
     ],
 )
-def test_dropping_more_than_there_is_is_refused(text: str, message: str) -> None:
-    with pytest.raises(UserError, match=message.replace("[", r"\[")):
-        gates(text)
+def test_what_makes_no_sense_is_refused(text: str, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        parse(text)

@@ -1,0 +1,86 @@
+"""Colours: two themes of ours, and the user's own beside them, as data files."""
+
+from pathlib import Path
+
+import msgspec
+import platformdirs
+from textual.color import Color, ColorParseError
+from textual.theme import Theme
+
+from ..engine.errors import UserError, reason
+
+DARK = "dark"
+LIGHT = "light"
+
+
+class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A theme's file: Textual's colours, and `variables`, which name the inspector's own.
+
+    A variable that is left out is as in our dark or light theme.
+    """
+
+    dark: bool
+    primary: str
+    secondary: str
+    accent: str
+    foreground: str
+    background: str
+    surface: str
+    panel: str
+    success: str
+    warning: str
+    error: str
+    variables: dict[str, str] = {}
+
+
+def load_themes() -> tuple[list[Theme], list[UserError]]:
+    """Every theme that is right, and what is wrong with the others."""
+    built_in = {
+        name: _parse(f"{name}.toml", Path(__file__).with_name(f"{name}.toml").read_bytes())
+        for name in (DARK, LIGHT)
+    }
+    known = built_in[DARK].variables
+    themes = [_theme(name, file, known) for name, file in built_in.items()]
+    problems: list[UserError] = []
+    folder = platformdirs.user_config_path("prunetui") / "themes"
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            file = _read(path, known)
+        except UserError as problem:
+            problems.append(problem)
+        else:
+            defaults = built_in[DARK if file.dark else LIGHT].variables
+            themes.append(_theme(path.stem, file, defaults))
+    return themes, problems
+
+
+def _read(path: Path, known: dict[str, str]) -> ThemeFile:
+    try:
+        file = _parse(str(path), path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read the theme {path}: {reason(error)}") from error
+    for name in file.variables:
+        if name not in known:
+            raise UserError(f"the theme {path} is not used: there is no variable {name}")
+    return file
+
+
+def _parse(name: str, content: bytes) -> ThemeFile:
+    try:
+        file = msgspec.toml.decode(content, type=ThemeFile)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"the theme {name} is not used: {error}") from error
+    for key, value in {**msgspec.structs.asdict(file), **file.variables}.items():
+        if isinstance(value, str):
+            try:
+                Color.parse(value)
+            except ColorParseError as error:
+                raise UserError(
+                    f"the theme {name} is not used: {key} is {value!r}, which is no colour"
+                ) from error
+    return file
+
+
+def _theme(name: str, file: ThemeFile, defaults: dict[str, str]) -> Theme:
+    fields = msgspec.structs.asdict(file)
+    return Theme(name=name, **{**fields, "variables": {**defaults, **file.variables}})

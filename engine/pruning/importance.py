@@ -1,7 +1,13 @@
-"""How little each sublayer changes the residual stream (He et al. 2024, LLM-Drop)."""
+"""How little each sublayer and each layer changes the residual stream.
+
+LLM-Drop (He et al. 2024) drops the sublayers, ShortGPT (Men et al. 2024) the layers, and "The
+unreasonable ineffectiveness of the deeper layers" (Gromov et al. 2024) the run of layers whose
+input and output are most alike.
+"""
 
 from collections.abc import Callable
 
+import msgspec
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -9,13 +15,23 @@ from transformers import PreTrainedModel
 from ..anatomy import Anatomy
 from ..streams import StreamHooks
 
-Similarity = dict[str, list[float]]
-"""Per kind, "attn" and "mlp": each layer's mean cosine similarity, in -1..1, of the residual
-stream before and after that sublayer. The higher, the less the sublayer matters."""
+
+class Similarity(msgspec.Struct, frozen=True):
+    """Mean cosine similarities, in -1..1, of the residual stream; the higher, the less happens."""
+
+    attn: list[float]
+    """Per layer, before and after its attention."""
+    mlp: list[float]
+    """Per layer, before and after its MLP."""
+    runs: list[list[float]]
+    """`runs[n - 1][i]`: input of layer i and output of layer i + n - 1, a run of n layers."""
+
+    def of(self, kind: str) -> list[float]:
+        return self.attn if kind == "attn" else self.mlp
 
 
 @torch.inference_mode()
-def sublayer_similarity(
+def measure_similarity(
     model: PreTrainedModel,
     anatomy: Anatomy,
     windows: list[Tensor],
@@ -25,29 +41,38 @@ def sublayer_similarity(
 
     Where attention and MLP run in parallel, the attention is counted as the first of the two.
     """
-    sums = torch.zeros(len(anatomy.layers), 2, dtype=torch.float64)
+    depth = len(anatomy.layers)
+    sublayers = torch.zeros(depth, 2, dtype=torch.float64)
+    runs = torch.zeros(depth + 1, depth + 1, dtype=torch.float64)
     before = torch.empty(0)
+    bounds: list[Tensor] = []
 
     def keep(point: int, stream: Tensor) -> None:
         nonlocal before
         layer, place = divmod(point, 3)
+        now = stream.float()
         if place:
-            cosines = torch.cosine_similarity(before, stream.float(), dim=-1, eps=0.0)
-            sums[layer, place - 1] += cosines.sum(dtype=torch.float64).cpu()
-        before = stream.float()
+            cosines = torch.cosine_similarity(before, now, dim=-1, eps=0.0)
+            sublayers[layer, place - 1] += cosines.sum(dtype=torch.float64).cpu()
+        before = now
+        if point == 0 or place == 2:
+            bounds.append(now[0] / now[0].norm(dim=-1, keepdim=True))
 
     hooks = StreamHooks(anatomy, keep)
     try:
         for number, window in enumerate(windows):
+            bounds.clear()
             model(input_ids=window[None].to(model.device), use_cache=False, logits_to_keep=1)
+            points = torch.stack([bound.flatten() for bound in bounds])
+            runs += (points @ points.T).double().cpu()
             progress((number + 1) / len(windows))
     finally:
         hooks.remove()
-    means = sums / sum(len(window) for window in windows)
-    return {"attn": means[:, 0].tolist(), "mlp": means[:, 1].tolist()}
-
-
-def least_important(similarity: list[float], count: int, dropped: set[int]) -> list[int]:
-    """The `count` layers not dropped yet that change the stream least, most similar first."""
-    open_layers = [layer for layer in range(len(similarity)) if layer not in dropped]
-    return sorted(open_layers, key=lambda layer: -similarity[layer])[:count]
+    tokens = sum(len(window) for window in windows)
+    sublayers /= tokens
+    runs /= tokens
+    return Similarity(
+        attn=sublayers[:, 0].tolist(),
+        mlp=sublayers[:, 1].tolist(),
+        runs=[[runs[i, i + n].item() for i in range(depth + 1 - n)] for n in range(1, depth + 1)],
+    )

@@ -43,6 +43,10 @@ class Lane(Plain, frozen=True):
     dropped_attention: list[int]
     """Layers whose attention does not reach the residual stream."""
     dropped_mlp: list[int]
+    sparsity: float | None = None
+    """Share of zeros in the matrices inside the layers; None where they are the baseline's."""
+    pattern: str | None = None
+    """N:M, if at least N of every M consecutive inputs are zero in all of those."""
 
 
 class Prompt(Plain, frozen=True):

@@ -1,0 +1,76 @@
+"""Weight groups: models that share every parameter that is not their own."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from .anatomy import Anatomy, find_anatomy
+from .pruning.layerwise import linears, matrix
+
+PATTERNS = ((2, 4), (4, 8))
+"""N:M that are looked for; the first implies the second."""
+
+
+@dataclass(frozen=True, eq=False)
+class WeightGroup:
+    """Lanes that read the same weights are rows of one batch of `model`."""
+
+    model: PreTrainedModel
+    anatomy: Anatomy
+
+    def copy(self) -> "WeightGroup":
+        """Another model of the same parameters and buffers, whose modules can be given others."""
+        shared = {
+            id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())
+        }
+        model = copy.deepcopy(self.model, shared)
+        return WeightGroup(model, find_anatomy(model))
+
+
+def share_equal_tensors(model: PreTrainedModel, baseline: PreTrainedModel) -> None:
+    """Have `model` hold the baseline's parameter wherever it is equal to its own."""
+    known = dict(baseline.named_parameters())
+    for name, parameter in [*model.named_parameters()]:
+        theirs = known.get(name)
+        if (
+            theirs is not None
+            and theirs.shape == parameter.shape
+            and torch.equal(theirs, parameter)
+        ):
+            owner = model.get_submodule(name.rpartition(".")[0])
+            setattr(owner, name.rpartition(".")[2], theirs)
+    model.tie_weights()
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """Of the matrices inside the decoder layers."""
+
+    zeros: float
+    """Share of weights that are 0."""
+    pattern: str | None
+    """N:M, if N of every M consecutive inputs are 0 in every matrix."""
+
+
+def find_sparsity(group: WeightGroup) -> Sparsity:
+    zeros = total = 0
+    fits = dict.fromkeys(PATTERNS, True)
+    for layer in group.anatomy.layers:
+        for linear in linears(layer.module):
+            zero = matrix(linear) == 0
+            zeros += int(zero.sum())
+            total += zero.numel()
+            for n, m in PATTERNS:
+                fits[n, m] = fits[n, m] and _fits(zero, n, m)
+    found = [f"{n}:{m}" for (n, m), fit in fits.items() if fit]
+    return Sparsity(zeros / total if total else 0.0, found[0] if found else None)
+
+
+def _fits(zero: Tensor, n: int, m: int) -> bool:
+    """At least N zeros in every M consecutive inputs of [out, in]."""
+    if zero.shape[1] % m:
+        return False
+    return bool((zero.reshape(zero.shape[0], -1, m).sum(dim=-1) >= n).all())

@@ -1,0 +1,109 @@
+"""The themes: ours can be read, and a user's is checked."""
+
+from pathlib import Path
+
+import prunetui.themes
+import pytest
+from prunetui.themes import DARK, LIGHT, load_themes
+from textual.color import Color
+from textual.theme import Theme
+
+from .test_screen import replay, told, until
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's themes."""
+    monkeypatch.setattr("platformdirs.user_config_path", lambda name: tmp_path / name)
+    folder = tmp_path / "prunetui" / "themes"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def ours(name: str) -> Theme:
+    return next(theme for theme in load_themes()[0] if theme.name == name)
+
+
+def source(name: str) -> str:
+    return Path(prunetui.themes.__file__).with_name(f"{name}.toml").read_text("utf-8")
+
+
+def contrast(a: str, b: str) -> float:
+    """WCAG 2: (L1 + 0.05) / (L2 + 0.05), L relative luminance."""
+
+    def luminance(colour: str) -> float:
+        linear = [
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+            for c in Color.parse(colour).normalized
+        ]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("name", [DARK, LIGHT])
+def test_every_text_can_be_read_where_it_stands(name: str) -> None:
+    theme = ours(name)
+    variables = dict(theme.variables)
+    del variables["rule"]
+    cursor, cursor_text = variables.pop("cursor"), variables.pop("cursor-text")
+    pairs = [(text, theme.background) for text in variables.values()]
+    # The status and key lines, and the dialogs.
+    pairs += [(variables["quiet"], theme.surface), (theme.error, theme.surface)]
+    pairs += [(text, theme.panel) for text in (theme.foreground, theme.accent, theme.error)]
+    pairs += [(theme.foreground, theme.background), (cursor_text, cursor)]
+    for text, ground in pairs:
+        assert text
+        assert ground
+        assert contrast(text, ground) >= 4.5, (text, ground)
+
+
+@pytest.mark.parametrize("name", [DARK, LIGHT])
+async def test_ours_are_drawn(name: str) -> None:
+    app = replay()
+    async with app.run_test() as pilot:
+        app.theme = name
+        await pilot.pause()
+        background = ours(name).background
+        assert background
+        assert app.screen.styles.background == Color.parse(background)
+
+
+def test_a_users_theme_takes_what_it_leaves_out_from_ours(folder: Path) -> None:
+    text = source(LIGHT).partition("[variables]")[0]
+    (folder / "mine.toml").write_text(f'{text}[variables]\nspace-h = "red"\n')
+    themes, problems = load_themes()
+    assert problems == []
+    assert [theme.name for theme in themes] == [DARK, LIGHT, "mine"]
+    assert themes[-1].variables == {**ours(LIGHT).variables, "space-h": "red"}
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("dark = ", "Invalid value"),
+        (source(DARK).replace("primary", "primery"), "unknown field `primery`"),
+        (source(DARK).replace('"#82aaff"', "3"), "Expected `str`, got `int` - at `$.primary`"),
+        (source(DARK).replace("#82aaff", "bluish"), "primary is 'bluish', which is no colour"),
+        (source(DARK).replace("space-h", "space-x"), "there is no variable space-x"),
+        (source(DARK).replace("#6fbfb0", "#zzz"), "space-h is '#zzz', which is no colour"),
+        ("\udcff", "utf-8"),
+    ],
+)
+def test_a_theme_that_is_wrong_is_named(folder: Path, text: str, wrong: str) -> None:
+    (folder / "mine.toml").write_text(text, "utf-8", "surrogateescape")
+    themes, problems = load_themes()
+    assert [theme.name for theme in themes] == [DARK, LIGHT]
+    (problem,) = problems
+    assert str(problem).startswith(f"the theme {folder / 'mine.toml'} is not used: ")
+    assert wrong in str(problem)
+
+
+async def test_the_screen_says_what_is_wrong_and_goes_on(folder: Path) -> None:
+    (folder / "mine.toml").write_text("dark = 3")
+    app = replay()
+    async with app.run_test(notifications=True) as pilot:
+        await until(pilot, lambda: told(app))
+        assert "mine.toml is not used: Expected `bool`, got `int`" in told(app)[0]
+        assert app.theme == DARK

@@ -1,0 +1,85 @@
+"""The application: what all screens share."""
+
+import functools
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rich.text import Text
+from textual.app import App, SystemCommand
+from textual.screen import Screen
+
+from ..engine.errors import UserError
+from ..engine.options import Options
+from ..engine.trace.text import visible
+from ..engine.trace.trace import Trace
+from ..themes import DARK, load_themes
+from .logfile import log_file
+from .screens.inspector import KEYS, Inspector
+from .screens.live import LiveInspector
+from .screens.replay import ReplayInspector
+from .worker import OpenSession, open_engine_session
+
+log = logging.getLogger("prunetui")
+
+
+class InspectorApp(App[None]):
+    """One inspector, and the themes it is drawn in."""
+
+    TITLE = "prunetui"
+    CSS_PATH = "app.tcss"
+
+    def __init__(self, make_inspector: Callable[[], Inspector], theme: str | None) -> None:
+        super().__init__()
+        self._make_inspector = make_inspector
+        themes, self._problems = load_themes()
+        for name in list(self.available_themes):
+            self.unregister_theme(name)
+        for loaded in themes:
+            self.register_theme(loaded)
+        wanted = theme or DARK
+        if wanted not in self.available_themes:
+            names = ", ".join(self.available_themes)
+            self._problems.append(UserError(f"there is no theme {wanted}; there are {names}"))
+            wanted = DARK
+        self.theme = wanted
+
+    def get_default_screen(self) -> Screen[None]:
+        return self._make_inspector()
+
+    def on_mount(self) -> None:
+        for problem in self._problems:
+            self.notify(visible(str(problem)), severity="warning", markup=False)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        for key in KEYS:
+            if isinstance(screen, Inspector) and key.id not in screen.hidden_keys:
+                run = functools.partial(screen.run_action, key.action)
+                yield SystemCommand(key.tooltip, self.get_key_display(key), run)
+        yield SystemCommand("Change the colours", "Themes", self.action_change_theme)
+
+    def _fatal_error(self) -> None:
+        # Textual's own traceback prints local variables, and prompts with them.
+        log.error("the screen", exc_info=self._exception)
+        self.panic(
+            Text(f"prunetui: something went wrong in prunetui itself; {log_file()} says what")
+        )
+
+
+class PrunetuiApp(InspectorApp):
+    """Decodes as `options` say and records to a new file, if one is named."""
+
+    def __init__(
+        self,
+        options: Options,
+        record_to: Path | None,
+        *,
+        theme: str | None = None,
+        open_session: OpenSession = open_engine_session,
+    ) -> None:
+        super().__init__(lambda: LiveInspector(options, record_to, open_session), theme)
+
+    @staticmethod
+    def replay(trace: Trace, path: Path, *, theme: str | None = None) -> InspectorApp:
+        """Shows a trace that was read from `path`."""
+        return InspectorApp(lambda: ReplayInspector(trace, path), theme)

@@ -1,0 +1,79 @@
+"""Where to write the trace, and as what."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Label
+
+from ...engine.errors import reason
+from ...engine.trace.exports import FORMATS
+from ...engine.trace.text import visible
+from ...engine.trace.trace import Trace
+
+
+class ExportDialog(ModalScreen[None]):
+    """Writes a new file, in the format that its ending names; one that exists is refused."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "cancel", "cancel", id="export-cancel"),
+    ]
+
+    def __init__(self, trace: Trace, path: Path) -> None:
+        """`path` is proposed, but for its ending."""
+        super().__init__()
+        self._trace = trace
+        self._path = path
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Label("Export the trace", classes="dialog-title")
+            with Horizontal(classes="dialog-choices"):
+                for form in FORMATS:
+                    yield Button(form, id=form, classes="format", compact=True)
+            yield Input(visible(f"{self._path}.{next(iter(FORMATS))}"), select_on_focus=False)
+            yield Label("", classes="dialog-problem")
+            with Horizontal(classes="dialog-buttons"):
+                yield Button("Write  ⏎", id="write", variant="primary", compact=True)
+                yield Button("Cancel  esc", id="cancel", compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one(Input).focus()
+
+    @on(Button.Pressed, ".format")
+    def _change_ending(self, event: Button.Pressed) -> None:
+        path = self.query_one(Input)
+        stem, dot, ending = path.value.rpartition(".")
+        path.value = f"{stem if dot and ending in FORMATS else path.value}.{event.button.id}"
+        path.focus()
+
+    @on(Button.Pressed, "#write")
+    @on(Input.Submitted)
+    def _write(self) -> None:
+        path = Path(self.query_one(Input).value).expanduser()
+        form = FORMATS.get(path.suffix.removeprefix("."))
+        if form is None:
+            self._refuse(f"The file's name must end in {', '.join(f'.{f}' for f in FORMATS)}.")
+            return
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(form(self._trace))
+        except FileExistsError:
+            self._refuse(f"{path} exists already; name another file.")
+        except OSError as error:
+            self._refuse(f"Cannot write {path}: {reason(error)}.")
+        else:
+            self.notify(visible(f"Written: {path}"), markup=False)
+            self.dismiss()
+
+    def _refuse(self, sentence: str) -> None:
+        self.query_one(".dialog-problem", Label).update(Content(visible(sentence)))
+
+    @on(Button.Pressed, "#cancel")
+    def action_cancel(self) -> None:
+        self.dismiss()

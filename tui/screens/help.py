@@ -1,0 +1,90 @@
+"""The keys, the marks and the measures."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.table import Table
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from ..widgets.candidates import CHOSEN
+from ..widgets.drift_panel import CURSOR, NOT_FINITE
+from ..widgets.text_panel import DIVERGES, ENDS, SELECTED
+
+MARKS = [
+    (SELECTED, "the selected lane; its bars and its drift are shown"),
+    (DIVERGES, "the lane's first token that is not the baseline's"),
+    (ENDS, "the lane ended here"),
+    ("⏎", "a newline; other control characters show as ␀ … ␡ or <U+202E>"),
+    (CHOSEN, "the token that the lane chose"),
+    (CURSOR, "the cursor's column in the charts"),
+    (NOT_FINITE, "a value that is not a finite number"),
+]
+
+MEASURES = [
+    ("x, y", "the baseline's and the variant's vector; d = y − x"),
+    ("h", "embedding: the final hidden state after the final norm"),
+    ("z", "logits, z = W h"),
+    ("p, q", "softmax(z/T) of the baseline and the variant; T = 1 when greedy"),
+    ("cos", "cosine similarity of x and y in the space"),
+    ("KL(p‖q)", "Σ p log(p/q), p baseline, in nats"),
+    ("KL(q‖p)", "Σ q log(q/p), in nats"),
+    ("estimate", "h, z: orthogonal²/2 ≈ 1 − cos (Theorem 1)"),
+    ("", "p: Var_r(dz)/(2T²) ≈ 1 − cos p, r = p²/|p|² (Theorem 2)"),
+    ("", "KL: Var_p(dz)/(2T²) ≈ KL(p‖q), in nats (Theorem 3)"),
+    ("parallel", "⟨d, x⟩ / |x|²"),
+    ("orthogonal", "|d − parallel·x| / |x|"),
+    ("centred z", "1 − cos z after each vector's mean is taken off"),
+    ("Δp", "probability of the baseline's chosen token, variant minus baseline"),
+    ("top-1", "whether both lanes' most probable token is the same"),
+    ("", "He et al. 2026, arXiv 2603.24652"),
+]
+
+CONTEXTS = [
+    ("free", "each lane reads its own tokens: drift has the history in it"),
+    ("forced", "every lane reads the baseline's tokens: only this step's drift is left"),
+]
+
+
+def _table(rows: list[tuple[str, str]]) -> Table:
+    """Terms, and meanings that wrap beside them."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", min_width=10, no_wrap=True)
+    table.add_column()
+    for term, meaning in rows:
+        table.add_row(Text(term), Text(meaning))
+    return table
+
+
+class HelpScreen(ModalScreen[None]):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,question_mark,q", "close", "close", id="help-close"),
+    ]
+
+    def __init__(self, keys: Sequence[Binding]) -> None:
+        super().__init__()
+        self._keys = keys
+
+    def compose(self) -> ComposeResult:
+        keys = [(self.app.get_key_display(key), key.tooltip) for key in self._keys]
+        keys.append((self.app.get_key_display(PALETTE), PALETTE.tooltip))
+        with VerticalScroll(classes="dialog"):
+            for title, rows in (
+                ("Keys", keys),
+                ("Marks", MARKS),
+                ("Measures", MEASURES),
+                ("Contexts", CONTEXTS),
+            ):
+                yield Static(title, classes="dialog-title")
+                yield Static(_table(rows))
+            yield Static("esc closes", classes="help-end")
+
+    def action_close(self) -> None:
+        self.dismiss()
+
+
+PALETTE = Binding("ctrl+p", "app.command_palette", "commands", tooltip="Every command by name")

@@ -1,0 +1,233 @@
+"""The main screen: a trace at a cursor. What moves the trace on is for its subclasses to say."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.screen import Screen
+from textual.widgets import Static
+
+from ...engine.trace.records import Step
+from ...engine.trace.trace import Trace
+from ..throttle import Throttle
+from ..view import View
+from ..widgets.candidates import CandidatesPanel
+from ..widgets.drift_panel import DriftPanel
+from ..widgets.keys import KeyLine
+from ..widgets.status import StatusLine
+from ..widgets.text_panel import TextPanel
+from .export import ExportDialog
+from .help import HelpScreen
+
+TEXT_FRAMES = 15
+CHART_FRAMES = 10
+"""A second, at the most."""
+
+LEAST_SIZE = (60, 16)
+
+KEYS = [
+    Binding("space", "play", "play", tooltip="Decode on, or pause", id="play"),
+    Binding(
+        "right",
+        "move(1)",
+        "step",
+        key_display="→",
+        tooltip="One step on; at the live end, decode one",
+        id="forward",
+    ),
+    Binding("left", "move(-1)", "back", key_display="←", tooltip="One step back", id="back"),
+    Binding(
+        "shift+right",
+        "move(10)",
+        "on 10",
+        show=False,
+        key_display="⇧→",
+        tooltip="Ten steps on",
+        id="forward-ten",
+    ),
+    Binding(
+        "shift+left",
+        "move(-10)",
+        "back 10",
+        show=False,
+        key_display="⇧←",
+        tooltip="Ten steps back",
+        id="back-ten",
+    ),
+    Binding("home", "first", "first", show=False, tooltip="To the first step", id="first"),
+    Binding(
+        "end", "last", "last", show=False, tooltip="To the newest step, and follow it", id="last"
+    ),
+    Binding(
+        "up", "lane(-1)", "lane", key_display="↑", tooltip="Select the lane above", id="lane-up"
+    ),
+    Binding(
+        "down", "lane(1)", "lane", key_display="↓", tooltip="Select the lane below", id="lane-down"
+    ),
+    Binding(
+        "c",
+        "toggle_context",
+        "context",
+        tooltip="Decode again in the other context",
+        id="context",
+    ),
+    Binding("p", "prompt", "prompt", tooltip="Edit the prompt and decode it", id="prompt"),
+    Binding("r", "restart", "restart", tooltip="From the prompt again", id="restart"),
+    Binding(
+        "e", "export", "export", tooltip="Write the trace as CSV, JSON or Markdown", id="export"
+    ),
+    Binding(
+        "question_mark", "help", "help", key_display="?", tooltip="Keys, marks, measures", id="help"
+    ),
+    Binding("q", "app.quit", "quit", tooltip="Quit", id="quit"),
+]
+
+
+class Inspector(Screen[None]):
+    """Draws `trace`; the cursor follows its live end unless it was moved."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*KEYS]
+    AUTO_FOCUS = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trace: Trace | None = None
+        self.lane = 1
+        self._cursor: int | None = None
+        self._frame = Throttle(self, TEXT_FRAMES, self._draw_text)
+        self._chart_frame = Throttle(self, CHART_FRAMES, self._draw_charts)
+
+    def compose(self) -> ComposeResult:
+        yield StatusLine(id="status")
+        yield TextPanel(id="text")
+        with Horizontal(id="lower"):
+            yield CandidatesPanel(id="candidates")
+            yield DriftPanel(id="drift")
+        yield KeyLine([binding for binding in KEYS if binding.id not in self.hidden_keys])
+        yield Static(id="too-small")
+
+    # -- what a subclass says -----------------------------------------------------------------
+
+    hidden_keys: ClassVar[frozenset[str]] = frozenset()
+    """Ids of bindings that the key line leaves out."""
+
+    @property
+    def state(self) -> str:
+        """What is going on, for the status line."""
+        raise NotImplementedError
+
+    @property
+    def recording(self) -> str:
+        """Where the trace is kept, for the status line."""
+        raise NotImplementedError
+
+    alert = ""
+    """A sentence for the status line."""
+
+    def go_on(self) -> None:
+        """→ at the newest step."""
+        raise NotImplementedError
+
+    def export_to(self) -> Path:
+        """The file to propose for an export, without its suffix."""
+        raise NotImplementedError
+
+    # -- the cursor ---------------------------------------------------------------------------
+
+    @property
+    def cursor(self) -> int:
+        return self._cursor_in(self.trace.steps) if self.trace else -1
+
+    def _cursor_in(self, steps: list[Step]) -> int:
+        last = len(steps) - 1
+        return last if self._cursor is None else min(self._cursor, last)
+
+    def move_to(self, step: int) -> None:
+        """To a step that there is; the newest is followed from then on."""
+        if self.trace is None:
+            return
+        last = len(self.trace.steps) - 1
+        self._cursor = None if step >= last else max(0, step)
+        self.draw()
+
+    def action_move(self, steps: int) -> None:
+        if self.trace is None:
+            return
+        if steps == 1 and self.cursor == len(self.trace.steps) - 1:
+            self._cursor = None
+            self.go_on()
+        else:
+            self.move_to(self.cursor + steps)
+
+    def action_first(self) -> None:
+        self.move_to(0)
+
+    def action_last(self) -> None:
+        if self.trace is not None:
+            self.move_to(len(self.trace.steps) - 1)
+
+    # -- the lane -----------------------------------------------------------------------------
+
+    def action_lane(self, by: int) -> None:
+        self._select(self.lane + by)
+
+    def _select(self, lane: int) -> None:
+        if self.trace is not None:
+            self.lane = min(max(lane, 0), len(self.trace.header.lanes) - 1)
+            self.draw()
+
+    @on(TextPanel.Picked)
+    def _pick(self, event: TextPanel.Picked) -> None:
+        self._select(event.lane)
+        if event.step is not None:
+            self.move_to(event.step)
+
+    # -- drawing ------------------------------------------------------------------------------
+
+    def draw(self) -> None:
+        """Draw the trace as it is now, soon."""
+        if self.trace is not None:
+            self._frame.request()
+            self._chart_frame.request()
+
+    def _view(self, trace: Trace) -> View:
+        steps = trace.steps
+        lane = min(self.lane, len(trace.header.lanes) - 1)
+        return View(trace.header, steps, self._cursor_in(steps), lane)
+
+    def _draw_text(self) -> None:
+        if self.trace is None:
+            return
+        view = self._view(self.trace)
+        self.query_one(StatusLine).show(
+            view, state=self.state, recording=self.recording, alert=self.alert
+        )
+        self.query_one(TextPanel).show(view)
+
+    def _draw_charts(self) -> None:
+        if self.trace is None:
+            return
+        view = self._view(self.trace)
+        self.query_one(CandidatesPanel).show(view)
+        self.query_one(DriftPanel).show(view)
+
+    def on_resize(self, event: events.Resize) -> None:
+        width, height = LEAST_SIZE
+        too_small = event.size.width < width or event.size.height < height
+        self.set_class(too_small, "too-small")
+        self.query_one("#too-small", Static).update(
+            f"prunetui needs {width} columns and {height} lines; "
+            f"here are {event.size.width} and {event.size.height}."
+        )
+
+    # -- the other keys -----------------------------------------------------------------------
+
+    def action_export(self) -> None:
+        if self.trace is not None:
+            self.app.push_screen(ExportDialog(self.trace, self.export_to()))
+
+    def action_help(self) -> None:
+        self.app.push_screen(HelpScreen(KEYS))

@@ -1,0 +1,153 @@
+"""The main screen on a session that decodes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from textual import on, work
+from textual.app import ComposeResult
+
+from ...engine.options import Context, Options
+from ...engine.trace.log import SUFFIX
+from ...engine.trace.text import visible
+from ..widgets.loading import LoadingPanel
+from ..worker import Failed, Moved, OpenSession, SessionThread
+from .inspector import Inspector
+from .prompt import PromptEditor
+
+CLOSE_SECONDS = 1.5
+"""What quitting waits for a step to end and the trace file to be closed."""
+
+
+class LiveInspector(Inspector):
+    """Opens the session in its thread and shows how far loading is until there is a trace."""
+
+    def __init__(self, options: Options, record_to: Path | None, open_session: OpenSession) -> None:
+        super().__init__()
+        self._options = options
+        self._record_to = record_to
+        self._open_session = open_session
+        self._thread = self._new_thread()
+        self._told = ""
+
+    def compose(self) -> ComposeResult:
+        yield LoadingPanel(self._options.model, lambda: self._thread.stages)
+        yield from super().compose()
+
+    def on_mount(self) -> None:
+        self.add_class("loading")
+        self.call_after_refresh(self._thread.start)
+
+    def on_unmount(self) -> None:
+        self._thread.close(CLOSE_SECONDS)
+
+    def _new_thread(self) -> SessionThread:
+        return SessionThread(self.post_message, self._open_session, self._options, self._record_to)
+
+    def _open_again(self, prompt: str) -> None:
+        """After a failure to open."""
+        self._options = msgspec.structs.replace(self._options, prompt=prompt)
+        self._thread = self._new_thread()
+        self.query_one(LoadingPanel).fail("")
+        self._thread.start()
+
+    # -- what the thread says -----------------------------------------------------------------
+
+    @on(Moved)
+    def _show(self) -> None:
+        self._thread.unseen = False
+        session = self._thread.session
+        if session is None:
+            return
+        self.remove_class("loading")
+        if session.trace is not self.trace:
+            self.trace = session.trace
+            self._cursor = None
+        if session.recording_error and session.recording_error != self._told:
+            self._told = session.recording_error
+            self._complain(self._told)
+        self.draw()
+
+    @on(Failed)
+    def _fail(self, event: Failed) -> None:
+        if self._thread.session is None:
+            self.query_one(LoadingPanel).fail(event.sentence)
+        else:
+            self._complain(event.sentence)
+
+    def _complain(self, sentence: str) -> None:
+        self.alert = sentence
+        self.notify(visible(sentence), severity="error", markup=False)
+        self.draw()
+
+    # -- the status line ----------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        session = self._thread.session
+        if self._thread.busy:
+            return f"… {self._thread.busy}"
+        if self._thread.playing:
+            return "▶ decoding"
+        return "■ finished" if session and session.finished else "‖ paused"
+
+    @property
+    def recording(self) -> str:
+        session = self._thread.session
+        if session is None or session.recording is None:
+            return "not recorded"
+        if session.recording_error:
+            return "recording stopped"
+        return f"● {session.recording.name.removesuffix(SUFFIX)}"
+
+    # -- keys ---------------------------------------------------------------------------------
+
+    def go_on(self) -> None:
+        if not self._thread.playing:
+            self._decode(self._thread.step)
+
+    def action_play(self) -> None:
+        if self._thread.playing:
+            self._thread.pause()
+        else:
+            self._decode(self._thread.play)
+
+    def action_restart(self) -> None:
+        self._restart()
+
+    def action_toggle_context(self) -> None:
+        if self.trace is not None:
+            self._restart(context="forced" if self.trace.header.context == "free" else "free")
+
+    @work
+    async def action_prompt(self) -> None:
+        if self.trace is None and not self.query_one(LoadingPanel).problem:
+            return
+        prompt = self.trace.header.prompt.text if self.trace else self._options.prompt
+        edited = await self.app.push_screen_wait(PromptEditor(prompt))
+        if edited is not None:
+            self._restart(prompt=edited)
+
+    def _restart(self, prompt: str | None = None, context: Context | None = None) -> None:
+        if self._thread.session is not None:
+            self.alert = ""
+            self._cursor = None
+            self._thread.restart(prompt, context)
+        elif self.query_one(LoadingPanel).problem:
+            self._open_again(prompt or self._options.prompt)
+
+    def _decode(self, command: Callable[[], None]) -> None:
+        session = self._thread.session
+        if session is None:
+            return
+        self.alert = ""
+        if session.finished:
+            self.notify(visible(f"Nothing is left to decode: {session.finished}."), markup=False)
+        else:
+            command()
+
+    def export_to(self) -> Path:
+        session = self._thread.session
+        if session is None or session.recording is None:
+            return Path.cwd() / "prunetui"
+        return session.recording.with_name(session.recording.name.removesuffix(SUFFIX))

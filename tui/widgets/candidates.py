@@ -1,0 +1,129 @@
+"""The next token: what the baseline and the selected lane find probable, side by side."""
+
+from typing import ClassVar
+
+from ...engine.trace.records import Header, Step
+from ...engine.trace.text import visible
+from ..view import View
+from .panel import Line, Panel, shorten
+
+CHOSEN = "●"
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def quoted(text: str) -> str:
+    """In quotes, so that spaces show and an empty text is seen."""
+    return f'"{visible(text)}"'
+
+
+def horizontal_bar(value: float, cells: int) -> str:
+    full, eighths = divmod(round(min(max(value, 0.0), 1.0) * cells * 8), 8)
+    return ("█" * full + EIGHTHS[eighths].strip()).ljust(cells)
+
+
+def probability(value: float | None) -> str:
+    """Four cells: `.81`, `1.00`, `<.01`."""
+    if value is None:
+        return " n/a"
+    if 0 < value < 0.005:
+        return "<.01"
+    return f"{value:.2f}".removeprefix("0").rjust(4)
+
+
+class CandidatesPanel(Panel):
+    """Bars paired by token, the tokens that the two lanes chose first."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "candidates--baseline",
+        "candidates--variant",
+        "candidates--token",
+        "candidates--chosen",
+    }
+
+    view: View | None = None
+
+    def show(self, view: View) -> None:
+        self.view = view
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        view = self.view
+        if view is None or view.step is None:
+            return [self.title(width, "next token")]
+        temperature = view.header.sampling.measured_temperature
+        lines = [
+            self.title(
+                width,
+                f"next token at step {view.cursor}",
+                f"p = softmax(z/T), T = {temperature:g}",
+                f"p, T = {temperature:g}",
+            )
+        ]
+        lanes = [0, view.lane] if view.lane else [0]
+        token_cells = min(16, width * 2 // 7)
+        lane_cells = (width - token_cells - 2) // len(lanes)
+        lines.append(self._names(view.header, lanes, token_cells, lane_cells))
+        if height >= ENTROPY_FROM:
+            lines.append(self._entropies(view.step, lanes, token_cells, lane_cells))
+        rows = ranked(view.step, lanes)[: height - len(lines)]
+        for row, candidate in enumerate(rows):
+            text = quoted(view.step.candidates.texts[candidate])
+            line = Line().add(" " + shorten(text, token_cells), self.style("candidates--token"))
+            for place, lane in enumerate(lanes):
+                line.pad_to(2 + token_cells + place * lane_cells, self.rich_style)
+                self._bar(line, view.step, lane, candidate, row, lane_cells)
+            lines.append(line)
+        return lines
+
+    def _names(self, header: Header, lanes: list[int], token_cells: int, lane_cells: int) -> Line:
+        line = Line()
+        for place, lane in enumerate(lanes):
+            line.pad_to(2 + token_cells + place * lane_cells, self.rich_style)
+            name = shorten(header.lanes[lane].name, lane_cells - 1)
+            line.add(name, self.style(_lane_style(lane)))
+        return line
+
+    def _entropies(self, step: Step, lanes: list[int], token_cells: int, lane_cells: int) -> Line:
+        line = Line().add(" entropy", self.style("panel--quiet"))
+        for place, lane in enumerate(lanes):
+            line.pad_to(2 + token_cells + place * lane_cells, self.rich_style)
+            token = step.lanes[lane]
+            if token is not None and token.entropy is not None:
+                line.add(f"{token.entropy:.2f} nats", self.style("panel--quiet"))
+        return line
+
+    def _bar(
+        self, line: Line, step: Step, lane: int, candidate: int, row: int, lane_cells: int
+    ) -> None:
+        probs, token = step.candidates.probs[lane], step.lanes[lane]
+        if probs is None or token is None:
+            line.add("has ended" if row == 0 else "", self.style("panel--quiet"))
+            return
+        bar_cells = max(1, lane_cells - 7)
+        value = probs[candidate]
+        line.add(horizontal_bar(value or 0.0, bar_cells), self.style(_lane_style(lane)))
+        chosen = token.token == step.candidates.tokens[candidate]
+        line.add(probability(value), self.style("candidates--chosen" if chosen else "panel--quiet"))
+        if chosen:
+            line.add(f" {CHOSEN}", self.style("candidates--chosen"))
+
+
+ENTROPY_FROM = 14
+"""Lines of the panel from which the lanes' entropies have one."""
+
+
+def _lane_style(lane: int) -> str:
+    return "candidates--variant" if lane else "candidates--baseline"
+
+
+def ranked(step: Step, lanes: list[int]) -> list[int]:
+    """Places in the step's candidates: what these lanes chose, then the most probable in either."""
+    candidates = step.candidates
+    chosen = {token.token for lane in lanes if (token := step.lanes[lane])}
+    columns = [probs for lane in lanes if (probs := candidates.probs[lane])]
+
+    def rank(place: int) -> tuple[bool, float]:
+        highest = max((column[place] or 0.0 for column in columns), default=0.0)
+        return candidates.tokens[place] not in chosen, -highest
+
+    return sorted(range(len(candidates.tokens)), key=rank)

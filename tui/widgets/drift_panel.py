@@ -1,0 +1,200 @@
+"""Drift of the selected lane from the baseline: a chart per space, and the numbers."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...engine.trace.records import Drift, Step
+from ..view import View
+from .measures import CELLS, LINES, nats, table
+from .panel import Line, Panel
+from .series import Series, Value, ratchet
+
+LABEL_CELLS = 10
+VALUE_CELLS = 11
+MOST_ROWS = 3
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+NOT_FINITE = "×"
+CURSOR = "▴"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What one chart draws."""
+
+    key: str
+    label: str
+    style: str
+    nats: bool = False
+
+    def value(self, drift: Drift) -> Value:
+        return getattr(drift, self.key)
+
+    def figure(self, drift: Drift | None) -> str:
+        if drift is None:
+            return "–"
+        value = self.value(drift)
+        if value is None:
+            return "n/a"
+        return nats(value) if self.nats else f"{value:.4f}"
+
+
+CHARTS = (
+    Measure("cos_h", "cos h", "drift--h"),
+    Measure("cos_z", "cos z", "drift--z"),
+    Measure("cos_p", "cos p", "drift--p"),
+    Measure("kl", "KL(p‖q)", "drift--kl", nats=True),
+)
+
+
+class Charts:
+    """The four series of one variant, fed with the steps as they come."""
+
+    def __init__(self, variant: int, columns: int) -> None:
+        self.variant = variant
+        self.series = [Series(columns, max if measure.nats else min) for measure in CHARTS]
+        self.top = 1.0
+        """Of the KL chart, in nats; it only rises, so that a bar keeps its height."""
+        self._taken = 0
+
+    def take(self, steps: list[Step]) -> None:
+        for step in steps[self._taken : len(steps)]:
+            self._taken += 1
+            drift = step.drift[self.variant]
+            if drift is None:
+                continue
+            for measure, series in zip(CHARTS, self.series, strict=True):
+                series.append(measure.value(drift))
+            if drift.kl is not None:
+                self.top = ratchet(self.top, drift.kl)
+
+
+class DriftPanel(Panel):
+    """Cosine similarity in the spaces h, z and p, and KL(p‖q), over the steps."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "drift--h",
+        "drift--z",
+        "drift--p",
+        "drift--kl",
+        "drift--cursor",
+        "drift--value",
+    }
+
+    view: View | None = None
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._charts = Charts(0, 1)
+        self._charts_of: tuple[object, ...] = ()
+
+    def show(self, view: View) -> None:
+        self.view = view
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        view = self.view
+        if view is None:
+            return [self.title(width, "drift")]
+        if view.lane == 0:
+            return [
+                self.title(width, "drift"),
+                Line(),
+                Line().add("The baseline does not drift from itself:", self.style("panel--quiet")),
+                Line().add("↓ selects a variant.", self.style("panel--quiet")),
+            ]
+        columns = max(4, width - LABEL_CELLS - VALUE_CELLS - 1)
+        made_of = (view.steps, view.lane, columns)
+        if self._charts_of[1:] != made_of[1:] or self._charts_of[0] is not view.steps:
+            self._charts = Charts(view.lane - 1, columns)
+            self._charts_of = made_of
+        self._charts.take(view.steps)
+        drift = view.step.drift[view.lane - 1] if view.step else None
+        name = view.header.lanes[view.lane].name
+        steps = self._charts.series[0].bucket
+        lines = [
+            self.title(
+                width,
+                f"drift of {name} from baseline",
+                f"worst of {steps} a column" if steps > 1 else "1 step a column",
+            )
+        ]
+        rows, with_table = _share(height - 2, width)
+        for measure, series in zip(CHARTS, self._charts.series, strict=True):
+            lines += self._chart(measure, series, drift, rows, view.cursor)
+        lines.append(self._axis(view.cursor, columns))
+        if with_table and view.step:
+            lines.append(Line())
+            quiet, value = self.style("panel--quiet"), self.style("drift--value")
+            for row in table(drift):
+                line = Line().add(row.label, quiet).add(row.figures, value)
+                lines.append(line.add(row.name, quiet).add(row.figure, value))
+        return lines
+
+    def _chart(
+        self, measure: Measure, series: Series, drift: Drift | None, rows: int, cursor: int
+    ) -> list[Line]:
+        top = self._charts.top if measure.nats else 1.0
+        span = f"0–{top:g}" + (" nats" if measure.nats else "")
+        marked = series.column(cursor) if 0 <= cursor < series.length else None
+        style = self.style(measure.style)
+        lines: list[Line] = []
+        for row in range(rows):
+            line = Line()
+            if row == 0:
+                line.add(measure.label, style)
+            elif row == 1:
+                line.add(span, self.style("panel--quiet"))
+            line.pad_to(LABEL_CELLS, self.rich_style)
+            cells = vertical_bars(series.values, top, rows)[row].ljust(series.columns)
+            if marked is None:
+                line.add(cells, style)
+            else:
+                line.add(cells[:marked], style)
+                line.add(cells[marked], self.style("drift--cursor"))
+                line.add(cells[marked + 1 :], style)
+            if row == 0:
+                figure = measure.figure(drift)
+                line.add(figure.rjust(VALUE_CELLS), self.style("drift--value"))
+            lines.append(line)
+        return lines
+
+    def _axis(self, cursor: int, columns: int) -> Line:
+        series = self._charts.series[0]
+        quiet, rule = self.style("panel--quiet"), self.style("panel--rule")
+        line = Line().add("step".ljust(LABEL_CELLS), quiet)
+        column = series.column(cursor) if cursor >= 0 else -1
+        if 0 <= column < columns:
+            line.add("─" * column, rule).add(CURSOR, self.style("drift--cursor"))
+        line.add("─" * (LABEL_CELLS + columns - line.width), rule)
+        return line
+
+
+def _share(height: int, width: int) -> tuple[int, bool]:
+    """Rows of a chart, and whether the table stands below."""
+    rows = (height - LINES - 1) // len(CHARTS)
+    if rows >= 1 and width >= CELLS:
+        return min(rows, MOST_ROWS), True
+    return max(1, min(height // len(CHARTS), MOST_ROWS)), False
+
+
+def vertical_bars(values: list[Value], top: float, rows: int) -> list[str]:
+    """A line of block characters per row, the topmost first.
+
+    The highest value leaves an eighth of a cell free, which keeps charts apart; every value
+    shows at least an eighth; one that is not finite shows as a cross at the foot.
+    """
+    most = rows * 8 - 1
+    levels = [
+        None if value is None else max(1, round(min(max(value / top, 0.0), 1.0) * most))
+        for value in values
+    ]
+    return [
+        "".join(
+            (NOT_FINITE if row == rows - 1 else " ")
+            if level is None
+            else BLOCKS[min(max(level - 8 * (rows - 1 - row), 0), 8)]
+            for level in levels
+        )
+        for row in range(rows)
+    ]

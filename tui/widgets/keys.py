@@ -1,0 +1,39 @@
+"""The line at the bottom: the keys."""
+
+from typing import ClassVar
+
+from rich.cells import cell_len
+from textual import events
+from textual.binding import Binding
+
+from .panel import Line, Panel
+
+
+class KeyLine(Panel):
+    """As many of the shown bindings as fit; a click on one does what its key does."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"keys--key"}
+
+    def __init__(self, bindings: list[Binding]) -> None:
+        super().__init__()
+        self._bindings = [binding for binding in bindings if binding.show]
+        self._ends: list[tuple[int, Binding]] = []
+
+    def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
+        line = Line().add(" ", self.rich_style)
+        self._ends = []
+        for binding, following in zip(self._bindings, [*self._bindings[1:], None], strict=True):
+            key = self.app.get_key_display(binding)
+            if line.width + cell_len(f"{key} {binding.description}") > width:
+                break
+            line.add(key, self.style("keys--key"))
+            if following is None or following.description != binding.description:
+                line.add(f" {binding.description}  ", self.style("panel--quiet"))
+            self._ends.append((line.width, binding))
+        return [line]
+
+    async def on_click(self, event: events.Click) -> None:
+        for end, binding in self._ends:
+            if event.x < end:
+                await self.screen.run_action(binding.action)
+                return

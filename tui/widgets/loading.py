@@ -1,0 +1,59 @@
+"""What is being loaded, as text with figures: a spinner sends 60 KB a second."""
+
+from collections.abc import Callable
+from time import monotonic
+from typing import ClassVar
+
+from rich.cells import cell_len
+
+from ..worker import Stage
+from .panel import Line, Panel, shorten
+from .wrapping import Wrapped
+
+
+class LoadingPanel(Panel):
+    """Each stage with its time; `problem` says why there will be no model."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"loading--done", "loading--now", "loading--problem"}
+
+    problem = ""
+
+    def __init__(self, name: str, stages: Callable[[], list[Stage]]) -> None:
+        super().__init__()
+        self._name = name
+        self._stages = stages
+
+    def on_mount(self) -> None:
+        self.set_interval(1 / 4, self.redraw)
+
+    def fail(self, problem: str) -> None:
+        self.problem = problem
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        now = monotonic()
+        stages = self._stages()[-(height - 3) :]
+        cells = max([20, *(cell_len(stage.text) for stage in stages)])
+        lines = [self.title(width, f"opening {self._name}"), Line()]
+        for stage in stages:
+            done = stage.ended is not None
+            style = self.style("loading--done" if done else "loading--now")
+            share = "" if done or stage.fraction is None else f"{stage.fraction:4.0%}"
+            line = Line().add(f"  {'✓' if done else '…'} {shorten(stage.text, width - 24)}", style)
+            line.pad_to(min(cells, width - 24) + 6, self.rich_style)
+            seconds = (stage.ended or now) - stage.began
+            line.add(f"{share:>5} {seconds:6.1f} s", self.style("panel--quiet"))
+            lines.append(line)
+        if self.problem:
+            lines.append(Line())
+            wrapped = Wrapped(width - 4)
+            for number, word in enumerate(self.problem.split(" ")):
+                wrapped.append(number, f" {word}" if number else word)
+            for pieces in wrapped.lines:
+                text = "".join(piece.text for piece in pieces)
+                lines.append(Line().add(f"  {text}", self.style("loading--problem")))
+            lines += [Line(), Line().add("  " + WAY_ON, self.style("panel--quiet"))]
+        return lines[:height]
+
+
+WAY_ON = "r tries again   p edits the prompt   q quits"

@@ -1,0 +1,138 @@
+"""Widgets that draw whole lines and send only the lines that changed."""
+
+import itertools
+from collections.abc import Iterable
+from typing import ClassVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from ...engine.trace.text import visible
+
+
+def shorten(text: str, cells: int) -> str:
+    """The visible text, cut with an ellipsis if it takes more than `cells`."""
+    text = visible(text)
+    if cell_len(text) <= cells:
+        return text
+    return set_cell_size(text, cells - 1) + "…" if cells > 0 else ""
+
+
+class Line:
+    """One line of the screen, built from the left, in as few segments as its colours allow.
+
+    A segment costs some 40 bytes, a cell one; so blanks take the style of a neighbour.
+    """
+
+    def __init__(self) -> None:
+        self.width = 0
+        self._parts: list[tuple[str, Style]] = []
+
+    def add(self, text: str, style: Style) -> "Line":
+        text = visible(text)
+        if not text:
+            return self
+        self.width += cell_len(text)
+        if self._parts:
+            before, its_style = self._parts[-1]
+            if its_style.bgcolor == style.bgcolor and text.isspace():
+                style = its_style
+            if its_style == style or (its_style.bgcolor == style.bgcolor and before.isspace()):
+                text = self._parts.pop()[0] + text
+        self._parts.append((text, style))
+        return self
+
+    def pad_to(self, width: int, style: Style) -> "Line":
+        return self.add(" " * (width - self.width), style)
+
+    def strip(self, width: int, style: Style) -> Strip:
+        """Exactly `width` cells: cut, or filled up with `style`."""
+        if self.width <= width:
+            self.pad_to(width, style)
+        strip = Strip([Segment(text, style) for text, style in self._parts], self.width)
+        return strip.crop(0, width) if self.width > width else strip
+
+
+class Panel(Widget):
+    """Subclasses say in `draw` what stands on each line; `redraw` after the data changed."""
+
+    ALLOW_SELECT = False
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"panel--title", "panel--rule", "panel--quiet"}
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._strips: list[Strip] = []
+        self._drawn_size = self.size
+        self._styles_by_name: dict[str, Style] = {}
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        """At most `height` lines; what is longer than `width` is cut."""
+        raise NotImplementedError
+
+    def redraw(self) -> None:
+        before = self._strips
+        if not before or self.size.area == 0 or self.size != self._drawn_size:
+            self._strips = []
+            self.refresh()
+            return
+        self._draw_strips()
+        changed = [
+            Region(0, y, _changed_width(old, new), 1)
+            for y, (old, new) in enumerate(zip(before, self._strips, strict=True))
+            if old != new
+        ]
+        if changed:
+            self.refresh(*changed)
+
+    def style(self, name: str) -> Style:
+        """The style of the component class `name`."""
+        if name not in self._styles_by_name:
+            self._styles_by_name[name] = self.get_component_rich_style(name)
+        return self._styles_by_name[name]
+
+    def title(self, width: int, text: str, *notes: str) -> Line:
+        """The first line: what the panel shows, a rule, and the first of the notes that fits."""
+        rule = self.style("panel--rule")
+        line = Line().add(shorten(text, width), self.style("panel--title")).add(" ", rule)
+        room = width - line.width - 4
+        note = next((note for note in notes if note and cell_len(note) <= room), "")
+        line.add("─" * (width - line.width - len(note and " ") - cell_len(note)), rule)
+        return line.add(f" {note}" if note else "", self.style("panel--quiet"))
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._styles_by_name = {}
+        self._strips = []
+
+    def render_line(self, y: int) -> Strip:
+        if not self._strips or self.size != self._drawn_size:
+            self._draw_strips()
+        return self._strips[y]
+
+    def _draw_strips(self) -> None:
+        width, height = self._drawn_size = self.size
+        base = self.rich_style
+        lines = self.draw(width, height)[:height]
+        lines += [Line() for _ in range(height - len(lines))]
+        self._strips = [line.strip(width, base) for line in lines]
+
+
+def _changed_width(old: Strip, new: Strip) -> int:
+    """Cells from the left up to the last that differs: what is sent starts at the left anyway."""
+    kept = 0
+    for before, after in zip(reversed(list(old)), reversed(list(new)), strict=False):
+        if before != after:
+            if before.style == after.style:
+                kept += _cells_alike(reversed(before.text), reversed(after.text))
+            break
+        kept += after.cell_length
+    return new.cell_length - kept
+
+
+def _cells_alike(a: Iterable[str], b: Iterable[str]) -> int:
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
+    return cell_len("".join(character for character, _ in alike))

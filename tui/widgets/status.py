@@ -1,0 +1,92 @@
+"""The line on top: what is decoded, how, and how it is going."""
+
+from dataclasses import dataclass
+from statistics import median
+from typing import ClassVar
+
+from rich.cells import cell_len
+
+from ...engine.trace.records import Header, Step
+from ..view import View
+from .panel import Line, Panel, shorten
+
+GAP = "  "
+RECENT = 16
+"""Steps whose median says how fast decoding is."""
+
+
+@dataclass(frozen=True)
+class Item:
+    text: str
+    style: str
+    worth: int
+    """The most worthy items get their place first when not all of them fit."""
+
+
+class StatusLine(Panel):
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"status--model", "status--state", "status--alert"}
+
+    view: View | None = None
+    state = ""
+    recording = ""
+    alert = ""
+
+    def show(self, view: View, *, state: str, recording: str, alert: str) -> None:
+        """`alert` is a sentence that stands here until something else is done."""
+        self.view, self.state, self.recording, self.alert = view, state, recording, alert
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
+        if self.view is None:
+            return []
+        header, steps = self.view.header, self.view.steps
+        left = [
+            Item(shorten(header.model.name, 32), "status--model", 9),
+            Item(f"{header.model.device}·{header.model.dtype}", "panel--quiet", 3),
+            Item(f"{len(header.lanes)} lanes", "panel--quiet", 2),
+            Item(header.context, "panel--quiet", 7),
+            Item(_sampling(header), "panel--quiet", 6),
+        ]
+        right = [
+            Item(f"{len(steps)}/{header.sampling.max_new_tokens} steps", "status--state", 10),
+            Item(self.state, "status--state", 11),
+            Item(_pace(steps), "panel--quiet", 8),
+            Item(_memory(steps), "panel--quiet", 4),
+            Item(shorten(self.recording, 40), "panel--quiet", 5),
+        ]
+        if self.alert:
+            right = [Item(shorten(self.alert, width - 24), "status--alert", 12), *right]
+        kept: list[Item] = []
+        for item in sorted(left + right, key=lambda item: -item.worth):
+            if _cells([*kept, item]) <= width:
+                kept.append(item)
+        left, right = ([item for item in side if item in kept] for side in (left, right))
+        line = Line()
+        for item in left:
+            line.add(item.text + GAP, self.style(item.style))
+        line.pad_to(width - _cells(right) + len(GAP), self.rich_style)
+        for item in right:
+            if item.text:
+                line.add(item.text, self.style(item.style))
+                line.add(GAP if item is not right[-1] else "", self.rich_style)
+        return [line]
+
+
+def _cells(items: list[Item]) -> int:
+    return sum(cell_len(item.text) + len(GAP) for item in items if item.text)
+
+
+def _sampling(header: Header) -> str:
+    temperature = header.sampling.temperature
+    return f"T {temperature:g}" if temperature else "greedy"
+
+
+def _pace(steps: list[Step]) -> str:
+    if not steps:
+        return ""
+    seconds = median(step.seconds for step in steps[-RECENT:])
+    return f"{1 / seconds:.3g} tok/s" if seconds > 0 else ""
+
+
+def _memory(steps: list[Step]) -> str:
+    return f"{steps[-1].memory / 1e9:.1f} GB" if steps else ""

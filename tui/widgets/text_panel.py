@@ -1,0 +1,190 @@
+"""What every lane says, a block of wrapped lines each."""
+
+from typing import ClassVar
+
+from rich.cells import cell_len
+from rich.style import Style
+from textual import events
+from textual.message import Message
+
+from ...engine.trace.records import Step
+from ...engine.trace.text import visible
+from ...engine.trace.trace import differs
+from ..view import View
+from .panel import Line, Panel, shorten
+from .wrapping import Piece, Wrapped
+
+DIVERGES = "◆"
+ENDS = "■"
+SELECTED = "▸"
+
+NAME_CELLS = 26
+
+
+class Block:
+    """One lane's text: its lines, and which of them are on the screen."""
+
+    def __init__(self, lane: int, width: int, height: int) -> None:
+        self.lane = lane
+        self.height = height
+        self.diverges: int | None = None
+        """The first step that differs from the baseline's."""
+        self.wrapped = Wrapped(width)
+        self.top = 0
+        self._taken = 0
+        self._cursor = 0
+
+    def take(self, steps: list[Step]) -> None:
+        """Wrap the steps that are new."""
+        for step in steps[self._taken : len(steps)]:
+            token = step.lanes[self.lane]
+            text = visible(token.text) if token else ""
+            if self.diverges is None and differs(step, self.lane):
+                self.diverges = step.step
+                unindented = text.lstrip(" ")
+                text = " " * (len(text) - len(unindented)) + DIVERGES + unindented
+            if token and token.ended:
+                text += ENDS
+            self.wrapped.append(step.step, text)
+            self._taken += 1
+
+    def turn_to(self, cursor: int) -> None:
+        """Half a block on when the cursor's line leaves it: scrolling would send every line."""
+        if cursor < 0:
+            return
+        line = self.wrapped.line_of[cursor]
+        far = abs(cursor - self._cursor) > 1
+        self._cursor = cursor
+        if self.top <= line < self.top + self.height:
+            return
+        self.top = max(0, line - self.height // 2)
+        if far:
+            self.top = max(0, min(self.top, len(self.wrapped.lines) - self.height))
+
+    def pieces(self, row: int) -> list[Piece]:
+        line = self.top + row
+        return self.wrapped.lines[line] if line < len(self.wrapped.lines) else []
+
+
+class TextPanel(Panel):
+    """Every lane's text, the cursor in each, and where each leaves the baseline."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "text--name",
+        "text--selected",
+        "text--same",
+        "text--diverged",
+        "text--later",
+        "text--later-diverged",
+        "text--cursor",
+        "text--mark",
+    }
+
+    class Picked(Message):
+        """A lane was clicked, and perhaps one of its tokens."""
+
+        def __init__(self, lane: int, step: int | None) -> None:
+            super().__init__()
+            self.lane = lane
+            self.step = step
+
+    view: View | None = None
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._blocks: list[Block] = []
+        self._blocks_of: tuple[object, ...] = ()
+
+    def show(self, view: View) -> None:
+        self.view = view
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        view = self.view
+        if view is None:
+            return []
+        lines = [
+            self.title(width, "text", shorten(f"prompt: {view.header.prompt.text}", width - 9))
+        ]
+        first, pitch = self._lay_out(view, width, height - 1)
+        for block in self._blocks:
+            block.take(view.steps)
+            block.turn_to(view.cursor)
+        for block in self._blocks[first:]:
+            for row in range(pitch):
+                lines.append(self._line(view, block, row) if row < block.height else Line())
+        if not view.steps:
+            lines[1:] = [Line().add(f"  {line}", self.style("panel--quiet")) for line in INVITATION]
+        return lines
+
+    def _lay_out(self, view: View, width: int, height: int) -> tuple[int, int]:
+        """The first lane that is shown, and lines from one lane to the next."""
+        lanes = len(view.header.lanes)
+        shown = min(lanes, height)
+        # A blank line between the lanes, where three are left for the text.
+        pitch = height // shown
+        block_height = pitch - 1 if pitch > 3 else pitch
+        names = [cell_len(visible(lane.name)) for lane in view.header.lanes]
+        self._name_width = min(max(*names, 10), NAME_CELLS, width // 4) + 4
+        made_of = (view.steps, width, block_height)
+        if self._blocks_of[1:] != made_of[1:] or self._blocks_of[0] is not view.steps:
+            text_width = max(2, width - self._name_width - 1)
+            self._blocks = [Block(lane, text_width, block_height) for lane in range(lanes)]
+            self._blocks_of = made_of
+        first = min(max(0, view.lane - shown + 1), lanes - shown)
+        return first, pitch
+
+    def _line(self, view: View, block: Block, row: int) -> Line:
+        line = Line()
+        selected = block.lane == view.lane
+        cells = self._name_width - 3
+        if row == 0:
+            mark = SELECTED if selected else " "
+            name = self.style("text--selected" if selected else "text--name")
+            line.add(f"{mark} ", self.style("text--mark"))
+            line.add(shorten(view.header.lanes[block.lane].name, cells), name)
+        elif row == 1 and block.diverges is not None:
+            line.add(f"  {DIVERGES}", self.style("text--mark"))
+            line.add(f" step {block.diverges}", self.style("panel--quiet"))
+        line.pad_to(self._name_width, self.rich_style)
+        for piece in block.pieces(row):
+            style = self._piece_style(view, block, piece)
+            before, mark, after = piece.text.partition(DIVERGES)
+            if mark and block.diverges is not None and piece.first <= block.diverges <= piece.last:
+                line.add(before, style).add(mark, self.style("text--mark")).add(after, style)
+            else:
+                line.add(piece.text, style)
+        return line
+
+    def _piece_style(self, view: View, block: Block, piece: Piece) -> Style:
+        if piece.first <= view.cursor <= piece.last:
+            return self.style("text--cursor")
+        if view.header.context == "forced":
+            diverged = differs(view.steps[piece.last], block.lane)
+        else:
+            diverged = block.diverges is not None and piece.last >= block.diverges
+        later = "later-" if piece.first > view.cursor else ""
+        if diverged:
+            return self.style(f"text--{later}diverged")
+        return self.style("text--later" if later else "text--same")
+
+    def on_click(self, event: events.Click) -> None:
+        if self.view is None:
+            return
+        first, pitch = self._lay_out(self.view, *self.size)
+        number, row = divmod(event.y - 1, pitch)
+        if event.y < 1 or first + number >= len(self._blocks):
+            return
+        block = self._blocks[first + number]
+        right = self._name_width
+        step = None
+        if event.x >= right and row < block.height:
+            for piece in block.pieces(row):
+                right += cell_len(piece.text)
+                if event.x < right:
+                    step = piece.last
+                    break
+        self.post_message(self.Picked(block.lane, step))
+
+
+INVITATION = ("", "The prompt is read. space decodes, → takes one step.")

@@ -1,0 +1,192 @@
+"""The thread that owns the session: commands in through a queue, messages out."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+
+from ..engine.errors import UserError
+from ..engine.options import Context, Options
+from .logfile import log_file
+
+if TYPE_CHECKING:
+    from ..engine.session import Session
+
+log = logging.getLogger("prunetui")
+
+Progress = Callable[[str, float | None], None]
+OpenSession = Callable[[Options, Path | None, Progress], "Session"]
+
+IMPORTING = "importing torch and transformers"
+
+
+def open_engine_session(options: Options, record_to: Path | None, progress: Progress) -> "Session":
+    progress(IMPORTING, None)
+    # The window must not wait for torch.
+    from ..engine.session import open_session
+
+    return open_session(options, record_to, progress)
+
+
+@dataclass
+class Stage:
+    """A part of loading; times are `monotonic()`."""
+
+    text: str
+    began: float
+    fraction: float | None = None
+    ended: float | None = None
+
+
+class Moved(Message):
+    """The session changed: the trace, or what the worker is doing."""
+
+
+class Failed(Message):
+    """A command failed, or opening the session did; the sentence says why."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__()
+        self.sentence = sentence
+
+
+class _Closing(BaseException):
+    """Ends loading from within; no `except Exception` on the way may swallow it."""
+
+
+class SessionThread:
+    """Opens a session and drives it; all methods return at once but `close`.
+
+    `session`, `stages`, `playing` and `busy` are written by the thread and read by the screen;
+    a message says that there is something new to read.
+    """
+
+    def __init__(
+        self,
+        post: Callable[[Message], object],
+        open_session: OpenSession,
+        options: Options,
+        record_to: Path | None,
+    ) -> None:
+        self.session: Session | None = None
+        self.stages: list[Stage] = []
+        self.playing = False
+        self.busy = ""
+        """What is done that is not a step, such as reading a prompt."""
+        self.unseen = False
+        """A `Moved` is on its way. The screen clears this and then reads; until it has, there is
+        no need to post another, and keys do not queue behind a thousand of them."""
+        self._post = post
+        self._open = open_session
+        self._options = options
+        self._record_to = record_to
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        # A daemon: a load that hangs must not keep the program from ending.
+        self._thread = threading.Thread(target=self._run, name="session", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def play(self) -> None:
+        self._commands.put(lambda: self._set_playing(True))
+
+    def pause(self) -> None:
+        self._commands.put(lambda: self._set_playing(False))
+
+    def step(self) -> None:
+        self._commands.put(self._step)
+
+    def restart(self, prompt: str | None = None, context: Context | None = None) -> None:
+        self._commands.put(lambda: self._restart(prompt, context))
+
+    def close(self, timeout: float) -> None:
+        """Close the session at the next step boundary; wait no longer than `timeout` seconds."""
+        self._closing.set()
+        self._commands.put(lambda: None)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    # -- on the thread ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self.session = self._open(self._options, self._record_to, self._progress)
+        except _Closing:
+            return
+        except BaseException as error:
+            self._end_stage()
+            self._report(error)
+            return
+        self._end_stage()
+        self._tell()
+        while not self._closing.is_set():
+            self._turn()
+        try:
+            self.session.close()
+        except Exception:
+            log.exception("closing the session")
+
+    def _turn(self) -> None:
+        try:
+            try:
+                command = self._commands.get(block=not self.playing)
+            except queue.Empty:
+                command = self._step
+            command()
+        except _Closing:
+            return
+        except Exception as error:
+            self.playing = False
+            self._report(error)
+        self.busy = ""
+        self._tell()
+
+    def _set_playing(self, playing: bool) -> None:
+        self.playing = playing
+
+    def _step(self) -> None:
+        assert self.session is not None
+        if self.session.finished:
+            self.playing = False
+        else:
+            self.session.step()
+            self.playing = self.playing and not self.session.finished
+
+    def _restart(self, prompt: str | None, context: Context | None) -> None:
+        assert self.session is not None
+        self.session.restart(prompt, context)
+
+    def _progress(self, text: str, fraction: float | None) -> None:
+        if self._closing.is_set():
+            raise _Closing
+        if self.session is not None:
+            self.busy = text
+            self._tell()
+            return
+        if not self.stages or self.stages[-1].text != text:
+            self._end_stage()
+            self.stages.append(Stage(text, monotonic()))
+        self.stages[-1].fraction = fraction
+
+    def _tell(self) -> None:
+        if not self.unseen:
+            self.unseen = True
+            self._post(Moved())
+
+    def _end_stage(self) -> None:
+        if self.stages:
+            self.stages[-1].ended = monotonic()
+
+    def _report(self, error: BaseException) -> None:
+        if isinstance(error, UserError):
+            self._post(Failed(str(error)))
+        else:
+            log.error("the session", exc_info=error)
+            self._post(Failed(f"something went wrong in prunetui itself; {log_file()} says what"))
