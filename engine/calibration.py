@@ -41,6 +41,10 @@ class Calibration:
             self._windows = self._make()
         return self._windows
 
+    @property
+    def tokens(self) -> int:
+        return sum(len(window) for window in self.windows())
+
     def _make(self) -> list[Tensor]:
         if self._source == "self":
             return _sampled(self._loaded, self._samples, self._length)

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .anatomy import find_anatomy
 from .detokenize import LaneText, TokenTexts
 from .drift import finite
 from .errors import UserError
-from .loading import Loaded, Progress, load
+from .loading import Loaded, Progress
 from .lockstep import LaneGates, Lockstep, Outputs
 from .memory import memory_in_use, out_of_memory
 from .numbers import StepNumbers, step_numbers
@@ -25,7 +24,7 @@ from .recipes import Recipe, parse
 from .recording import Recording
 from .trace import records
 from .trace.trace import Trace
-from .variants import Variant, VariantBuilder, VariantTooBigError
+from .variants import Variant, VariantTooBigError, open_builder
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +35,7 @@ def open_session(options: Options, record_to: Path | None, progress: Progress) -
     Raises `UserError` for anything that the options got wrong.
     """
     recipes = [parse(text) for text in options.variants]
-    loaded = load(options, progress)
-    progress("checking the anatomy", None)
-    builder = VariantBuilder(loaded, find_anatomy(loaded.model), options, progress)
+    builder = open_builder(options, progress)
     lanes = [Variant(Recipe((), "baseline"), builder.baseline, LaneGates())]
     left_out: list[str] = []
     for recipe in recipes:
@@ -46,7 +43,7 @@ def open_session(options: Options, record_to: Path | None, progress: Progress) -
             lanes.append(builder.build(recipe))
         except VariantTooBigError as error:
             left_out.append(str(error))
-    return Session(loaded, lanes, left_out, options, record_to, progress)
+    return Session(builder.loaded, lanes, left_out, options, record_to, progress)
 
 
 class Session:

@@ -11,7 +11,7 @@ from .cache import cached
 from .calibration import Calibration
 from .errors import UserError
 from .gates import Gates
-from .loading import Loaded, Progress, load_checkpoint
+from .loading import Loaded, Progress, load, load_checkpoint
 from .lockstep import LaneGates
 from .memory import out_of_memory
 from .options import Options
@@ -57,6 +57,13 @@ class _State:
         return LaneGates(frozenset(self.attn), frozenset(self.mlp))
 
 
+def open_builder(options: Options, progress: Progress) -> "VariantBuilder":
+    """Load the baseline. Raises `UserError` for what the options got wrong."""
+    loaded = load(options, progress)
+    progress("checking the anatomy", None)
+    return VariantBuilder(loaded, find_anatomy(loaded.model), options, progress)
+
+
 class VariantBuilder:
     """Builds variants of one baseline; equal weights are made once and shared."""
 
@@ -64,10 +71,10 @@ class VariantBuilder:
         self, loaded: Loaded, anatomy: Anatomy, options: Options, progress: Progress
     ) -> None:
         self.baseline = WeightGroup(loaded.model, anatomy)
-        self._loaded = loaded
+        self.loaded = loaded
         self._options = options
         self._progress = progress
-        self._calibration = Calibration(loaded, options)
+        self.calibration = Calibration(loaded, options)
         self._made: dict[str, tuple[WeightGroup, LaneGates]] = {}
 
     def build(self, recipe: Recipe) -> Variant:
@@ -105,7 +112,7 @@ class VariantBuilder:
 
     def _sparsified(self, part: Sparsify, state: _State) -> WeightGroup:
         group = state.group.copy()
-        windows = [] if part.method == "magnitude" else self._calibration.windows()
+        windows = [] if part.method == "magnitude" else self.calibration.windows()
         gates = _install(group.anatomy, state.gates)
         try:
             sparsify_model(
@@ -121,14 +128,18 @@ class VariantBuilder:
 
     def _checkpoint(self, part: Checkpoint) -> tuple[WeightGroup, LaneGates]:
         model, dropped = load_checkpoint(
-            part.source, self._options, self._loaded.model, self._progress
+            part.source, self._options, self.loaded.model, self._progress
         )
-        share_equal_tensors(model, self._loaded.model)
+        share_equal_tensors(model, self.loaded.model)
         group = WeightGroup(model, find_anatomy(model))
         gates = LaneGates(dropped.attention, dropped.mlp)
         if gates != LaneGates() and not group.anatomy.droppable:
             raise _not_droppable(model.config.model_type)
         return group, gates
+
+    def baseline_similarity(self) -> Similarity:
+        """What the baseline's sublayers and layers do, by the calibration text."""
+        return self._similarity(_State(self.baseline))
 
     # -- dropping -----------------------------------------------------------------------------
 
@@ -150,15 +161,15 @@ class VariantBuilder:
                 f"{part} drops {part.count} {NAMES[part.kind]}, but there are {left} to drop"
             )
         for count in [1] * part.count if part.iterative else [part.count]:
-            similarity = self.similarity(state)
+            similarity = self._similarity(state)
             for kind, layer in least_important(part, count, similarity, state):
                 state.dropped(kind).add(layer)
 
-    def similarity(self, state: _State) -> Similarity:
+    def _similarity(self, state: _State) -> Similarity:
         """Of what the state leaves, measured once per model, calibration and state."""
         weights = state.applied if state.group is not self.baseline else ""
         dropped = repr((sorted(state.attn), sorted(state.mlp)))
-        key = [self._loaded.fingerprint, *self._calibration.key, weights, dropped]
+        key = [self.loaded.fingerprint, *self.calibration.key, weights, dropped]
 
         def make(directory: Path) -> None:
             gates = _install(state.group.anatomy, state.gates)
@@ -166,7 +177,7 @@ class VariantBuilder:
                 result = measure_similarity(
                     state.group.model,
                     state.group.anatomy,
-                    self._calibration.windows(),
+                    self.calibration.windows(),
                     lambda done: self._progress("ranking the sublayers", done),
                 )
             finally:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from prunetui.engine import session as sessions
+from prunetui.engine import variants
 from prunetui.engine.drift import Distributions, measure
 from prunetui.engine.loading import Loaded, load
 from prunetui.engine.options import Options
@@ -23,7 +23,7 @@ def demo() -> Loaded:
 @pytest.fixture
 def opened(demo: Loaded, monkeypatch) -> Iterator[Session]:
     """The demo's default prompt, with two lists and what `make demo` shows collapsing."""
-    monkeypatch.setattr(sessions, "load", lambda *_: demo)
+    monkeypatch.setattr(variants, "load", lambda *_: demo)
     session = open_session(
         Options(
             variants=("drop:attn=[25,26]", "drop:mlp=[25,26]", "drop:mlp=8"),

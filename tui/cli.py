@@ -44,7 +44,8 @@ def decoding_options(
             "-v",
             "--variant",
             metavar="RECIPE",
-            help="A recipe: drop:attn=8, drop:mlp=[3,7], drop:attn=4+drop:mlp=2; one -v a variant.",
+            help="A recipe, such as drop:attn=8, drop:mlp=[3,7], wanda:0.5, sparsegpt:2:4, control "
+            "or a checkpoint, joined with +, named with NAME=; one -v a variant.",
             show_default=" ".join(f"-v {recipe}" for recipe in _DEFAULTS.variants),
         ),
     ] = None,
@@ -87,8 +88,18 @@ def decoding_options(
     ] = False,
     calibration: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Rank sublayers on this text, not the bundled one."),
+        typer.Option(
+            metavar="FILE|self|hf:NAME[:CONFIG]",
+            help="Measure on this text or JSONL file, on text that the baseline samples, or on a "
+            "data set, instead of the bundled text.",
+        ),
     ] = None,
+    calibration_samples: Annotated[
+        int, typer.Option(min=1, help="Samples of it.")
+    ] = _DEFAULTS.calibration_samples,
+    calibration_length: Annotated[
+        int, typer.Option(min=2, help="Tokens a sample.")
+    ] = _DEFAULTS.calibration_length,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code that the model brings.")
     ] = False,
@@ -117,27 +128,45 @@ def decoding_options(
         candidates=candidates,
         ignore_eos=ignore_eos,
         calibration=calibration,
+        calibration_samples=calibration_samples,
+        calibration_length=calibration_length,
         trust_remote_code=trust_remote_code,
     )
 
 
-def takes_decoding_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Put the options of `decoding_options` before the command's own; it gets them as `options`."""
-    shared = inspect.signature(decoding_options).parameters
-    own = [
+LOADING = {"model", "dtype", "device", "threads", "trust_remote_code"}
+LOADING |= {"calibration", "calibration_samples", "calibration_length"}
+"""The options that a command which decodes nothing has a use for."""
+
+
+def takes_options(
+    only: set[str] | None = None,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Put the options of `decoding_options` before a command's own; it gets them as `options`."""
+    shared = [
         parameter
-        for parameter in inspect.signature(command).parameters.values()
-        if parameter.name != "options"
+        for parameter in inspect.signature(decoding_options).parameters.values()
+        if only is None or parameter.name in only
     ]
 
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        command(options=decoding_options(**{name: given.pop(name) for name in shared}), **given)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            parameter
+            for parameter in inspect.signature(command).parameters.values()
+            if parameter.name != "options"
+        ]
 
-    parameters = [*shared.values(), *own]
-    vars(run)["__signature__"] = inspect.Signature(parameters)
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            options = decoding_options(**{option.name: given.pop(option.name) for option in shared})
+            command(options=options, **given)
+
+        parameters = [*shared, *own]
+        vars(run)["__signature__"] = inspect.Signature(parameters)
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
 
 
 Output = Annotated[
@@ -159,7 +188,7 @@ Color = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-@takes_decoding_options
+@takes_options()
 def inspector(
     *,
     ctx: typer.Context,
@@ -191,12 +220,51 @@ def inspector(
 
 
 @app.command()
-@takes_decoding_options
+@takes_options()
 def record(*, options: Options, output: Output = None, no_trace: NoTrace = False) -> None:
     """Decode without a screen, write the trace and print a table."""
     from .record import record as decode
 
     decode(options, _recording_path(output, no_trace))
+
+
+@app.command()
+@takes_options(only=LOADING)
+def rank(
+    *,
+    options: Options,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write JSON too.")
+    ] = None,
+) -> None:
+    """Show how much each sublayer and layer matters."""
+    if output is not None:
+        check_writable(output)
+    from .rank import rank as show
+
+    show(options, output)
+
+
+@app.command()
+@takes_options(only=LOADING | {"variant"})
+def prune(
+    *,
+    options: Options,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="The new directory or file.")
+    ],
+    form: Annotated[
+        Literal["transformers", "mergekit"],
+        typer.Option("--format", help="A checkpoint, or a passthrough YAML for dropped layers."),
+    ] = "transformers",
+) -> None:
+    """Write a variant as a checkpoint that stock transformers loads."""
+    if len(options.variants) != 1:
+        raise UserError("prune writes one variant; give it one -v")
+    check_writable(output)
+    from .prune import prune as write
+
+    write(options, output, form)
 
 
 TraceFile = Annotated[Path, typer.Argument(metavar="TRACE", show_default=False)]

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +14,7 @@ from ..engine.trace.exports import SUMMARY_COLUMNS, SUMMARY_NOTE, summary_cells
 from ..engine.trace.summary import summarize
 from ..engine.trace.text import visible
 from ..engine.trace.trace import Trace
+from .progress import loading
 
 
 def record(options: Options, record_to: Path | None) -> None:
@@ -22,29 +22,12 @@ def record(options: Options, record_to: Path | None) -> None:
 
     Raises `UserError`, also when the recording broke off.
     """
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with bar:
-        loading = bar.add_task("importing torch and transformers", total=None)
-        # torch takes seconds to import, and `prunetui --help` has no use for it.
+    with loading() as (bar, report):
+        # `prunetui --help` has no use for torch.
         from ..engine.session import open_session
 
-        def report(doing: str, done: float | None) -> None:
-            bar.update(
-                loading,
-                description=visible(doing),
-                completed=(done or 0) * 100,
-                total=None if done is None else 100,
-            )
-
         session = open_session(options, record_to, report)
-        bar.remove_task(loading)
+        bar.remove_task(bar.task_ids[0])
         decoding = bar.add_task("decoding", total=options.max_new_tokens)
         interrupted = False
         failure = None
@@ -58,7 +41,10 @@ def record(options: Options, record_to: Path | None) -> None:
             failure = error
         finally:
             session.close()
-    _report(Console(soft_wrap=True), session.trace, session.recording)
+    console = Console(soft_wrap=True)
+    for sentence in session.left_out:
+        console.print(Text(visible(sentence), style="bold"))
+    _report(console, session.trace, session.recording)
     if failure is not None:
         raise failure
     if session.recording_error is not None:

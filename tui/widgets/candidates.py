@@ -99,11 +99,13 @@ class CandidatesPanel(Panel):
         if probs is None or token is None:
             line.add("has ended" if row == 0 else "", self.style("panel--quiet"))
             return
-        bar_cells = max(1, lane_cells - 7)
+        bar_cells = max(1, lane_cells - 8)
         value = probs[candidate]
         line.add(horizontal_bar(value or 0.0, bar_cells), self.style(_lane_style(lane)))
         chosen = token.token == step.candidates.tokens[candidate]
-        line.add(probability(value), self.style("candidates--chosen" if chosen else "panel--quiet"))
+        line.add(
+            f" {probability(value)}", self.style("candidates--chosen" if chosen else "panel--quiet")
+        )
         if chosen:
             line.add(f" {CHOSEN}", self.style("candidates--chosen"))
 

@@ -1,0 +1,36 @@
+"""Progress on stderr, for the commands without a screen."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..engine.trace.text import visible
+
+Report = Callable[[str, float | None], None]
+
+
+@contextmanager
+def loading() -> Iterator[tuple[Progress, Report]]:
+    """A bar that says what is being loaded; torch takes seconds to import, so that is first."""
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("importing torch and transformers", total=None)
+
+        def report(doing: str, done: float | None) -> None:
+            bar.update(
+                task,
+                description=visible(doing),
+                completed=(done or 0) * 100,
+                total=None if done is None else 100,
+            )
+
+        yield bar, report

@@ -1,0 +1,33 @@
+"""`prunetui prune`: a variant as a checkpoint."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from ..engine.options import Options
+from ..engine.recipes import parse
+from ..engine.trace.text import visible
+from .progress import loading
+
+
+def prune(options: Options, output: Path, form: str) -> None:
+    recipe = parse(options.variants[0])
+    with loading() as (_, report):
+        from ..engine.checkpoints import mergekit_yaml, save_checkpoint
+        from ..engine.variants import open_builder
+
+        builder = open_builder(options, report)
+        variant = builder.build(recipe)
+        if form == "mergekit":
+            output.write_text(mergekit_yaml(variant, options.model), "utf-8")
+        else:
+            report("writing", None)
+            save_checkpoint(variant, builder.loaded.tokenizer, output)
+    gates, sparsity = variant.gates, variant.sparsity
+    said = f"{recipe} is written to {output}: "
+    said += f"attention dropped in {sorted(gates.attention)}, MLP in {sorted(gates.mlp)}"
+    if sparsity is not None:
+        said += f", {sparsity.zeros:.1%} of the layers' weights zero"
+        said += f" ({sparsity.pattern})" if sparsity.pattern else ""
+    Console(soft_wrap=True).print(Text(visible(said)))
