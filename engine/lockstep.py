@@ -9,7 +9,6 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from .gates import Gates
-from .packing import PackedLinears
 from .streams import StreamHooks
 from .weights import WeightGroup
 
@@ -50,7 +49,6 @@ class Lockstep:
         by_group: dict[WeightGroup, list[int]] = {}
         for number, (group, _) in enumerate(lanes):
             by_group.setdefault(group, []).append(number)
-        self._packed = PackedLinears({group.model: len(by_group[group]) for group in by_group})
         self._batches = [
             _Batch(group, torch.tensor(rows), [lanes[row][1] for row in rows])
             for group, rows in by_group.items()
@@ -62,7 +60,6 @@ class Lockstep:
         """Leave the models as they were."""
         for batch in self._batches:
             batch.close()
-        self._packed.remove()
 
     @property
     def length(self) -> int:

@@ -21,6 +21,8 @@ class StepNumbers:
     """Of the chosen tokens, in nats."""
     entropies: list[float]
     """nats"""
+    margins: list[float]
+    """The highest logit less the second highest."""
     top: list[list[int]]
     """Each lane's most probable tokens, the first first."""
     probs: list[list[float]]
@@ -37,13 +39,15 @@ def step_numbers(
     """The numbers, and the chosen tokens where they were chosen: int64 [lanes]."""
     lanes = Distributions.of(outputs.z, sampling.measured_temperature)
     chosen = choose(outputs.z.float(), sampling, step)
-    top = outputs.z.topk(min(candidates, outputs.z.shape[-1]), dim=-1).indices
+    highest = outputs.z.topk(min(max(candidates, 2), outputs.z.shape[-1]), dim=-1)
+    top = highest.indices[:, :candidates]
     drift = measure(outputs.h, lanes)
     drift["dp"] = lanes.p[1:, chosen[0]] - lanes.p[0, chosen[0]]
     values = [
         chosen,
         lanes.logprob(chosen),
         lanes.entropy,
+        highest.values[:, 0].double() - highest.values[:, 1].double(),
         top,
         lanes.p[:, top.flatten()],
         torch.stack([*drift.values()], dim=1),
@@ -52,13 +56,14 @@ def step_numbers(
     # float64 holds a token id exactly.
     host = torch.cat([value.flatten().double() for value in values]).cpu()
     pieces = host.split([value.numel() for value in values])
-    tokens, logprobs, entropies, top, probs, measures, layers = (
+    tokens, logprobs, entropies, margins, top, probs, measures, layers = (
         piece.view(value.shape).tolist() for piece, value in zip(pieces, values, strict=True)
     )
     numbers = StepNumbers(
         tokens=[int(token) for token in tokens],
         logprobs=logprobs,
         entropies=entropies,
+        margins=margins,
         top=[[int(token) for token in lane] for lane in top],
         probs=probs,
         drift=[dict(zip(drift, row, strict=True)) for row in measures],

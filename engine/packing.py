@@ -4,11 +4,13 @@ Stock linear layers reach a fraction of the memory's bandwidth at a handful of r
 into the blocks that oneDNN multiplies by, the weights are read at close to all of it.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 
@@ -19,7 +21,7 @@ class PackedLinears:
     Without the operators, or in a dtype that they do not take, all stays as it is.
     """
 
-    def __init__(self, models: dict[nn.Module, int]) -> None:
+    def __init__(self, models: Mapping[PreTrainedModel, int]) -> None:
         """`models` and the rows that each multiplies at a step."""
         self._packed: dict[nn.Linear, Tensor] = {}
         self._emptied: list[nn.Linear] = []

@@ -5,6 +5,7 @@ import importlib.metadata
 import logging
 import math
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from .errors import UserError
 from .loading import Loaded, Progress
 from .lockstep import LaneGates, Lockstep, Outputs
 from .memory import memory_in_use, out_of_memory
+from .noise import noise_floor
 from .numbers import StepNumbers, step_numbers
 from .options import Context, Options
+from .packing import PackedLinears
 from .recipes import Recipe, parse
 from .recording import Recording
 from .trace import records
@@ -70,6 +73,12 @@ class Session:
         self._same_depth = [depth == depths[0] for depth in depths]
         # Counted while the weights are plain; the decoder packs them.
         self._parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+        rows = Counter(lane.group.model for lane in lanes)
+        self._packed = PackedLinears(rows)
+        tokens, _ = self._prompt_tokens(options.prompt)
+        progress("measuring the noise floor", None)
+        # Two rows at least: a lane of another weight group is a batch of its own.
+        self._noise_floor = noise_floor(loaded.model, max(2, rows[loaded.model]), tokens)
         self._lockstep = Lockstep([(lane.group, lane.gates) for lane in lanes])
         self._recording = Recording(record_to)
         self._begin(options.prompt, options.context)
@@ -152,6 +161,7 @@ class Session:
         """Close the trace's file and leave the model as it was."""
         self._recording.close()
         self._lockstep.close()
+        self._packed.remove()
 
     # -- one trace ----------------------------------------------------------------------------
 
@@ -236,6 +246,7 @@ class Session:
                 ignore_eos=options.ignore_eos,
             ),
             context=context,
+            noise_floor=self._noise_floor,
             versions={
                 package: importlib.metadata.version(package)
                 for package in ("prunetui", "torch", "transformers")
@@ -290,6 +301,7 @@ class Session:
             prob=finite(math.exp(logprob)),
             logprob=finite(logprob),
             entropy=finite(numbers.entropies[lane]),
+            margin=finite(numbers.margins[lane]),
             ended=ended,
         )
 

@@ -35,6 +35,7 @@ class FakeSession:
         self.recording: Path | None = None
         self.recording_error: str | None = None
         self.fails: Exception | None = None
+        self.left_out: list[str] = []
         self.closed = threading.Event()
 
     @property

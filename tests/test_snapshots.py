@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from prunetui.engine.trace.log import read_trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
 from prunetui.tui.screens.prompt import PromptEditor
 from textual.pilot import Pilot
@@ -34,6 +35,18 @@ def test_the_main_screen(snap_compare, size, theme) -> None:
         await until(pilot, lambda: "step 10 " in shown(pilot.app, "#candidates"))
 
     assert snap_compare(app(theme), terminal_size=size, run_before=in_the_middle)
+
+
+def test_readme(snap_compare) -> None:
+    """The README's picture: the demo model on the poster's question, 8 MLPs dropped."""
+    path = Path(__file__).with_name("data") / "natalia.trace.jsonl"
+    replay = PrunetuiApp.replay(read_trace(path), path)
+
+    async def to_the_collapse(pilot: Pilot[None]) -> None:
+        await pilot.press("down", "down", "home", *["shift+right"] * 5)
+        await until(pilot, lambda: "step 50 " in shown(pilot.app, "#candidates"))
+
+    assert snap_compare(replay, terminal_size=(120, 40), run_before=to_the_collapse)
 
 
 @both_sizes

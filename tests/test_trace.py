@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 from prunetui.engine.errors import UserError
-from prunetui.engine.trace.exports import to_csv, to_json, to_markdown
+from prunetui.engine.trace.exports import summary_cells, to_csv, to_json, to_markdown
 from prunetui.engine.trace.log import TraceWriter, check_writable, read_trace
 from prunetui.engine.trace.records import Drift, Rewind, Step
 from prunetui.engine.trace.summary import mean, percentile, summarize
 from prunetui.engine.trace.text import visible
-from prunetui.engine.trace.trace import Trace, differs, first_divergence
+from prunetui.engine.trace.trace import Trace, differs, first_divergence, is_tie
 
 from .traces import HOSTILE, make_header, make_step, make_trace
 
@@ -157,6 +157,21 @@ def test_divergence() -> None:
     assert differs(ended, 1)
     both = msgspec.structs.replace(step, lanes=[None, None, None])
     assert not differs(both, 1)
+
+
+def test_a_divergence_under_the_noise_floor_is_a_tie() -> None:
+    trace = make_trace(6)
+    step = trace.steps[4]
+    assert not is_tie(trace.header, step)
+    close = [msgspec.structs.replace(token, margin=9e-5) for token in step.lanes if token]
+    tied = msgspec.structs.replace(step, lanes=close)
+    assert is_tie(trace.header, tied)
+    trace.steps[4] = tied
+    one, two = summarize(trace)
+    assert (one.first_divergence, one.tie) == (4, True)
+    assert (two.first_divergence, two.tie) == (None, False)
+    assert summary_cells(one)[0] == "≈ 4"
+    assert "| `drop:attn=1` | ≈ 4 |" in to_markdown(trace)
 
 
 def test_torch_is_not_imported_to_read_a_trace(tmp_path: Path) -> None:

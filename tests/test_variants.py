@@ -99,7 +99,11 @@ def test_iterative_measures_again_after_each(tiny: Path, kind: str) -> None:
     build = builder(tiny)
     iterative = dropped(build.build(parse(f"drop:{kind}=2,iterative")))
     first = dropped(build.build(parse(f"drop:{kind}=1")))
-    lists = [f"drop:{k}=[{','.join(map(str, d))}]" for k, d in zip(("attn", "mlp"), first) if d]
+    lists = [
+        f"drop:{k}=[{','.join(map(str, d))}]"
+        for k, d in zip(("attn", "mlp"), first, strict=True)
+        if d
+    ]
     by_hand = dropped(build.build(parse("+".join([*lists, f"drop:{kind}=1"]))))
     assert iterative == by_hand
 
@@ -189,7 +193,10 @@ def test_lanes_of_several_weight_groups_decode_as_if_alone(family: str, tmp_path
 def test_a_control_lane_is_the_baseline_again(tiny: Path) -> None:
     steps = decode(open_session(options(tiny, "control"), None, lambda *_: None))
     assert tokens(steps, 1) == tokens(steps, 0)
-    assert all(step.drift[0].kl == 0 and step.drift[0].cos_z == 1 for step in steps)
+    # Rows of one batch may differ in their last bits: that is the noise floor.
+    for step in steps:
+        assert step.drift[0].kl == pytest.approx(0, abs=1e-10)
+        assert step.drift[0].cos_z == pytest.approx(1, abs=1e-10)
 
 
 # -- checkpoints ----------------------------------------------------------------------------------

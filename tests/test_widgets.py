@@ -25,7 +25,7 @@ from prunetui.tui.widgets.measures import nats, table
 from prunetui.tui.widgets.panel import Line, Panel, shorten
 from prunetui.tui.widgets.series import Series, ratchet
 from prunetui.tui.widgets.status import StatusLine
-from prunetui.tui.widgets.text_panel import Block, TextPanel
+from prunetui.tui.widgets.text_panel import DIVERGES, TIES, Block, TextPanel
 from prunetui.tui.widgets.wrapping import Wrapped
 from prunetui.tui.worker import Stage
 from textual.app import App
@@ -102,7 +102,7 @@ def one_token_a_line(steps: int, height: int) -> Block:
         assert step.lanes[0]
         token = msgspec.structs.replace(step.lanes[0], text=f"line{number:03}\n")
         trace.append(msgspec.structs.replace(step, lanes=[token]))
-    block.take(trace.steps)
+    block.take(header, trace.steps)
     return block
 
 
@@ -509,3 +509,13 @@ def test_every_line_is_made_visible_and_cut_to_its_cells() -> None:
         "…",
         "",
     ]
+
+
+def test_a_tie_has_a_mark_of_its_own() -> None:
+    header, step = make_header(1), make_step(4, 1)
+    close = [msgspec.structs.replace(token, margin=0.0) for token in step.lanes if token]
+    for made, mark in ((step, DIVERGES), (msgspec.structs.replace(step, lanes=close), TIES)):
+        block = Block(1, 40, 2)
+        block.take(header, [msgspec.structs.replace(made, step=0)])
+        assert mark in "".join(piece.text for piece in block.pieces(0))
+        assert block.mark == mark

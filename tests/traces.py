@@ -52,6 +52,7 @@ def make_header(variants: int = 2, layers: int = 3) -> Header:
             temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=64, ignore_eos=False
         ),
         context="free",
+        noise_floor=1e-4,
         versions={"prunetui": "0.1.0"},
         created="2026-01-01T00:00:00Z",
     )
@@ -101,6 +102,7 @@ def make_step(number: int, variants: int = 2, layers: int = 3, vocabulary: int =
                 prob=probs[lane][0],
                 logprob=math.log(probs[lane][0]),
                 entropy=1.0 + lane,
+                margin=0.5,
                 ended=False,
             )
             for lane, token in enumerate(tokens)

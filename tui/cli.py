@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import platformdirs
 import typer
@@ -19,7 +19,7 @@ from ..engine.options import DEMO, POSTER_QUESTION, Context, Dtype, Options
 from ..engine.trace.exports import FORMATS
 from ..engine.trace.log import SUFFIX, check_writable, read_trace
 from ..engine.trace.text import visible
-from .logfile import log_file, log_to_file
+from .logfile import keep_stderr_for_the_screen, log_file, log_to_file
 
 app = typer.Typer(
     add_completion=False,
@@ -325,9 +325,13 @@ def _set_color(color: ColorSystem) -> None:
         os.environ["TEXTUAL_COLOR_SYSTEM"] = color
 
 
-def _run(app: Any) -> None:
+def _run(app: Any) -> NoReturn:
+    keep_stderr_for_the_screen()
     app.run()
-    sys.exit(app.return_code)
+    logging.shutdown()
+    sys.stdout.flush()
+    # The session's thread may still be inside torch, and the interpreter cannot end around it.
+    os._exit(app.return_code or 0)
 
 
 def main() -> None:

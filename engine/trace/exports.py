@@ -106,7 +106,8 @@ SUMMARY_COLUMNS = (
 )
 
 SUMMARY_NOTE = (
-    "first ≠: first step whose token differs from the baseline's; share ≠: share of such steps. "
+    "first ≠: first step whose token differs from the baseline's (≈: by a tie, a margin under the "
+    "noise floor); share ≠: share of such steps. "
     "cos: mean cosine similarity to the baseline of the embedding h, the logits z, the "
     "probabilities p. KL(p ‖ q), p baseline, q variant, in nats: mean, median, 99th percentile."
 )
@@ -115,7 +116,7 @@ SUMMARY_NOTE = (
 def summary_cells(variant: VariantSummary) -> list[str]:
     """In the order of `SUMMARY_COLUMNS`, without the name."""
     return [
-        _figure(variant.first_divergence, "{}"),
+        _figure(variant.first_divergence, "≈ {}" if variant.tie else "{}"),
         _figure(variant.divergent, "{:.1%}"),
         *(_figure(value, "{:.4f}") for value in (variant.cos_h, variant.cos_z, variant.cos_p)),
         *(

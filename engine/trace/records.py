@@ -80,6 +80,8 @@ class Header(Record, frozen=True):
     sampling: Sampling
     context: Literal["free", "forced"]
     """free: each lane reads its own tokens. forced: every lane reads the baseline's."""
+    noise_floor: float
+    """The most that a logit moves when the baseline is a row of the batch instead of alone."""
     versions: dict[str, str]
     """Of prunetui and of the libraries that made the numbers."""
     created: str
@@ -98,6 +100,8 @@ class Token(Plain, frozen=True):
     """nats"""
     entropy: float | None
     """Of the lane's p, in nats."""
+    margin: float | None
+    """The highest logit less the second highest."""
     ended: bool
     """This token ends the lane."""
 

@@ -3,7 +3,7 @@
 import math
 
 from .records import Lane, Plain
-from .trace import Trace, differs, first_divergence
+from .trace import Trace, differs, first_divergence, is_tie
 
 
 class VariantSummary(Plain, frozen=True):
@@ -16,6 +16,8 @@ class VariantSummary(Plain, frozen=True):
     recipe: str | None
     first_divergence: int | None
     """Step of the first token that differs from the baseline's; None if none does."""
+    tie: bool
+    """That first difference is a tie: the baseline's margin there is under the noise floor."""
     divergent: float | None
     """Share of the steps, in 0..1, whose token differs from the baseline's (arXiv 2311.01544,
     when the context is forced)."""
@@ -38,10 +40,12 @@ def _variant(trace: Trace, lane: Lane, number: int) -> VariantSummary:
     drift = [d for step in steps if (d := step.drift[number - 1]) is not None]
     running = [step for step in steps if step.lanes[0] or step.lanes[number]]
     kl = [d.kl for d in drift]
+    first = first_divergence(steps, number)
     return VariantSummary(
         name=lane.name,
         recipe=lane.recipe,
-        first_divergence=first_divergence(steps, number),
+        first_divergence=first,
+        tie=first is not None and is_tie(trace.header, steps[first]),
         divergent=mean([float(differs(step, number)) for step in running]),
         cos_h=mean([d.cos_h for d in drift]),
         cos_z=mean([d.cos_z for d in drift]),

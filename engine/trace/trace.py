@@ -48,6 +48,16 @@ def differs(step: Step, lane: int) -> bool:
     return own.token != baseline.token
 
 
+def is_tie(header: Header, step: Step) -> bool:
+    """The baseline's first two tokens are so close that rounding alone could swap them."""
+    baseline = step.lanes[0]
+    return (
+        baseline is not None
+        and baseline.margin is not None
+        and baseline.margin < header.noise_floor
+    )
+
+
 def first_divergence(steps: list[Step], lane: int) -> int | None:
     """The first step at which the lane's token differs from the baseline's."""
     return next((step.step for step in steps if differs(step, lane)), None)

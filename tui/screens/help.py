@@ -13,11 +13,12 @@ from textual.widgets import Static
 
 from ..widgets.candidates import CHOSEN
 from ..widgets.drift_panel import CURSOR, NOT_FINITE
-from ..widgets.text_panel import DIVERGES, ENDS, SELECTED
+from ..widgets.text_panel import DIVERGES, ENDS, SELECTED, TIES
 
 MARKS = [
     (SELECTED, "the selected lane; its bars and its drift are shown"),
     (DIVERGES, "the lane's first token that is not the baseline's"),
+    (TIES, "the same, but the baseline's two best logits are closer than the noise floor"),
     (ENDS, "the lane ended here"),
     ("⏎", "a newline; other control characters show as ␀ … ␡ or <U+202E>"),
     (CHOSEN, "the token that the lane chose"),

@@ -60,6 +60,9 @@ class LiveInspector(Inspector):
         if session is None:
             return
         self.remove_class("loading")
+        if self.trace is None:
+            for sentence in session.left_out:
+                self.notify(visible(sentence), severity="warning", markup=False)
         if session.trace is not self.trace:
             self.trace = session.trace
             self._cursor = None

@@ -7,14 +7,15 @@ from rich.style import Style
 from textual import events
 from textual.message import Message
 
-from ...engine.trace.records import Step
+from ...engine.trace.records import Header, Step
 from ...engine.trace.text import visible
-from ...engine.trace.trace import differs
+from ...engine.trace.trace import differs, is_tie
 from ..view import View
 from .panel import Line, Panel, shorten
 from .wrapping import Piece, Wrapped
 
 DIVERGES = "◆"
+TIES = "◇"
 ENDS = "■"
 SELECTED = "▸"
 
@@ -29,20 +30,23 @@ class Block:
         self.height = height
         self.diverges: int | None = None
         """The first step that differs from the baseline's."""
+        self.mark = DIVERGES
+        """`TIES` if rounding alone could have made that difference."""
         self.wrapped = Wrapped(width)
         self.top = 0
         self._taken = 0
         self._cursor = 0
 
-    def take(self, steps: list[Step]) -> None:
+    def take(self, header: Header, steps: list[Step]) -> None:
         """Wrap the steps that are new."""
         for step in steps[self._taken : len(steps)]:
             token = step.lanes[self.lane]
             text = visible(token.text) if token else ""
             if self.diverges is None and differs(step, self.lane):
                 self.diverges = step.step
+                self.mark = TIES if is_tie(header, step) else DIVERGES
                 unindented = text.lstrip(" ")
-                text = " " * (len(text) - len(unindented)) + DIVERGES + unindented
+                text = " " * (len(text) - len(unindented)) + self.mark + unindented
             if token and token.ended:
                 text += ENDS
             self.wrapped.append(step.step, text)
@@ -108,7 +112,7 @@ class TextPanel(Panel):
         ]
         first, pitch = self._lay_out(view, width, height - 1)
         for block in self._blocks:
-            block.take(view.steps)
+            block.take(view.header, view.steps)
             block.turn_to(view.cursor)
         for block in self._blocks[first:]:
             for row in range(pitch):
@@ -144,12 +148,13 @@ class TextPanel(Panel):
             line.add(f"{mark} ", self.style("text--mark"))
             line.add(shorten(view.header.lanes[block.lane].name, cells), name)
         elif row == 1 and block.diverges is not None:
-            line.add(f"  {DIVERGES}", self.style("text--mark"))
-            line.add(f" step {block.diverges}", self.style("panel--quiet"))
+            tie = " tie" if block.mark == TIES else ""
+            line.add(f"  {block.mark}", self.style("text--mark"))
+            line.add(f" step {block.diverges}{tie}", self.style("panel--quiet"))
         line.pad_to(self._name_width, self.rich_style)
         for piece in block.pieces(row):
             style = self._piece_style(view, block, piece)
-            before, mark, after = piece.text.partition(DIVERGES)
+            before, mark, after = piece.text.partition(block.mark)
             if mark and block.diverges is not None and piece.first <= block.diverges <= piece.last:
                 line.add(before, style).add(mark, self.style("text--mark")).add(after, style)
             else:
