@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 ROUNDS = 3
-STEPS = (10, 500)
+STEPS = (10, 500, 1000)
 WINDOW = 40
 """Steps over which bytes are counted, from each of `STEPS` on."""
 

@@ -10,7 +10,10 @@ from .panel import Line, Panel
 
 
 class KeyLine(Panel):
-    """As many of the shown bindings as fit; a click on one does what its key does."""
+    """As many of the shown bindings as fit; a click on one does what its key does.
+
+    The last two, help and quit, stand in every width: who sees them finds the rest.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"keys--key"}
 
@@ -22,15 +25,19 @@ class KeyLine(Panel):
     def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
         line = Line().add(" ", self.rich_style)
         self._ends = []
+        left = width - sum(self._cells(binding) for binding in self._bindings[-2:])
         for binding, following in zip(self._bindings, [*self._bindings[1:], None], strict=True):
             key = self.app.get_key_display(binding)
-            if line.width + cell_len(f"{key} {binding.description}") > width:
-                break
+            if binding not in self._bindings[-2:] and line.width + self._cells(binding) > left:
+                continue
             line.add(key, self.style("keys--key"))
             if following is None or following.description != binding.description:
                 line.add(f" {binding.description}  ", self.style("panel--quiet"))
             self._ends.append((line.width, binding))
         return [line]
+
+    def _cells(self, binding: Binding) -> int:
+        return cell_len(f"{self.app.get_key_display(binding)} {binding.description}  ")
 
     async def on_click(self, event: events.Click) -> None:
         for end, binding in self._ends:
