@@ -10,68 +10,116 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+CHUNK = 32768
+"""Tokens of the vocabulary at a time on a CPU: what is made of them stays in its cache."""
+
 
 @dataclass(frozen=True)
 class Distributions:
-    """p = softmax(z / T) of every lane, with what follows from it; float64."""
+    """p = softmax(z / T) of every lane, and sums over the vocabulary that measures are made of.
+
+    All but `z` are float64; lane 0 is the baseline, dz = z - z of lane 0, r_i = p_i² / |p|².
+    """
 
     z: Tensor
-    """[lanes, vocabulary]"""
+    """[lanes, vocabulary], in the model's dtype"""
     temperature: float
     logsumexp: Tensor
     """[lanes, 1], of z / T"""
-    p: Tensor
-    """[lanes, vocabulary]"""
     expected_z: Tensor
     """[lanes, lanes]: row i, column j is the mean of lane j's z under lane i's p."""
-    entropy: Tensor
-    """[lanes], in nats"""
+    p_dot_p: Tensor
+    """[lanes, lanes]"""
+    z_sum: Tensor
+    """[lanes]"""
+    x_dot_x: Tensor
+    """[]: |z of lane 0|²"""
+    x_dot_d: Tensor
+    """[variants]: z of lane 0 times dz"""
+    d_dot_d: Tensor
+    """[variants]: |dz|²"""
+    squares_under_p: Tensor
+    """[variants]: mean of dz² under lane 0's p"""
+    d_under_r: Tensor
+    """[variants]: mean of dz under r"""
+    squares_under_r: Tensor
+    """[variants]: mean of dz² under r"""
 
     @classmethod
     def of(cls, z: Tensor, temperature: float) -> "Distributions":
-        """z: [lanes, vocabulary] in the model's dtype."""
-        z = z.double()
-        # In place: on a CPU, fresh pages for vocabulary-sized tensors cost more than arithmetic.
-        largest = z.amax(dim=-1, keepdim=True)
-        p = (z - largest).div_(temperature).exp_()
-        total = p.sum(dim=-1, keepdim=True)
-        p /= total
-        logsumexp = largest / temperature + total.log()
-        expected_z = p @ z.T
-        entropy = logsumexp[:, 0] - expected_z.diagonal() / temperature
-        return cls(z, temperature, logsumexp, p, expected_z, entropy)
+        """One pass over z, [lanes, vocabulary]."""
+        lanes, vocabulary = z.shape
+        largest = z.amax(dim=-1, keepdim=True).double()
+        total, z_sum = (z.new_zeros(lanes, dtype=torch.float64) for _ in range(2))
+        e_dot_z, e_dot_e = (z.new_zeros(lanes, lanes, dtype=torch.float64) for _ in range(2))
+        x_dot_x = z.new_zeros((), dtype=torch.float64)
+        under = z.new_zeros(5, lanes - 1, dtype=torch.float64)
+        x_dot_d, d_dot_d, squares_under_p, d_under_r, squares_under_r = under
+        for chunk in z.split(CHUNK if z.device.type == "cpu" else vocabulary, dim=-1):
+            part = chunk.double()
+            e = (part - largest).div_(temperature).exp_()
+            total += e.sum(dim=-1)
+            z_sum += part.sum(dim=-1)
+            e_dot_z += e @ part.T
+            e_dot_e += e @ e.T
+            x, x_squared = part[0], e[0].square()
+            x_dot_x += x @ x
+            d = part[1:] - x
+            x_dot_d += d @ x
+            d_under_r += d @ x_squared
+            squares = d.square_()
+            d_dot_d += squares.sum(dim=-1)
+            squares_under_p += squares @ e[0]
+            squares_under_r += squares @ x_squared
+        return cls(
+            z=z,
+            temperature=temperature,
+            logsumexp=largest / temperature + total.log()[:, None],
+            expected_z=e_dot_z / total[:, None],
+            p_dot_p=e_dot_e / total / total[:, None],
+            z_sum=z_sum,
+            x_dot_x=x_dot_x,
+            x_dot_d=x_dot_d,
+            d_dot_d=d_dot_d,
+            squares_under_p=squares_under_p / total[0],
+            d_under_r=d_under_r / e_dot_e[0, 0],
+            squares_under_r=squares_under_r / e_dot_e[0, 0],
+        )
+
+    @property
+    def entropy(self) -> Tensor:
+        """[lanes], in nats"""
+        return self.logsumexp[:, 0] - self.expected_z.diagonal() / self.temperature
 
     def logprob(self, tokens: Tensor) -> Tensor:
-        """log p of one token per lane, int64 [lanes]: float64 [lanes], in nats."""
-        chosen = self.z.gather(-1, tokens[:, None]) / self.temperature - self.logsumexp
-        return chosen[:, 0]
+        """log p, in nats, of tokens, int64 [lanes, n] or [1, n]: float64 [lanes, n]."""
+        lanes = len(self.z)
+        chosen = self.z.gather(-1, tokens.expand(lanes, -1)).double()
+        return chosen / self.temperature - self.logsumexp
 
 
 def measure(h: Tensor, lanes: Distributions) -> dict[str, Tensor]:
-    """Every number of `trace.records.Drift` but `dp`: float64 [variants] each.
+    """Every number of `trace.records.Drift` but `top1` and `dp`: float64 [variants] each.
 
     h: [lanes, hidden], the vectors for which z = W h. The estimates are second-order: Theorem 1
     (est_h, est_z), Theorem 2 (est_p) and Theorem 3 (est_kl).
     """
-    h, z, p, temperature = h.double(), lanes.z, lanes.p, lanes.temperature
-    p_dot_p = p @ p.T
-    r = p[0].square() / p_dot_p[0, 0]
-    dz = z[1:] - z[0]
-    d_sum, x_dot_d, dz_under_r = dz.sum(dim=-1), dz @ z[0], dz @ r
-    dz_squared = dz.square_()
-    d_dot_d, x_dot_x = dz_squared.sum(dim=-1), z[0] @ z[0]
-    par_z, orth_z = split(x_dot_x, x_dot_d, d_dot_d)
+    h, temperature = h.double(), lanes.temperature
     dh = h[1:] - h[0]
     par_h, orth_h = split(h[0] @ h[0], dh @ h[0], dh.square().sum(dim=-1))
+    par_z, orth_z = split(lanes.x_dot_x, lanes.x_dot_d, lanes.d_dot_d)
     # A common offset is a part along (1, …, 1): taking it out needs sums, not centred copies.
-    size, x_sum = z.shape[-1], z[0].sum()
+    size, x_sum, d_sum = lanes.z.shape[-1], lanes.z_sum[0], lanes.z_sum[1:] - lanes.z_sum[0]
     centred = split(
-        x_dot_x - x_sum**2 / size, x_dot_d - x_sum * d_sum / size, d_dot_d - d_sum**2 / size
+        lanes.x_dot_x - x_sum**2 / size,
+        lanes.x_dot_d - x_sum * d_sum / size,
+        lanes.d_dot_d - d_sum**2 / size,
     )
     # KL(p ‖ q) = E_p[log p - log q], and log p - log q = -dz / T + lse(y / T) - lse(x / T).
     dz_under_p = lanes.expected_z[0, 1:] - lanes.expected_z[0, 0]
     dz_under_q = lanes.expected_z.diagonal()[1:] - lanes.expected_z[1:, 0]
     normalizer = (lanes.logsumexp[1:] - lanes.logsumexp[0])[:, 0]
+    p_dot_p, twice = lanes.p_dot_p, 2 * temperature**2
     return {
         "cos_h": cosine(par_h, orth_h),
         "cos_z": cosine(par_z, orth_z),
@@ -83,11 +131,10 @@ def measure(h: Tensor, lanes: Distributions) -> dict[str, Tensor]:
         "orth_z": orth_z,
         "est_h": orth_h.square() / 2,
         "est_z": orth_z.square() / 2,
-        "est_p": (dz_squared @ r - dz_under_r.square()) / (2 * temperature**2),
+        "est_p": (lanes.squares_under_r - lanes.d_under_r.square()) / twice,
         "kl": normalizer - dz_under_p / temperature,
         "kl_rev": dz_under_q / temperature - normalizer,
-        "est_kl": (dz_squared @ p[0] - dz_under_p.square()) / (2 * temperature**2),
-        "top1": (z[1:].argmax(dim=-1) == z[0].argmax()).double(),
+        "est_kl": (lanes.squares_under_p - dz_under_p.square()) / twice,
     }
 
 

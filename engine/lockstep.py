@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from .gates import Gates
+from .kvcache import crop, new_cache
 from .streams import StreamHooks
 from .weights import WeightGroup
 
@@ -69,7 +68,7 @@ class Lockstep:
     def prefill(self, tokens: Tensor) -> Outputs:
         """Empty the caches and read int64 [lanes, positions]; gives the last position's outputs."""
         for batch in self._batches:
-            batch.cache = batch.new_cache()
+            batch.cache = new_cache(batch.model)
         *chunks, last = tokens.split(PREFILL_CHUNK, dim=1)
         for chunk in chunks:
             self.advance(chunk)
@@ -101,12 +100,7 @@ class Lockstep:
         surplus = self.length - length
         if surplus == 0:
             return True
-        caches = [batch.cache for batch in self._batches]
-        if not all(_croppable(layer) for cache in caches for layer in cache.layers):
-            return False
-        for cache in caches:
-            cache.crop(-surplus)
-        return True
+        return crop([batch.cache for batch in self._batches], surplus)
 
 
 class _Batch:
@@ -114,8 +108,8 @@ class _Batch:
 
     def __init__(self, group: WeightGroup, rows: Tensor, gates: list[LaneGates]) -> None:
         self.rows = rows
-        self._model = model = group.model
-        self.cache = self.new_cache()
+        self.model = model = group.model
+        self.cache = new_cache(model)
         layers = group.anatomy.layers
         closed: dict[nn.Module, Tensor] = {}
         for number, layer in enumerate(layers):
@@ -136,12 +130,9 @@ class _Batch:
         for hook in self._hooks:
             hook.remove()
 
-    def new_cache(self) -> DynamicCache:
-        return DynamicCache(config=self._model.config)
-
     def advance(self, tokens: Tensor) -> Outputs:
-        out = self._model(
-            input_ids=tokens.to(self._model.device),
+        out = self.model(
+            input_ids=tokens.to(self.model.device),
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
@@ -155,10 +146,3 @@ class _Batch:
 
     def _keep_h(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
         self._h = args[0][:, -1]
-
-
-def _croppable(layer: object) -> bool:
-    """A sliding window forgets what a crop past its length would need, a recurrent state all."""
-    if isinstance(layer, DynamicSlidingWindowLayer):
-        return layer.get_seq_length() < layer.sliding_window
-    return type(layer) is DynamicLayer

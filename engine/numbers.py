@@ -42,14 +42,18 @@ def step_numbers(
     highest = outputs.z.topk(min(max(candidates, 2), outputs.z.shape[-1]), dim=-1)
     top = highest.indices[:, :candidates]
     drift = measure(outputs.h, lanes)
-    drift["dp"] = lanes.p[1:, chosen[0]] - lanes.p[0, chosen[0]]
+    logprobs = lanes.logprob(torch.cat([chosen, top.flatten()])[None])
+    count = len(chosen)
+    probs = logprobs.exp()
+    drift["top1"] = (top[1:, 0] == top[0, 0]).double()
+    drift["dp"] = probs[1:, 0] - probs[0, 0]
     values = [
         chosen,
-        lanes.logprob(chosen),
+        logprobs[:, :count].diagonal(),
         lanes.entropy,
         highest.values[:, 0].double() - highest.values[:, 1].double(),
         top,
-        lanes.p[:, top.flatten()],
+        probs[:, count:],
         torch.stack([*drift.values()], dim=1),
         stream_cosines(outputs.streams).T,
     ]

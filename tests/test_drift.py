@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from prunetui.engine import drift
 from prunetui.engine.drift import Distributions, measure, stream_cosines
 
 LANES, HIDDEN, VOCABULARY = 4, 24, 500
@@ -57,13 +58,14 @@ def expected(h: torch.Tensor, z: torch.Tensor, variant: int, T: float) -> dict[s
         "kl": p @ (np.log(p) - np.log(q)),
         "kl_rev": q @ (np.log(q) - np.log(p)),
         "est_kl": (p @ dz**2 - (p @ dz) ** 2) / (2 * T**2),
-        "top1": float(x.argmax() == y.argmax()),
     }
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("scale", [1e-3, 0.3, 3.0])
-def test_measures_equal_their_formulas(scale: float, temperature: float) -> None:
+def test_measures_equal_their_formulas(scale: float, temperature: float, monkeypatch) -> None:
+    # The vocabulary is no multiple of the chunk.
+    monkeypatch.setattr(drift, "CHUNK", 128)
     h, z = example(scale)
     measured = measure(h, Distributions.of(z, temperature))
     for variant in range(1, LANES):
@@ -104,7 +106,7 @@ def test_kl_is_from_the_baseline_to_the_variant() -> None:
 def test_equal_lanes_do_not_drift() -> None:
     h, z = torch.randn(1, HIDDEN), torch.randn(1, VOCABULARY)
     measured = measure(h.repeat(2, 1), Distributions.of(z.repeat(2, 1), 1.0))
-    for key in ("cos_h", "cos_z", "cos_p", "cos_z_centred", "top1"):
+    for key in ("cos_h", "cos_z", "cos_p", "cos_z_centred"):
         assert measured[key].item() == pytest.approx(1, abs=1e-15)
     for key in ("par_h", "orth_h", "par_z", "orth_z", "est_h", "est_z", "kl", "kl_rev"):
         assert measured[key].item() == pytest.approx(0, abs=1e-14)
@@ -122,10 +124,11 @@ def test_entropy_and_log_probability() -> None:
     _, z = example(1.0)
     lanes = Distributions.of(z, 0.7)
     tokens = torch.tensor([3, 1, 4, 1])
+    logprobs = lanes.logprob(tokens[None])
     for lane in range(LANES):
         p = softmax(z[lane].double().numpy() / 0.7)
         assert lanes.entropy[lane].item() == pytest.approx(-(p @ np.log(p)))
-        assert lanes.logprob(tokens)[lane].item() == pytest.approx(np.log(p[tokens[lane]]))
+        assert logprobs[lane].tolist() == pytest.approx(np.log(p[tokens.numpy()]).tolist())
 
 
 def test_probabilities_that_underflow_leave_every_measure_finite() -> None:

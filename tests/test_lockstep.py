@@ -7,12 +7,13 @@ import pytest
 import torch
 from prunetui.engine.anatomy import Anatomy, find_anatomy
 from prunetui.engine.errors import UserError
+from prunetui.engine.kvcache import new_cache
 from prunetui.engine.lockstep import LaneGates, Lockstep
 from prunetui.engine.pruning.importance import measure_similarity
 from prunetui.engine.streams import StreamHooks
 from prunetui.engine.weights import WeightGroup
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2Model, PreTrainedModel
+from transformers import DynamicCache, GPT2Config, GPT2Model, PreTrainedModel
 
 from .models import FAMILIES, make_model
 
@@ -233,3 +234,23 @@ def test_similarity_is_the_mean_cosine_before_and_after(family: str) -> None:
 
 def cosine(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))
+
+
+def test_a_cache_grows_in_place_and_holds_what_the_stock_one_holds() -> None:
+    model = make_model("llama")
+    stock, roomy = DynamicCache(config=model.config), new_cache(model)
+    text = torch.randint(1, 257, (2, 300), generator=torch.Generator().manual_seed(0))
+    addresses = set()
+    with torch.inference_mode():
+        for piece in text.split([120, 1, 1, 100, 1, 77], dim=1):
+            outputs = [
+                model(input_ids=piece, past_key_values=cache, use_cache=True).logits
+                for cache in (stock, roomy)
+            ]
+            assert torch.equal(*outputs)
+            addresses.add(roomy.layers[0].keys.data_ptr())
+    for ours, theirs in zip(roomy.layers, stock.layers, strict=True):
+        assert torch.equal(ours.keys, theirs.keys)
+        assert torch.equal(ours.values, theirs.values)
+    # Room for 256 positions, then for 600: it moved once.
+    assert len(addresses) == 2

@@ -1,0 +1,76 @@
+"""A key-value cache that grows in place."""
+
+from typing import Any
+
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+LEAST_ROOM = 256
+"""Positions."""
+
+
+class RoomyLayer(DynamicLayer):
+    """Writes new positions behind the old ones, into room that doubles when it is full.
+
+    The stock layer copies its whole cache at every step, which soon costs more than reading it.
+    `keys` and `values` are views of what is filled: [rows, heads, positions, head dimension].
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._room: list[Tensor] = []
+        """For keys and values: [rows, heads, room, head dimension]."""
+
+    def update(
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        *args: Any,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        length = self.get_seq_length()
+        end = length + key_states.shape[-2]
+        if not self._room or end > self._room[0].shape[-2]:
+            self._room = [_more_room(new, 2 * end) for new in (key_states, value_states)]
+            for room, filled in zip(self._room, (self.keys, self.values), strict=True):
+                if length and filled is not None:
+                    room[..., :length, :] = filled
+        keys, values = self._room
+        keys[..., length:end, :] = key_states
+        values[..., length:end, :] = value_states
+        self.keys, self.values = keys[..., :end, :], values[..., :end, :]
+        return self.keys, self.values
+
+
+def _more_room(new: Tensor, positions: int) -> Tensor:
+    return new.new_empty((*new.shape[:-2], max(LEAST_ROOM, positions), new.shape[-1]))
+
+
+def new_cache(model: PreTrainedModel) -> DynamicCache:
+    """Layers of the kinds that the model's config asks for."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [
+        RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
+    ]
+    return cache
+
+
+def crop(caches: list[DynamicCache], positions: int) -> bool:
+    """Take the last positions off; False, and nothing done, if a layer cannot go back.
+
+    A sliding window forgets what a crop past its length would need, a recurrent state all.
+    """
+    if not all(_croppable(layer) for cache in caches for layer in cache.layers):
+        return False
+    for cache in caches:
+        cache.crop(-positions)
+    return True
+
+
+def _croppable(layer: object) -> bool:
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        return layer.get_seq_length() < layer.sliding_window
+    return type(layer) is RoomyLayer
