@@ -1,18 +1,28 @@
 """The demo model: SmolLM2-135M-Instruct from its data wheel, as a new user gets it."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from prunetui.engine import variants
+from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.drift import Distributions, measure
 from prunetui.engine.loading import Loaded, load
+from prunetui.engine.lockstep import LaneGates, Lockstep
 from prunetui.engine.options import Options
+from prunetui.engine.packing import PackedLinears
+from prunetui.engine.pruning.layerwise import matrix, sparsify_model
+from prunetui.engine.recipes import Method, Pattern, Sparsify
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.records import Step
+from prunetui.engine.weights import WeightGroup
 
-STEPS = 70
+from .test_pruning import reference_magnitude, reference_sparsegpt, reference_wanda
+
+STEPS = 200
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +53,11 @@ def run(session: Session) -> list[Step]:
     return session.trace.steps
 
 
-def test_lanes_decode_what_stock_models_decode(demo: Loaded, opened: Session) -> None:
+def test_lanes_decode_what_stock_models_decode(
+    demo: Loaded, opened: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Lane 0 is `generate`; a variant is the stock model with zeroed output projections."""
+    monkeypatch.setattr(demo.model.generation_config, "eos_token_id", None)
     steps = run(opened)
     opened.close()
     prompt = torch.tensor([opened.trace.header.prompt.tokens])
@@ -57,11 +70,15 @@ def test_lanes_decode_what_stock_models_decode(demo: Loaded, opened: Session) ->
         for projection in projections:
             projection.weight.zero_()
         recorded = [step.lanes[lane].token for step in steps]
+        # Left to itself, generate would mask the end tokens inside the chat template.
         generated = demo.model.generate(
-            prompt, do_sample=False, min_new_tokens=STEPS, max_new_tokens=STEPS
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            max_new_tokens=STEPS,
         )
-        first_end = next((n for n, t in enumerate(recorded) if t == 2), STEPS)
-        assert recorded[:first_end] == generated[0, prompt.shape[1] :][:first_end].tolist()
+        # A tie would part them; there is none.
+        assert recorded == generated[0, prompt.shape[1] :].tolist()
         with torch.inference_mode():
             text = torch.cat([prompt, torch.tensor([recorded])], dim=1)
             out = demo.model(input_ids=text, use_cache=False, output_hidden_states=True)
@@ -95,7 +112,7 @@ def test_dropping_eight_mlps_collapses_into_repetition_while_the_baseline_answer
     assert "The answer is: " in baseline
     assert "Natalia" not in collapsed
     words = collapsed.split()
-    assert len(set(words[-20:])) <= 4
+    assert len(set(words[20:60])) <= 8
 
 
 def test_the_demo_is_loaded_from_its_wheel_without_importing_it(demo: Loaded) -> None:
@@ -134,3 +151,81 @@ def test_a_conversion_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch
 
     assert cached("gguf", ["a"], never) == made
     assert cached("gguf", ["b"], lambda _: None) != made
+
+
+def test_in_bfloat16_a_row_depends_on_the_number_of_rows_alone(demo: Loaded) -> None:
+    """Bit for bit: the baseline beside variants, a control, and the baseline padded with itself."""
+    model = copy.deepcopy(demo.model).to(torch.bfloat16)
+    group = WeightGroup(model, find_anatomy(model))
+    variant = LaneGates(mlp=frozenset({3, 12, 13}))
+    packed = PackedLinears({model: 3})
+    prompt = torch.arange(100, 140).repeat(3, 1)
+    logits = []
+    for gates in ((LaneGates(), variant, LaneGates()), (LaneGates(),) * 3):
+        lockstep = Lockstep([(group, lane) for lane in gates])
+        outputs, seen = lockstep.prefill(prompt), []
+        for _ in range(20):
+            seen.append(outputs.z.clone())
+            outputs = lockstep.advance(seen[-1].argmax(dim=-1)[:, None])
+        lockstep.close()
+        logits.append(torch.stack(seen))
+    packed.remove()
+    beside, padded = logits
+    assert torch.equal(beside[:, 0], padded[:, 0])
+    assert torch.equal(beside[:, 0], beside[:, 2])
+    assert not torch.equal(beside[:, 0], beside[:, 1])
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
+@pytest.mark.parametrize("sparsity", [0.5, Pattern(2, 4)])
+def test_two_layers_are_pruned_as_the_papers_say(
+    demo: Loaded, method: Method, sparsity: float | Pattern
+) -> None:
+    """The first two layers of the demo model; SparseGPT's slow reference on three matrices."""
+    group = WeightGroup(demo.model, find_anatomy(demo.model)).copy()
+    group.model.model.layers = group.model.model.layers[:2]
+    group.model.config.num_hidden_layers = 2
+    group = WeightGroup(group.model, find_anatomy(group.model))
+    dense = {
+        name: matrix(module).numpy()
+        for name, module in group.model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "layers" in name
+    }
+    windows = [torch.arange(1000, 1400), torch.arange(5000, 5400)]
+    sparsify_model(group.model, group.anatomy, Sparsify(method, sparsity), windows, lambda _: None)
+    pruned = {name: matrix(group.model.get_submodule(name)).numpy() for name in dense}
+
+    # A layer's inputs, from the pruned layers before it and its own dense weights.
+    inputs: dict[str, list[torch.Tensor]] = {name: [] for name in dense}
+    for layer in (1, 0):
+        names = [name for name in dense if f"layers.{layer}." in name]
+        handles = []
+        for name in names:
+            module = group.model.get_submodule(name)
+            module.weight.data = torch.from_numpy(dense[name])
+            seen = inputs[name]
+            handles.append(
+                module.register_forward_pre_hook(
+                    lambda _m, args, seen=seen: seen.append(args[0][0])
+                )
+            )
+        with torch.inference_mode():
+            for window in windows:
+                group.model(input_ids=window[None], use_cache=False)
+        for handle in handles:
+            handle.remove()
+        for name in names:
+            group.model.get_submodule(name).weight.data = torch.from_numpy(pruned[name])
+
+    for name, weight in dense.items():
+        x = torch.cat(inputs[name]).numpy()
+        if method == "magnitude":
+            assert np.array_equal(pruned[name], reference_magnitude(weight, sparsity))
+        elif method == "wanda":
+            same = (pruned[name] == 0) == (reference_wanda(weight, x, sparsity) == 0)
+            # Scores are sums in float32: a few that are next to equal may swap.
+            assert same.mean() > 0.9999
+        elif name.endswith(("q_proj", "k_proj", "up_proj")) and "layers.0" in name:
+            expected = reference_sparsegpt(weight, x, sparsity)
+            assert ((pruned[name] == 0) == (expected == 0)).mean() > 0.999
+            assert np.abs(pruned[name] - expected).mean() < 1e-3 * np.abs(expected).mean()

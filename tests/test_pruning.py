@@ -33,7 +33,7 @@ def reference_magnitude(w: np.ndarray, sparsity: float | Pattern) -> np.ndarray:
     if isinstance(sparsity, Pattern):
         return reference_groups(w, np.abs(w), sparsity)
     flat = w.reshape(-1)
-    flat[np.argsort(np.abs(flat))[: int(flat.size * sparsity)]] = 0
+    flat[np.argsort(np.abs(flat), kind="stable")[: int(flat.size * sparsity)]] = 0
     return w
 
 
@@ -43,14 +43,14 @@ def reference_wanda(w: np.ndarray, x: np.ndarray, sparsity: float | Pattern) -> 
     if isinstance(sparsity, Pattern):
         return reference_groups(w, scores, sparsity)
     for row, score in zip(w, scores, strict=True):
-        row[np.argsort(score)[: int(len(row) * sparsity)]] = 0
+        row[np.argsort(score, kind="stable")[: int(len(row) * sparsity)]] = 0
     return w
 
 
 def reference_groups(w: np.ndarray, scores: np.ndarray, pattern: Pattern) -> np.ndarray:
     for row, score in zip(w, scores, strict=True):
         for begin in range(0, len(row), pattern.m):
-            lowest = np.argsort(score[begin : begin + pattern.m])[: pattern.n]
+            lowest = np.argsort(score[begin : begin + pattern.m], kind="stable")[: pattern.n]
             row[begin + lowest] = 0
     return w
 
@@ -79,12 +79,14 @@ def reference_sparsegpt(
                 ahead = range(i, i + sparsity.m)
                 scores = np.stack([w[:, j] ** 2 / inverses[j][0, 0] for j in ahead], axis=1)
                 for row, score in enumerate(scores):
-                    mask[row, i + np.argsort(score)[: sparsity.n]] = True
+                    mask[row, i + np.argsort(score, kind="stable")[: sparsity.n]] = True
         elif i % block == 0:
             ahead = range(i, min(i + block, columns))
             scores = np.stack([w[:, j] ** 2 / inverses[j][0, 0] for j in ahead], axis=1)
             flat = np.zeros(scores.size, dtype=bool)
-            flat[np.argsort(scores.reshape(-1))[: int(scores.size * sparsity)]] = True
+            flat[np.argsort(scores.reshape(-1), kind="stable")[: int(scores.size * sparsity)]] = (
+                True
+            )
             mask[:, i : i + len(ahead)] = flat.reshape(scores.shape)
         error = np.where(mask[:, i], w[:, i], 0) / inverses[i][0, 0]
         w[:, i:] -= np.outer(error, inverses[i][0])

@@ -4,11 +4,16 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from .decoding import decoding
+from .decoding import decoding, measuring
 from .terminal import first_frame, traffic
 
-print("decoding: a step of n lanes over a step of model.generate alone (demo model, greedy)")
-decoding()
+for dtype in ("float32", "bfloat16"):
+    print(
+        f"decoding: a step of n lanes over a step of model.generate (demo model, greedy, {dtype})"
+    )
+    decoding(dtype)
+print("\nmeasuring: all numbers of a step of five lanes (random logits)")
+measuring()
 print("\nfirst frame: from the start of the process, through a pty at 120×40")
 first_frame()
 print("\ntraffic: bytes written to the terminal while decoding, through a pty at 120×40")
