@@ -74,8 +74,8 @@ class Session:
         # Counted while the weights are plain; the decoder packs them.
         self._parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         rows = Counter(lane.group.model for lane in lanes)
-        self._packed = PackedLinears(rows)
         tokens, _ = self._prompt_tokens(options.prompt)
+        self._packed = PackedLinears(rows)
         progress("measuring the noise floor", None)
         # Two rows at least: a lane of another weight group is a batch of its own.
         self._noise_floor = noise_floor(loaded.model, max(2, rows[loaded.model]), tokens)
@@ -169,6 +169,8 @@ class Session:
         tokens, templated = self._prompt_tokens(prompt)
         trace = Trace(self._header(prompt, tokens, templated, context))
         self._progress("reading the prompt", None)
+        # Until the new prompt is read, the caches hold neither it nor the old one.
+        self._stale = True
         self._first = self._prefill(tokens)
         self.trace = trace
         self._chosen: list[Tensor] = []

@@ -313,6 +313,26 @@ def test_out_of_memory_keeps_the_steps_and_decoding_can_go_on(models, monkeypatc
     ]
 
 
+def test_a_prompt_that_memory_has_no_room_for_leaves_the_old_one(models, monkeypatch) -> None:
+    session = open_tiny(models)
+    reference = without_cost(run(open_tiny(models)))
+    for _ in range(3):
+        session.step()
+
+    def fail(_self, _rows):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lockstep, "advance", fail)
+        with pytest.raises(UserError, match="out of memory while reading the prompt"):
+            session.restart("Another prompt")
+    resumed = run(session)
+    assert session.trace.header.prompt.text == "Twelve bytes"
+    assert [tokens(resumed, lane) for lane in range(3)] == [
+        [lanes[lane].token for _, lanes, *_ in reference] for lane in range(3)
+    ]
+
+
 # -- what the options get wrong -------------------------------------------------------------------
 
 
