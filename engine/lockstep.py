@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .bandwidth import cache_bytes
 from .gates import Gates
 from .kvcache import crop, new_cache
 from .streams import StreamHooks
@@ -64,6 +65,11 @@ class Lockstep:
     def length(self) -> int:
         """Positions in the caches."""
         return self._batches[0].cache.get_seq_length()
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of keys and values in all caches."""
+        return sum(cache_bytes(batch.cache) for batch in self._batches)
 
     def prefill(self, tokens: Tensor) -> Outputs:
         """Empty the caches and read int64 [lanes, positions]; gives the last position's outputs."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .bandwidth import read_bandwidth, weight_bytes
 from .detokenize import LaneText, TokenTexts
 from .drift import finite
 from .errors import UserError
@@ -74,11 +75,13 @@ class Session:
         # Counted while the weights are plain; the decoder packs them.
         self._parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         rows = Counter(lane.group.model for lane in lanes)
+        self._weight_bytes = weight_bytes([*rows])
         tokens, _ = self._prompt_tokens(options.prompt)
         self._packed = PackedLinears(rows)
         progress("measuring the noise floor", None)
         # Two rows at least: a lane of another weight group is a batch of its own.
         self._noise_floor = noise_floor(loaded.model, max(2, rows[loaded.model]), tokens)
+        self._bandwidth = read_bandwidth(loaded.model.device)
         self._lockstep = Lockstep([(lane.group, lane.gates) for lane in lanes])
         self._recording = Recording(record_to)
         self._begin(options.prompt, options.context)
@@ -249,6 +252,7 @@ class Session:
             ),
             context=context,
             noise_floor=self._noise_floor,
+            bandwidth=self._bandwidth,
             versions={
                 package: importlib.metadata.version(package)
                 for package in ("prunetui", "torch", "transformers")
@@ -291,6 +295,8 @@ class Session:
                 )
             ],
             seconds=time.perf_counter() - began,
+            # Step 0 chooses from what reading the prompt has left.
+            read=self._weight_bytes + self._lockstep.cache_bytes if number else 0,
             memory=memory_in_use(self._loaded.model.device),
         )
         return step, chosen

@@ -73,6 +73,12 @@ def test_a_step_is_whole(models) -> None:
         assert max(step.candidates.probs[lane]) == pytest.approx(token.prob)
     assert step.candidates.probs[0] == sorted(step.candidates.probs[0], reverse=True)
     assert step.memory > 0
+    assert step.read == 0
+    # float32: all weights but the embedding, whose rows are looked up; keys and values of 4 layers
+    # and 2 heads of 8, for 3 lanes of 12 + 1 positions.
+    weights = header.model.parameters - 257 * 32
+    assert session.step().read == 4 * (weights + 2 * 4 * 2 * 8 * 3 * 13)
+    assert header.bandwidth > 1e8
     chosen = step.candidates.tokens.index(step.lanes[0].token)
     difference = step.candidates.probs[1][chosen] - step.candidates.probs[0][chosen]
     assert step.drift[0].dp == pytest.approx(difference)

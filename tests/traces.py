@@ -53,6 +53,7 @@ def make_header(variants: int = 2, layers: int = 3) -> Header:
         ),
         context="free",
         noise_floor=1e-4,
+        bandwidth=25e9,
         versions={"prunetui": "0.1.0"},
         created="2026-01-01T00:00:00Z",
     )
@@ -113,6 +114,7 @@ def make_step(number: int, variants: int = 2, layers: int = 3, vocabulary: int =
         drift=[drift(v) for v in range(variants)],
         layers=[[1 - 0.01 * i * (v + 1) for i in range(2 * layers)] for v in range(variants)],
         seconds=0.04,
+        read=500_000_000,
         memory=1_000_000_000,
     )
 

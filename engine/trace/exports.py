@@ -24,7 +24,7 @@ def to_csv(trace: Trace) -> str:
     drift_keys = Drift.__struct_fields__
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["step", "lane", "name", *token_keys, *drift_keys, "seconds", "memory"])
+    writer.writerow(["step", "lane", "name", *token_keys, *drift_keys, "seconds", "read", "memory"])
     for step in trace.steps:
         for lane, token in enumerate(step.lanes):
             if token is None:
@@ -38,6 +38,7 @@ def to_csv(trace: Trace) -> str:
                     *(_cell(getattr(token, key)) for key in token_keys),
                     *(_cell(getattr(drift, key, None)) for key in drift_keys),
                     step.seconds,
+                    step.read,
                     step.memory,
                 ]
             )

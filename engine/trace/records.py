@@ -82,6 +82,8 @@ class Header(Record, frozen=True):
     """free: each lane reads its own tokens. forced: every lane reads the baseline's."""
     noise_floor: float
     """The most that a logit moves when the baseline is a row of the batch instead of alone."""
+    bandwidth: float
+    """Bytes per second at which the device reads its memory, measured at load."""
     versions: dict[str, str]
     """Of prunetui and of the libraries that made the numbers."""
     created: str
@@ -163,6 +165,8 @@ class Step(Record, frozen=True):
     float32 has near 1; None as in `drift`."""
     seconds: float
     """Wall time of the whole step, drift included."""
+    read: int
+    """Bytes of weights and caches that the step's forward passes read."""
     memory: int
     """Bytes: allocated on the GPU, or resident for a session on the CPU."""
 

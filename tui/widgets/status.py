@@ -51,6 +51,7 @@ class StatusLine(Panel):
             Item(f"{len(steps)}/{header.sampling.max_new_tokens} steps", "status--state", 10),
             Item(self.state, "status--state", 11),
             Item(_pace(steps), "panel--quiet", 8),
+            Item(_limit(header, steps), "panel--quiet", 1),
             Item(_memory(steps), "panel--quiet", 4),
             Item(shorten(self.recording, 40), "panel--quiet", 5),
         ]
@@ -86,6 +87,14 @@ def _pace(steps: list[Step]) -> str:
         return ""
     seconds = median(step.seconds for step in steps[-RECENT:])
     return f"{1 / seconds:.3g} tok/s" if seconds > 0 else ""
+
+
+def _limit(header: Header, steps: list[Step]) -> str:
+    """How much of a step's time reading its bytes at the memory's bandwidth would take."""
+    shares = [
+        step.read / header.bandwidth / step.seconds for step in steps[-RECENT:] if step.seconds > 0
+    ]
+    return f"{median(shares):.0%} of bandwidth" if shares else ""
 
 
 def _memory(steps: list[Step]) -> str:
