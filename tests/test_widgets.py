@@ -24,7 +24,7 @@ from prunetui.tui.widgets.loading import LoadingPanel
 from prunetui.tui.widgets.measures import nats, table
 from prunetui.tui.widgets.panel import Line, Panel, shorten
 from prunetui.tui.widgets.series import Series, ratchet
-from prunetui.tui.widgets.status import StatusLine
+from prunetui.tui.widgets.status import StatusLine, _limit
 from prunetui.tui.widgets.text_panel import DIVERGES, TIES, Block, TextPanel
 from prunetui.tui.widgets.wrapping import Wrapped
 from prunetui.tui.worker import Stage
@@ -519,3 +519,10 @@ def test_a_tie_has_a_mark_of_its_own() -> None:
         block.take(header, [msgspec.structs.replace(made, step=0)])
         assert mark in "".join(piece.text for piece in block.pieces(0))
         assert block.mark == mark
+
+
+def test_the_status_line_says_how_much_of_the_bandwidth_is_used() -> None:
+    """500 MB at 25 GB/s take half of a step of 40 ms."""
+    header = make_header(1)
+    assert _limit(header, [make_step(0, 1)]) == "50% bw"
+    assert _limit(header, []) == ""

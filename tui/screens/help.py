@@ -24,6 +24,7 @@ MARKS = [
     (CHOSEN, "the token that the lane chose"),
     (CURSOR, "the cursor's column in the charts"),
     (NOT_FINITE, "a value that is not a finite number"),
+    ("% bw", "of the memory's bandwidth: a step's bytes of weights and caches over its time"),
 ]
 
 MEASURES = [

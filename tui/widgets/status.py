@@ -43,7 +43,7 @@ class StatusLine(Panel):
         left = [
             Item(shorten(header.model.name, 32), "status--model", 9),
             Item(f"{header.model.device}·{header.model.dtype}", "panel--quiet", 3),
-            Item(f"{len(header.lanes)} lanes", "panel--quiet", 2),
+            Item(f"{len(header.lanes)} lanes", "panel--quiet", 1),
             Item(header.context, "panel--quiet", 7),
             Item(_sampling(header), "panel--quiet", 6),
         ]
@@ -51,7 +51,7 @@ class StatusLine(Panel):
             Item(f"{len(steps)}/{header.sampling.max_new_tokens} steps", "status--state", 10),
             Item(self.state, "status--state", 11),
             Item(_pace(steps), "panel--quiet", 8),
-            Item(_limit(header, steps), "panel--quiet", 1),
+            Item(_limit(header, steps), "panel--quiet", 2),
             Item(_memory(steps), "panel--quiet", 4),
             Item(shorten(self.recording, 40), "panel--quiet", 5),
         ]
@@ -94,7 +94,7 @@ def _limit(header: Header, steps: list[Step]) -> str:
     shares = [
         step.read / header.bandwidth / step.seconds for step in steps[-RECENT:] if step.seconds > 0
     ]
-    return f"{median(shares):.0%} of bandwidth" if shares else ""
+    return f"{median(shares):.0%} bw" if shares else ""
 
 
 def _memory(steps: list[Step]) -> str:
