@@ -402,7 +402,8 @@ async def test_the_status_line_drops_what_matters_least() -> None:
         line = panel_of(pilot.app, StatusLine)
         line.show(view_of(trace), state="‖ paused", recording="not recorded", alert="")
         assert " ".join(line.render_line(0).text.split()) == (
-            "tiny cpu·float32 3 lanes free greedy 10/64 steps ‖ paused 25 tok/s 1.0 GB not recorded"
+            "tiny cpu·float32 3 lanes free greedy "
+            "10/64 steps ‖ paused 25 tok/s 50% bw 1.0 GB not recorded"
         )
         await pilot.resize_terminal(60, 20)
         assert "10/64 steps  ‖ paused" in line.render_line(0).text
