@@ -87,7 +87,7 @@ def test_lanes_decode_what_stock_models_decode(
         for projection, weight in zip(projections, kept, strict=True):
             projection.weight.copy_(weight)
     for lane in (1, 2):
-        for number, step in enumerate(steps):
+        for number, step in [*enumerate(steps)][::5]:
             h = torch.stack([hidden[0][number], hidden[lane][number]])
             z = torch.stack([logits[0][number], logits[lane][number]])
             assert recorded_token(step, lane) == z[1].argmax().item()
@@ -105,7 +105,8 @@ def recorded_token(step: Step, lane: int) -> int:
 def test_dropping_eight_mlps_collapses_into_repetition_while_the_baseline_answers(
     opened: Session,
 ) -> None:
-    run(opened)
+    for _ in range(80):
+        opened.step()
     baseline, *_, collapsed = (opened.trace.text(lane) for lane in range(4))
     assert opened.trace.header.lanes[3].dropped_mlp == [3, 12, 13, 14, 15, 16, 17, 25]
     assert baseline.startswith("Natalia sold 48 clips in April, and she sold half of them in May.")
@@ -181,7 +182,7 @@ def test_in_bfloat16_a_row_depends_on_the_number_of_rows_alone(demo: Loaded) -> 
 def test_two_layers_are_pruned_as_the_papers_say(
     demo: Loaded, method: Method, sparsity: float | Pattern
 ) -> None:
-    """The first two layers of the demo model; SparseGPT's slow reference on three matrices."""
+    """The first two layers of the demo model; SparseGPT's slow reference on two matrices."""
     group = WeightGroup(demo.model, find_anatomy(demo.model)).copy()
     group.model.model.layers = group.model.model.layers[:2]
     group.model.config.num_hidden_layers = 2
@@ -191,7 +192,7 @@ def test_two_layers_are_pruned_as_the_papers_say(
         for name, module in group.model.named_modules()
         if isinstance(module, torch.nn.Linear) and "layers" in name
     }
-    windows = [torch.arange(1000, 1400), torch.arange(5000, 5400)]
+    windows = [torch.arange(1000, 1300), torch.arange(5000, 5300)]
     sparsify_model(group.model, group.anatomy, Sparsify(method, sparsity), windows, lambda _: None)
     pruned = {name: matrix(group.model.get_submodule(name)).numpy() for name in dense}
 
@@ -225,7 +226,7 @@ def test_two_layers_are_pruned_as_the_papers_say(
             same = (pruned[name] == 0) == (reference_wanda(weight, x, sparsity) == 0)
             # Scores are sums in float32: a few that are next to equal may swap.
             assert same.mean() > 0.9999
-        elif name.endswith(("q_proj", "k_proj", "up_proj")) and "layers.0" in name:
+        elif name.endswith(("q_proj", "k_proj")) and "layers.0" in name:
             expected = reference_sparsegpt(weight, x, sparsity)
             assert ((pruned[name] == 0) == (expected == 0)).mean() > 0.999
             assert np.abs(pruned[name] - expected).mean() < 1e-3 * np.abs(expected).mean()
