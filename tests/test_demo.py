@@ -70,36 +70,28 @@ def test_lanes_decode_what_stock_models_decode(
         for projection in projections:
             projection.weight.zero_()
         recorded = [step.lanes[lane].token for step in steps]
-        # Left to itself, generate would mask the end tokens inside the chat template.
-        generated = demo.model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            do_sample=False,
-            max_new_tokens=STEPS,
-        )
-        # A tie would part them; there is none.
-        assert recorded == generated[0, prompt.shape[1] :].tolist()
         with torch.inference_mode():
             text = torch.cat([prompt, torch.tensor([recorded])], dim=1)
             out = demo.model(input_ids=text, use_cache=False, output_hidden_states=True)
         behind = slice(prompt.shape[1] - 1, -1)
+        # Greedy decoding of its own text, read at once; a tie would part them, and there is none.
+        assert recorded == out.logits[0, behind].argmax(dim=-1).tolist()
         hidden[lane], logits[lane] = out.hidden_states[-1][0, behind], out.logits[0, behind]
         for projection, weight in zip(projections, kept, strict=True):
             projection.weight.copy_(weight)
+    # Left to itself, generate would mask the end tokens inside the chat template.
+    generated = demo.model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=STEPS
+    )
+    baseline = [step.lanes[0].token for step in steps]
+    assert baseline == generated[0, prompt.shape[1] :].tolist()
     for lane in (1, 2):
         for number, step in [*enumerate(steps)][::5]:
             h = torch.stack([hidden[0][number], hidden[lane][number]])
             z = torch.stack([logits[0][number], logits[lane][number]])
-            assert recorded_token(step, lane) == z[1].argmax().item()
             for key, value in measure(h, Distributions.of(z, 1.0)).items():
                 found = getattr(step.drift[lane - 1], key)
                 assert found == pytest.approx(value.item(), rel=2e-3, abs=2e-4), (number, key)
-
-
-def recorded_token(step: Step, lane: int) -> int:
-    token = step.lanes[lane]
-    assert token is not None
-    return token.token
 
 
 def test_dropping_eight_mlps_collapses_into_repetition_while_the_baseline_answers(
