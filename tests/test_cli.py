@@ -231,6 +231,29 @@ def test_an_error_of_ours_goes_to_the_log() -> None:
     assert "ZeroDivisionError: division by zero" in log.read_text()
 
 
+def test_rank_shows_every_layer_and_writes_json(tiny: Path, tmp_path: Path, capsys) -> None:
+    output = tmp_path / "rank.json"
+    assert prunetui("rank", "-m", tiny, "-o", output) == 0
+    printed = capsys.readouterr().out
+    assert "calibration tokens" in printed
+    whole = json.loads(output.read_text())
+    assert [len(whole[key]) for key in ("attn", "mlp", "block", "runs")] == [4, 4, 4, 4]
+    assert whole["block"] == whole["runs"][0]
+    assert "exists already" in complaint(capsys, "rank", "-m", tiny, "-o", output)
+
+
+def test_prune_writes_a_checkpoint_or_a_merge(tiny: Path, tmp_path: Path, capsys) -> None:
+    pruned, merge = tmp_path / "pruned", tmp_path / "merge.yaml"
+    assert prunetui("prune", "-m", tiny, "-v", "drop:attn=[1]", "-o", pruned) == 0
+    assert "attention dropped in [1], MLP in []" in capsys.readouterr().out
+    assert json.loads((pruned / "config.json").read_text())["drop_attn_list"] == [1]
+    arguments = ("prune", "-m", tiny, "-v", "drop:block=[0]", "--format", "mergekit", "-o", merge)
+    assert prunetui(*arguments) == 0
+    assert "layer_range: [1, 4]" in merge.read_text()
+    assert "exists already" in complaint(capsys, *arguments)
+    assert "give it one -v" in complaint(capsys, "prune", "-m", tiny, "-o", tmp_path / "x")
+
+
 # -- export and replay ----------------------------------------------------------------------------
 
 

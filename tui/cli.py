@@ -17,7 +17,7 @@ from rich.console import Console
 from ..engine.errors import UserError, reason
 from ..engine.options import DEMO, POSTER_QUESTION, Context, Dtype, Options
 from ..engine.trace.exports import FORMATS
-from ..engine.trace.log import SUFFIX, check_writable, read_trace
+from ..engine.trace.log import SUFFIX, check_writable, read_trace, write_new
 from ..engine.trace.text import visible
 from .logfile import keep_stderr_for_the_screen, log_file, log_to_file
 
@@ -293,9 +293,7 @@ def export(
     form = form or output.suffix.removeprefix(".")
     if form not in FORMATS:
         raise UserError(f"{form!r} is no format; --format takes {', '.join(FORMATS)}")
-    text = FORMATS[form](read_trace(trace))
-    check_writable(output)
-    output.write_text(text, "utf-8")
+    write_new(output, FORMATS[form](read_trace(trace)))
 
 
 def _read_prompt(file: Path) -> str:

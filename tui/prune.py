@@ -7,6 +7,7 @@ from rich.text import Text
 
 from ..engine.options import Options
 from ..engine.recipes import parse
+from ..engine.trace.log import write_new
 from ..engine.trace.text import visible
 from .progress import loading
 
@@ -20,7 +21,7 @@ def prune(options: Options, output: Path, form: str) -> None:
         builder = open_builder(options, report)
         variant = builder.build(recipe)
         if form == "mergekit":
-            output.write_text(mergekit_yaml(variant, options.model), "utf-8")
+            write_new(output, mergekit_yaml(variant, options.model))
         else:
             report("writing", None)
             save_checkpoint(variant, builder.loaded.tokenizer, output)

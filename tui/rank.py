@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..engine.options import Options
+from ..engine.trace.log import write_new
 from .progress import loading
 
 BAR_CELLS = 7
@@ -49,7 +50,7 @@ def rank(options: Options, output: Path | None) -> None:
     console.print(Text(NOTE.format(tokens=tokens), style="dim"))
     if output is not None:
         whole = {"model": options.model, "tokens": tokens, **columns, "runs": similarity.runs}
-        output.write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
+        write_new(output, json.dumps(whole, indent=1) + "\n")
 
 
 def _most_similar_first(values: list[float]) -> list[int]:

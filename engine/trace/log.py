@@ -52,6 +52,15 @@ def check_writable(path: Path) -> None:
         raise UserError(f"cannot write {path}: {reason(error)}") from error
 
 
+def write_new(path: Path, text: str) -> None:
+    """Write a new file. Raises `UserError` if it exists or cannot be written."""
+    check_writable(path)
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
+
+
 def read_trace(path: Path) -> Trace:
     """Read a trace file; a last line that is not whole is taken as the end.
 
