@@ -80,8 +80,8 @@ class Dropped:
 
 def load_checkpoint(
     model: str, options: Options, baseline: PreTrainedModel, progress: Progress
-) -> tuple[PreTrainedModel, Dropped]:
-    """A pruned form of the baseline, and what its config says was dropped (LLM-Drop).
+) -> tuple[PreTrainedModel, Dropped, str]:
+    """A pruned form of the baseline, what its config says was dropped (LLM-Drop), its fingerprint.
 
     Raises `UserError` as `load` does, and for another vocabulary or hidden size.
     """
@@ -100,7 +100,7 @@ def load_checkpoint(
         mlp=_layer_list(getattr(config, "drop_mlp_list", None)),
     )
     loaded = _read_model(source, name, options, baseline.device, dropped, baseline.dtype)
-    return loaded, dropped
+    return loaded, dropped, _fingerprint(source, loaded)
 
 
 def _layer_list(listed: list[int] | list[bool] | None) -> frozenset[int]:

@@ -76,6 +76,8 @@ class VariantBuilder:
         self._progress = progress
         self.calibration = Calibration(loaded, options)
         self._made: dict[str, tuple[WeightGroup, LaneGates]] = {}
+        self._fingerprints: dict[str, str] = {}
+        """Of checkpoints, by the parts that name them."""
 
     def build(self, recipe: Recipe) -> Variant:
         """Raises `UserError` for a part that cannot apply, with the recipe and the reason."""
@@ -127,9 +129,10 @@ class VariantBuilder:
         return group
 
     def _checkpoint(self, part: Checkpoint) -> tuple[WeightGroup, LaneGates]:
-        model, dropped = load_checkpoint(
+        model, dropped, fingerprint = load_checkpoint(
             part.source, self._options, self.loaded.model, self._progress
         )
+        self._fingerprints[str(part)] = fingerprint
         share_equal_tensors(model, self.loaded.model)
         group = WeightGroup(model, find_anatomy(model))
         gates = LaneGates(dropped.attention, dropped.mlp)
@@ -168,8 +171,9 @@ class VariantBuilder:
     def _similarity(self, state: _State) -> Similarity:
         """Of what the state leaves, measured once per model, calibration and state."""
         weights = state.applied if state.group is not self.baseline else ""
+        checkpoint = self._fingerprints.get(weights.partition("+")[0], "")
         dropped = repr((sorted(state.attn), sorted(state.mlp)))
-        key = [self.loaded.fingerprint, *self.calibration.key, weights, dropped]
+        key = [self.loaded.fingerprint, *self.calibration.key, weights, checkpoint, dropped]
 
         def make(directory: Path) -> None:
             gates = _install(state.group.anatomy, state.gates)

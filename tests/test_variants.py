@@ -15,7 +15,7 @@ from prunetui.engine.trace.records import Step
 from prunetui.engine.variants import Variant, VariantBuilder, open_builder
 from transformers import AutoModelForCausalLM
 
-from .models import FAMILIES, make_model, make_tokenizer, save_model_directory
+from .models import FAMILIES, make_model, make_tokenizer, save_model_directory, zero_output
 
 DEPTH = 4
 STEPS = 8
@@ -232,6 +232,16 @@ def test_a_checkpoint_is_a_variant(tiny: Path, tmp_path: Path) -> None:
     own = own_parameters(loaded, build.build(parse("control")))
     assert {"model.embed_tokens.weight", "model.norm.weight"}.isdisjoint(own)
     assert "model.layers.0.mlp.up_proj.weight" in own
+
+
+def test_a_checkpoint_that_changed_is_ranked_again(tiny: Path, tmp_path: Path) -> None:
+    """An attention whose output is zero changes nothing, and so matters least."""
+    place = tmp_path / "other"
+    for layer in (1, 2, 3):
+        model = make_model("llama")
+        zero_output(model, layer, "attn")
+        model.save_pretrained(place)
+        assert dropped(builder(tiny).build(parse(f"{place}+drop:attn=1"))) == ([layer], [])
 
 
 @pytest.mark.parametrize("listed", [[1, 3], [False, True, False, True]])
