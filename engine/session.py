@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .attention import FastAttention
 from .bandwidth import read_bandwidth, weight_bytes
 from .detokenize import LaneText, TokenTexts
 from .drift import finite
@@ -78,6 +79,7 @@ class Session:
         self._weight_bytes = weight_bytes([*rows])
         tokens, _ = self._prompt_tokens(options.prompt)
         self._packed = PackedLinears(rows)
+        self._attention = FastAttention(rows)
         progress("measuring the noise floor", None)
         # Two rows at least: a lane of another weight group is a batch of its own.
         self._noise_floor = noise_floor(loaded.model, max(2, rows[loaded.model]), tokens)
@@ -165,6 +167,7 @@ class Session:
         self._recording.close()
         self._lockstep.close()
         self._packed.remove()
+        self._attention.remove()
 
     # -- one trace ----------------------------------------------------------------------------
 
