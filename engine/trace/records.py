@@ -78,8 +78,9 @@ class Header(Record, frozen=True):
     lanes: list[Lane]
     prompt: Prompt
     sampling: Sampling
-    context: Literal["free", "forced"]
-    """free: each lane reads its own tokens. forced: every lane reads the baseline's."""
+    context: Literal["free", "forced", "both"]
+    """free: each lane reads its own tokens. forced: every lane reads the baseline's. both: free,
+    with a second lane per variant that reads the baseline's, for `Step.local`."""
     noise_floor: float
     """The most that a logit moves when the baseline is a row of the batch instead of alone."""
     bandwidth: float
@@ -159,6 +160,9 @@ class Step(Record, frozen=True):
     candidates: Candidates
     drift: list[Drift | None]
     """Per variant; None once the variant or the baseline has ended."""
+    local: list[Drift | None] | None = None
+    """Per variant, in context both: the drift on the baseline's tokens, which is what pruning
+    does to this step alone; `drift` is on the variant's own tokens and has its history too."""
     layers: list[list[float | None] | None]
     """Per variant: cosine similarity of its residual stream to the baseline's after each
     sublayer, in the order attention 0, MLP 0, attention 1, …, to seven decimals, which is what

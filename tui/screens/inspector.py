@@ -6,14 +6,15 @@ from typing import ClassVar
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
+from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
-from textual.widgets import Static
+from textual.widgets import ContentSwitcher, Static
 
 from ...engine.trace.records import Step
 from ...engine.trace.trace import Trace
 from ..throttle import Throttle
 from ..view import View
+from ..views.base import InspectorView
 from ..widgets.candidates import CandidatesPanel
 from ..widgets.drift_panel import DriftPanel
 from ..widgets.keys import KeyLine
@@ -27,6 +28,11 @@ CHART_FRAMES = 10
 """A second, at the most."""
 
 LEAST_SIZE = (60, 16)
+
+OVERVIEW = "overview"
+
+VIEWS: list[tuple[str, type[InspectorView], str]] = []
+"""Id, class and a sentence of each view, by the keys from 1 on."""
 
 KEYS = [
     Binding("space", "play", "play", tooltip="Decode on, or pause", id="play"),
@@ -67,6 +73,21 @@ KEYS = [
     Binding(
         "down", "lane(1)", "lane", key_display="↓", tooltip="Select the lane below", id="lane-down"
     ),
+    *(
+        Binding(
+            str(number),
+            f"view('{name}')",
+            "views",
+            show=number == 1,
+            key_display="1-6" if number == 1 else str(number),
+            tooltip=tooltip,
+            id=f"view-{name}",
+        )
+        for number, (name, _, tooltip) in enumerate(VIEWS, start=1)
+    ),
+    Binding(
+        "0,escape", "view('overview')", "overview", show=False, tooltip="Overview", id="overview"
+    ),
     Binding(
         "c",
         "toggle_context",
@@ -99,13 +120,20 @@ class Inspector(Screen[None]):
         self._cursor: int | None = None
         self._frame = Throttle(self, TEXT_FRAMES, self._draw_text)
         self._chart_frame = Throttle(self, CHART_FRAMES, self._draw_charts)
+        self._view_frames = {
+            name: Throttle(self, view.FRAMES, self._draw_view) for name, view, _ in VIEWS
+        }
 
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
-        yield TextPanel(id="text")
-        with Horizontal(id="lower"):
-            yield CandidatesPanel(id="candidates")
-            yield DriftPanel(id="drift")
+        with ContentSwitcher(initial=OVERVIEW, id="views"):
+            with Vertical(id=OVERVIEW):
+                yield TextPanel(id="text")
+                with Horizontal(id="lower"):
+                    yield CandidatesPanel(id="candidates")
+                    yield DriftPanel(id="drift")
+            for name, view, _ in VIEWS:
+                yield view(id=name)
         yield KeyLine([binding for binding in KEYS if binding.id not in self.hidden_keys])
         yield Static(id="too-small")
 
@@ -185,13 +213,31 @@ class Inspector(Screen[None]):
         if event.step is not None:
             self.move_to(event.step)
 
+    # -- the view -----------------------------------------------------------------------------
+
+    @property
+    def chosen_view(self) -> str:
+        """The overview, or one of `VIEWS`."""
+        return self.query_one("#views", ContentSwitcher).current or OVERVIEW
+
+    def action_view(self, name: str) -> None:
+        """Its own key again leads back to the overview."""
+        switcher = self.query_one("#views", ContentSwitcher)
+        switcher.current = OVERVIEW if name == self.chosen_view else name
+        # A widget knows its size when it has been laid out.
+        self.call_after_refresh(self.draw)
+
     # -- drawing ------------------------------------------------------------------------------
 
     def draw(self) -> None:
         """Draw the trace as it is now, soon."""
-        if self.trace is not None:
-            self._frame.request()
+        if self.trace is None:
+            return
+        self._frame.request()
+        if self.chosen_view == OVERVIEW:
             self._chart_frame.request()
+        else:
+            self._view_frames[self.chosen_view].request()
 
     def _view(self, trace: Trace) -> View:
         steps = trace.steps
@@ -205,7 +251,12 @@ class Inspector(Screen[None]):
         self.query_one(StatusLine).show(
             view, state=self.state, recording=self.recording, alert=self.alert
         )
-        self.query_one(TextPanel).show(view)
+        if self.chosen_view == OVERVIEW:
+            self.query_one(TextPanel).show(view)
+
+    def _draw_view(self) -> None:
+        if self.trace is not None and self.chosen_view != OVERVIEW:
+            self.query_one(f"#{self.chosen_view}", InspectorView).show(self._view(self.trace))
 
     def _draw_charts(self) -> None:
         if self.trace is None:

@@ -1,0 +1,19 @@
+"""What every view is."""
+
+from textual.containers import Vertical
+
+from ..view import View
+
+
+class InspectorView(Vertical):
+    """Fills the screen between the status line and the keys while it is chosen.
+
+    Draws the trace at the cursor and nothing else, so it looks the same live and in a replay.
+    """
+
+    FRAMES = 2.0
+    """A second, at the most: a large chart costs some 50 ms."""
+
+    def show(self, view: View) -> None:
+        """Called while the view is chosen, whenever the trace, the cursor or the lane changed."""
+        raise NotImplementedError
