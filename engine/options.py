@@ -6,7 +6,7 @@ import msgspec
 
 DEMO = "demo"
 
-Context = Literal["free", "forced"]
+Context = Literal["free", "forced", "both"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 POSTER_QUESTION = (

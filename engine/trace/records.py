@@ -160,9 +160,6 @@ class Step(Record, frozen=True):
     candidates: Candidates
     drift: list[Drift | None]
     """Per variant; None once the variant or the baseline has ended."""
-    local: list[Drift | None] | None = None
-    """Per variant, in context both: the drift on the baseline's tokens, which is what pruning
-    does to this step alone; `drift` is on the variant's own tokens and has its history too."""
     layers: list[list[float | None] | None]
     """Per variant: cosine similarity of its residual stream to the baseline's after each
     sublayer, in the order attention 0, MLP 0, attention 1, …, to seven decimals, which is what
@@ -173,6 +170,9 @@ class Step(Record, frozen=True):
     """Bytes of weights and caches that the step's forward passes read."""
     memory: int
     """Bytes: allocated on the GPU, or resident for a session on the CPU."""
+    local: list[Drift | None] | None = None
+    """Per variant, in context both: the drift on the baseline's tokens, which is what pruning
+    does to this step alone; `drift` is on the variant's own tokens and has its history too."""
 
 
 class Rewind(Record, frozen=True):
