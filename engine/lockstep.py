@@ -56,6 +56,11 @@ class Lockstep:
         # Where each lane's row is, once the batches' rows are put one behind the other.
         self._order = torch.cat([batch.rows for batch in self._batches]).argsort()
 
+    @property
+    def rows(self) -> int:
+        """One per lane."""
+        return len(self._order)
+
     def close(self) -> None:
         """Leave the models as they were."""
         for batch in self._batches:

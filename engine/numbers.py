@@ -13,7 +13,7 @@ from .trace.records import Sampling
 
 @dataclass(frozen=True)
 class StepNumbers:
-    """Lists run over the lanes; those of `drift` and `layers` over the variants."""
+    """Lists run over the lanes; those of `drift` and `layers` over all rows but the first."""
 
     tokens: list[int]
     """Chosen."""
@@ -34,26 +34,36 @@ class StepNumbers:
 
 
 def step_numbers(
-    outputs: Outputs, sampling: Sampling, step: int, candidates: int
+    outputs: Outputs,
+    sampling: Sampling,
+    step: int,
+    candidates: int,
+    count: int,
+    forced: dict[int, int],
 ) -> tuple[StepNumbers, Tensor]:
-    """The numbers, and the chosen tokens where they were chosen: int64 [lanes]."""
-    lanes = Distributions.of(outputs.z, sampling.measured_temperature)
-    chosen = choose(outputs.z.float(), sampling, step)
+    """The numbers, and the chosen tokens where they were chosen: int64 [lanes].
+
+    The first `count` rows of the outputs are lanes; the others are only measured. `forced` are
+    tokens by lane that stand in for what those would choose.
+    """
+    rows = Distributions.of(outputs.z, sampling.measured_temperature)
+    chosen = choose(outputs.z[:count].float(), sampling, step)
+    for lane, token in forced.items():
+        chosen[lane] = token
     highest = outputs.z.topk(min(max(candidates, 2), outputs.z.shape[-1]), dim=-1)
-    top = highest.indices[:, :candidates]
-    drift = measure(outputs.h, lanes)
-    logprobs = lanes.logprob(torch.cat([chosen, top.flatten()])[None])
-    count = len(chosen)
+    top = highest.indices[:count, :candidates]
+    drift = measure(outputs.h, rows)
+    logprobs = rows.logprob(torch.cat([chosen, top.flatten()])[None])
     probs = logprobs.exp()
-    drift["top1"] = (top[1:, 0] == top[0, 0]).double()
+    drift["top1"] = (highest.indices[1:, 0] == highest.indices[0, 0]).double()
     drift["dp"] = probs[1:, 0] - probs[0, 0]
     values = [
         chosen,
-        logprobs[:, :count].diagonal(),
-        lanes.entropy,
-        highest.values[:, 0].double() - highest.values[:, 1].double(),
+        logprobs[:count, :count].diagonal(),
+        rows.entropy[:count],
+        (highest.values[:, 0].double() - highest.values[:, 1].double())[:count],
         top,
-        probs[:, count:],
+        probs[:count, count:],
         torch.stack([*drift.values()], dim=1),
         stream_cosines(outputs.streams).T,
     ]

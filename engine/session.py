@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.metadata
+import itertools
 import logging
 import math
 import time
@@ -84,7 +85,8 @@ class Session:
         # Two rows at least: a lane of another weight group is a batch of its own.
         self._noise_floor = noise_floor(loaded.model, max(2, rows[loaded.model]), tokens)
         self._bandwidth = read_bandwidth(loaded.model.device)
-        self._lockstep = Lockstep([(lane.group, lane.gates) for lane in lanes])
+        self._lanes = lanes
+        self._lockstep = self._make_lockstep(options.context)
         self._recording = Recording(record_to)
         self._begin(options.prompt, options.context)
 
@@ -113,8 +115,8 @@ class Session:
             return f"the model's context of {limit} tokens is full"
         return None
 
-    def step(self) -> records.Step:
-        """Decode one token in every lane.
+    def step(self, forced: dict[int, int] | None = None) -> records.Step:
+        """Decode one token in every lane; those in `forced` take the token given.
 
         Raises `UserError` if no step can follow or memory runs out; the trace then stands.
         """
@@ -122,10 +124,10 @@ class Session:
             raise UserError(f"nothing is left to decode: {why}")
         began = time.perf_counter()
         try:
-            step, chosen = self._decode(began)
+            step, chosen = self._decode(began, forced or {})
         except BaseException as error:
             # The caches may hold the token already; the next step reads everything again.
-            self._stale = True
+            self._cached = None
             if not out_of_memory(error):
                 raise
             log.exception("step %d", len(self.trace.steps))
@@ -133,7 +135,7 @@ class Session:
                 f"out of memory at step {len(self.trace.steps)}; the steps before it stand, and "
                 "a shorter prompt or fewer variants need less"
             ) from error
-        self._chosen.append(chosen)
+        self._chosen[self.trace.branch].append(chosen)
         self.trace.append(step)
         self._recording.write(step)
         return step
@@ -141,13 +143,38 @@ class Session:
     def rewind(self, to: int) -> None:
         """Take back all but the first `to` steps."""
         self.trace.rewind(to)
-        self._chosen = self._chosen[:to]
-        self._lane_texts = self._new_lane_texts()
-        for step in self.trace.steps:
-            for text, token in zip(self._lane_texts, step.lanes, strict=True):
-                if token is not None:
-                    text.add(token.token)
+        self._chosen[self.trace.branch] = self._chosen[self.trace.branch][:to]
+        self._read_lane_texts()
         self._recording.write(records.Rewind(to=to))
+
+    def force(self, at: int, tokens: dict[int, int]) -> records.Step:
+        """Begin a branch with these tokens, by lane, at step `at`; the other lanes choose theirs.
+
+        Raises `UserError` if a lane had ended by then, or would not read what it is given.
+        """
+        if self.trace.header.context == "forced" and 0 not in tokens:
+            raise UserError(
+                "in a forced context every lane reads the baseline's tokens; force the baseline's"
+            )
+        running = self._running(self.trace.steps[:at])
+        for lane in tokens:
+            if not running[lane]:
+                raise UserError(
+                    f"{self.trace.lane_names[lane]} has ended before step {at}; "
+                    "force a token at an earlier step"
+                )
+        parent = self.trace.branch
+        self.trace.fork(at)
+        self._chosen.append(self._chosen[parent][:at])
+        self._read_lane_texts()
+        self._recording.write(records.Branch(parent=parent, at=at))
+        return self.step(tokens)
+
+    def switch(self, branch: int) -> None:
+        """Go on with another branch; the caches keep what the two share."""
+        self.trace.switch(branch)
+        self._read_lane_texts()
+        self._recording.write(records.Switch(to=branch))
 
     def restart(self, prompt: str | None = None, context: Context | None = None) -> None:
         """Decode from the prompt again; another prompt or context begins a new trace and file.
@@ -175,14 +202,28 @@ class Session:
         tokens, templated = self._prompt_tokens(prompt)
         trace = Trace(self._header(prompt, tokens, templated, context))
         self._progress("reading the prompt", None)
+        if self._rows(context) != self._lockstep.rows:
+            self._lockstep.close()
+            self._lockstep = self._make_lockstep(context)
         # Until the new prompt is read, the caches hold neither it nor the old one.
-        self._stale = True
+        self._cached = None
         self._first = self._prefill(tokens)
         self.trace = trace
-        self._chosen: list[Tensor] = []
-        self._stale = False
+        self._chosen: list[list[Tensor]] = [[]]
+        """What the lanes chose at each step, int64 [lanes], of every branch; branches that share
+        a step share its tensor."""
+        self._cached: list[Tensor] | None = []
+        """What the caches hold behind the prompt; None if that is not known."""
         self._lane_texts = self._new_lane_texts()
         self._recording.begin(trace.header)
+
+    def _make_lockstep(self, context: Context) -> Lockstep:
+        """In context both, a second lane of each variant stands behind all the first ones."""
+        lanes = self._lanes + (self._lanes[1:] if context == "both" else [])
+        return Lockstep([(lane.group, lane.gates) for lane in lanes])
+
+    def _rows(self, context: Context) -> int:
+        return len(self._lanes) + (len(self._lanes) - 1 if context == "both" else 0)
 
     def _prompt_tokens(self, prompt: str) -> tuple[list[int], bool]:
         """The tokens and whether a chat template was used."""
@@ -208,7 +249,7 @@ class Session:
         return tokens, templated
 
     def _prefill(self, tokens: list[int]) -> Outputs:
-        rows = torch.tensor(tokens).repeat(len(self._lane_records), 1)
+        rows = torch.tensor(tokens).repeat(self._lockstep.rows, 1)
         try:
             outputs = self._lockstep.prefill(rows)
         except Exception as error:
@@ -224,6 +265,14 @@ class Session:
     def _new_lane_texts(self) -> list[LaneText]:
         prompt = self.trace.header.prompt.tokens
         return [LaneText(self._loaded.tokenizer, prompt) for _ in self._lane_records]
+
+    def _read_lane_texts(self) -> None:
+        """After the steps have become others."""
+        self._lane_texts = self._new_lane_texts()
+        for step in self.trace.steps:
+            for text, token in zip(self._lane_texts, step.lanes, strict=True):
+                if token is not None:
+                    text.add(token.token)
 
     def _header(
         self, prompt: str, tokens: list[int], templated: bool, context: Context
@@ -266,45 +315,49 @@ class Session:
     # -- one step -----------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def _decode(self, began: float) -> tuple[records.Step, Tensor]:
+    def _decode(self, began: float, forced: dict[int, int]) -> tuple[records.Step, Tensor]:
         number = len(self.trace.steps)
         sampling = self.trace.header.sampling
+        variants = len(self._lanes) - 1
         numbers, chosen = step_numbers(
-            self._outputs(number), sampling, number, self._options.candidates
+            self._outputs(number),
+            sampling,
+            number,
+            self._options.candidates,
+            len(self._lanes),
+            forced,
         )
-        running = self._running()
+        running = self._running(self.trace.steps)
         ended = self._ends(numbers.tokens, running)
         measured = [running[0] and runs for runs in running[1:]]
         step = records.Step(
             step=number,
             lanes=[
-                self._token(numbers, lane, ended[lane]) if runs else None
+                self._token(numbers, lane, ended[lane], lane in forced) if runs else None
                 for lane, runs in enumerate(running)
             ],
             candidates=self._candidates(numbers, running),
             drift=[
-                records.Drift(
-                    **{key: finite(value) for key, value in drift.items() if key != "top1"},
-                    top1=drift["top1"] == 1,
-                )
-                if runs
-                else None
-                for drift, runs in zip(numbers.drift, measured, strict=True)
+                _drift(drift) if runs else None
+                for drift, runs in zip(numbers.drift[:variants], measured, strict=True)
             ],
             layers=[
                 [finite(round(cosine, 7)) for cosine in layers] if runs and same else None
                 for layers, runs, same in zip(
-                    numbers.layers, measured, self._same_depth[1:], strict=True
+                    numbers.layers[:variants], measured, self._same_depth[1:], strict=True
                 )
             ],
             seconds=time.perf_counter() - began,
             # Step 0 chooses from what reading the prompt has left.
             read=self._weight_bytes + self._lockstep.cache_bytes if number else 0,
             memory=memory_in_use(self._loaded.model.device),
+            local=[_drift(drift) if running[0] else None for drift in numbers.drift[variants:]]
+            if self.trace.header.context == "both"
+            else None,
         )
         return step, chosen
 
-    def _token(self, numbers: StepNumbers, lane: int, ended: bool) -> records.Token:
+    def _token(self, numbers: StepNumbers, lane: int, ended: bool, forced: bool) -> records.Token:
         token, logprob = numbers.tokens[lane], numbers.logprobs[lane]
         return records.Token(
             token=token,
@@ -314,6 +367,7 @@ class Session:
             entropy=finite(numbers.entropies[lane]),
             margin=finite(numbers.margins[lane]),
             ended=ended,
+            forced=forced,
         )
 
     def _outputs(self, number: int) -> Outputs:
@@ -321,26 +375,33 @@ class Session:
         prompt = self.trace.header.prompt.tokens
         if number == 0:
             return self._first
-        # What the caches must hold before the last chosen tokens are read; more after a rewind.
-        length = len(prompt) + number - 1
-        if self._stale or not self._lockstep.crop(length):
-            past = [self._read(chosen) for chosen in self._chosen[: number - 1]]
-            rows = torch.tensor(prompt).repeat(len(self._lane_records), 1)
+        chosen = self._chosen[self.trace.branch][:number]
+        # The caches keep what they have of these; the last is read for its outputs at any rate.
+        kept = _common(self._cached or [], chosen[:-1])
+        if self._cached is None or not self._lockstep.crop(len(prompt) + kept):
+            rows = torch.tensor(prompt).repeat(self._lockstep.rows, 1)
+            past = [self._read(tokens) for tokens in chosen[:-1]]
             self._lockstep.prefill(torch.cat([rows, *past], dim=1))
-            self._stale = False
-        return self._lockstep.advance(self._read(self._chosen[number - 1]))
+            kept = number - 1
+        unread = torch.cat([self._read(tokens) for tokens in chosen[kept:]], dim=1)
+        outputs = self._lockstep.advance(unread)
+        self._cached = chosen
+        return outputs
 
     def _read(self, chosen: Tensor) -> Tensor:
-        """What each lane reads after these were chosen: int64 [lanes, 1]."""
-        if self.trace.header.context == "forced":
+        """What each row reads after the lanes chose these: int64 [rows, 1]."""
+        context = self.trace.header.context
+        if context == "forced":
             chosen = chosen[:1].expand_as(chosen)
+        elif context == "both":
+            chosen = torch.cat([chosen, chosen[:1].expand(len(chosen) - 1)])
         return chosen[:, None].cpu()
 
-    def _running(self) -> list[bool]:
-        """The lanes that have not ended."""
-        if not self.trace.steps:
+    def _running(self, steps: list[records.Step]) -> list[bool]:
+        """The lanes that have not ended after these steps."""
+        if not steps:
             return [True] * len(self._lane_records)
-        return [token is not None and not token.ended for token in self.trace.steps[-1].lanes]
+        return [token is not None and not token.ended for token in steps[-1].lanes]
 
     def _ends(self, tokens: list[int], running: list[bool]) -> list[bool]:
         """The lanes that end with these tokens: in a forced context all, when the baseline does."""
@@ -370,6 +431,19 @@ class Session:
                 for probs, runs in zip(numbers.probs, running, strict=True)
             ],
         )
+
+
+def _common(a: list[Tensor], b: list[Tensor]) -> int:
+    """How many of the first tensors are the same objects."""
+    pairs = zip(a, b, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] is pair[1], pairs))
+
+
+def _drift(numbers: dict[str, float]) -> records.Drift:
+    return records.Drift(
+        **{key: finite(value) for key, value in numbers.items() if key != "top1"},
+        top1=numbers["top1"] == 1,
+    )
 
 
 def _lane_record(lane: Variant, is_baseline: bool) -> records.Lane:

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import UserError, reason
-from .records import VERSION, Event, Header, Rewind, Step
+from .records import VERSION, Event, Header, Step
 from .trace import Trace
 
 SUFFIX = ".trace.jsonl"
@@ -29,7 +29,7 @@ class TraceWriter:
         self._encoder = msgspec.json.Encoder()
         self.write(header)
 
-    def write(self, record: Header | Step | Rewind) -> None:
+    def write(self, record: Header | Event) -> None:
         """Raises `OSError`, after which the file ends in a line that may not be whole."""
         line = memoryview(self._encoder.encode(record) + b"\n")
         # A disk that fills up may take a part of the line; the next write then says why.
@@ -112,13 +112,14 @@ def _header(path: Path, line: bytes) -> Header:
 
 def _check(event: Event, header: Header) -> None:
     """What the types do not say: every list is as long as the header makes it."""
-    if isinstance(event, Rewind):
+    if not isinstance(event, Step):
         return
     lanes = len(header.lanes)
     tokens = len(event.candidates.tokens)
     if not (
         len(event.lanes) == len(event.candidates.probs) == lanes
         and len(event.drift) == len(event.layers) == lanes - 1
+        and (event.local is None or len(event.local) == lanes - 1)
         and len(event.candidates.texts) == tokens
         and all(probs is None or len(probs) == tokens for probs in event.candidates.probs)
     ):

@@ -107,6 +107,8 @@ class Token(Plain, frozen=True):
     """The highest logit less the second highest."""
     ended: bool
     """This token ends the lane."""
+    forced: bool = False
+    """A person chose it, not the lane."""
 
 
 class Candidates(Plain, frozen=True):
@@ -180,4 +182,21 @@ class Rewind(Record, frozen=True):
     """How many steps stay."""
 
 
-Event = Step | Rewind
+class Branch(Record, frozen=True):
+    """From here on, steps belong to a new branch, which another token begins.
+
+    Branches are numbered as they come; branch 0 is there from the start.
+    """
+
+    parent: int
+    """The branch it leaves."""
+    at: int
+    """How many steps it shares with its parent."""
+
+
+class Switch(Record, frozen=True):
+    to: int
+    """From here on, steps belong to this branch."""
+
+
+Event = Step | Rewind | Branch | Switch

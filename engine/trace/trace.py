@@ -1,18 +1,36 @@
-"""A trace in memory: the header and the steps that stand."""
+"""A trace in memory: the header and the steps that stand, in branches."""
 
-from .records import Header, Rewind, Step
+from dataclasses import dataclass
+
+from .records import Branch, Event, Header, Rewind, Step, Switch
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a branch left its parent."""
+
+    parent: int
+    at: int
+    """Steps that the two share."""
 
 
 class Trace:
     """What the screens draw.
 
-    `steps` only ever grows; `rewind` puts a new list in its place. A reader on another thread
-    that takes `steps` once sees one history, and tells a rewind by the list's identity.
+    `steps` are those of the branch that is decoded. The list only ever grows; a rewind and
+    another branch put another list in its place. A reader on another thread that takes `steps`
+    once sees one history, and tells another by the list's identity.
     """
 
     def __init__(self, header: Header) -> None:
         self.header = header
         self.steps: list[Step] = []
+        self.branch = 0
+        """The one that `steps` belong to."""
+        self.branches: list[list[Step]] = [self.steps]
+        """The steps of each branch, from the prompt on."""
+        self.origins: list[Origin | None] = [None]
+        """Of each branch; None for branch 0."""
 
     def append(self, step: Step) -> None:
         if step.step != len(self.steps):
@@ -20,16 +38,37 @@ class Trace:
         self.steps.append(step)
 
     def rewind(self, to: int) -> None:
-        """Keep the first `to` steps."""
+        """Keep the first `to` steps of this branch."""
         if not 0 <= to <= len(self.steps):
             raise ValueError(f"cannot rewind {len(self.steps)} steps to {to}")
-        self.steps = self.steps[:to]
+        self.steps = self.branches[self.branch] = self.steps[:to]
 
-    def apply(self, event: Step | Rewind) -> None:
-        if isinstance(event, Step):
-            self.append(event)
-        else:
-            self.rewind(event.to)
+    def fork(self, at: int) -> None:
+        """Begin a branch that shares the first `at` steps with this one."""
+        if not 0 <= at <= len(self.steps):
+            raise ValueError(f"cannot branch off after {at} of {len(self.steps)} steps")
+        self.origins.append(Origin(self.branch, at))
+        self.branches.append(self.steps[:at])
+        self.switch(len(self.branches) - 1)
+
+    def switch(self, branch: int) -> None:
+        if not 0 <= branch < len(self.branches):
+            raise ValueError(f"there is no branch {branch}")
+        self.branch = branch
+        self.steps = self.branches[branch]
+
+    def apply(self, event: Event) -> None:
+        match event:
+            case Step():
+                self.append(event)
+            case Rewind():
+                self.rewind(event.to)
+            case Branch():
+                if event.parent != self.branch:
+                    raise ValueError(f"branch {self.branch} is open, not {event.parent}")
+                self.fork(event.at)
+            case Switch():
+                self.switch(event.to)
 
     @property
     def lane_names(self) -> list[str]:

@@ -50,7 +50,7 @@ def measuring() -> None:
         z = torch.randn(5, vocabulary) * 3
         outputs = Outputs(torch.randn(5, 576), z, torch.randn(60, 5, 576))
         with torch.inference_mode():
-            whole = _median_seconds(lambda o=outputs: step_numbers(o, sampling, 0, 10))
+            whole = _median_seconds(lambda o=outputs: step_numbers(o, sampling, 0, 10, 5, {}))
             drift = _median_seconds(lambda o=outputs: measure(o.h, Distributions.of(o.z, 1.0)))
             exp = _median_seconds(lambda z=z: z.double().exp_())
         print(
