@@ -34,7 +34,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     top_p: float = 1.0
     seed: int = 0
     max_new_tokens: int = 256
-    context: Context = "free"
+    context: Context = "both"
     dtype: Dtype = "auto"
     device: str = "auto"
     threads: int | None = None

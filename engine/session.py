@@ -76,7 +76,8 @@ class Session:
         self._same_depth = [depth == depths[0] for depth in depths]
         # Counted while the weights are plain; the decoder packs them.
         self._parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-        rows = Counter(lane.group.model for lane in lanes)
+        self._lanes = lanes
+        rows = Counter(lane.group.model for lane in self._rows(options.context))
         self._weight_bytes = weight_bytes([*rows])
         tokens, _ = self._prompt_tokens(options.prompt)
         self._packed = PackedLinears(rows)
@@ -85,7 +86,6 @@ class Session:
         # Two rows at least: a lane of another weight group is a batch of its own.
         self._noise_floor = noise_floor(loaded.model, max(2, rows[loaded.model]), tokens)
         self._bandwidth = read_bandwidth(loaded.model.device)
-        self._lanes = lanes
         self._lockstep = self._make_lockstep(options.context)
         self._recording = Recording(record_to)
         self._begin(options.prompt, options.context)
@@ -202,7 +202,7 @@ class Session:
         tokens, templated = self._prompt_tokens(prompt)
         trace = Trace(self._header(prompt, tokens, templated, context))
         self._progress("reading the prompt", None)
-        if self._rows(context) != self._lockstep.rows:
+        if len(self._rows(context)) != self._lockstep.rows:
             self._lockstep.close()
             self._lockstep = self._make_lockstep(context)
         # Until the new prompt is read, the caches hold neither it nor the old one.
@@ -217,13 +217,12 @@ class Session:
         self._lane_texts = self._new_lane_texts()
         self._recording.begin(trace.header)
 
-    def _make_lockstep(self, context: Context) -> Lockstep:
+    def _rows(self, context: Context) -> list[Variant]:
         """In context both, a second lane of each variant stands behind all the first ones."""
-        lanes = self._lanes + (self._lanes[1:] if context == "both" else [])
-        return Lockstep([(lane.group, lane.gates) for lane in lanes])
+        return self._lanes + (self._lanes[1:] if context == "both" else [])
 
-    def _rows(self, context: Context) -> int:
-        return len(self._lanes) + (len(self._lanes) - 1 if context == "both" else 0)
+    def _make_lockstep(self, context: Context) -> Lockstep:
+        return Lockstep([(lane.group, lane.gates) for lane in self._rows(context)])
 
     def _prompt_tokens(self, prompt: str) -> tuple[list[int], bool]:
         """The tokens and whether a chat template was used."""

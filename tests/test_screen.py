@@ -323,18 +323,6 @@ async def test_restart_takes_everything_back() -> None:
         assert inspector(app).cursor == -1
 
 
-async def test_c_decodes_in_the_other_context() -> None:
-    app = live(session := FakeSession())
-    async with app.run_test(size=SIZE) as pilot:
-        await ready(pilot, app)
-        assert "free" in shown(app, "#status")
-        await pilot.press("c")
-        await until(pilot, lambda: "forced" in shown(app, "#status"))
-        await pilot.press("c")
-        await until(pilot, lambda: "free" in shown(app, "#status"))
-    assert session.trace.header.context == "free"
-
-
 async def test_p_edits_the_prompt() -> None:
     app = live(session := FakeSession())
     async with app.run_test(size=SIZE) as pilot:

@@ -53,7 +53,7 @@ def tokens(steps: list[Step], lane: int) -> list[int]:
 
 
 def test_a_step_is_whole(models) -> None:
-    session = open_tiny(models)
+    session = open_tiny(models, context="free")
     header = session.trace.header
     step = session.step()
     assert [lane.name for lane in header.lanes] == ["baseline", "drop:attn=[1]", "drop:mlp=[0,2]"]

@@ -73,7 +73,10 @@ def decoding_options(
     ] = _DEFAULTS.max_new_tokens,
     context: Annotated[
         Context,
-        typer.Option(help="free: each lane reads its own tokens; forced: all the baseline's."),
+        typer.Option(
+            help="free: each lane reads its own tokens; forced: all the baseline's; both: free, "
+            "and each variant has a second lane that reads the baseline's."
+        ),
     ] = _DEFAULTS.context,
     dtype: Annotated[
         Dtype, typer.Option(help="auto: the checkpoint's on a GPU, float32 on a CPU.")

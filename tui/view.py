@@ -18,6 +18,8 @@ class View:
     cursor: int
     """A step's number; -1 while there is none."""
     lane: int
+    branch: str = ""
+    """Which of the trace's branches it is, if there is more than one."""
 
     @property
     def step(self) -> Step | None:

@@ -3,7 +3,7 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -13,6 +13,7 @@ from textual.message import Message
 
 from ..engine.errors import UserError
 from ..engine.options import Context, Options
+from ..engine.trace.records import Step
 from .logfile import log_file
 
 if TYPE_CHECKING:
@@ -56,6 +57,22 @@ class Failed(Message):
         self.sentence = sentence
 
 
+class Stopped(Message):
+    """Playing stopped at a condition; the text says what is so."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__()
+        self.why = why
+
+
+Stop = Callable[[Sequence[Step]], str]
+"""Says of the steps so far why playing is to stop at the last; empty if it is not."""
+
+
+def _never(_steps: Sequence[Step]) -> str:
+    return ""
+
+
 class _Closing(BaseException):
     """Ends loading from within; no `except Exception` on the way may swallow it."""
 
@@ -87,6 +104,7 @@ class SessionThread:
         self._options = options
         self._record_to = record_to
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._stop: Stop = _never
         self._closing = threading.Event()
         # A daemon: a load that hangs must not keep the program from ending.
         self._thread = threading.Thread(target=self._run, name="session", daemon=True)
@@ -94,8 +112,9 @@ class SessionThread:
     def start(self) -> None:
         self._thread.start()
 
-    def play(self) -> None:
-        self._commands.put(lambda: self._set_playing(True))
+    def play(self, stop: Stop) -> None:
+        """Step until nothing is left, `pause`, or a step at which `stop` says why."""
+        self._commands.put(lambda: self._set_playing(True, stop))
 
     def pause(self) -> None:
         self._commands.put(lambda: self._set_playing(False))
@@ -105,6 +124,12 @@ class SessionThread:
 
     def restart(self, prompt: str | None = None, context: Context | None = None) -> None:
         self._commands.put(lambda: self._restart(prompt, context))
+
+    def force(self, at: int, tokens: dict[int, int]) -> None:
+        self._commands.put(lambda: self._force(at, tokens))
+
+    def switch(self, branch: int) -> None:
+        self._commands.put(lambda: self._switch(branch))
 
     def close(self, timeout: float) -> None:
         """Close the session at the next step boundary; wait no longer than `timeout` seconds."""
@@ -148,8 +173,9 @@ class SessionThread:
         self.busy = ""
         self._tell()
 
-    def _set_playing(self, playing: bool) -> None:
+    def _set_playing(self, playing: bool, stop: Stop = _never) -> None:
         self.playing = playing
+        self._stop = stop
 
     def _step(self) -> None:
         assert self.session is not None
@@ -157,11 +183,24 @@ class SessionThread:
             self.playing = False
         else:
             self.session.step()
+            if self.playing and (why := self._stop(self.session.trace.steps)):
+                self.playing = False
+                self._post(Stopped(why))
             self.playing = self.playing and not self.session.finished
 
     def _restart(self, prompt: str | None, context: Context | None) -> None:
         assert self.session is not None
         self.session.restart(prompt, context)
+
+    def _force(self, at: int, tokens: dict[int, int]) -> None:
+        assert self.session is not None
+        self.playing = False
+        self.session.force(at, tokens)
+
+    def _switch(self, branch: int) -> None:
+        assert self.session is not None
+        self.playing = False
+        self.session.switch(branch)
 
     def _progress(self, text: str, fraction: float | None) -> None:
         if self._closing.is_set():

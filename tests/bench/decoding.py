@@ -108,6 +108,7 @@ def _lockstep(dtype: str, count: int) -> list[float]:
         variants=VARIANTS[: count - 1],
         dtype=dtype,  # pyright: ignore[reportArgumentType]
         max_new_tokens=STEPS,
+        context="free",
         ignore_eos=True,
     )
     session = open_session(options, None, lambda *_: None)

@@ -3,23 +3,29 @@
 from pathlib import Path
 from typing import ClassVar
 
-from textual import events, on
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Static
 
+from ...engine.errors import UserError
+from ...engine.trace.breakpoints import Breakpoint, parse_breakpoint
 from ...engine.trace.records import Step
-from ...engine.trace.trace import Trace
+from ...engine.trace.text import visible
+from ...engine.trace.trace import Trace, differs
 from ..throttle import Throttle
 from ..view import View
 from ..views.base import InspectorView
 from ..widgets.candidates import CandidatesPanel
 from ..widgets.drift_panel import DriftPanel
 from ..widgets.keys import KeyLine
+from ..widgets.panel import shorten
 from ..widgets.status import StatusLine
 from ..widgets.text_panel import TextPanel
+from .ask import AskDialog
+from .choose import BranchesDialog
 from .export import ExportDialog
 from .help import HelpScreen
 
@@ -68,6 +74,40 @@ KEYS = [
         "end", "last", "last", show=False, tooltip="To the newest step, and follow it", id="last"
     ),
     Binding(
+        "x",
+        "run_on",
+        "to ≠",
+        tooltip="On to the next step at which the selected lane differs from the baseline",
+        id="run-on",
+    ),
+    Binding("n", "divergent(1)", "next ≠", show=False, tooltip="To the next such step", id="next"),
+    Binding(
+        "N",
+        "divergent(-1)",
+        "previous ≠",
+        show=False,
+        tooltip="To the previous such step",
+        id="previous",
+    ),
+    Binding("g", "go", "go to", show=False, tooltip="Go to a step", id="go"),
+    Binding(
+        "enter",
+        "force",
+        "force",
+        key_display="⏎",
+        tooltip="Force a token at the cursor and decode on from there",
+        id="force",
+    ),
+    Binding("t", "branches", "branches", show=False, tooltip="The tree of branches", id="tree"),
+    Binding(
+        "b",
+        "breakpoint",
+        "break",
+        show=False,
+        tooltip="Stop playing when a condition holds",
+        id="breakpoint",
+    ),
+    Binding(
         "up", "lane(-1)", "lane", key_display="↑", tooltip="Select the lane above", id="lane-up"
     ),
     Binding(
@@ -92,7 +132,7 @@ KEYS = [
         "c",
         "toggle_context",
         "context",
-        tooltip="Decode again in the other context",
+        tooltip="Decode again in the next context: free, forced, both",
         id="context",
     ),
     Binding("p", "prompt", "prompt", tooltip="Edit the prompt and decode it", id="prompt"),
@@ -117,6 +157,7 @@ class Inspector(Screen[None]):
         super().__init__()
         self.trace: Trace | None = None
         self.lane = 1
+        self.breakpoint: Breakpoint | None = None
         self._cursor: int | None = None
         self._frame = Throttle(self, TEXT_FRAMES, self._draw_text)
         self._chart_frame = Throttle(self, CHART_FRAMES, self._draw_charts)
@@ -159,6 +200,13 @@ class Inspector(Screen[None]):
         """→ at the newest step."""
         raise NotImplementedError
 
+    def run_to_divergence(self) -> None:
+        """x, with no divergent step behind the cursor."""
+        raise NotImplementedError
+
+    def switch(self, branch: int) -> None:
+        raise NotImplementedError
+
     def export_to(self) -> Path:
         """The file to propose for an export, without its suffix."""
         raise NotImplementedError
@@ -196,6 +244,82 @@ class Inspector(Screen[None]):
     def action_last(self) -> None:
         if self.trace is not None:
             self.move_to(len(self.trace.steps) - 1)
+
+    def action_divergent(self, by: int) -> None:
+        if (found := self._divergent(by)) is not None:
+            self.move_to(found)
+        elif self.trace is not None:
+            side = "after" if by > 0 else "before"
+            self.notify(f"No step {side} this one differs.", markup=False)
+
+    def action_run_on(self) -> None:
+        if self.trace is None:
+            return
+        if (found := self._divergent(1)) is not None:
+            self.move_to(found)
+        else:
+            self._cursor = None
+            self.run_to_divergence()
+
+    def _divergent(self, by: int) -> int | None:
+        """The nearest divergent step in that direction."""
+        steps = self.trace.steps if self.trace else []
+        cursor = self._cursor_in(steps)
+        places = range(cursor + 1, len(steps)) if by > 0 else range(cursor - 1, -1, -1)
+        return next((place for place in places if self.diverges(steps[place])), None)
+
+    def diverges(self, step: Step) -> bool:
+        """The selected lane differs from the baseline; with the baseline selected, any lane."""
+        lanes = [self.lane] if self.lane else range(1, len(step.lanes))
+        return any(differs(step, lane) for lane in lanes)
+
+    @work
+    async def action_go(self) -> None:
+        if self.trace is None or not self.trace.steps:
+            return
+        last = len(self.trace.steps) - 1
+
+        def parse(text: str) -> int:
+            if not text.strip().isdecimal() or int(text) > last:
+                raise UserError(f"{text.strip()!r} is no step; steps are 0 to {last}")
+            return int(text)
+
+        step = await self.app.push_screen_wait(
+            AskDialog("Go to a step", f"0 to {last}", parse, str(self.cursor))
+        )
+        if step is not None:
+            self.move_to(step)
+
+    # -- what if ------------------------------------------------------------------------------
+
+    @work
+    async def action_branches(self) -> None:
+        if self.trace is not None:
+            branch = await self.app.push_screen_wait(BranchesDialog(self.trace))
+            if branch is not None and branch != self.trace.branch:
+                self._cursor = None
+                self.switch(branch)
+
+    @work
+    async def action_breakpoint(self) -> None:
+        if self.trace is None:
+            return
+        header = self.trace.header
+        answer = await self.app.push_screen_wait(
+            AskDialog(
+                "Stop playing when",
+                "kl > 5    lane 2 cos_p < 0.5    local.kl > 1    entropy < 0.1    "
+                "lane 1 repeats    differs    Empty: never stop.",
+                lambda text: (parse_breakpoint(text, header) if text.strip() else None,),
+                self.breakpoint.text if self.breakpoint else "",
+            )
+        )
+        if answer is not None:
+            (self.breakpoint,) = answer
+            self.draw()
+
+    def tell_stopped(self, why: str) -> None:
+        self.notify(visible(f"Stopped: {why}."), markup=False)
 
     # -- the lane -----------------------------------------------------------------------------
 
@@ -239,29 +363,32 @@ class Inspector(Screen[None]):
         else:
             self._view_frames[self.chosen_view].request()
 
-    def _view(self, trace: Trace) -> View:
+    def view_of(self, trace: Trace) -> View:
         steps = trace.steps
         lane = min(self.lane, len(trace.header.lanes) - 1)
-        return View(trace.header, steps, self._cursor_in(steps), lane)
+        count = len(trace.branches)
+        branch = f"branch {trace.branch} of {count}" if count > 1 else ""
+        return View(trace.header, steps, self._cursor_in(steps), lane, branch)
 
     def _draw_text(self) -> None:
         if self.trace is None:
             return
-        view = self._view(self.trace)
+        view = self.view_of(self.trace)
+        stop = f"  ◉ {shorten(self.breakpoint.text, 24)}" if self.breakpoint else ""
         self.query_one(StatusLine).show(
-            view, state=self.state, recording=self.recording, alert=self.alert
+            view, state=self.state + stop, recording=self.recording, alert=self.alert
         )
         if self.chosen_view == OVERVIEW:
             self.query_one(TextPanel).show(view)
 
     def _draw_view(self) -> None:
         if self.trace is not None and self.chosen_view != OVERVIEW:
-            self.query_one(f"#{self.chosen_view}", InspectorView).show(self._view(self.trace))
+            self.query_one(f"#{self.chosen_view}", InspectorView).show(self.view_of(self.trace))
 
     def _draw_charts(self) -> None:
         if self.trace is None:
             return
-        view = self._view(self.trace)
+        view = self.view_of(self.trace)
         self.query_one(CandidatesPanel).show(view)
         self.query_one(DriftPanel).show(view)
 

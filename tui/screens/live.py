@@ -1,6 +1,6 @@
 """The main screen on a session that decodes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -9,11 +9,15 @@ from textual.app import ComposeResult
 
 from ...engine.options import Context, Options
 from ...engine.trace.log import SUFFIX
+from ...engine.trace.records import Step
 from ...engine.trace.text import visible
 from ..widgets.loading import LoadingPanel
-from ..worker import Failed, Moved, OpenSession, SessionThread
+from ..worker import Failed, Moved, OpenSession, SessionThread, Stopped
+from .choose import ForceDialog
 from .inspector import Inspector
 from .prompt import PromptEditor
+
+NEXT_CONTEXT: dict[Context, Context] = {"free": "forced", "forced": "both", "both": "free"}
 
 CLOSE_SECONDS = 1.5
 """What quitting waits for a step to end and the trace file to be closed."""
@@ -71,6 +75,10 @@ class LiveInspector(Inspector):
             self._complain(self._told)
         self.draw()
 
+    @on(Stopped)
+    def _stopped(self, event: Stopped) -> None:
+        self.tell_stopped(event.why)
+
     @on(Failed)
     def _fail(self, event: Failed) -> None:
         if self._thread.session is None:
@@ -113,14 +121,41 @@ class LiveInspector(Inspector):
         if self._thread.playing:
             self._thread.pause()
         else:
-            self._decode(self._thread.play)
+            self._decode(lambda: self._thread.play(self._stop_at_breakpoint))
+
+    def _stop_at_breakpoint(self, steps: Sequence[Step]) -> str:
+        return self.breakpoint.hit(steps) if self.breakpoint else ""
+
+    def run_to_divergence(self) -> None:
+        def stop(steps: Sequence[Step]) -> str:
+            if self.diverges(steps[-1]):
+                return f"step {steps[-1].step} differs"
+            return self._stop_at_breakpoint(steps)
+
+        self._decode(lambda: self._thread.play(stop))
+
+    @work
+    async def action_force(self) -> None:
+        if self.trace is None:
+            return
+        view = self.view_of(self.trace)
+        if view.step is None:
+            return
+        tokens = await self.app.push_screen_wait(ForceDialog(view, view.step))
+        if tokens:
+            self.alert = ""
+            self._cursor = None
+            self._thread.force(view.cursor, tokens)
+
+    def switch(self, branch: int) -> None:
+        self._thread.switch(branch)
 
     def action_restart(self) -> None:
         self._restart()
 
     def action_toggle_context(self) -> None:
         if self.trace is not None:
-            self._restart(context="forced" if self.trace.header.context == "free" else "free")
+            self._restart(context=NEXT_CONTEXT[self.trace.header.context])
 
     @work
     async def action_prompt(self) -> None:

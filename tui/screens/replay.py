@@ -13,7 +13,7 @@ from .inspector import TEXT_FRAMES, Inspector
 class ReplayInspector(Inspector):
     """Opens with the whole trace on the screen and the cursor at its end."""
 
-    hidden_keys: ClassVar[frozenset[str]] = frozenset({"context", "prompt"})
+    hidden_keys: ClassVar[frozenset[str]] = frozenset({"context", "prompt", "force"})
 
     def __init__(self, trace: Trace, path: Path) -> None:
         super().__init__()
@@ -38,6 +38,13 @@ class ReplayInspector(Inspector):
     def go_on(self) -> None:
         """There is nothing behind the last step."""
 
+    def run_to_divergence(self) -> None:
+        self.notify("No step after this one differs.", markup=False)
+
+    def switch(self, branch: int) -> None:
+        self._recorded.switch(branch)
+        self.draw()
+
     def action_play(self) -> None:
         if self._next:
             self._pause()
@@ -56,6 +63,9 @@ class ReplayInspector(Inspector):
     def action_prompt(self) -> None:
         self._refuse()
 
+    def action_force(self) -> None:
+        self._refuse()
+
     def _refuse(self) -> None:
         self.notify("This is a replay: there is no model to decode with.", markup=False)
 
@@ -72,7 +82,11 @@ class ReplayInspector(Inspector):
         self._next = None
         if not self.at_end:
             self.move_to(self.cursor + 1)
-            self._wait()
+            seen = self._recorded.steps[: self.cursor + 1]
+            if self.breakpoint and (why := self.breakpoint.hit(seen)):
+                self.tell_stopped(why)
+            else:
+                self._wait()
         self.draw()
 
     def _pause(self) -> None:

@@ -8,6 +8,8 @@ from ..view import View
 from .panel import Line, Panel, shorten
 
 CHOSEN = "●"
+FORCED = "◆"
+"""Chosen by a person."""
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -45,6 +47,9 @@ class CandidatesPanel(Panel):
     def show(self, view: View) -> None:
         self.view = view
         self.redraw()
+
+    async def on_click(self) -> None:
+        await self.screen.run_action("force")
 
     def draw(self, width: int, height: int) -> list[Line]:
         view = self.view
@@ -107,7 +112,7 @@ class CandidatesPanel(Panel):
             f" {probability(value)}", self.style("candidates--chosen" if chosen else "panel--quiet")
         )
         if chosen:
-            line.add(f" {CHOSEN}", self.style("candidates--chosen"))
+            line.add(f" {FORCED if token.forced else CHOSEN}", self.style("candidates--chosen"))
 
 
 ENTROPY_FROM = 14

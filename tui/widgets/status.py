@@ -45,6 +45,7 @@ class StatusLine(Panel):
             Item(f"{header.model.device}·{header.model.dtype}", "panel--quiet", 3),
             Item(f"{len(header.lanes)} lanes", "panel--quiet", 1),
             Item(header.context, "panel--quiet", 7),
+            Item(self.view.branch, "panel--quiet", 7),
             Item(_sampling(header), "panel--quiet", 6),
         ]
         right = [

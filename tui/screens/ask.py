@@ -1,0 +1,62 @@
+"""One line of text, asked for."""
+
+from collections.abc import Callable
+from typing import ClassVar, Generic, TypeVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Label
+
+from ...engine.errors import UserError
+from ...engine.trace.text import visible
+
+Answer = TypeVar("Answer")
+
+
+class AskDialog(ModalScreen[Answer | None], Generic[Answer]):
+    """Returns what `parse` makes of the text, or None; what it refuses can be written again."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "cancel", "cancel", id="ask-cancel"),
+    ]
+
+    def __init__(
+        self, title: str, hint: str, parse: Callable[[str], Answer], text: str = ""
+    ) -> None:
+        """`parse` raises `UserError` with a sentence."""
+        super().__init__()
+        self._title = title
+        self._hint = hint
+        self._parse = parse
+        self._text = text
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Label(Content(visible(self._title)), classes="dialog-title")
+            yield Input(visible(self._text))
+            yield Label(Content(visible(self._hint)), classes="dialog-hint")
+            yield Label("", classes="dialog-problem")
+            with Horizontal(classes="dialog-buttons"):
+                yield Button("OK  ⏎", id="ok", variant="primary", compact=True)
+                yield Button("Cancel  esc", id="cancel", compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one(Input).focus()
+
+    @on(Button.Pressed, "#ok")
+    @on(Input.Submitted)
+    def _answer(self) -> None:
+        try:
+            answer = self._parse(self.query_one(Input).value)
+        except UserError as error:
+            self.query_one(".dialog-problem", Label).update(Content(visible(f"{error}.")))
+        else:
+            self.dismiss(answer)
+
+    @on(Button.Pressed, "#cancel")
+    def action_cancel(self) -> None:
+        self.dismiss(None)

@@ -1,0 +1,169 @@
+"""Lists to choose from: the token to force, the branch to go to."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Label, OptionList
+
+from ...engine.trace.records import Step
+from ...engine.trace.text import visible
+from ...engine.trace.trace import Trace
+from ..view import View
+from ..widgets.candidates import probability, quoted, ranked
+from ..widgets.panel import shorten
+
+TEXT_CELLS = 32
+
+
+class ForceDialog(ModalScreen[dict[int, int] | None]):
+    """Returns a token of the step's candidates for each lane that is to take it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "cancel", "cancel", id="force-cancel"),
+        Binding("a", "all", "in all lanes", id="force-all"),
+    ]
+
+    def __init__(self, view: View, step: Step) -> None:
+        super().__init__()
+        self._view = view
+        self._step = step
+        self._lanes = [0, view.lane] if view.lane else [0]
+        self._places = ranked(step, self._lanes)
+
+    def compose(self) -> ComposeResult:
+        names = [lane.name for lane in self._view.header.lanes]
+        probs = self._step.candidates.probs
+        with Vertical(classes="dialog"):
+            yield Label(
+                Content(visible(f"Force a token at step {self._step.step}")),
+                classes="dialog-title",
+            )
+            columns = "".join(f"  p {shorten(names[lane], 20)}" for lane in self._lanes)
+            yield Label(Content(f"   {'token'.ljust(TEXT_CELLS)}{columns}"), classes="dialog-hint")
+            yield OptionList(
+                *(
+                    Content(
+                        shorten(quoted(self._step.candidates.texts[place]), TEXT_CELLS).ljust(
+                            TEXT_CELLS
+                        )
+                        + "".join(
+                            f"  {probability(column[place] if (column := probs[lane]) else None)}"
+                            + " " * (len(shorten(names[lane], 20)) - 2)
+                            for lane in self._lanes
+                        )
+                    )
+                    for place in self._places
+                ),
+                compact=True,
+            )
+            yield Label(
+                "Decoding goes on from there, in a branch of its own.", classes="dialog-hint"
+            )
+            with Horizontal(classes="dialog-buttons"):
+                lane = shorten(names[self._view.lane], 24)
+                yield Button(Content(f"In {lane}  ⏎"), id="one", variant="primary", compact=True)
+                yield Button("In all lanes  a", id="all", compact=True)
+                yield Button("Cancel  esc", id="cancel", compact=True)
+
+    def on_mount(self) -> None:
+        choices = self.query_one(OptionList)
+        choices.highlighted = 0
+        choices.focus()
+
+    @on(OptionList.OptionSelected)
+    @on(Button.Pressed, "#one")
+    def _force_one(self) -> None:
+        self._force([self._view.lane])
+
+    @on(Button.Pressed, "#all")
+    def action_all(self) -> None:
+        self._force([number for number, token in enumerate(self._step.lanes) if token])
+
+    def _force(self, lanes: list[int]) -> None:
+        place = self.query_one(OptionList).highlighted
+        if place is not None:
+            token = self._step.candidates.tokens[self._places[place]]
+            self.dismiss(dict.fromkeys(lanes, token))
+
+    @on(Button.Pressed, "#cancel")
+    def action_cancel(self) -> None:
+        self.dismiss(None)
+
+
+class BranchesDialog(ModalScreen[int | None]):
+    """The tree of branches; returns the one to go to."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "cancel", "cancel", id="branches-cancel"),
+    ]
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self._trace = trace
+        self._order = [*_depth_first(trace, 0, 0)]
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Label("Branches", classes="dialog-title")
+            yield OptionList(
+                *(Content(_line(self._trace, branch, depth)) for branch, depth in self._order),
+                compact=True,
+            )
+            with Horizontal(classes="dialog-buttons"):
+                yield Button("Go there  ⏎", id="go", variant="primary", compact=True)
+                yield Button("Cancel  esc", id="cancel", compact=True)
+
+    def on_mount(self) -> None:
+        choices = self.query_one(OptionList)
+        choices.highlighted = [branch for branch, _ in self._order].index(self._trace.branch)
+        choices.focus()
+
+    @on(OptionList.OptionSelected)
+    @on(Button.Pressed, "#go")
+    def _go(self) -> None:
+        place = self.query_one(OptionList).highlighted
+        if place is not None:
+            self.dismiss(self._order[place][0])
+
+    @on(Button.Pressed, "#cancel")
+    def action_cancel(self) -> None:
+        self.dismiss(None)
+
+
+def _depth_first(trace: Trace, branch: int, depth: int) -> Iterator[tuple[int, int]]:
+    """Branches with their depths, children behind their parent in the order of their steps."""
+    yield branch, depth
+    children = [
+        (origin.at, number)
+        for number, origin in enumerate(trace.origins)
+        if origin is not None and origin.parent == branch
+    ]
+    for _, child in sorted(children):
+        yield from _depth_first(trace, child, depth + 1)
+
+
+def _line(trace: Trace, branch: int, depth: int) -> str:
+    steps, origin = trace.branches[branch], trace.origins[branch]
+    here = "●" if branch == trace.branch else " "
+    if origin is None:
+        return f"{here} as decoded, {len(steps)} steps"
+    forced = "taken back"
+    if origin.at < len(steps):
+        step = steps[origin.at]
+        taken = [
+            (trace.lane_names[lane], token.text)
+            for lane, token in enumerate(step.lanes)
+            if token is not None and token.forced
+        ]
+        texts = {text for _, text in taken}
+        if len(taken) == len(step.lanes) and len(texts) == 1:
+            forced = f"all lanes {quoted(taken[0][1])}"
+        else:
+            forced = ", ".join(f"{name} {quoted(text)}" for name, text in taken)
+    return f"{here} {'  ' * (depth - 1)}└ step {origin.at}: {visible(forced)}, {len(steps)} steps"
