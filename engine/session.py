@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,9 +36,12 @@ from .variants import Variant, VariantTooBigError, open_builder
 log = logging.getLogger(__name__)
 
 
-def open_session(options: Options, record_to: Path | None, progress: Progress) -> "Session":
+def open_session(
+    options: Options, record_to: Path | None, progress: Progress, resume: Trace | None = None
+) -> "Session":
     """Load the model, apply the recipes, read the prompt; record to a new file if one is named.
 
+    With a trace to resume, decoding goes on from its end, and the new file begins with its steps.
     Raises `UserError` for anything that the options got wrong.
     """
     recipes = [parse(text) for text in options.variants]
@@ -49,7 +53,7 @@ def open_session(options: Options, record_to: Path | None, progress: Progress) -
             lanes.append(builder.build(recipe))
         except VariantTooBigError as error:
             left_out.append(str(error))
-    return Session(builder.loaded, lanes, left_out, options, record_to, progress)
+    return Session(builder.loaded, lanes, left_out, options, record_to, progress, resume)
 
 
 class Session:
@@ -63,6 +67,7 @@ class Session:
         options: Options,
         record_to: Path | None,
         progress: Progress,
+        resume: Trace | None = None,
     ) -> None:
         self._loaded = loaded
         self._options = options
@@ -88,7 +93,7 @@ class Session:
         self._bandwidth = read_bandwidth(loaded.model.device)
         self._lockstep = self._make_lockstep(options.context)
         self._recording = Recording(record_to)
-        self._begin(options.prompt, options.context)
+        self._begin(options.prompt, options.context, resume)
 
     # -- what a front end calls ---------------------------------------------------------------
 
@@ -198,9 +203,13 @@ class Session:
 
     # -- one trace ----------------------------------------------------------------------------
 
-    def _begin(self, prompt: str, context: Context) -> None:
+    def _begin(self, prompt: str, context: Context, resume: Trace | None = None) -> None:
         tokens, templated = self._prompt_tokens(prompt)
         trace = Trace(self._header(prompt, tokens, templated, context))
+        if resume is not None:
+            _check_resumable(resume.header, trace.header)
+            for event in resume.events():
+                trace.apply(event)
         self._progress("reading the prompt", None)
         if len(self._rows(context)) != self._lockstep.rows:
             self._lockstep.close()
@@ -209,13 +218,22 @@ class Session:
         self._cached = None
         self._first = self._prefill(tokens)
         self.trace = trace
-        self._chosen: list[list[Tensor]] = [[]]
+        self._chosen: list[list[Tensor]] = []
         """What the lanes chose at each step, int64 [lanes], of every branch; branches that share
         a step share its tensor."""
         self._cached: list[Tensor] | None = []
         """What the caches hold behind the prompt; None if that is not known."""
-        self._lane_texts = self._new_lane_texts()
+        tensors: dict[int, Tensor] = {}
+        for steps in trace.branches:
+            self._chosen.append([])
+            for step in steps:
+                # A lane that has ended reads what it likes.
+                tokens = [0 if token is None else token.token for token in step.lanes]
+                self._chosen[-1].append(tensors.setdefault(id(step), torch.tensor(tokens)))
+        self._read_lane_texts()
         self._recording.begin(trace.header)
+        for event in trace.events():
+            self._recording.write(event)
 
     def _rows(self, context: Context) -> list[Variant]:
         """In context both, a second lane of each variant stands behind all the first ones."""
@@ -261,13 +279,10 @@ class Session:
         # Kept for every rewind to the start, while the decoder reuses its own.
         return Outputs(outputs.h.clone(), outputs.z.clone(), outputs.streams.clone())
 
-    def _new_lane_texts(self) -> list[LaneText]:
-        prompt = self.trace.header.prompt.tokens
-        return [LaneText(self._loaded.tokenizer, prompt) for _ in self._lane_records]
-
     def _read_lane_texts(self) -> None:
         """After the steps have become others."""
-        self._lane_texts = self._new_lane_texts()
+        prompt = self.trace.header.prompt.tokens
+        self._lane_texts = [LaneText(self._loaded.tokenizer, prompt) for _ in self._lane_records]
         for step in self.trace.steps:
             for text, token in zip(self._lane_texts, step.lanes, strict=True):
                 if token is not None:
@@ -309,6 +324,7 @@ class Session:
                 for package in ("prunetui", "torch", "transformers")
             },
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            options=msgspec.structs.replace(options, prompt=prompt, context=context),
         )
 
     # -- one step -----------------------------------------------------------------------------
@@ -429,6 +445,27 @@ class Session:
                 [finite(probs[place[token]]) for token in order] if runs else None
                 for probs, runs in zip(numbers.probs, running, strict=True)
             ],
+        )
+
+
+def _check_resumable(old: records.Header, new: records.Header) -> None:
+    """Raises `UserError` if what decodes now would not go on with what was decoded then."""
+    same_model = (old.model.name, old.model.parameters, old.model.vocab_size) == (
+        new.model.name,
+        new.model.parameters,
+        new.model.vocab_size,
+    )
+    if not same_model:
+        raise UserError(
+            f"the trace is of {old.model.name} ({old.model.parameters} parameters), and this is "
+            f"{new.model.name} ({new.model.parameters}); it cannot be resumed"
+        )
+    if old.prompt.tokens != new.prompt.tokens:
+        raise UserError("the prompt's tokens are not the trace's any more; it cannot be resumed")
+    if old.lanes != new.lanes:
+        raise UserError(
+            "the recipes do not drop what they dropped in the trace; it cannot be resumed with "
+            "this calibration text"
         )
 
 

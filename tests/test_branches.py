@@ -172,3 +172,63 @@ def test_a_file_with_an_impossible_branch_is_damaged(tmp_path: Path, event, mess
     writer.close()
     with pytest.raises(UserError, match=message):
         read_trace(path)
+
+
+@pytest.mark.parametrize("context", ["free", "both"])
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_resumed_session_goes_on_as_if_uninterrupted(
+    models, tmp_path: Path, family: str, context: str
+) -> None:
+    whole = run(open_tiny(models[family], context=context))
+    session = open_tiny(models[family], tmp_path / "a.trace.jsonl", context=context)
+    for _ in range(4):
+        session.step()
+    session.force(2, {1: FORCED})
+    session.step()
+    forced = tokens(run(session))
+    session.switch(0)
+    session.close()
+    old = read_trace(tmp_path / "a.trace.jsonl")
+    assert old.header.options is not None
+    session = open_session(old.header.options, tmp_path / "b.trace.jsonl", lambda *_: None, old)
+    assert session.trace.branches == old.branches
+    resumed = run(session)
+    assert tokens(resumed) == tokens(whole)
+    for ours, theirs in zip(resumed, whole, strict=True):
+        assert_equal(ours.drift, theirs.drift)
+        assert [token and token.text for token in ours.lanes] == [
+            token and token.text for token in theirs.lanes
+        ]
+    session.switch(1)
+    assert tokens(session.trace.steps) == forced
+    session.close()
+    assert read_trace(tmp_path / "b.trace.jsonl").branches == session.trace.branches
+
+
+def test_what_cannot_be_resumed(models) -> None:
+    trace = open_tiny(models["llama"]).trace
+    options = trace.header.options
+    assert options is not None
+    for changed, message in (
+        ({"prompt": "Another"}, "the prompt's tokens are not the trace's"),
+        ({"variants": ("drop:attn=[2]", "drop:mlp=[0,2]")}, "do not drop what they dropped"),
+        ({"model": str(models["gemma2"])}, "the trace is of llama"),
+    ):
+        with pytest.raises(UserError, match=message):
+            open_session(msgspec.structs.replace(options, **changed), None, lambda *_: None, trace)
+
+
+def test_a_trace_is_made_again_of_its_events() -> None:
+    trace = Trace(make_header())
+    for number in range(5):
+        trace.append(make_step(number))
+    trace.fork(3)
+    trace.append(make_step(3))
+    trace.switch(0)
+    trace.fork(4)
+    trace.switch(0)
+    trace.rewind(2)
+    again = Trace(trace.header)
+    for event in trace.events():
+        again.apply(event)
+    assert (again.branches, again.branch) == (trace.branches, trace.branch)

@@ -226,7 +226,7 @@ def test_a_prompt_that_cannot_be_read_is_refused(models, prompt: str, message: s
 def test_a_half_character_shows_when_it_is_whole(models) -> None:
     session = open_tiny(models)
     tokenizer = session._loaded.tokenizer
-    (lane, *_) = session._new_lane_texts()
+    (lane, *_) = session._lane_texts
     added = [lane.add(token) for token in tokenizer("aé漢\n")["input_ids"]]
     assert added == ["a", "", "é", "", "", "漢", "\n"]
     assert session._texts[tokenizer("é")["input_ids"][0]] == "\\xc3"
@@ -235,7 +235,7 @@ def test_a_half_character_shows_when_it_is_whole(models) -> None:
 
 def test_bytes_that_are_no_character_show_in_the_end(models) -> None:
     session = open_tiny(models)
-    (lane, *_) = session._new_lane_texts()
+    (lane, *_) = session._lane_texts
     half = session._loaded.tokenizer("é")["input_ids"][0]
     added = [lane.add(half) for _ in range(4)]
     assert "".join(added) == "\ufffd" * 4

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
+import msgspec
 import platformdirs
 import typer
 from rich.console import Console
@@ -19,6 +20,7 @@ from ..engine.options import DEMO, POSTER_QUESTION, Context, Dtype, Options
 from ..engine.trace.exports import FORMATS
 from ..engine.trace.log import SUFFIX, check_writable, read_trace, write_new
 from ..engine.trace.text import visible
+from ..engine.trace.trace import Trace
 from .logfile import keep_stderr_for_the_screen, log_file, log_to_file
 
 app = typer.Typer(
@@ -198,6 +200,10 @@ def inspector(
     options: Options,
     output: Output = None,
     no_trace: NoTrace = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="TRACE", help="Load a trace's model and decode on from its end."),
+    ] = None,
     theme: Theme = None,
     color: Color = "auto",
 ) -> None:
@@ -214,12 +220,18 @@ def inspector(
                     f"--{name.replace('_', '-')} …"
                 )
         return
+    resumed = None
+    if resume is not None:
+        resumed = read_trace(resume)
+        options = _resumed_options(ctx, resume, resumed, options)
     record_to = _recording_path(output, no_trace)
     _set_color(color)
     # Textual reads the colours when it is imported.
     from .app import PrunetuiApp
+    from .worker import open_engine_session
 
-    _run(PrunetuiApp(options, record_to, theme=theme))
+    opens = functools.partial(open_engine_session, resume=resumed)
+    _run(PrunetuiApp(options, record_to, theme=theme, open_session=opens))
 
 
 @app.command()
@@ -268,6 +280,27 @@ def prune(
     from .prune import prune as write
 
     write(options, output, form)
+
+
+WITH_RESUME = {"device", "threads", "max_new_tokens", "trust_remote_code"}
+"""The options that may be others than when the trace was recorded."""
+
+
+def _resumed_options(ctx: typer.Context, file: Path, trace: Trace, given: Options) -> Options:
+    """The trace's own, but for those of `WITH_RESUME` that the command line gives."""
+    if trace.header.options is None:
+        raise UserError(f"{file} does not say how it was made; it cannot be resumed")
+    named = {
+        name
+        for name in inspect.signature(decoding_options).parameters
+        if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+    if wrong := sorted(named - WITH_RESUME):
+        raise UserError(
+            f"--resume decodes as the trace says; leave --{wrong[0].replace('_', '-')} out"
+        )
+    changed = {name: getattr(given, name) for name in named}
+    return msgspec.structs.replace(trace.header.options, **changed)
 
 
 TraceFile = Annotated[Path, typer.Argument(metavar="TRACE", show_default=False)]

@@ -14,6 +14,7 @@ from textual.message import Message
 from ..engine.errors import UserError
 from ..engine.options import Context, Options
 from ..engine.trace.records import Step
+from ..engine.trace.trace import Trace
 from .logfile import log_file
 
 if TYPE_CHECKING:
@@ -27,12 +28,14 @@ OpenSession = Callable[[Options, Path | None, Progress], "Session"]
 IMPORTING = "importing torch and transformers"
 
 
-def open_engine_session(options: Options, record_to: Path | None, progress: Progress) -> "Session":
+def open_engine_session(
+    options: Options, record_to: Path | None, progress: Progress, resume: Trace | None = None
+) -> "Session":
     progress(IMPORTING, None)
     # The window must not wait for torch.
     from ..engine.session import open_session
 
-    return open_session(options, record_to, progress)
+    return open_session(options, record_to, progress, resume)
 
 
 @dataclass

@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from ..options import Options
+
 VERSION = 1
 """Raised whenever an older prunetui could misread a newer trace."""
 
@@ -89,6 +91,8 @@ class Header(Record, frozen=True):
     """Of prunetui and of the libraries that made the numbers."""
     created: str
     """ISO 8601, UTC."""
+    options: Options | None = None
+    """What the session was asked to do, which is what opens it again."""
 
 
 class Token(Plain, frozen=True):

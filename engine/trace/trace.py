@@ -1,5 +1,6 @@
 """A trace in memory: the header and the steps that stand, in branches."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .records import Branch, Event, Header, Rewind, Step, Switch
@@ -69,6 +70,23 @@ class Trace:
                 self.fork(event.at)
             case Switch():
                 self.switch(event.to)
+
+    def events(self) -> Iterator[Event]:
+        """Such that a new trace to which all are applied has these branches and this one open."""
+        yield from self.branches[0]
+        open_branch = 0
+        for branch, origin in enumerate(self.origins):
+            if origin is None:
+                continue
+            if origin.parent != open_branch:
+                yield Switch(to=origin.parent)
+            # The parent may have been taken back since.
+            at = min(origin.at, len(self.branches[origin.parent]))
+            yield Branch(parent=origin.parent, at=at)
+            yield from self.branches[branch][at:]
+            open_branch = branch
+        if open_branch != self.branch:
+            yield Switch(to=self.branch)
 
     @property
     def lane_names(self) -> list[str]:
