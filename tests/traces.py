@@ -2,7 +2,9 @@
 
 import math
 import random
+from typing import Any
 
+import msgspec
 from prunetui.engine.trace.records import (
     Candidates,
     Drift,
@@ -117,6 +119,26 @@ def make_step(number: int, variants: int = 2, layers: int = 3, vocabulary: int =
         read=500_000_000,
         memory=1_000_000_000,
     )
+
+
+def with_local(trace: Trace) -> Trace:
+    """The same in context both: local drift a quarter of the way to the propagated one."""
+
+    def nearer(drift: Drift | None) -> Drift | None:
+        if drift is None:
+            return None
+        changes: dict[str, Any] = {}
+        for key, value in msgspec.structs.asdict(drift).items():
+            if key.startswith("cos"):
+                changes[key] = 1 - (1 - value) / 4
+            elif key != "top1":
+                changes[key] = value / 4
+        return msgspec.structs.replace(drift, **changes)
+
+    both = Trace(msgspec.structs.replace(trace.header, context="both"))
+    for step in trace.steps:
+        both.append(msgspec.structs.replace(step, local=[nearer(drift) for drift in step.drift]))
+    return both
 
 
 def make_trace(steps: int = 40, variants: int = 2) -> Trace:

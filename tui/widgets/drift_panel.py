@@ -16,6 +16,7 @@ MOST_ROWS = 3
 BLOCKS = " ▁▂▃▄▅▆▇█"
 NOT_FINITE = "×"
 CURSOR = "▴"
+LOCAL = "local"
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,37 @@ CHARTS = (
 
 
 class Charts:
-    """The four series of one variant, fed with the steps as they come."""
+    """The series of one variant, fed with the steps as they come."""
 
     def __init__(self, variant: int, columns: int) -> None:
         self.variant = variant
-        self.series = [Series(columns, max if measure.nats else min) for measure in CHARTS]
+        self.propagated = _empty(columns)
+        """On the lane's own tokens: what pruning does, and what it did to the text before."""
+        self.local = _empty(columns)
+        """On the baseline's tokens; stays empty in a trace that has no local drift."""
         self.top = 1.0
-        """Of the KL chart, in nats; it only rises, so that a bar keeps its height."""
+        """Of the KL charts, in nats; it only rises, so that a bar keeps its height."""
         self._taken = 0
 
     def take(self, steps: list[Step]) -> None:
         for step in steps[self._taken : len(steps)]:
             self._taken += 1
-            drift = step.drift[self.variant]
-            if drift is None:
-                continue
-            for measure, series in zip(CHARTS, self.series, strict=True):
-                series.append(measure.value(drift))
-            if drift.kl is not None:
-                self.top = ratchet(self.top, drift.kl)
+            # While both last, a column is the same steps in either.
+            self._append(self.propagated, step.drift)
+            self._append(self.local, step.local)
+
+    def _append(self, charts: list[Series], drifts: list[Drift | None] | None) -> None:
+        drift = drifts[self.variant] if drifts else None
+        if drift is None:
+            return
+        for measure, series in zip(CHARTS, charts, strict=True):
+            series.append(measure.value(drift))
+        if drift.kl is not None:
+            self.top = ratchet(self.top, drift.kl)
+
+
+def _empty(columns: int) -> list[Series]:
+    return [Series(columns, max if measure.nats else min) for measure in CHARTS]
 
 
 class DriftPanel(Panel):
@@ -109,19 +122,37 @@ class DriftPanel(Panel):
             self._charts = Charts(view.lane - 1, columns)
             self._charts_of = made_of
         self._charts.take(view.steps)
-        drift = view.step.drift[view.lane - 1] if view.step else None
+        step, charts = view.step, self._charts
+        drift = step.drift[view.lane - 1] if step else None
+        local = step.local[view.lane - 1] if step and step.local else None
         name = view.header.lanes[view.lane].name
-        steps = self._charts.series[0].bucket
+        steps = charts.propagated[0].bucket
+        scale = f"worst of {steps} a column" if steps > 1 else "1 step a column"
+        both = view.header.context == "both"
         lines = [
             self.title(
                 width,
                 f"drift of {name} from baseline",
-                f"worst of {steps} a column" if steps > 1 else "1 step a column",
+                f"{LOCAL}: on the baseline's tokens; {scale}" if both else scale,
+                f"{LOCAL}: on the baseline's tokens" if both else "",
+                scale,
             )
         ]
         rows, with_table = _share(height - 2, width)
-        for measure, series in zip(CHARTS, self._charts.series, strict=True):
-            lines += self._chart(measure, series, drift, rows, view.cursor)
+        local_rows = rows // 2 if both else 0
+        for number, measure in enumerate(CHARTS):
+            lines += self._chart(
+                measure.label,
+                measure,
+                charts.propagated[number],
+                drift,
+                rows - local_rows,
+                view.cursor,
+            )
+            if local_rows:
+                lines += self._chart(
+                    f"  {LOCAL}", measure, charts.local[number], local, local_rows, view.cursor
+                )
         lines.append(self._axis(view.cursor, columns))
         if with_table and view.step:
             lines.append(Line())
@@ -132,7 +163,13 @@ class DriftPanel(Panel):
         return lines
 
     def _chart(
-        self, measure: Measure, series: Series, drift: Drift | None, rows: int, cursor: int
+        self,
+        label: str,
+        measure: Measure,
+        series: Series,
+        drift: Drift | None,
+        rows: int,
+        cursor: int,
     ) -> list[Line]:
         top = self._charts.top if measure.nats else 1.0
         span = f"0–{top:g}" + (" nats" if measure.nats else "")
@@ -142,7 +179,7 @@ class DriftPanel(Panel):
         for row in range(rows):
             line = Line()
             if row == 0:
-                line.add(measure.label, style)
+                line.add(label, style)
             elif row == 1:
                 line.add(span, self.style("panel--quiet"))
             line.pad_to(LABEL_CELLS, self.rich_style)
@@ -160,7 +197,7 @@ class DriftPanel(Panel):
         return lines
 
     def _axis(self, cursor: int, columns: int) -> Line:
-        series = self._charts.series[0]
+        series = self._charts.propagated[0]
         quiet, rule = self.style("panel--quiet"), self.style("panel--rule")
         line = Line().add("step".ljust(LABEL_CELLS), quiet)
         column = series.column(cursor) if cursor >= 0 else -1
