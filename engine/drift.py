@@ -99,7 +99,7 @@ class Distributions:
 
 
 def measure(h: Tensor, lanes: Distributions) -> dict[str, Tensor]:
-    """Every number of `trace.records.Drift` but `top1` and `dp`: float64 [variants] each.
+    """Every number of `trace.records.Drift` but `top1`, `dp` and `logq`: float64 [variants] each.
 
     h: [lanes, hidden], the vectors for which z = W h. The estimates are second-order: Theorem 1
     (est_h, est_z), Theorem 2 (est_p) and Theorem 3 (est_kl).

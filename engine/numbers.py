@@ -57,6 +57,7 @@ def step_numbers(
     probs = logprobs.exp()
     drift["top1"] = (highest.indices[1:, 0] == highest.indices[0, 0]).double()
     drift["dp"] = probs[1:, 0] - probs[0, 0]
+    drift["logq"] = logprobs[1:, 0]
     values = [
         chosen,
         logprobs[:count, :count].diagonal(),

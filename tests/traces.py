@@ -94,6 +94,7 @@ def make_step(number: int, variants: int = 2, layers: int = 3, vocabulary: int =
             est_kl=7 * far,
             top1=tokens[0] == tokens[v + 1],
             dp=-0.3 * far,
+            logq=math.log(probs[0][0]) - far * (1 + rng.random()),
         )
 
     return Step(

@@ -157,6 +157,8 @@ class Drift(Plain, frozen=True):
     """Both lanes' most probable token is the same."""
     dp: float | None
     """Probability of the baseline's chosen token, variant minus baseline."""
+    logq: float | None
+    """The variant's log probability of the baseline's chosen token, in nats."""
 
 
 class Step(Record, frozen=True):

@@ -17,7 +17,12 @@ from ...engine.trace.text import visible
 from ...engine.trace.trace import Trace, differs
 from ..throttle import Throttle
 from ..view import View
+from ..views.alignment import AlignmentView
 from ..views.base import InspectorView
+from ..views.drift import DriftView
+from ..views.layers import LayersView
+from ..views.statistics import StatisticsView
+from ..views.theory import TheoryView
 from ..widgets.candidates import CandidatesPanel
 from ..widgets.drift_panel import DriftPanel
 from ..widgets.keys import KeyLine
@@ -37,7 +42,13 @@ LEAST_SIZE = (60, 16)
 
 OVERVIEW = "overview"
 
-VIEWS: list[tuple[str, type[InspectorView], str]] = []
+VIEWS: list[tuple[str, type[InspectorView], str]] = [
+    ("drift-view", DriftView, "Drift over the steps, large"),
+    ("layers", LayersView, "In which layer the selected lane leaves the baseline"),
+    ("theory", TheoryView, "Measured drift against its second-order estimates"),
+    ("alignment", AlignmentView, "The lanes' tokens, a column a step"),
+    ("statistics", StatisticsView, "KLD, Δp, perplexity, repetition"),
+]
 """Id, class and a sentence of each view, by the keys from 1 on."""
 
 KEYS = [

@@ -32,8 +32,10 @@ class Chart(PlotextPlot):
         lines: Sequence[ChartLine],
         *,
         title: str,
-        x_label: str = "step",
+        x_label: str = "",
         y_range: tuple[float | None, float | None] = (None, None),
+        log_x: bool = False,
+        log_y: bool = False,
         marks: Sequence[float] = (),
         cursor: float | None = None,
     ) -> None:
@@ -43,27 +45,50 @@ class Chart(PlotextPlot):
         plt.clear_figure()
         plt.title(title)
         plt.xlabel(x_label)
+        plt.frame(False)
         plt.ylim(*y_range)
+        plt.xscale("log" if log_x else "linear")
+        plt.yscale("log" if log_y else "linear")
         for mark in marks:
             plt.vline(mark, color=self._rgb("mark"))
         if cursor is not None:
             plt.vline(cursor, color=self._rgb("cursor"))
+        drawn = [x for line in lines for x in line.x]
+        if drawn and not log_x:
+            ticks = whole_ticks(min(drawn), max(drawn), self.size.width // 12)
+            plt.xticks(ticks, [f"{tick:.0f}" for tick in ticks])
         most = max(2, POINTS_A_COLUMN * self.size.width)
         for line in lines:
             points = [
                 (x, y)
                 for x, y in zip(line.x, line.y, strict=True)
-                if y is not None and math.isfinite(y)
+                # A logarithm has no place for 0.
+                if y is not None
+                and math.isfinite(y)
+                and (y > 0 or not log_y)
+                and (x > 0 or not log_x)
             ]
             if not points:
                 continue
             xs, ys = zip(*thinned(points, most), strict=True)
             draw = plt.plot if line.kind == "line" else plt.scatter
-            draw(list(xs), list(ys), color=self._rgb(line.color), marker=line.marker)
+            color = self._rgb(line.color)
+            draw(list(xs), list(ys), color=color, marker=line.marker)
         self.refresh()
 
     def _rgb(self, variable: str) -> tuple[int, int, int]:
         return Color.parse(self.app.theme_variables[variable]).rgb
+
+
+def whole_ticks(low: float, high: float, most: int) -> list[float]:
+    """Whole numbers from low to high at steps of 1, 2 or 5 times a power of ten."""
+    scale = 1
+    while True:
+        for step in (scale, 2 * scale, 5 * scale):
+            if (high - low) / step <= max(1, most):
+                first = math.ceil(low / step) * step
+                return [float(tick) for tick in range(first, math.floor(high) + 1, step)]
+        scale *= 10
 
 
 def thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:

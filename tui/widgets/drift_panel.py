@@ -132,7 +132,7 @@ class DriftPanel(Panel):
         lines = [
             self.title(
                 width,
-                f"drift of {name} from baseline",
+                f"drift of {name}",
                 f"{LOCAL}: on the baseline's tokens; {scale}" if both else scale,
                 f"{LOCAL}: on the baseline's tokens" if both else "",
                 scale,

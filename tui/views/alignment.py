@@ -1,0 +1,144 @@
+"""View 5: the lanes' tokens one below the other, a column per step."""
+
+from typing import ClassVar
+
+from rich.cells import cell_len
+from textual.app import ComposeResult
+
+from ...engine.trace.records import Step
+from ...engine.trace.text import visible
+from ...engine.trace.trace import differs, is_tie
+from ..view import View
+from ..widgets.candidates import probability
+from ..widgets.drift_panel import CHARTS
+from ..widgets.panel import Line, Panel, shorten
+from .base import InspectorView
+
+NAME_CELLS = 14
+MOST_CELLS = 12
+LEAST_CELLS = 5
+SAME, DIFFERENT, TIE = "=", "≠", "≈"
+ENDED = "∎"
+
+
+class AlignmentView(InspectorView):
+    FRAMES = 10.0
+
+    def compose(self) -> ComposeResult:
+        yield AlignmentPanel()
+
+    def show(self, view: View) -> None:
+        self.query_one(AlignmentPanel).show(view)
+
+
+class AlignmentPanel(Panel):
+    """A page of steps, with the cursor's among them."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "alignment--same",
+        "alignment--diverged",
+        "alignment--cursor",
+        "alignment--selected",
+    }
+
+    view: View | None = None
+
+    def show(self, view: View) -> None:
+        self.view = view
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        view = self.view
+        if view is None or view.step is None:
+            return [self.title(width, "tokens, a column a step")]
+        columns = _page(view.steps, view.cursor, width - NAME_CELLS)
+        note = (
+            f"{SAME} as the baseline  {DIFFERENT} not  {TIE} by a tie   p of the token   KL in nats"
+        )
+        lines = [
+            self.title(
+                width,
+                f"tokens of steps {columns[0][0].step} to {columns[-1][0].step}",
+                f"{note}   KL in nats",
+                note,
+            )
+        ]
+        line = Line().add("step".ljust(NAME_CELLS), self.style("panel--quiet"))
+        for step, cells in columns:
+            here = step.step == view.cursor
+            style = self.style("alignment--cursor" if here else "panel--quiet")
+            line.add(f"{step.step}".ljust(cells - 1), style).add(" ", self.rich_style)
+        lines.append(line)
+        lanes = range(len(view.header.lanes))
+        # Without room for all rows of all lanes, tokens go before figures.
+        rows = 4 if 4 * len(lanes) + len(lines) <= height else 2
+        for lane in lanes:
+            lines += self._lane(view, lane, columns, rows)
+        return lines
+
+    def _lane(
+        self, view: View, lane: int, columns: list[tuple[Step, int]], rows: int
+    ) -> list[Line]:
+        quiet = self.style("panel--quiet")
+        selected = lane == view.lane
+        name = ("▸ " if selected else "  ") + shorten(view.header.lanes[lane].name, NAME_CELLS - 3)
+        tokens = Line().add(
+            name.ljust(NAME_CELLS), self.style("alignment--selected") if selected else quiet
+        )
+        marks = Line().pad_to(NAME_CELLS, self.rich_style)
+        figures = Line().add("    p".ljust(NAME_CELLS), quiet)
+        drifts = Line().add("    KL".ljust(NAME_CELLS) if lane else "", quiet)
+        for step, cells in columns:
+            token = step.lanes[lane]
+            other = differs(step, lane)
+            style = self.style("alignment--diverged" if other else "alignment--same")
+            if step.step == view.cursor:
+                style = self.style("alignment--cursor")
+            text = ENDED if token is None else _text(token.text)
+            tokens.add(_fill(text, cells - 1), style).add(" ", self.rich_style)
+            mark = (TIE if is_tie(view.header, step) else DIFFERENT) if other else SAME
+            mark_style = self.style("alignment--diverged") if other else quiet
+            marks.add((mark if lane else "").ljust(cells), mark_style)
+            figures.add(_fill(probability(token.prob) if token else "", cells), quiet)
+            drift = step.drift[lane - 1] if lane else None
+            figure = CHARTS[-1].figure(drift).removesuffix(" nats") if drift else ""
+            drifts.add(_fill(figure, cells), quiet)
+        if rows == 2:
+            return [tokens, marks]
+        return [tokens, marks, figures, drifts]
+
+
+def _text(text: str) -> str:
+    return visible(text) or "·"
+
+
+def _fill(text: str, cells: int) -> str:
+    short = shorten(text, cells)
+    return short + " " * (cells - cell_len(short))
+
+
+def _page(steps: list[Step], cursor: int, width: int) -> list[tuple[Step, int]]:
+    """Steps that fill the width, each with its cells; the cursor stands in the middle third."""
+    page = [(steps[cursor], _cells(steps[cursor]))]
+    room = width - page[0][1]
+    before, after = cursor - 1, cursor + 1
+    left = 0
+    while before >= 0 and left + _cells(steps[before]) <= room // 2:
+        left += _cells(steps[before])
+        page.insert(0, (steps[before], _cells(steps[before])))
+        before -= 1
+    room -= left
+    while after < len(steps) and _cells(steps[after]) <= room:
+        room -= _cells(steps[after])
+        page.append((steps[after], _cells(steps[after])))
+        after += 1
+    while before >= 0 and _cells(steps[before]) <= room:
+        room -= _cells(steps[before])
+        page.insert(0, (steps[before], _cells(steps[before])))
+        before -= 1
+    return page
+
+
+def _cells(step: Step) -> int:
+    widest = max(cell_len(_text(token.text)) if token else 1 for token in step.lanes)
+    return min(max(widest, LEAST_CELLS), MOST_CELLS) + 1

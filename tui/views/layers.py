@@ -1,0 +1,135 @@
+"""View 2: in which layer a variant leaves the baseline."""
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+
+from ...engine.trace.records import Lane
+from ..view import View
+from ..widgets.candidates import horizontal_bar
+from ..widgets.panel import Line, Panel
+from .base import InspectorView
+
+NAME_CELLS = 9
+PROFILE_CELLS = 30
+SHADES = " ·░▒▓█"
+LIMITS = (0.999, 0.99, 0.95, 0.8, 0.5)
+"""Cosine similarities at and above which a cell takes the next lighter shade."""
+DROPPED = "✕"
+
+
+class LayersView(InspectorView):
+    FRAMES = 5.0
+
+    def compose(self) -> ComposeResult:
+        yield LayersPanel()
+
+    def show(self, view: View) -> None:
+        self.query_one(LayersPanel).show(view)
+
+
+class LayersPanel(Panel):
+    """A heat map, sublayers over a page of steps, and the profile of the cursor's step."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "layers--heat",
+        "layers--cursor",
+        "layers--dropped",
+        "layers--value",
+    }
+
+    view: View | None = None
+
+    def show(self, view: View) -> None:
+        self.view = view
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        view = self.view
+        if view is None or view.step is None:
+            return [self.title(width, "layers")]
+        quiet = self.style("panel--quiet")
+        if view.lane == 0:
+            return [
+                self.title(width, "layers"),
+                Line().add("The baseline does not drift from itself: ↓ selects a variant.", quiet),
+            ]
+        lane = view.header.lanes[view.lane]
+        legend = "1 − cos:" + "".join(
+            f"  {shade} ≥{1 - limit:.3g}" for shade, limit in zip(SHADES[1:], LIMITS, strict=True)
+        )
+        lines = [
+            self.title(
+                width,
+                f"residual stream of {lane.name} from baseline, after each sublayer",
+                legend,
+            )
+        ]
+        if width < len(legend) + len(lane.name) + 60:
+            lines.append(Line().add(legend, quiet))
+        columns = width - NAME_CELLS - PROFILE_CELLS - 2
+        first = view.cursor // columns * columns
+        page = [
+            layers[view.lane - 1] if (layers := step.layers) else None
+            for step in view.steps[first : first + columns]
+        ]
+        now = view.step.layers[view.lane - 1]
+        if now is None:
+            why = "Not measured: a lane has ended, or the variant has another depth."
+            return [*lines, Line().add(why, quiet)]
+        groups = _groups(len(now), height - len(lines) - 1)
+        here = view.cursor - first
+        for places in groups:
+            line = self._label(lane, places)
+            cells = "".join(
+                _shade(_least([layers[place] for place in places])) if layers else " "
+                for layers in page
+            ).ljust(columns)
+            heat = self.style("layers--heat")
+            line.add(cells[:here], heat).add(cells[here], self.style("layers--cursor"))
+            line.add(cells[here + 1 :], heat).add("  ", heat)
+            value = _least([now[place] for place in places])
+            bar = horizontal_bar(0.0 if value is None else value, PROFILE_CELLS - 8)
+            line.add(bar, self.style("layers--heat"))
+            figure = "n/a" if value is None else f"{value:.4f}"
+            lines.append(line.add(figure.rjust(8), self.style("layers--value")))
+        last = min(first + columns, len(view.steps)) - 1
+        foot = f"steps {first} to {last}".ljust(columns + 2)
+        profile = f"cosine at step {view.cursor}"
+        lines.append(Line().pad_to(NAME_CELLS, self.rich_style).add(foot + profile, quiet))
+        return lines
+
+    def _label(self, lane: Lane, places: range) -> Line:
+        dropped = any(
+            place // 2 in (lane.dropped_mlp if place % 2 else lane.dropped_attention)
+            for place in places
+        )
+        layer, part = divmod(places[0], 2)
+        name = f"{layer:3} {('attn', 'mlp')[part] if len(places) == 1 else ''}"
+        if len(places) > 2:
+            name = f"{layer:3}–{places[-1] // 2}"
+        line = Line().add(name.ljust(NAME_CELLS - 1), self.style("panel--quiet"))
+        return line.add(DROPPED if dropped else " ", self.style("layers--dropped"))
+
+
+def _groups(sublayers: int, rows: int) -> list[range]:
+    """A row each if there is room, else rows of whole layers, as few layers a row as fit."""
+    if sublayers <= rows:
+        return [range(place, place + 1) for place in range(sublayers)]
+    layers = 1
+    while sublayers > 2 * layers * rows:
+        layers += 1
+    size = 2 * layers
+    return [range(at, min(at + size, sublayers)) for at in range(0, sublayers, size)]
+
+
+def _least(values: list[float | None]) -> float | None:
+    """The worst; None if one of them is not finite."""
+    finite = [value for value in values if value is not None]
+    return min(finite) if len(finite) == len(values) else None
+
+
+def _shade(value: float | None) -> str:
+    if value is None:
+        return "×"
+    return SHADES[sum(value < limit for limit in LIMITS)]

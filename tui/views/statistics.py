@@ -1,0 +1,148 @@
+"""View 6: the statistics that people quote, a column per variant."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual.app import ComposeResult
+
+from ...engine.trace.statistics import Distances, Statistics, statistics
+from ...engine.trace.trace import Trace
+from ..view import View
+from ..widgets.panel import Line, Panel, shorten
+from .base import InspectorView
+
+LABEL_CELLS = 25
+COLUMN_CELLS = 13
+
+Figure = Callable[[Distances], str]
+
+
+def _nats(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4g}"
+
+
+def _share(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.1%}"
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:+.2%}"
+
+
+def _ratio(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4g}"
+
+
+DISTANCES: list[tuple[str, Figure]] = [
+    ("mean KLD, nats", lambda d: _nats(d.kld_mean)),
+    ("median KLD", lambda d: _nats(d.kld_median)),
+    ("99% KLD", lambda d: _nats(d.kld_99)),
+    ("99.9% KLD", lambda d: _nats(d.kld_999)),
+    ("max KLD", lambda d: _nats(d.kld_max)),
+    ("same top p", lambda d: _share(d.same_top)),
+    ("mean Δp", lambda d: _percent(d.dp_mean)),
+    ("RMS Δp", lambda d: _percent(d.dp_rms).removeprefix("+")),
+    ("1% Δp", lambda d: _percent(d.dp_1)),
+    ("5% Δp", lambda d: _percent(d.dp_5)),
+    ("95% Δp", lambda d: _percent(d.dp_95)),
+    ("99% Δp", lambda d: _percent(d.dp_99)),
+    ("PPL(q)/PPL(p)", lambda d: _ratio(d.ppl_ratio)),
+]
+MOST_QUOTED = ("mean KLD, nats", "99% KLD", "same top p", "RMS Δp", "PPL(q)/PPL(p)")
+"""What is left of them where there is no room for all."""
+
+
+def _text(value: object) -> str:
+    return "–" if value is None else str(value)
+
+
+TEXT: list[tuple[str, Callable[[Statistics], str]]] = [
+    ("first divergent step", lambda s: _text(s.first_divergence)),
+    ("divergent tokens", lambda s: _share(s.divergent)),
+    ("repeats from step", lambda s: _text(s.collapse)),
+    ("  tokens repeated", lambda s: _text(s.period)),
+]
+
+
+class StatisticsView(InspectorView):
+    FRAMES = 1.0
+
+    def compose(self) -> ComposeResult:
+        yield StatisticsPanel()
+
+    def show(self, view: View) -> None:
+        self.query_one(StatisticsPanel).show(view)
+
+
+class StatisticsPanel(Panel):
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"statistics--value", "statistics--selected"}
+
+    view: View | None = None
+
+    def show(self, view: View) -> None:
+        self.view = view
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        view = self.view
+        if view is None or len(view.header.lanes) < 2:
+            return [self.title(width, "statistics: there is no variant")]
+        trace = Trace(view.header)
+        trace.steps = view.steps
+        columns = max(1, (width - LABEL_CELLS) // COLUMN_CELLS)
+        first = max(1, min(view.lane, len(view.header.lanes) - 1) - columns + 1)
+        lanes = range(first, min(len(view.header.lanes), first + columns))
+        all_of = {lane: statistics(trace, lane) for lane in lanes}
+        some = next(iter(all_of.values()))
+        both = some.local is not None
+        lines = [
+            self.title(
+                width,
+                f"statistics of {len(view.steps)} steps",
+                "KLD = KL(p‖q), p baseline; Δp: of the baseline's token, variant − baseline",
+                "KLD = KL(p‖q), p baseline",
+            )
+        ]
+        lines.append(self._names(view, lanes))
+        groups: list[tuple[str, Callable[[Statistics], Distances | None]]] = []
+        if both:
+            groups.append(("local: the baseline's tokens", lambda s: s.local))
+        own = "the baseline's tokens" if view.header.context == "forced" else "own tokens"
+        groups.append((own, lambda s: s.propagated))
+        room = height - len(lines) - len(TEXT) - 3 - 2 * len(groups)
+        chosen = [
+            row
+            for row in DISTANCES
+            if len(DISTANCES) * len(groups) <= room or row[0] in MOST_QUOTED
+        ]
+        for name, of in groups:
+            lines.append(self._head(name, width))
+            for label, figure in chosen:
+                cells = [figure(d) if (d := of(all_of[lane])) else "n/a" for lane in lanes]
+                lines.append(self._row(label, cells))
+        lines.append(self._head("text", width))
+        for label, text in TEXT:
+            lines.append(self._row(label, [text(all_of[lane]) for lane in lanes]))
+        if some.seconds and some.read is not None:
+            cost = f"{some.seconds * 1e3:.1f} ms and {some.read / 1e6:.0f} MB read a step, median"
+            lines.append(Line().add(f"{cost}, all lanes together", self.style("panel--quiet")))
+        return lines
+
+    def _names(self, view: View, lanes: range) -> Line:
+        line = Line().pad_to(LABEL_CELLS, self.rich_style)
+        for lane in lanes:
+            name = shorten(view.header.lanes[lane].name, COLUMN_CELLS - 1)
+            selected = lane == view.lane
+            style = self.style("statistics--selected" if selected else "panel--quiet")
+            line.add(("▸" if selected else " ") + name.rjust(COLUMN_CELLS - 1), style)
+        return line
+
+    def _head(self, name: str, width: int) -> Line:
+        rule = self.style("panel--rule")
+        return Line().add(name, self.style("panel--quiet")).add(" ", rule).add("─" * width, rule)
+
+    def _row(self, label: str, cells: list[str]) -> Line:
+        line = Line().add(f"  {label}".ljust(LABEL_CELLS), self.style("panel--quiet"))
+        for cell in cells:
+            line.add(cell.rjust(COLUMN_CELLS), self.style("statistics--value"))
+        return line

@@ -1,0 +1,123 @@
+"""View 3: measured drift against its second-order estimates."""
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.containers import Grid
+
+from ...engine.trace.theory import (
+    FAILS,
+    SPACES,
+    Fit,
+    fit,
+    measured_and_estimated,
+    one_step_drift,
+)
+from ..view import View
+from ..widgets.chart import Chart, ChartLine
+from ..widgets.panel import Line, Panel
+from .base import InspectorView
+
+LABELS = {"h": "1 − cos h", "z": "1 − cos z", "p": "1 − cos p", "kl": "KL(p‖q) nats"}
+THEOREMS = {"h": "Theorem 1", "z": "Theorem 1", "p": "Theorem 2", "kl": "Theorem 3"}
+LABEL_CELLS = 14
+CELLS = 13
+
+
+class TheoryView(InspectorView):
+    """A table of the fits above four scatter plots, estimate over measured."""
+
+    FRAMES = 1.0
+
+    def compose(self) -> ComposeResult:
+        yield TheoryTable()
+        with Grid(id="theory-charts"):
+            for space in SPACES:
+                yield Chart(id=f"theory-{space}")
+
+    def show(self, view: View) -> None:
+        steps = [*view.steps]
+        fits = {space: fit(steps, view.lane, space) for space in SPACES} if view.lane else {}
+        self.query_one(TheoryTable).show(view, fits)
+        for space in SPACES:
+            lines = []
+            title = f"{LABELS[space]}: estimate (up) over measured"
+            if space in fits and any(value > 0 for value in fits[space].measured):
+                positive = [v for v in fits[space].measured if v > 0]
+                ends = [min(positive), max(positive)]
+                lines = [
+                    ChartLine(ends, ends, "quiet"),
+                    ChartLine(
+                        fits[space].measured,
+                        fits[space].estimated,
+                        f"space-{space}",
+                        "•",
+                        "points",
+                    ),
+                ]
+            self.query_one(f"#theory-{space}", Chart).show(
+                lines, title=title, log_x=True, log_y=True
+            )
+
+
+class TheoryTable(Panel):
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"theory--value", "theory--fails"}
+
+    view: View | None = None
+    fits: dict[str, Fit]
+
+    def show(self, view: View, fits: dict[str, Fit]) -> None:
+        self.view, self.fits = view, fits
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
+        view = self.view
+        if view is None:
+            return []
+        quiet, value = self.style("panel--quiet"), self.style("theory--value")
+        if view.lane == 0:
+            return [
+                self.title(width, "theory"),
+                Line().add("The baseline does not drift from itself: ↓ selects a variant.", quiet),
+            ]
+        where = "on the baseline's tokens" if view.header.context != "free" else "on its own tokens"
+        name = view.header.lanes[view.lane].name
+        lines = [self.title(width, f"second-order estimates of {name}", where)]
+        drift = one_step_drift(view.step, view.lane) if view.step else None
+        heads = ["measured", "estimated", "median err.", "fails at"]
+        if width > LABEL_CELLS + 6 * CELLS:
+            heads += ["parallel", "orthogonal"]
+        lines.append(
+            Line()
+            .add(f"step {view.cursor}".ljust(LABEL_CELLS), quiet)
+            .add("".join(head.rjust(CELLS) for head in heads), quiet)
+        )
+        for space in SPACES:
+            of_space = self.fits[space]
+            now = measured_and_estimated(drift, space) if drift else (None, None)
+            error = of_space.median_error
+            cells = [
+                *("n/a" if number is None else f"{number:.4g}" for number in now),
+                "n/a" if error is None else f"{error:.0%}",
+                f"{of_space.failing} of {len(of_space.errors)}",
+            ]
+            if len(heads) > len(cells) and space in "hz" and drift:
+                parts = (getattr(drift, f"{part}_{space}") for part in ("par", "orth"))
+                cells += ["n/a" if part is None else f"{part:.4f}" for part in parts]
+            line = Line().add(LABELS[space].ljust(LABEL_CELLS), quiet)
+            lines.append(line.add("".join(cell.rjust(CELLS) for cell in cells), value))
+        lines.append(self._verdict(width))
+        return lines
+
+    def _verdict(self, width: int) -> Line:
+        failing = [
+            LABELS[space]
+            for space in SPACES
+            if (of_space := self.fits[space]).errors and of_space.failing * 2 > len(of_space.errors)
+        ]
+        if not failing:
+            text = f"fails: relative error above {FAILS:.0%}; each holds at most steps."
+            return Line().add(text, self.style("panel--quiet"))
+        text = f"The expansion does not hold for {', '.join(failing)}: error above {FAILS:.0%}"
+        long = f"{text} at most steps, as the perturbation is not small."
+        return Line().add(long if len(long) <= width else f"{text}.", self.style("theory--fails"))
