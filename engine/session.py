@@ -334,6 +334,7 @@ class Session:
         number = len(self.trace.steps)
         sampling = self.trace.header.sampling
         variants = len(self._lanes) - 1
+        both = self.trace.header.context == "both"
         numbers, chosen = step_numbers(
             self._outputs(number),
             sampling,
@@ -356,18 +357,16 @@ class Session:
                 _drift(drift) if runs else None
                 for drift, runs in zip(numbers.drift[:variants], measured, strict=True)
             ],
-            layers=[
-                [finite(round(cosine, 7)) for cosine in layers] if runs and same else None
-                for layers, runs, same in zip(
-                    numbers.layers[:variants], measured, self._same_depth[1:], strict=True
-                )
-            ],
+            layers=self._layers(numbers.layers[:variants], measured),
             seconds=time.perf_counter() - began,
             # Step 0 chooses from what reading the prompt has left.
             read=self._weight_bytes + self._lockstep.cache_bytes if number else 0,
             memory=memory_in_use(self._loaded.model.device),
             local=[_drift(drift) if running[0] else None for drift in numbers.drift[variants:]]
-            if self.trace.header.context == "both"
+            if both
+            else None,
+            local_layers=self._layers(numbers.layers[variants:], [running[0]] * variants)
+            if both
             else None,
         )
         return step, chosen

@@ -65,6 +65,9 @@ def test_both_is_free_and_forced_at_once(models, family: str) -> None:
         assert_equal(ours.drift, theirs.drift)
         assert ours.local is not None
         assert_equal(ours.local, alone.drift)
+        assert ours.local_layers is not None
+        for layers, expected in zip(ours.local_layers, alone.layers, strict=True):
+            assert layers == pytest.approx(expected, abs=2e-5)
 
 
 def test_contexts_change_in_a_session(models) -> None:

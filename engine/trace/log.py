@@ -120,6 +120,7 @@ def _check(event: Event, header: Header) -> None:
         len(event.lanes) == len(event.candidates.probs) == lanes
         and len(event.drift) == len(event.layers) == lanes - 1
         and (event.local is None or len(event.local) == lanes - 1)
+        and (event.local_layers is None or len(event.local_layers) == lanes - 1)
         and len(event.candidates.texts) == tokens
         and all(probs is None or len(probs) == tokens for probs in event.candidates.probs)
     ):

@@ -181,6 +181,8 @@ class Step(Record, frozen=True):
     local: list[Drift | None] | None = None
     """Per variant, in context both: the drift on the baseline's tokens, which is what pruning
     does to this step alone; `drift` is on the variant's own tokens and has its history too."""
+    local_layers: list[list[float | None] | None] | None = None
+    """As `layers`, of the lanes on the baseline's tokens."""
 
 
 class Rewind(Record, frozen=True):

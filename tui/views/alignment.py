@@ -51,28 +51,28 @@ class AlignmentPanel(Panel):
         view = self.view
         if view is None or view.step is None:
             return [self.title(width, "tokens, a column a step")]
-        columns = _page(view.steps, view.cursor, width - NAME_CELLS)
-        note = (
-            f"{SAME} as the baseline  {DIFFERENT} not  {TIE} by a tie   p of the token   KL in nats"
-        )
-        lines = [
-            self.title(
-                width,
-                f"tokens of steps {columns[0][0].step} to {columns[-1][0].step}",
-                f"{note}   KL in nats",
-                note,
-            )
-        ]
+        room = width - NAME_CELLS
+        columns = _page(view.steps, view.cursor, room)
+        marks = f"{SAME} as the baseline  {DIFFERENT} not  {TIE} by a tie"
+        title = f"tokens from step {columns[0][0].step} on"
+        lines = [self.title(width, title, f"{marks}   p of the token   KL(p‖q) in nats", marks)]
+        lanes = len(view.header.lanes)
+        # Without room for all rows of all lanes, tokens go before figures.
+        rows = 4 if 4 * lanes + 2 <= height else 2
+        while columns and len(lines) + 1 + rows * lanes <= height:
+            lines += self._block(view, columns, rows)
+            columns = _fitting(view.steps, columns[-1][0].step + 1, room)
+            lines.append(Line())
+        return lines
+
+    def _block(self, view: View, columns: list[tuple[Step, int]], rows: int) -> list[Line]:
         line = Line().add("step".ljust(NAME_CELLS), self.style("panel--quiet"))
         for step, cells in columns:
             here = step.step == view.cursor
             style = self.style("alignment--cursor" if here else "panel--quiet")
             line.add(f"{step.step}".ljust(cells - 1), style).add(" ", self.rich_style)
-        lines.append(line)
-        lanes = range(len(view.header.lanes))
-        # Without room for all rows of all lanes, tokens go before figures.
-        rows = 4 if 4 * len(lanes) + len(lines) <= height else 2
-        for lane in lanes:
+        lines = [line]
+        for lane in range(len(view.header.lanes)):
             lines += self._lane(view, lane, columns, rows)
         return lines
 
@@ -127,15 +127,25 @@ def _page(steps: list[Step], cursor: int, width: int) -> list[tuple[Step, int]]:
         left += _cells(steps[before])
         page.insert(0, (steps[before], _cells(steps[before])))
         before -= 1
-    room -= left
-    while after < len(steps) and _cells(steps[after]) <= room:
-        room -= _cells(steps[after])
-        page.append((steps[after], _cells(steps[after])))
-        after += 1
+    following = _fitting(steps, after, room - left)
+    page += following
+    room -= left + sum(cells for _, cells in following)
     while before >= 0 and _cells(steps[before]) <= room:
         room -= _cells(steps[before])
         page.insert(0, (steps[before], _cells(steps[before])))
         before -= 1
+    return page
+
+
+def _fitting(steps: list[Step], first: int, width: int) -> list[tuple[Step, int]]:
+    """Steps from `first` on, as many as fit."""
+    page: list[tuple[Step, int]] = []
+    for number in range(first, len(steps)):
+        cells = _cells(steps[number])
+        if cells > width:
+            break
+        width -= cells
+        page.append((steps[number], cells))
     return page
 
 

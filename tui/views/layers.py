@@ -70,10 +70,10 @@ class LayersPanel(Panel):
         columns = width - NAME_CELLS - PROFILE_CELLS - 2
         first = view.cursor // columns * columns
         page = [
-            layers[view.lane - 1] if (layers := step.layers) else None
+            (step.local_layers or step.layers)[view.lane - 1]
             for step in view.steps[first : first + columns]
         ]
-        now = view.step.layers[view.lane - 1]
+        now = (view.step.local_layers or view.step.layers)[view.lane - 1]
         if now is None:
             why = "Not measured: a lane has ended, or the variant has another depth."
             return [*lines, Line().add(why, quiet)]
@@ -94,7 +94,8 @@ class LayersPanel(Panel):
             figure = "n/a" if value is None else f"{value:.4f}"
             lines.append(line.add(figure.rjust(8), self.style("layers--value")))
         last = min(first + columns, len(view.steps)) - 1
-        foot = f"steps {first} to {last}".ljust(columns + 2)
+        texts = "the baseline's tokens" if view.header.context != "free" else "its own tokens"
+        foot = f"steps {first} to {last}, on {texts}".ljust(columns + 2)
         profile = f"cosine at step {view.cursor}"
         lines.append(Line().pad_to(NAME_CELLS, self.rich_style).add(foot + profile, quiet))
         return lines

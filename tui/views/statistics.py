@@ -109,7 +109,7 @@ class StatisticsPanel(Panel):
             groups.append(("local: the baseline's tokens", lambda s: s.local))
         own = "the baseline's tokens" if view.header.context == "forced" else "own tokens"
         groups.append((own, lambda s: s.propagated))
-        room = height - len(lines) - len(TEXT) - 3 - 2 * len(groups)
+        room = height - len(lines) - len(groups) - len(TEXT) - 2
         chosen = [
             row
             for row in DISTANCES
