@@ -371,6 +371,17 @@ class Session:
         )
         return step, chosen
 
+    def _layers(
+        self, layers: list[list[float]], measured: list[bool]
+    ) -> list[list[float | None] | None]:
+        """Per variant."""
+        return [
+            [finite(round(cosine, 7)) for cosine in of_variant] if is_measured and same else None
+            for of_variant, is_measured, same in zip(
+                layers, measured, self._same_depth[1:], strict=True
+            )
+        ]
+
     def _token(self, numbers: StepNumbers, lane: int, ended: bool, forced: bool) -> records.Token:
         token, logprob = numbers.tokens[lane], numbers.logprobs[lane]
         return records.Token(

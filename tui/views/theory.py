@@ -41,7 +41,7 @@ class TheoryView(InspectorView):
         self.query_one(TheoryTable).show(view, fits)
         for space in SPACES:
             lines = []
-            title = f"{LABELS[space]}: estimate (up) over measured"
+            title = f"{LABELS[space]}: estimate ↑ measured →"
             if space in fits and any(value > 0 for value in fits[space].measured):
                 positive = [v for v in fits[space].measured if v > 0]
                 ends = [min(positive), max(positive)]

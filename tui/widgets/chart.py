@@ -32,7 +32,6 @@ class Chart(PlotextPlot):
         lines: Sequence[ChartLine],
         *,
         title: str,
-        x_label: str = "",
         y_range: tuple[float | None, float | None] = (None, None),
         log_x: bool = False,
         log_y: bool = False,
@@ -44,40 +43,49 @@ class Chart(PlotextPlot):
         plt = self.plt
         plt.clear_figure()
         plt.title(title)
-        plt.xlabel(x_label)
         plt.frame(False)
-        plt.ylim(*y_range)
-        plt.xscale("log" if log_x else "linear")
-        plt.yscale("log" if log_y else "linear")
-        for mark in marks:
-            plt.vline(mark, color=self._rgb("mark"))
         if cursor is not None:
             plt.vline(cursor, color=self._rgb("cursor"))
-        drawn = [x for line in lines for x in line.x]
-        if drawn and not log_x:
-            ticks = whole_ticks(min(drawn), max(drawn), self.size.width // 12)
-            plt.xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+        for mark in marks:
+            plt.vline(mark, color=self._rgb("mark"))
         most = max(2, POINTS_A_COLUMN * self.size.width)
+        drawn: list[tuple[float, float]] = []
         for line in lines:
             points = [
                 (x, y)
-                for x, y in zip(line.x, line.y, strict=True)
-                # A logarithm has no place for 0.
-                if y is not None
-                and math.isfinite(y)
-                and (y > 0 or not log_y)
-                and (x > 0 or not log_x)
+                for given in zip(line.x, line.y, strict=True)
+                if (x := _place(given[0], log=log_x)) is not None
+                and (y := _place(given[1], log=log_y)) is not None
             ]
             if not points:
                 continue
-            xs, ys = zip(*thinned(points, most), strict=True)
+            points = thinned(points, most)
+            drawn += points
+            xs, ys = zip(*points, strict=True)
             draw = plt.plot if line.kind == "line" else plt.scatter
-            color = self._rgb(line.color)
-            draw(list(xs), list(ys), color=color, marker=line.marker)
+            draw(list(xs), list(ys), color=self._rgb(line.color), marker=line.marker)
+        if drawn:
+            plt.ylim(*y_range)
+            xs, ys = zip(*drawn, strict=True)
+            plt.xticks(*_ticks(min(xs), max(xs), self.size.width // 12, log=log_x))
+            if log_y:
+                plt.yticks(*_ticks(min(ys), max(ys), self.size.height // 2, log=True))
         self.refresh()
 
     def _rgb(self, variable: str) -> tuple[int, int, int]:
         return Color.parse(self.app.theme_variables[variable]).rgb
+
+
+def _place(value: float | None, *, log: bool) -> float | None:
+    """Where on its axis a value is drawn; a logarithm has no place for 0."""
+    if value is None or not math.isfinite(value) or (log and value <= 0):
+        return None
+    return math.log10(value) if log else value
+
+
+def _ticks(low: float, high: float, most: int, *, log: bool) -> tuple[list[float], list[str]]:
+    ticks = whole_ticks(low, high, most)
+    return ticks, [f"1e{tick:.0f}" if log else f"{tick:.0f}" for tick in ticks]
 
 
 def whole_ticks(low: float, high: float, most: int) -> list[float]:
