@@ -12,8 +12,21 @@ from .trace.records import Sampling
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What is to be known of a step."""
+
+    lanes: int
+    """The first rows of the outputs; the others are only measured."""
+    candidates: int
+    """Top tokens per lane."""
+    answers: list[int]
+    """Tokens."""
+
+
+@dataclass(frozen=True)
 class StepNumbers:
-    """Lists run over the lanes; those of `drift` and `layers` over all rows but the first."""
+    """Lists run over the lanes; those of `drift` and `layers` over all rows but the first, those
+    of the answers over all rows."""
 
     tokens: list[int]
     """Chosen."""
@@ -31,21 +44,23 @@ class StepNumbers:
     """By the names of `trace.records.Drift`."""
     layers: list[list[float]]
     """Cosine similarity of the residual streams after each sublayer."""
+    answer_z: list[list[float]]
+    answer_logprobs: list[list[float]]
+    """nats"""
 
 
 def step_numbers(
     outputs: Outputs,
     sampling: Sampling,
     step: int,
-    candidates: int,
-    count: int,
+    wanted: Wanted,
     forced: dict[int, int],
 ) -> tuple[StepNumbers, Tensor]:
     """The numbers, and the chosen tokens where they were chosen: int64 [lanes].
 
-    The first `count` rows of the outputs are lanes; the others are only measured. `forced` are
-    tokens by lane that stand in for what those would choose.
+    `forced` are tokens by lane that stand in for what those would choose.
     """
+    count, candidates = wanted.lanes, wanted.candidates
     rows = Distributions.of(outputs.z, sampling.measured_temperature)
     chosen = choose(outputs.z[:count].float(), sampling, step)
     for lane, token in forced.items():
@@ -53,8 +68,11 @@ def step_numbers(
     highest = outputs.z.topk(min(max(candidates, 2), outputs.z.shape[-1]), dim=-1)
     top = highest.indices[:count, :candidates]
     drift = measure(outputs.h, rows)
-    logprobs = rows.logprob(torch.cat([chosen, top.flatten()])[None])
+    answers = torch.tensor(wanted.answers, dtype=torch.int64, device=chosen.device)
+    tokens = torch.cat([chosen, top.flatten(), answers])
+    logprobs = rows.logprob(tokens[None])
     probs = logprobs.exp()
+    others = count + top.numel()
     drift["top1"] = (highest.indices[1:, 0] == highest.indices[0, 0]).double()
     drift["dp"] = probs[1:, 0] - probs[0, 0]
     drift["logq"] = logprobs[1:, 0]
@@ -64,16 +82,27 @@ def step_numbers(
         rows.entropy[:count],
         (highest.values[:, 0].double() - highest.values[:, 1].double())[:count],
         top,
-        probs[:count, count:],
+        probs[:count, count:others],
         torch.stack([*drift.values()], dim=1),
         stream_cosines(outputs.streams).T,
+        outputs.z[:, answers],
+        logprobs[:, others:],
     ]
     # float64 holds a token id exactly.
     host = torch.cat([value.flatten().double() for value in values]).cpu()
     pieces = host.split([value.numel() for value in values])
-    tokens, logprobs, entropies, margins, top, probs, measures, layers = (
-        piece.view(value.shape).tolist() for piece, value in zip(pieces, values, strict=True)
-    )
+    (
+        tokens,
+        logprobs,
+        entropies,
+        margins,
+        top,
+        probs,
+        measures,
+        layers,
+        answer_z,
+        answer_logprobs,
+    ) = (piece.view(value.shape).tolist() for piece, value in zip(pieces, values, strict=True))
     numbers = StepNumbers(
         tokens=[int(token) for token in tokens],
         logprobs=logprobs,
@@ -83,5 +112,7 @@ def step_numbers(
         probs=probs,
         drift=[dict(zip(drift, row, strict=True)) for row in measures],
         layers=layers,
+        answer_z=answer_z,
+        answer_logprobs=answer_logprobs,
     )
     return numbers, chosen

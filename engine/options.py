@@ -20,7 +20,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     `model` is a Hugging Face id, a directory, a GGUF file, or `demo`. `variants` are recipes.
     `temperature` 0 decodes greedily. `top_k` 0 and `top_p` 1 keep the whole vocabulary.
-    `candidates` is the k of the top-k tokens kept per lane and step. `calibration` is a text or
+    `candidates` is the k of the top-k tokens kept per lane and step. `answers` are texts of one
+    token each, whose logits are kept; None stands for A to D. `calibration` is a text or
     JSONL file, `self` for text that the baseline samples, or `hf:NAME[:CONFIG]`, a data set; of
     it, so many samples of so many tokens are used.
     """
@@ -40,6 +41,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     threads: int | None = None
     candidates: int = 10
     ignore_eos: bool = False
+    answers: tuple[str, ...] | None = None
     calibration: str | None = None
     calibration_samples: int = 16
     calibration_length: int = 256

@@ -24,7 +24,7 @@ from .loading import Loaded, Progress
 from .lockstep import LaneGates, Lockstep, Outputs
 from .memory import memory_in_use, out_of_memory
 from .noise import noise_floor
-from .numbers import StepNumbers, step_numbers
+from .numbers import StepNumbers, Wanted, step_numbers
 from .options import Context, Options
 from .packing import PackedLinears
 from .recipes import Recipe, parse
@@ -181,15 +181,24 @@ class Session:
         self._read_lane_texts()
         self._recording.write(records.Switch(to=branch))
 
-    def restart(self, prompt: str | None = None, context: Context | None = None) -> None:
-        """Decode from the prompt again; another prompt or context begins a new trace and file.
+    def restart(
+        self,
+        prompt: str | None = None,
+        context: Context | None = None,
+        answers: tuple[str, ...] | None = None,
+    ) -> None:
+        """Decode from the prompt again; another prompt, context or set of answers begins a new
+        trace and file.
 
-        Raises `UserError` for a prompt that cannot be read; all stays as it was.
+        Raises `UserError` for a prompt or an answer that cannot be read; all stays as it was.
         """
         header = self.trace.header
+        if answers is not None:
+            _find_answers(answers, self._loaded.tokenizer, header.prompt.chat_template)
+            self._options = msgspec.structs.replace(self._options, answers=answers)
         prompt = header.prompt.text if prompt is None else prompt
         context = context or header.context
-        if (prompt, context) == (header.prompt.text, header.context):
+        if answers is None and (prompt, context) == (header.prompt.text, header.context):
             self.rewind(0)
         else:
             self._begin(prompt, context)
@@ -325,6 +334,7 @@ class Session:
             },
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             options=msgspec.structs.replace(options, prompt=prompt, context=context),
+            answers=_find_answers(options.answers, self._loaded.tokenizer, templated),
         )
 
     # -- one step -----------------------------------------------------------------------------
@@ -335,12 +345,12 @@ class Session:
         sampling = self.trace.header.sampling
         variants = len(self._lanes) - 1
         both = self.trace.header.context == "both"
+        answers = self.trace.header.answers
         numbers, chosen = step_numbers(
             self._outputs(number),
             sampling,
             number,
-            self._options.candidates,
-            len(self._lanes),
+            Wanted(len(self._lanes), self._options.candidates, answers.tokens if answers else []),
             forced,
         )
         running = self._running(self.trace.steps)
@@ -364,6 +374,10 @@ class Session:
             memory=memory_in_use(self._loaded.model.device),
             local=[_drift(drift) if running[0] else None for drift in numbers.drift[variants:]]
             if both
+            else None,
+            answers=_answers(numbers, running, 0) if answers else None,
+            local_answers=_answers(numbers, [running[0]] * variants, len(running))
+            if answers and both
             else None,
             local_layers=self._layers(numbers.layers[variants:], [running[0]] * variants)
             if both
@@ -490,6 +504,42 @@ def _drift(numbers: dict[str, float]) -> records.Drift:
         **{key: finite(value) for key, value in numbers.items() if key != "top1"},
         top1=numbers["top1"] == 1,
     )
+
+
+def _answers(
+    numbers: StepNumbers, measured: list[bool], first: int
+) -> list[records.AnswerNumbers | None]:
+    """Of the rows from `first` on."""
+    rows = range(first, first + len(measured))
+    return [
+        records.AnswerNumbers(
+            z=[finite(z) for z in numbers.answer_z[row]],
+            logprob=[finite(logprob) for logprob in numbers.answer_logprobs[row]],
+        )
+        if is_measured
+        else None
+        for row, is_measured in zip(rows, measured, strict=True)
+    ]
+
+
+def _find_answers(
+    texts: tuple[str, ...] | None, tokenizer: PreTrainedTokenizerBase, templated: bool
+) -> records.Answers | None:
+    """A to D if none are named: behind a space where a text goes on, without one where a message
+    begins, and none at all if those are not a token each. Raises `UserError` for a named one."""
+    tried = texts or tuple(letter if templated else f" {letter}" for letter in "ABCD")
+    tokens = []
+    for text in tried:
+        encoded = tokenizer.encode(text, add_special_tokens=False)
+        if len(encoded) != 1 or encoded[0] in tokens:
+            if texts is None:
+                return None
+            raise UserError(
+                f"the answer {text!r} is {len(encoded)} tokens and must be one, unlike the others; "
+                "name another, with or without a space before it"
+            )
+        tokens += encoded
+    return records.Answers(texts=[*tried], tokens=tokens)
 
 
 def _lane_record(lane: Variant, is_baseline: bool) -> records.Lane:

@@ -49,7 +49,12 @@ class FakeSession:
         self.closed.wait(0.001)
         self.trace.append(make_step(len(self.trace.steps)))
 
-    def restart(self, prompt: str | None = None, context: Context | None = None) -> None:
+    def restart(
+        self,
+        prompt: str | None = None,
+        context: Context | None = None,
+        answers: tuple[str, ...] | None = None,  # noqa: ARG002
+    ) -> None:
         header = self.trace.header
         changed = msgspec.structs.replace(
             header,

@@ -91,6 +91,15 @@ def decoding_options(
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Decode on past end tokens.")
     ] = False,
+    answers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,…",
+            help="Texts of one token each, separated by commas, whose probabilities are compared "
+            "among themselves; spaces count.",
+            show_default="A,B,C,D",
+        ),
+    ] = None,
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -132,6 +141,7 @@ def decoding_options(
         threads=threads,
         candidates=candidates,
         ignore_eos=ignore_eos,
+        answers=None if answers is None else tuple(answers.split(",")),
         calibration=calibration,
         calibration_samples=calibration_samples,
         calibration_length=calibration_length,

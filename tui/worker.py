@@ -125,8 +125,13 @@ class SessionThread:
     def step(self) -> None:
         self._commands.put(self._step)
 
-    def restart(self, prompt: str | None = None, context: Context | None = None) -> None:
-        self._commands.put(lambda: self._restart(prompt, context))
+    def restart(
+        self,
+        prompt: str | None = None,
+        context: Context | None = None,
+        answers: tuple[str, ...] | None = None,
+    ) -> None:
+        self._commands.put(lambda: self._restart(prompt, context, answers))
 
     def force(self, at: int, tokens: dict[int, int]) -> None:
         self._commands.put(lambda: self._force(at, tokens))
@@ -191,9 +196,11 @@ class SessionThread:
                 self._post(Stopped(why))
             self.playing = self.playing and not self.session.finished
 
-    def _restart(self, prompt: str | None, context: Context | None) -> None:
+    def _restart(
+        self, prompt: str | None, context: Context | None, answers: tuple[str, ...] | None
+    ) -> None:
         assert self.session is not None
-        self.session.restart(prompt, context)
+        self.session.restart(prompt, context, answers)
 
     def _force(self, at: int, tokens: dict[int, int]) -> None:
         assert self.session is not None

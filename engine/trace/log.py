@@ -114,13 +114,15 @@ def _check(event: Event, header: Header) -> None:
     """What the types do not say: every list is as long as the header makes it."""
     if not isinstance(event, Step):
         return
-    lanes = len(header.lanes)
+    lanes, answers = len(header.lanes), len(header.answers.tokens) if header.answers else 0
     tokens = len(event.candidates.tokens)
+    of_variants = (event.drift, event.layers, event.local, event.local_layers, event.local_answers)
+    of_answers = (*(event.answers or []), *(event.local_answers or []))
     if not (
         len(event.lanes) == len(event.candidates.probs) == lanes
-        and len(event.drift) == len(event.layers) == lanes - 1
-        and (event.local is None or len(event.local) == lanes - 1)
-        and (event.local_layers is None or len(event.local_layers) == lanes - 1)
+        and (event.answers is None or len(event.answers) == lanes)
+        and all(listed is None or len(listed) == lanes - 1 for listed in of_variants)
+        and all(one is None or len(one.z) == len(one.logprob) == answers for one in of_answers)
         and len(event.candidates.texts) == tokens
         and all(probs is None or len(probs) == tokens for probs in event.candidates.probs)
     ):

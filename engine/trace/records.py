@@ -59,6 +59,13 @@ class Prompt(Plain, frozen=True):
     """As the model read it, the chat template included."""
 
 
+class Answers(Plain, frozen=True):
+    """A set of tokens among which an answer is chosen: a subspace of the vocabulary."""
+
+    texts: list[str]
+    tokens: list[int]
+
+
 class Sampling(Plain, frozen=True):
     temperature: float
     """0 is greedy decoding; the measures then use T = 1."""
@@ -93,6 +100,7 @@ class Header(Record, frozen=True):
     """ISO 8601, UTC."""
     options: Options | None = None
     """What the session was asked to do, which is what opens it again."""
+    answers: Answers | None = None
 
 
 class Token(Plain, frozen=True):
@@ -161,6 +169,14 @@ class Drift(Plain, frozen=True):
     """The variant's log probability of the baseline's chosen token, in nats."""
 
 
+class AnswerNumbers(Plain, frozen=True):
+    """Of each of the header's answers, in one lane."""
+
+    z: list[float | None]
+    logprob: list[float | None]
+    """Over the whole vocabulary, in nats."""
+
+
 class Step(Record, frozen=True):
     step: int
     lanes: list[Token | None]
@@ -183,6 +199,10 @@ class Step(Record, frozen=True):
     does to this step alone; `drift` is on the variant's own tokens and has its history too."""
     local_layers: list[list[float | None] | None] | None = None
     """As `layers`, of the lanes on the baseline's tokens."""
+    answers: list[AnswerNumbers | None] | None = None
+    """Per lane, where the header names answers; None for a lane that has ended."""
+    local_answers: list[AnswerNumbers | None] | None = None
+    """Per variant, on the baseline's tokens."""
 
 
 class Rewind(Record, frozen=True):

@@ -9,7 +9,7 @@ from prunetui.engine.drift import Distributions, measure
 from prunetui.engine.loading import Loaded, load
 from prunetui.engine.lockstep import Outputs
 from prunetui.engine.memory import keep_freed_memory
-from prunetui.engine.numbers import step_numbers
+from prunetui.engine.numbers import Wanted, step_numbers
 from prunetui.engine.options import Options
 from prunetui.engine.session import open_session
 from prunetui.engine.trace.records import Sampling
@@ -46,11 +46,12 @@ def measuring() -> None:
     sampling = Sampling(
         temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=1, ignore_eos=False
     )
+    wanted = Wanted(lanes=5, candidates=10, answers=[1, 2, 3, 4])
     for vocabulary in VOCABULARIES:
         z = torch.randn(5, vocabulary) * 3
         outputs = Outputs(torch.randn(5, 576), z, torch.randn(60, 5, 576))
         with torch.inference_mode():
-            whole = _median_seconds(lambda o=outputs: step_numbers(o, sampling, 0, 10, 5, {}))
+            whole = _median_seconds(lambda o=outputs: step_numbers(o, sampling, 0, wanted, {}))
             drift = _median_seconds(lambda o=outputs: measure(o.h, Distributions.of(o.z, 1.0)))
             exp = _median_seconds(lambda z=z: z.double().exp_())
         print(

@@ -22,6 +22,7 @@ from ..views.base import InspectorView
 from ..views.drift import DriftView
 from ..views.layers import LayersView
 from ..views.statistics import StatisticsView
+from ..views.subspace import SubspaceView
 from ..views.theory import TheoryView
 from ..widgets.candidates import CandidatesPanel
 from ..widgets.drift_panel import DriftPanel
@@ -46,6 +47,7 @@ VIEWS: list[tuple[str, type[InspectorView], str]] = [
     ("drift-view", DriftView, "Drift over the steps, large"),
     ("layers", LayersView, "In which layer the selected lane leaves the baseline"),
     ("theory", TheoryView, "Measured drift against its second-order estimates"),
+    ("subspace", SubspaceView, "A few answers among themselves, and the whole vocabulary"),
     ("alignment", AlignmentView, "The lanes' tokens, a column a step"),
     ("statistics", StatisticsView, "KLD, Δp, perplexity, repetition"),
 ]
@@ -145,6 +147,9 @@ KEYS = [
         "context",
         tooltip="Decode again in the next context: free, forced, both",
         id="context",
+    ),
+    Binding(
+        "a", "answers", "answers", show=False, tooltip="Name other answers (view 4)", id="answers"
     ),
     Binding("p", "prompt", "prompt", tooltip="Edit the prompt and decode it", id="prompt"),
     Binding("r", "restart", "restart", tooltip="From the prompt again", id="restart"),

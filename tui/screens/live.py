@@ -13,6 +13,7 @@ from ...engine.trace.records import Step
 from ...engine.trace.text import visible
 from ..widgets.loading import LoadingPanel
 from ..worker import Failed, Moved, OpenSession, SessionThread, Stopped
+from .ask import AskDialog
 from .choose import ForceDialog
 from .inspector import Inspector
 from .prompt import PromptEditor
@@ -165,6 +166,24 @@ class LiveInspector(Inspector):
         edited = await self.app.push_screen_wait(PromptEditor(prompt))
         if edited is not None:
             self._restart(prompt=edited)
+
+    @work
+    async def action_answers(self) -> None:
+        if self.trace is None:
+            return
+        now = self.trace.header.answers
+        answers = await self.app.push_screen_wait(
+            AskDialog(
+                "Answers",
+                "Texts of one token each, separated by commas; spaces count. "
+                "Decoding begins again from the prompt.",
+                lambda text: tuple(text.split(",")),
+                ",".join(now.texts) if now else "",
+            )
+        )
+        if answers is not None:
+            self._cursor = None
+            self._thread.restart(answers=answers)
 
     def _restart(self, prompt: str | None = None, context: Context | None = None) -> None:
         if self._thread.session is not None:

@@ -13,7 +13,7 @@ from .inspector import TEXT_FRAMES, Inspector
 class ReplayInspector(Inspector):
     """Opens with the whole trace on the screen and the cursor at its end."""
 
-    hidden_keys: ClassVar[frozenset[str]] = frozenset({"context", "prompt", "force"})
+    hidden_keys: ClassVar[frozenset[str]] = frozenset({"context", "prompt", "force", "answers"})
 
     def __init__(self, trace: Trace, path: Path) -> None:
         super().__init__()
@@ -61,6 +61,9 @@ class ReplayInspector(Inspector):
         self._refuse()
 
     def action_prompt(self) -> None:
+        self._refuse()
+
+    def action_answers(self) -> None:
         self._refuse()
 
     def action_force(self) -> None:

@@ -1,0 +1,140 @@
+"""View 4: a few answers among themselves, beside the whole vocabulary."""
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+
+from ...engine.trace.subspace import choices, subspace_drift
+from ..view import View
+from ..widgets.candidates import CHOSEN, horizontal_bar, probability, quoted
+from ..widgets.chart import Chart, ChartLine
+from ..widgets.measures import nats
+from ..widgets.panel import Line, Panel, shorten
+from .base import InspectorView
+
+LABEL_CELLS = 14
+LEAST_COLUMN = 16
+MOST_COLUMN = 26
+NO_ANSWERS = "No answers were recorded: --answers A,B,C,D, or a while decoding, names some."
+
+
+class SubspaceView(InspectorView):
+    FRAMES = 2.0
+
+    def compose(self) -> ComposeResult:
+        yield SubspacePanel()
+        yield Chart(id="subspace-kl")
+
+    def show(self, view: View) -> None:
+        panel = self.query_one(SubspacePanel)
+        panel.show(view)
+        whole: list[float | None] = []
+        among: list[float | None] = []
+        numbers = []
+        for step in [*view.steps] if view.lane else []:
+            baseline, variant, drift = choices(step, view.lane)
+            if baseline is not None and variant is not None and drift is not None:
+                numbers.append(step.step)
+                whole.append(drift.kl)
+                among.append(subspace_drift(baseline, variant).kl)
+        self.query_one("#subspace-kl", Chart).show(
+            [
+                ChartLine(numbers, whole, "space-kl"),
+                ChartLine(numbers, among, "foreground", CHOSEN, "points"),
+            ],
+            title=f"KL(p‖q), nats: whole vocabulary ──, among the answers {CHOSEN}",
+            log_y=True,
+            cursor=view.cursor if view.cursor >= 0 else None,
+        )
+
+
+class SubspacePanel(Panel):
+    """Options by lanes at the cursor's step, and both drifts of each variant."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "subspace--baseline",
+        "subspace--variant",
+        "subspace--value",
+        "subspace--changed",
+    }
+
+    view: View | None = None
+
+    def show(self, view: View) -> None:
+        self.view = view
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
+        view = self.view
+        quiet, value = self.style("panel--quiet"), self.style("subspace--value")
+        if view is None or view.step is None:
+            return [self.title(width, "answers")]
+        answers = view.header.answers
+        if answers is None or view.step.answers is None:
+            return [self.title(width, "answers"), Line().add(NO_ANSWERS, quiet)]
+        columns = max(1, (width - LABEL_CELLS) // LEAST_COLUMN)
+        first = max(1, view.lane - columns + 2)
+        lanes = [0, *range(first, len(view.header.lanes))][:columns]
+        cells = min(MOST_COLUMN, (width - LABEL_CELLS) // len(lanes))
+        texts = "the baseline's tokens" if view.header.context != "free" else "own tokens"
+        lines = [
+            self.title(
+                width,
+                f"answers at step {view.cursor}, on {texts}",
+                "p̂: among the answers; log p: in the whole vocabulary, nats",
+                "p̂ among them, log p of all",
+            )
+        ]
+        names = Line().pad_to(LABEL_CELLS, self.rich_style)
+        for lane in lanes:
+            name = ("▸" if lane == view.lane else " ") + view.header.lanes[lane].name
+            style = self.style("subspace--variant" if lane else "subspace--baseline")
+            names.add(shorten(name, cells - 1).ljust(cells), style)
+        lines.append(names)
+        compared = [choices(view.step, max(lane, 1)) for lane in lanes]
+        chosen = [pair[1] if lane else pair[0] for lane, pair in zip(lanes, compared, strict=True)]
+        for place, text in enumerate(answers.texts):
+            line = Line().add(f"  {shorten(quoted(text), LABEL_CELLS - 3)}", value)
+            for column, (lane, one) in enumerate(zip(lanes, chosen, strict=True)):
+                line.pad_to(LABEL_CELLS + column * cells, self.rich_style)
+                if one is None:
+                    line.add(" ended" if place == 0 else "", quiet)
+                    continue
+                bar = horizontal_bar(one.probs[place], max(1, cells - 15))
+                line.add(
+                    f" {bar}", self.style("subspace--variant" if lane else "subspace--baseline")
+                )
+                mark = CHOSEN if one.answer == place else " "
+                line.add(f"{probability(one.probs[place])} {mark}", value)
+                line.add(f"{one.logprobs[place]:6.1f}", quiet)
+            lines.append(line)
+        rows: dict[str, list[str]] = {
+            "answer": [],
+            "KL among": [],
+            "KL of all": [],
+            "cos p among": [],
+            "cos p of all": [],
+            "cos z among": [],
+            "cos z of all": [],
+        }
+        for lane, (baseline, variant, drift) in zip(lanes, compared, strict=True):
+            if lane == 0 or baseline is None or variant is None or drift is None:
+                for row in rows.values():
+                    row.append("")
+                continue
+            among = subspace_drift(baseline, variant)
+            rows["answer"].append("≠ changed" if among.changed else "= the same")
+            rows["KL among"].append(nats(among.kl))
+            rows["KL of all"].append(nats(drift.kl))
+            for space, inside in (("p", among.cos_p), ("z", among.cos_z)):
+                rows[f"cos {space} among"].append(f"{inside:.4f}")
+                whole = drift.cos_p if space == "p" else drift.cos_z
+                rows[f"cos {space} of all"].append("n/a" if whole is None else f"{whole:.4f}")
+        for label, row in rows.items():
+            line = Line().add(f"  {label}".ljust(LABEL_CELLS), quiet)
+            for column, text in enumerate(row):
+                line.pad_to(LABEL_CELLS + column * cells, self.rich_style)
+                style = self.style("subspace--changed") if text.startswith("≠") else value
+                line.add(f" {text}", style)
+            lines.append(line)
+        return lines
