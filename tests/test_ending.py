@@ -22,7 +22,6 @@ SECONDS = 60
 """How long to wait for what comes at once on an idle machine."""
 
 
-
 @pytest.mark.parametrize(
     ("tell", "own_session", "code"),
     [

@@ -73,8 +73,8 @@ def live(session: FakeSession) -> PrunetuiApp:
     return PrunetuiApp(Options(), None, open_session=open_session)  # pyright: ignore[reportArgumentType]
 
 
-def replay(trace: Trace | None = None) -> InspectorApp:
-    return PrunetuiApp.replay(trace or make_trace(20), Path("some.trace.jsonl"))
+def replay(trace: Trace | None = None, theme: str | None = None) -> InspectorApp:
+    return PrunetuiApp.replay(trace or make_trace(20), Path("some.trace.jsonl"), theme=theme)
 
 
 def inspector(app: InspectorApp) -> Inspector:

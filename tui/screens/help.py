@@ -67,15 +67,19 @@ class HelpScreen(ModalScreen[None]):
         Binding("escape,question_mark,q", "close", "close", id="help-close"),
     ]
 
-    def __init__(self, keys: Sequence[Binding]) -> None:
+    def __init__(self, keys: Sequence[Binding], view: str, view_keys: Sequence[Binding]) -> None:
+        """`view_keys` are those that only the chosen view has."""
         super().__init__()
         self._keys = keys
+        self._view = view
+        self._view_keys = view_keys
 
     def compose(self) -> ComposeResult:
-        keys = [(self.app.get_key_display(key), key.tooltip) for key in self._keys]
-        keys.append((self.app.get_key_display(PALETTE), PALETTE.tooltip))
+        keys = self._rows([*self._keys, PALETTE])
+        of_view = [(f"Keys of the view {self._view}", self._rows(self._view_keys))]
         with VerticalScroll(classes="dialog"):
             for title, rows in (
+                *(of_view if self._view_keys else []),
                 ("Keys", keys),
                 ("Marks", MARKS),
                 ("Measures", MEASURES),
@@ -84,6 +88,9 @@ class HelpScreen(ModalScreen[None]):
                 yield Static(title, classes="dialog-title")
                 yield Static(_table(rows))
             yield Static("esc closes", classes="help-end")
+
+    def _rows(self, keys: Sequence[Binding]) -> list[tuple[str, str]]:
+        return [(self.app.get_key_display(key), key.tooltip or key.description) for key in keys]
 
     def action_close(self) -> None:
         self.dismiss()

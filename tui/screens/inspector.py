@@ -107,6 +107,16 @@ KEYS = [
 ]
 
 
+def view_keys(view: type[InspectorView]) -> list[Binding]:
+    """What a view's own keys do, as they are listed and mapped."""
+    return [binding for binding in view.BINDINGS if isinstance(binding, Binding)]
+
+
+def key_scopes() -> list[list[Binding]]:
+    """The bindings that work together: in the overview, and in each view."""
+    return [KEYS, *([*KEYS, *view_keys(view)] for _, view, _ in VIEWS)]
+
+
 class Inspector(Screen[None]):
     """Draws `trace`; the cursor follows its live end unless it was moved."""
 
@@ -281,4 +291,8 @@ class Inspector(Screen[None]):
             self.app.push_screen(ExportDialog(self.trace, self.export_to()))
 
     def action_help(self) -> None:
-        self.app.push_screen(HelpScreen(KEYS))
+        shown = [binding for binding in KEYS if binding.id not in self.hidden_keys]
+        own = [
+            key for name, view, _ in VIEWS if name == self.chosen_view for key in view_keys(view)
+        ]
+        self.app.push_screen(HelpScreen(shown, self.chosen_view, own))
