@@ -182,7 +182,14 @@ Output = Annotated[
     ),
 ]
 NoTrace = Annotated[bool, typer.Option("--no-trace", help="Record nothing.")]
-Theme = Annotated[str | None, typer.Option(metavar="NAME", help="dark, light, or one of your own.")]
+Theme = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="dark, light, high-contrast, okabe-ito, ansi, mono, or one of your own.",
+        show_default="the one chosen last on the screen",
+    ),
+]
 Color = Annotated[
     ColorSystem,
     typer.Option(help="Colours of the terminal; standard has 16. SSH hides truecolor from us."),

@@ -1,7 +1,7 @@
-"""What is kept from one run to the next, in the state directory: settings, and where traces
-were left.
+"""What is kept from one run to the next, in the state directory: settings, where traces were
+left, and what was copied last.
 
-Each is one JSON file that is replaced whole, so that a run that is killed leaves the old one.
+Each is one file that is replaced whole, so that a run that is killed leaves the old one.
 """
 
 import contextlib
@@ -63,6 +63,17 @@ def keep_place(trace: Path, cursor: int | None, lane: int, view: str) -> None:
     _write(_file("places.json"), [*others, place][-MOST_PLACES:])
 
 
+def keep_copy(text: str) -> Path:
+    """Write what was copied to a file, the last copy only; its name.
+
+    A terminal or multiplexer may drop a copy without a word (tmux does, by default). Raises
+    `UserError` if it cannot be written.
+    """
+    path = _file("copied.txt")
+    _replace(path, text.encode())
+    return path
+
+
 def _places() -> list[Place]:
     return _read(_file("places.json"), list[Place], [])
 
@@ -83,10 +94,14 @@ def _read(path: Path, kind: type[Kept], default: Kept) -> Kept:
 
 
 def _write(path: Path, content: object) -> None:
+    _replace(path, msgspec.json.encode(content))
+
+
+def _replace(path: Path, content: bytes) -> None:
     new = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_bytes(msgspec.json.encode(content))
+        new.write_bytes(content)
         new.replace(path)
     except OSError as error:
         raise UserError(f"cannot keep {path}: {reason(error)}") from error

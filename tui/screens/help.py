@@ -5,11 +5,12 @@ from typing import ClassVar
 
 from rich.table import Table
 from rich.text import Text
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Static
+from textual.widgets import Button, Static
 
 from ..widgets.candidates import CHOSEN
 from ..widgets.drift_panel import CURSOR, NOT_FINITE
@@ -87,11 +88,13 @@ class HelpScreen(ModalScreen[None]):
             ):
                 yield Static(title, classes="dialog-title")
                 yield Static(_table(rows))
-            yield Static("esc closes", classes="help-end")
+            with Horizontal(classes="dialog-buttons"):
+                yield Button("Close  esc", compact=True)
 
     def _rows(self, keys: Sequence[Binding]) -> list[tuple[str, str]]:
         return [(self.app.get_key_display(key), key.tooltip or key.description) for key in keys]
 
+    @on(Button.Pressed)
     def action_close(self) -> None:
         self.dismiss()
 

@@ -10,8 +10,11 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Static
 
+from ...engine.errors import UserError
 from ...engine.trace.records import Step
+from ...engine.trace.text import visible
 from ...engine.trace.trace import Trace
+from ..remembered import keep_copy
 from ..throttle import Throttle
 from ..view import View
 from ..views.base import InspectorView
@@ -99,6 +102,14 @@ KEYS = [
     Binding("r", "restart", "restart", tooltip="From the prompt again", id="restart"),
     Binding(
         "e", "export", "export", tooltip="Write the trace as CSV, JSON or Markdown", id="export"
+    ),
+    Binding(
+        "y",
+        "copy",
+        "copy",
+        show=False,
+        tooltip="Copy the selected lane's text up to the cursor",
+        id="copy",
     ),
     Binding(
         "question_mark", "help", "help", key_display="?", tooltip="Keys, marks, measures", id="help"
@@ -223,6 +234,10 @@ class Inspector(Screen[None]):
         if event.step is not None:
             self.move_to(event.step)
 
+    @on(DriftPanel.Picked)
+    def _pick_step(self, event: DriftPanel.Picked) -> None:
+        self.move_to(event.step)
+
     # -- the view -----------------------------------------------------------------------------
 
     @property
@@ -289,6 +304,28 @@ class Inspector(Screen[None]):
     def action_export(self) -> None:
         if self.trace is not None:
             self.app.push_screen(ExportDialog(self.trace, self.export_to()))
+
+    def action_copy(self) -> None:
+        """Copy what is selected with the mouse, or the selected lane's text.
+
+        Control characters become the glyphs that are shown for them: a shell must not act on what
+        a model wrote. Newlines and tabs stay, or the text would not be the lane's.
+        """
+        if self.trace is None:
+            return
+        what, text = "the selection", self.get_selected_text()
+        if not text:
+            view = self._view(self.trace)
+            tokens = [step.lanes[view.lane] for step in view.steps[: view.cursor + 1]]
+            text = "".join(token.text for token in tokens if token)
+            what = f"{view.header.lanes[view.lane].name} up to step {view.cursor}"
+        text = visible(text, keep="\n\t")
+        self.app.copy_to_clipboard(text)
+        try:
+            kept = f"it is also in {keep_copy(text)}"
+        except UserError as problem:
+            kept = str(problem)
+        self.notify(visible(f"Copied {what}; {kept}"), markup=False)
 
     def action_help(self) -> None:
         shown = [binding for binding in KEYS if binding.id not in self.hidden_keys]
