@@ -10,6 +10,7 @@ from prunetui.engine.errors import UserError
 from prunetui.engine.options import Context, Options
 from prunetui.engine.trace.exports import to_csv
 from prunetui.engine.trace.trace import Trace
+from prunetui.themes import BUILT_IN
 from prunetui.tui.app import InspectorApp, PrunetuiApp
 from prunetui.tui.screens.export import ExportDialog
 from prunetui.tui.screens.help import HelpScreen
@@ -18,8 +19,9 @@ from prunetui.tui.screens.prompt import PromptEditor
 from prunetui.tui.widgets.loading import LoadingPanel
 from prunetui.tui.widgets.panel import Panel
 from prunetui.tui.worker import Progress
+from rich.table import Table
 from textual.pilot import Pilot
-from textual.widgets import Button, Input, TextArea
+from textual.widgets import Button, Input, Static, TextArea
 
 from .traces import make_header, make_step, make_trace
 
@@ -78,8 +80,8 @@ def live(session: FakeSession) -> PrunetuiApp:
     return PrunetuiApp(Options(), None, open_session=open_session)  # pyright: ignore[reportArgumentType]
 
 
-def replay(trace: Trace | None = None) -> InspectorApp:
-    return PrunetuiApp.replay(trace or make_trace(20), Path("some.trace.jsonl"))
+def replay(trace: Trace | None = None, theme: str | None = None) -> InspectorApp:
+    return PrunetuiApp.replay(trace or make_trace(20), Path("some.trace.jsonl"), theme=theme)
 
 
 def inspector(app: InspectorApp) -> Inspector:
@@ -101,6 +103,12 @@ def shown(app: InspectorApp, selector: str) -> str:
     """The panel as drawn, a line each."""
     panel = inspector(app).query_one(selector, Panel)
     return "\n".join(panel.render_line(y).text for y in range(panel.size.height))
+
+
+def cells_of(table: Static) -> list[str]:
+    """The text of a table's cells, column by column."""
+    assert isinstance(table.content, Table)
+    return [str(cell) for column in table.content.columns for cell in column.cells]
 
 
 def told(app: InspectorApp) -> list[str]:
@@ -258,7 +266,7 @@ async def test_an_unknown_theme_is_named_and_the_dark_one_is_used() -> None:
     app = PrunetuiApp.replay(make_trace(1), Path("x"), theme="none")
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, lambda: told(app))
-        assert told(app) == ["there is no theme none; there are dark, light"]
+        assert told(app) == [f"there is no theme none; there are {', '.join(BUILT_IN)}"]
         assert app.theme == "dark"
 
 

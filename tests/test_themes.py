@@ -4,9 +4,15 @@ from pathlib import Path
 
 import prunetui.themes
 import pytest
-from prunetui.themes import DARK, LIGHT, load_themes
+from prunetui.themes import BUILT_IN, DARK, LIGHT, load_themes
+from prunetui.tui.widgets.chart import Chart, ChartLine
+from rich.color import Color as Colour
+from textual.app import App
 from textual.color import Color
+from textual.pilot import Pilot
+from textual.strip import Strip
 from textual.theme import Theme
+from textual.widget import Widget
 
 from .test_screen import replay, told, until
 
@@ -42,10 +48,12 @@ def contrast(a: str, b: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("name", [DARK, LIGHT])
-def test_every_text_can_be_read_where_it_stands(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "least"), [(DARK, 4.5), (LIGHT, 4.5), ("high-contrast", 7.0), ("okabe-ito", 4.5)]
+)
+def test_every_text_can_be_read_where_it_stands(name: str, least: float) -> None:
     theme = ours(name)
-    variables = dict(theme.variables)
+    variables = {k: v for k, v in theme.variables.items() if not k.endswith("-style")}
     del variables["rule"]
     cursor, cursor_text = variables.pop("cursor"), variables.pop("cursor-text")
     pairs = [(text, theme.background) for text in variables.values()]
@@ -56,10 +64,10 @@ def test_every_text_can_be_read_where_it_stands(name: str) -> None:
     for text, ground in pairs:
         assert text
         assert ground
-        assert contrast(text, ground) >= 4.5, (text, ground)
+        assert contrast(text, ground) >= least, (text, ground)
 
 
-@pytest.mark.parametrize("name", [DARK, LIGHT])
+@pytest.mark.parametrize("name", BUILT_IN)
 async def test_ours_are_drawn(name: str) -> None:
     app = replay()
     async with app.run_test() as pilot:
@@ -75,7 +83,7 @@ def test_a_users_theme_takes_what_it_leaves_out_from_ours(folder: Path) -> None:
     (folder / "mine.toml").write_text(f'{text}[variables]\nspace-h = "red"\n')
     themes, problems = load_themes()
     assert problems == []
-    assert [theme.name for theme in themes] == [DARK, LIGHT, "mine"]
+    assert [theme.name for theme in themes] == [*BUILT_IN, "mine"]
     assert themes[-1].variables == {**ours(LIGHT).variables, "space-h": "red"}
 
 
@@ -88,13 +96,15 @@ def test_a_users_theme_takes_what_it_leaves_out_from_ours(folder: Path) -> None:
         (source(DARK).replace("#82aaff", "bluish"), "primary is 'bluish', which is no colour"),
         (source(DARK).replace("space-h", "space-x"), "there is no variable space-x"),
         (source(DARK).replace("#6fbfb0", "#zzz"), "space-h is '#zzz', which is no colour"),
+        (source(DARK) + '[styles]\nmark = "bold"', "mark takes no style"),
+        (source(DARK) + '[styles]\ncursor = "bright"', "'bright' is no style"),
         ("\udcff", "utf-8"),
     ],
 )
 def test_a_theme_that_is_wrong_is_named(folder: Path, text: str, wrong: str) -> None:
     (folder / "mine.toml").write_text(text, "utf-8", "surrogateescape")
     themes, problems = load_themes()
-    assert [theme.name for theme in themes] == [DARK, LIGHT]
+    assert [theme.name for theme in themes] == [*BUILT_IN]
     (problem,) = problems
     assert str(problem).startswith(f"the theme {folder / 'mine.toml'} is not used: ")
     assert wrong in str(problem)
@@ -107,3 +117,60 @@ async def test_the_screen_says_what_is_wrong_and_goes_on(folder: Path) -> None:
         await until(pilot, lambda: told(app))
         assert "mine.toml is not used: Expected `bool`, got `int`" in told(app)[0]
         assert app.theme == DARK
+
+
+OKABE_ITO = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"]
+
+
+def test_okabe_and_itos_colours_are_theirs_and_spaces_differ() -> None:
+    variables = ours("okabe-ito").variables
+    spaces = [variables[name] for name in ("space-h", "space-z", "space-p", "space-kl")]
+    assert len(set(spaces)) == 4
+    assert {*spaces, variables["baseline"], variables["diverged"], variables["mark"]} <= {
+        *OKABE_ITO
+    }
+
+
+def colours_on(app: App[None]) -> set[str]:
+    """Of text and ground, as the terminal is told them; none for its own defaults."""
+    strips = [strip for widget in app.screen.walk_children() for strip in drawn(widget)]
+    styles = [segment.style for strip in strips for segment in strip if segment.style]
+    colours = [colour for style in styles for colour in (style.color, style.bgcolor) if colour]
+    return {colour.name for colour in colours if not colour.is_default}
+
+
+def drawn(widget: Widget) -> list[Strip]:
+    return [widget.render_line(y) for y in range(widget.size.height)]
+
+
+async def draw_a_chart(app: App[None], pilot: Pilot[None]) -> None:
+    chart = Chart()
+    await app.screen.query_one("#overview").mount(chart)
+    await pilot.pause()
+    chart.show(
+        [ChartLine([0, 1, 2], [0.1, 0.5, 0.2], "space-h")], title="cos h", marks=[1], cursor=2
+    )
+    await pilot.pause()
+
+
+async def test_ansi_leaves_every_colour_to_the_terminal() -> None:
+    app = replay(theme="ansi")
+    async with app.run_test() as pilot:
+        await draw_a_chart(app, pilot)
+        colours = colours_on(app)
+        assert {"color(5)", "color(6)"} <= colours
+        assert all(Colour.parse(name).number in range(16) for name in colours)
+
+
+async def test_mono_has_no_colour_and_the_cursor_is_reversed() -> None:
+    app = replay(theme="mono")
+    async with app.run_test() as pilot:
+        await draw_a_chart(app, pilot)
+        assert colours_on(app) == set()
+        reversed_text = [
+            segment.text
+            for strip in drawn(app.screen.query_one("#text"))
+            for segment in strip
+            if segment.style and segment.style.reverse
+        ]
+        assert len(reversed_text) == 3

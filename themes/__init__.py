@@ -1,25 +1,33 @@
-"""Colours: two themes of ours, and the user's own beside them, as data files."""
+"""Colours: six themes of ours, and the user's own beside them, as data files."""
 
 from pathlib import Path
 
 import msgspec
 import platformdirs
 from textual.color import Color, ColorParseError
+from textual.css.constants import VALID_STYLE_FLAGS
 from textual.theme import Theme
 
 from ..engine.errors import UserError, reason
 
 DARK = "dark"
 LIGHT = "light"
+ANSI = "ansi"
+BUILT_IN = (DARK, LIGHT, "high-contrast", "okabe-ito", ANSI, "mono")
+
+STYLES = ("quiet", "rule", "later", "later-diverged", "diverged", "cursor")
+"""What a theme may give a text style, such as bold or reverse: the variable `cursor-style` …"""
 
 
 class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A theme's file: Textual's colours, and `variables`, which name the inspector's own.
 
-    A variable that is left out is as in our dark or light theme.
+    A variable that is left out is as in our dark, light or ansi theme, a style is none. With
+    `ansi`, colours that are named ansi_… are left to the terminal's palette.
     """
 
     dark: bool
+    ansi: bool = False
     primary: str
     secondary: str
     accent: str
@@ -31,13 +39,14 @@ class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     warning: str
     error: str
     variables: dict[str, str] = {}
+    styles: dict[str, str] = {}
 
 
 def load_themes() -> tuple[list[Theme], list[UserError]]:
     """Every theme that is right, and what is wrong with the others."""
     built_in = {
         name: _parse(f"{name}.toml", Path(__file__).with_name(f"{name}.toml").read_bytes())
-        for name in (DARK, LIGHT)
+        for name in BUILT_IN
     }
     known = built_in[DARK].variables
     themes = [_theme(name, file, known) for name, file in built_in.items()]
@@ -49,7 +58,8 @@ def load_themes() -> tuple[list[Theme], list[UserError]]:
         except UserError as problem:
             problems.append(problem)
         else:
-            defaults = built_in[DARK if file.dark else LIGHT].variables
+            like = ANSI if file.ansi else DARK if file.dark else LIGHT
+            defaults = built_in[like].variables
             themes.append(_theme(path.stem, file, defaults))
     return themes, problems
 
@@ -62,6 +72,11 @@ def _read(path: Path, known: dict[str, str]) -> ThemeFile:
     for name in file.variables:
         if name not in known:
             raise UserError(f"the theme {path} is not used: there is no variable {name}")
+    for name, style in file.styles.items():
+        if name not in STYLES:
+            raise UserError(f"the theme {path} is not used: {name} takes no style")
+        if not VALID_STYLE_FLAGS.issuperset(style.split()):
+            raise UserError(f"the theme {path} is not used: {style!r} is no style")
     return file
 
 
@@ -83,4 +98,6 @@ def _parse(name: str, content: bytes) -> ThemeFile:
 
 def _theme(name: str, file: ThemeFile, defaults: dict[str, str]) -> Theme:
     fields = msgspec.structs.asdict(file)
-    return Theme(name=name, **{**fields, "variables": {**defaults, **file.variables}})
+    styles = {f"{part}-style": fields["styles"].get(part, "none") for part in STYLES}
+    del fields["styles"]
+    return Theme(name=name, **{**fields, "variables": {**defaults, **file.variables, **styles}})

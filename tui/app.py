@@ -7,15 +7,19 @@ from pathlib import Path
 
 from rich.text import Text
 from textual.app import App, SystemCommand
+from textual.binding import Binding
 from textual.screen import Screen
+from textual.theme import Theme
 
 from ..engine.errors import UserError
 from ..engine.options import Options
 from ..engine.trace.text import visible
 from ..engine.trace.trace import Trace
 from ..themes import DARK, load_themes
+from .keymap import first_key, load_keys, mapped
 from .logfile import log_file
-from .screens.inspector import KEYS, Inspector
+from .remembered import Settings, read_settings, write_settings
+from .screens.inspector import KEYS, Inspector, key_scopes
 from .screens.live import LiveInspector
 from .screens.replay import ReplayInspector
 from .worker import OpenSession, open_engine_session
@@ -37,19 +41,40 @@ class InspectorApp(App[None]):
             self.unregister_theme(name)
         for loaded in themes:
             self.register_theme(loaded)
-        wanted = theme or DARK
+        try:
+            kept = read_settings().theme
+        except UserError as problem:
+            self._problems.append(problem)
+            kept = None
+        wanted = theme or kept or DARK
         if wanted not in self.available_themes:
             names = ", ".join(self.available_themes)
             self._problems.append(UserError(f"there is no theme {wanted}; there are {names}"))
             wanted = DARK
         self.theme = wanted
+        try:
+            self.keys = load_keys(key_scopes())
+        except UserError as problem:
+            self._problems.append(problem)
+            self.keys = {}
 
     def get_default_screen(self) -> Screen[None]:
         return self._make_inspector()
 
     def on_mount(self) -> None:
+        self.set_keymap(self.keys)
+        self.theme_changed_signal.subscribe(self, self._keep_theme)
         for problem in self._problems:
             self.notify(visible(str(problem)), severity="warning", markup=False)
+
+    def _keep_theme(self, theme: Theme) -> None:
+        try:
+            write_settings(Settings(theme=theme.name))
+        except UserError as problem:
+            self.notify(visible(str(problem)), severity="warning", markup=False)
+
+    def get_key_display(self, binding: Binding) -> str:
+        return super().get_key_display(first_key(mapped(binding, self.keys)))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         for key in KEYS:

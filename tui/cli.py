@@ -1,5 +1,6 @@
 """The command line: options in, exit code out (0; 2 for a user's mistake, 1 for ours)."""
 
+import contextlib
 import datetime
 import functools
 import inspect
@@ -21,6 +22,7 @@ from ..engine.trace.exports import FORMATS
 from ..engine.trace.log import SUFFIX, check_writable, read_trace, write_new
 from ..engine.trace.text import visible
 from ..engine.trace.trace import Trace
+from .ending import end_when_told
 from .logfile import keep_stderr_for_the_screen, log_file, log_to_file
 
 app = typer.Typer(
@@ -195,7 +197,14 @@ Output = Annotated[
     ),
 ]
 NoTrace = Annotated[bool, typer.Option("--no-trace", help="Record nothing.")]
-Theme = Annotated[str | None, typer.Option(metavar="NAME", help="dark, light, or one of your own.")]
+Theme = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="dark, light, high-contrast, okabe-ito, ansi, mono, or one of your own.",
+        show_default="the one chosen last on the screen",
+    ),
+]
 Color = Annotated[
     ColorSystem,
     typer.Option(help="Colours of the terminal; standard has 16. SSH hides truecolor from us."),
@@ -371,9 +380,12 @@ def _set_color(color: ColorSystem) -> None:
 
 def _run(app: Any) -> NoReturn:
     keep_stderr_for_the_screen()
+    end_when_told(lambda code: app.exit(return_code=code))
     app.run()
     logging.shutdown()
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        # The terminal may be gone.
+        sys.stdout.flush()
     # The session's thread may still be inside torch, and the interpreter cannot end around it.
     os._exit(app.return_code or 0)
 

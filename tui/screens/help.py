@@ -5,11 +5,12 @@ from typing import ClassVar
 
 from rich.table import Table
 from rich.text import Text
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Static
+from textual.widgets import Button, Static
 
 from ..widgets.candidates import CHOSEN
 from ..widgets.drift_panel import CURSOR, NOT_FINITE
@@ -67,15 +68,19 @@ class HelpScreen(ModalScreen[None]):
         Binding("escape,question_mark,q", "close", "close", id="help-close"),
     ]
 
-    def __init__(self, keys: Sequence[Binding]) -> None:
+    def __init__(self, keys: Sequence[Binding], view: str, view_keys: Sequence[Binding]) -> None:
+        """`view_keys` are those that only the chosen view has."""
         super().__init__()
         self._keys = keys
+        self._view = view
+        self._view_keys = view_keys
 
     def compose(self) -> ComposeResult:
-        keys = [(self.app.get_key_display(key), key.tooltip) for key in self._keys]
-        keys.append((self.app.get_key_display(PALETTE), PALETTE.tooltip))
+        keys = self._rows([*self._keys, PALETTE])
+        of_view = [(f"Keys of the view {self._view}", self._rows(self._view_keys))]
         with VerticalScroll(classes="dialog"):
             for title, rows in (
+                *(of_view if self._view_keys else []),
                 ("Keys", keys),
                 ("Marks", MARKS),
                 ("Measures", MEASURES),
@@ -83,8 +88,13 @@ class HelpScreen(ModalScreen[None]):
             ):
                 yield Static(title, classes="dialog-title")
                 yield Static(_table(rows))
-            yield Static("esc closes", classes="help-end")
+            with Horizontal(classes="dialog-buttons"):
+                yield Button("Close  esc", compact=True)
 
+    def _rows(self, keys: Sequence[Binding]) -> list[tuple[str, str]]:
+        return [(self.app.get_key_display(key), key.tooltip or key.description) for key in keys]
+
+    @on(Button.Pressed)
     def action_close(self) -> None:
         self.dismiss()
 

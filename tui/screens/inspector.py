@@ -15,6 +15,7 @@ from ...engine.trace.breakpoints import Breakpoint, parse_breakpoint
 from ...engine.trace.records import Step
 from ...engine.trace.text import visible
 from ...engine.trace.trace import Trace, differs
+from ..remembered import keep_copy
 from ..throttle import Throttle
 from ..view import View
 from ..views.alignment import AlignmentView
@@ -157,10 +158,28 @@ KEYS = [
         "e", "export", "export", tooltip="Write the trace as CSV, JSON or Markdown", id="export"
     ),
     Binding(
+        "y",
+        "copy",
+        "copy",
+        show=False,
+        tooltip="Copy the selected lane's text up to the cursor",
+        id="copy",
+    ),
+    Binding(
         "question_mark", "help", "help", key_display="?", tooltip="Keys, marks, measures", id="help"
     ),
     Binding("q", "app.quit", "quit", tooltip="Quit", id="quit"),
 ]
+
+
+def view_keys(view: type[InspectorView]) -> list[Binding]:
+    """What a view's own keys do, as they are listed and mapped."""
+    return [binding for binding in view.BINDINGS if isinstance(binding, Binding)]
+
+
+def key_scopes() -> list[list[Binding]]:
+    """The bindings that work together: in the overview, and in each view."""
+    return [KEYS, *([*KEYS, *view_keys(view)] for _, view, _ in VIEWS)]
 
 
 class Inspector(Screen[None]):
@@ -353,6 +372,10 @@ class Inspector(Screen[None]):
         if event.step is not None:
             self.move_to(event.step)
 
+    @on(DriftPanel.Picked)
+    def _pick_step(self, event: DriftPanel.Picked) -> None:
+        self.move_to(event.step)
+
     # -- the view -----------------------------------------------------------------------------
 
     @property
@@ -423,5 +446,31 @@ class Inspector(Screen[None]):
         if self.trace is not None:
             self.app.push_screen(ExportDialog(self.trace, self.export_to()))
 
+    def action_copy(self) -> None:
+        """Copy what is selected with the mouse, or the selected lane's text.
+
+        Control characters become the glyphs that are shown for them: a shell must not act on what
+        a model wrote. Newlines and tabs stay, or the text would not be the lane's.
+        """
+        if self.trace is None:
+            return
+        what, text = "the selection", self.get_selected_text()
+        if not text:
+            view = self.view_of(self.trace)
+            tokens = [step.lanes[view.lane] for step in view.steps[: view.cursor + 1]]
+            text = "".join(token.text for token in tokens if token)
+            what = f"{view.header.lanes[view.lane].name} up to step {view.cursor}"
+        text = visible(text, keep="\n\t")
+        self.app.copy_to_clipboard(text)
+        try:
+            kept = f"it is also in {keep_copy(text)}"
+        except UserError as problem:
+            kept = str(problem)
+        self.notify(visible(f"Copied {what}; {kept}"), markup=False)
+
     def action_help(self) -> None:
-        self.app.push_screen(HelpScreen(KEYS))
+        shown = [binding for binding in KEYS if binding.id not in self.hidden_keys]
+        own = [
+            key for name, view, _ in VIEWS if name == self.chosen_view for key in view_keys(view)
+        ]
+        self.app.push_screen(HelpScreen(shown, self.chosen_view, own))

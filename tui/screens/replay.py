@@ -1,17 +1,23 @@
 """The main screen on a recorded trace."""
 
+import logging
 from pathlib import Path
 from typing import ClassVar
 
 from textual.timer import Timer
 
+from ...engine.errors import UserError
 from ...engine.trace.log import SUFFIX
+from ...engine.trace.text import visible
 from ...engine.trace.trace import Trace
-from .inspector import TEXT_FRAMES, Inspector
+from ..remembered import Place, keep_place, place_of
+from .inspector import OVERVIEW, TEXT_FRAMES, VIEWS, Inspector
+
+log = logging.getLogger("prunetui")
 
 
 class ReplayInspector(Inspector):
-    """Opens with the whole trace on the screen and the cursor at its end."""
+    """Opens with the whole trace on the screen, where it was left or with the cursor at its end."""
 
     hidden_keys: ClassVar[frozenset[str]] = frozenset({"context", "prompt", "force", "answers"})
 
@@ -20,9 +26,34 @@ class ReplayInspector(Inspector):
         self._recorded = self.trace = trace
         self._path = path
         self._next: Timer | None = None
+        self._left_in = OVERVIEW
 
     def on_mount(self) -> None:
+        try:
+            self._return_to(place_of(self._path))
+        except UserError as problem:
+            self.notify(visible(str(problem)), severity="warning", markup=False)
         self.draw()
+
+    def on_unmount(self) -> None:
+        try:
+            keep_place(self._path, self._cursor, self.lane, self._left_in)
+        except UserError as problem:
+            log.warning("%s", problem)
+
+    def action_view(self, name: str) -> None:
+        super().action_view(name)
+        self._left_in = self.chosen_view
+
+    def _return_to(self, place: Place | None) -> None:
+        """The trace may have changed since, and so may the views."""
+        if place is None:
+            return
+        self._select(place.lane)
+        if place.cursor is not None:
+            self.move_to(place.cursor)
+        if place.view != self.chosen_view and place.view in [name for name, _, _ in VIEWS]:
+            self.action_view(place.view)
 
     @property
     def state(self) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from textual.app import RenderResult
 from textual.color import Color
 from textual_plotext import PlotextPlot
 
@@ -45,9 +46,9 @@ class Chart(PlotextPlot):
         plt.title(title)
         plt.frame(False)
         if cursor is not None:
-            plt.vline(cursor, color=self._rgb("cursor"))
+            plt.vline(cursor, color=self._color("cursor"))
         for mark in marks:
-            plt.vline(mark, color=self._rgb("mark"))
+            plt.vline(mark, color=self._color("mark"))
         most = max(2, POINTS_A_COLUMN * self.size.width)
         drawn: list[tuple[float, float]] = []
         for line in lines:
@@ -63,7 +64,7 @@ class Chart(PlotextPlot):
             drawn += points
             xs, ys = zip(*points, strict=True)
             draw = plt.plot if line.kind == "line" else plt.scatter
-            draw(list(xs), list(ys), color=self._rgb(line.color), marker=line.marker)
+            draw(list(xs), list(ys), color=self._color(line.color), marker=line.marker)
         if drawn:
             plt.ylim(*y_range)
             xs, ys = zip(*drawn, strict=True)
@@ -72,8 +73,17 @@ class Chart(PlotextPlot):
                 plt.yticks(*_ticks(min(ys), max(ys), self.size.height // 2, log=True))
         self.refresh()
 
-    def _rgb(self, variable: str) -> tuple[int, int, int]:
-        return Color.parse(self.app.theme_variables[variable]).rgb
+    def render(self) -> RenderResult:
+        # plotext's own grounds and axes are RGB; a theme of the terminal's colours has none.
+        self.set_reactive(PlotextPlot.theme, "clear" if self.app.current_theme.ansi else "auto")
+        return super().render()
+
+    def _color(self, variable: str) -> tuple[int, int, int] | int | str:
+        """As plotext takes it: the terminal's colours by number, or its default."""
+        color = Color.parse(self.app.theme_variables[variable])
+        if color.ansi is None:
+            return color.rgb
+        return color.ansi if color.ansi >= 0 else "default"
 
 
 def _place(value: float | None, *, log: bool) -> float | None:

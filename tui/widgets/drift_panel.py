@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from textual import events
+from textual.message import Message
+
 from ...engine.trace.records import Drift, Step
 from ..view import View
+from .keys import key_for
 from .measures import CELLS, LINES, nats, table
 from .panel import Line, Panel
 from .series import Series, Value, ratchet
@@ -94,12 +98,20 @@ class DriftPanel(Panel):
         "drift--value",
     }
 
+    class Picked(Message):
+        """A column of the charts was clicked; it begins with this step."""
+
+        def __init__(self, step: int) -> None:
+            super().__init__()
+            self.step = step
+
     view: View | None = None
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._charts = Charts(0, 1)
         self._charts_of: tuple[object, ...] = ()
+        self._axis_line = 0
 
     def show(self, view: View) -> None:
         self.view = view
@@ -114,7 +126,9 @@ class DriftPanel(Panel):
                 self.title(width, "drift"),
                 Line(),
                 Line().add("The baseline does not drift from itself:", self.style("panel--quiet")),
-                Line().add("↓ selects a variant.", self.style("panel--quiet")),
+                Line().add(
+                    f"{key_for(self, 'lane-down')} selects a variant.", self.style("panel--quiet")
+                ),
             ]
         columns = max(4, width - LABEL_CELLS - VALUE_CELLS - 1)
         made_of = (view.steps, view.lane, columns)
@@ -153,6 +167,7 @@ class DriftPanel(Panel):
                 lines += self._chart(
                     f"  {LOCAL}", measure, charts.local[number], local, local_rows, view.cursor
                 )
+        self._axis_line = len(lines)
         lines.append(self._axis(view.cursor, columns))
         if with_table and view.step:
             lines.append(Line())
@@ -195,6 +210,14 @@ class DriftPanel(Panel):
                 line.add(figure.rjust(VALUE_CELLS), self.style("drift--value"))
             lines.append(line)
         return lines
+
+    def on_click(self, event: events.Click) -> None:
+        view, series = self.view, self._charts.propagated[0]
+        if view is None or view.lane == 0 or not 1 <= event.y <= self._axis_line:
+            return
+        step = (event.x - LABEL_CELLS) * series.bucket
+        if 0 <= step < series.length:
+            self.post_message(self.Picked(step))
 
     def _axis(self, cursor: int, columns: int) -> Line:
         series = self._charts.propagated[0]

@@ -5,6 +5,7 @@ from typing import ClassVar
 from rich.cells import cell_len
 from textual import events
 from textual.binding import Binding
+from textual.widget import Widget
 
 from .panel import Line, Panel
 
@@ -44,3 +45,9 @@ class KeyLine(Panel):
             if event.x < end:
                 await self.screen.run_action(binding.action)
                 return
+
+
+def key_for(widget: Widget, binding_id: str) -> str:
+    """How the key of one of the screen's bindings is shown."""
+    bindings = [binding for binding in widget.screen.BINDINGS if isinstance(binding, Binding)]
+    return next(widget.app.get_key_display(own) for own in bindings if own.id == binding_id)

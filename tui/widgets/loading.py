@@ -7,6 +7,7 @@ from typing import ClassVar
 from rich.cells import cell_len
 
 from ..worker import Stage
+from .keys import key_for
 from .panel import Line, Panel, shorten
 from .wrapping import Wrapped
 
@@ -52,8 +53,7 @@ class LoadingPanel(Panel):
             for pieces in wrapped.lines:
                 text = "".join(piece.text for piece in pieces)
                 lines.append(Line().add(f"  {text}", self.style("loading--problem")))
-            lines += [Line(), Line().add("  " + WAY_ON, self.style("panel--quiet"))]
+            ways = (("restart", "tries again"), ("prompt", "edits the prompt"), ("quit", "quits"))
+            way_on = "".join(f"  {key_for(self, key)} {what} " for key, what in ways)
+            lines += [Line(), Line().add(way_on, self.style("panel--quiet"))]
         return lines[:height]
-
-
-WAY_ON = "r tries again   p edits the prompt   q quits"

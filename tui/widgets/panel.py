@@ -39,9 +39,10 @@ class Line:
         self.width += cell_len(text)
         if self._parts:
             before, its_style = self._parts[-1]
-            if its_style.bgcolor == style.bgcolor and text.isspace():
+            blanks_alike = _ground(its_style) == _ground(style)
+            if blanks_alike and text.isspace():
                 style = its_style
-            if its_style == style or (its_style.bgcolor == style.bgcolor and before.isspace()):
+            if its_style == style or (blanks_alike and before.isspace()):
                 text = self._parts.pop()[0] + text
         self._parts.append((text, style))
         return self
@@ -119,6 +120,12 @@ class Panel(Widget):
         lines = self.draw(width, height)[:height]
         lines += [Line() for _ in range(height - len(lines))]
         self._strips = [line.strip(width, base) for line in lines]
+
+
+def _ground(style: Style) -> tuple[object, ...]:
+    """What a blank shows of its style."""
+    reverse = style.color if style.reverse else None
+    return style.bgcolor, style.reverse, reverse, style.underline, style.strike, style.overline
 
 
 def _changed_width(old: Strip, new: Strip) -> int:

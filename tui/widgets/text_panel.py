@@ -11,6 +11,7 @@ from ...engine.trace.records import Header, Step
 from ...engine.trace.text import visible
 from ...engine.trace.trace import differs, is_tie
 from ..view import View
+from .keys import key_for
 from .panel import Line, Panel, shorten
 from .wrapping import Piece, Wrapped
 
@@ -118,7 +119,9 @@ class TextPanel(Panel):
             for row in range(pitch):
                 lines.append(self._line(view, block, row) if row < block.height else Line())
         if not view.steps:
-            lines[1:] = [Line().add(f"  {line}", self.style("panel--quiet")) for line in INVITATION]
+            play, step = key_for(self, "play"), key_for(self, "forward")
+            invitation = f"  The prompt is read. {play} decodes, {step} takes one step."
+            lines[1:] = [Line(), Line().add(invitation, self.style("panel--quiet"))]
         return lines
 
     def _lay_out(self, view: View, width: int, height: int) -> tuple[int, int]:
@@ -190,6 +193,3 @@ class TextPanel(Panel):
                     step = piece.last
                     break
         self.post_message(self.Picked(block.lane, step))
-
-
-INVITATION = ("", "The prompt is read. space decodes, → takes one step.")

@@ -1,0 +1,113 @@
+"""The six views: each by its key, as drawn from a recorded trace, and where there is little."""
+
+from pathlib import Path
+
+import pytest
+from prunetui.engine.trace.log import read_trace
+from prunetui.engine.trace.trace import Trace
+from prunetui.tui.app import InspectorApp, PrunetuiApp
+from prunetui.tui.screens.inspector import OVERVIEW, VIEWS
+from prunetui.tui.widgets.chart import thinned, whole_ticks
+from textual.pilot import Pilot
+
+from .test_screen import inspector, replay, until
+from .traces import make_trace, with_local
+
+both_sizes = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
+names = pytest.mark.parametrize("number", range(1, 7), ids=[name for name, *_ in VIEWS])
+
+
+def recorded() -> InspectorApp:
+    path = Path(__file__).with_name("data") / "natalia.trace.jsonl"
+    return PrunetuiApp.replay(read_trace(path), path)
+
+
+def view_text(app: InspectorApp) -> str:
+    """What the chosen view draws, a line each."""
+    screen = inspector(app)
+    region = screen.query_one("#views").region
+    strips = screen._compositor.render_strips()
+    return "\n".join(strip.text for strip in strips[region.y : region.bottom])
+
+
+@names
+@both_sizes
+def test_each_view(snap_compare, number: int, size: tuple[int, int]) -> None:
+    async def choose(pilot: Pilot[None]) -> None:
+        app = pilot.app
+        assert isinstance(app, InspectorApp)
+        await pilot.press("down", "home", "shift+right", "shift+right", str(number))
+        await until(pilot, lambda: "20" in view_text(app))
+        await pilot.pause(0.6)
+
+    assert snap_compare(recorded(), terminal_size=size, run_before=choose)
+
+
+@names
+async def test_a_key_leads_there_and_back(number: int) -> None:
+    app = replay(with_local(make_trace(20)))
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = inspector(app)
+        await pilot.press(str(number))
+        assert screen.chosen_view == VIEWS[number - 1][0]
+        await pilot.press(str(number))
+        assert screen.chosen_view == OVERVIEW
+        await pilot.press(str(number), "escape")
+        assert screen.chosen_view == OVERVIEW
+
+
+@names
+@pytest.mark.parametrize("trace", [make_trace(0), make_trace(1), make_trace(3, variants=0)])
+async def test_little_to_show_is_no_problem(number: int, trace: Trace) -> None:
+    app = replay(trace)
+    async with app.run_test(size=(80, 24)) as pilot:
+        for keys in (str(number), "up", "left", "right"):
+            await pilot.press(keys)
+            await pilot.pause(0.05)
+        assert view_text(app).strip()
+
+
+@names
+async def test_hostile_text_stays_text(number: int) -> None:
+    app = replay(with_local(make_trace(30)))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press(str(number))
+        await pilot.pause(0.3)
+        assert "\x1b" not in view_text(app)
+
+
+async def test_the_alignment_marks_what_differs() -> None:
+    app = replay(make_trace(12))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("home", "5")
+        await until(pilot, lambda: "step" in view_text(app))
+        lines = view_text(app).splitlines()
+        marks = [line.split() for line in lines if set(line.split()) <= {"=", "≠"} and line.split()]
+        # Lane 1 leaves the baseline at step 4, lane 2 at step 8.
+        first, second = marks[0], marks[1]
+        assert first[:4] == ["="] * 4
+        assert set(first[4:]) == {"≠"}
+        assert second[:8] == ["="] * 8
+
+
+def test_a_thinned_line_keeps_its_ends() -> None:
+    points = [(float(x), float((x * 7919) % 1000)) for x in range(4000)]
+    kept = thinned(points, 200)
+    assert len(kept) <= 200
+    values = [y for _, y in points]
+    assert {min(values), max(values)} <= {y for _, y in kept}
+    assert thinned(points[:200], 200) == points[:200]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "most", "ticks"),
+    [
+        (0, 80, 4, [0, 20, 40, 60, 80]),
+        (0, 3, 10, [0, 1, 2, 3]),
+        (-5.5, 0.3, 3, [-4, -2, 0]),
+        (0.2, 0.8, 5, []),
+        (7, 7, 1, [7]),
+    ],
+)
+def test_ticks_are_whole(low: float, high: float, most: int, ticks: list[float]) -> None:
+    assert whole_ticks(low, high, most) == ticks
