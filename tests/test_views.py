@@ -111,3 +111,18 @@ def test_a_thinned_line_keeps_its_ends() -> None:
 )
 def test_ticks_are_whole(low: float, high: float, most: int, ticks: list[float]) -> None:
     assert whole_ticks(low, high, most) == ticks
+
+
+def test_readme_multiple_choice(snap_compare) -> None:
+    """The README's picture of a multiple-choice question that pruning does not change."""
+    path = Path(__file__).with_name("data") / "choice.trace.jsonl"
+
+    async def choose(pilot: Pilot[None]) -> None:
+        app = pilot.app
+        assert isinstance(app, InspectorApp)
+        await pilot.press("down", "down", "home", "4")
+        await until(pilot, lambda: "answer" in view_text(app))
+        await pilot.pause(0.6)
+
+    app = PrunetuiApp.replay(read_trace(path), path)
+    assert snap_compare(app, terminal_size=(120, 30), run_before=choose)
