@@ -257,7 +257,7 @@ def test_prune_writes_a_checkpoint_or_a_merge(tiny: Path, tmp_path: Path, capsys
 # -- export and replay ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["csv", "json", "md"])
+@pytest.mark.parametrize("form", ["csv", "json", "md", "html"])
 def test_export_writes_a_new_file(form: str, tmp_path: Path, capsys) -> None:
     from prunetui.engine.trace.exports import FORMATS
     from prunetui.engine.trace.log import TraceWriter

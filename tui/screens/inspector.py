@@ -155,7 +155,11 @@ KEYS = [
     Binding("p", "prompt", "prompt", tooltip="Edit the prompt and decode it", id="prompt"),
     Binding("r", "restart", "restart", tooltip="From the prompt again", id="restart"),
     Binding(
-        "e", "export", "export", tooltip="Write the trace as CSV, JSON or Markdown", id="export"
+        "e",
+        "export",
+        "export",
+        tooltip="Write the trace as CSV, JSON, Markdown or HTML",
+        id="export",
     ),
     Binding(
         "y",
