@@ -79,7 +79,8 @@ def first_frame() -> None:
     print(f"  first frame        {ours:6.2f} s    {ours / alone:.2f} × importing textual")
 
 
-def traffic() -> None:
+def traffic(keys: str) -> None:
+    """`keys` are pressed before decoding begins; they choose a view."""
     with tempfile.TemporaryDirectory() as directory:
         trace = Path(directory) / "bench.trace.jsonl"
         last = STEPS[-1] + WINDOW
@@ -87,7 +88,7 @@ def traffic() -> None:
             *("--ignore-eos", "--max-new-tokens", str(last + 1), "-o", str(trace))
         ) as opened:
             opened.wait_for("prompt is read")
-            opened.press(" ")
+            opened.press(f"{keys} ")
             sent = [_bytes_over(opened, trace, step) for step in STEPS]
     for step, count in zip(STEPS, sent, strict=True):
         print(f"  steps {step:3} to {step + WINDOW:3}   {count:6.0f} bytes a step", end="")
