@@ -48,6 +48,8 @@ class Loaded:
 def load(options: Options, progress: Progress) -> Loaded:
     """Raises `UserError` for a model that is not there, not whole or not of a known kind."""
     transformers.utils.logging.disable_progress_bar()
+    if options.device_map is not None and options.device != "auto":
+        raise UserError("--device-map chooses the devices itself; leave --device out")
     device = find_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -250,7 +252,7 @@ def _read_model(
             use_safetensors=True,
             trust_remote_code=trust,
             output_loading_info=True,
-            **({} if device.type == "cpu" else {"device_map": {"": device}}),
+            **_placement(options, device),
         )
     except Exception as error:
         if out_of_memory(error):
@@ -263,6 +265,12 @@ def _read_model(
             f"{name} is not whole: {len(missing)} weights are missing, {missing[0]} among them"
         )
     return model.eval().requires_grad_(False)
+
+
+def _placement(options: Options, device: torch.device) -> dict[str, Any]:
+    if options.device_map is not None:
+        return {"device_map": options.device_map}
+    return {} if device.type == "cpu" else {"device_map": {"": device}}
 
 
 def _read_tokenizer(source: Path, name: str, options: Options) -> PreTrainedTokenizerBase:

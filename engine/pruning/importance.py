@@ -50,7 +50,8 @@ def measure_similarity(
     def keep(point: int, stream: Tensor) -> None:
         nonlocal before
         layer, place = divmod(point, 3)
-        now = stream.float()
+        # A model may be spread over several devices.
+        now = stream.float().to(model.device)
         if place:
             cosines = torch.cosine_similarity(before, now, dim=-1, eps=0.0)
             sublayers[layer, place - 1] += cosines.sum(dtype=torch.float64).cpu()
