@@ -62,9 +62,13 @@ class Lockstep:
         return len(self._order)
 
     def close(self) -> None:
-        """Leave the models as they were."""
+        """Leave the models as they were; `reopen` goes on where the caches are."""
         for batch in self._batches:
             batch.close()
+
+    def reopen(self) -> None:
+        for batch in self._batches:
+            batch.open()
 
     @property
     def length(self) -> int:
@@ -121,20 +125,25 @@ class _Batch:
         self.rows = rows
         self.model = model = group.model
         self.cache = new_cache(model)
+        self._anatomy = group.anatomy
         layers = group.anatomy.layers
-        closed: dict[nn.Module, Tensor] = {}
+        self._closed: dict[nn.Module, Tensor] = {}
         for number, layer in enumerate(layers):
-            closed[layer.attention] = torch.tensor([number in lane.attention for lane in gates])
-            closed[layer.mlp] = torch.tensor([number in lane.mlp for lane in gates])
+            attention = [number in lane.attention for lane in gates]
+            self._closed[layer.attention] = torch.tensor(attention)
+            self._closed[layer.mlp] = torch.tensor([number in lane.mlp for lane in gates])
         width = model.config.get_text_config().hidden_size
         self._streams = torch.empty(
             2 * len(layers), len(rows), width, dtype=model.dtype, device=model.device
         )
         self._h = torch.empty(0)
+        self.open()
+
+    def open(self) -> None:
         self._hooks = [
-            Gates(closed),
-            StreamHooks(group.anatomy, self._keep_stream),
-            group.anatomy.head.register_forward_pre_hook(self._keep_h),
+            Gates(self._closed),
+            StreamHooks(self._anatomy, self._keep_stream),
+            self._anatomy.head.register_forward_pre_hook(self._keep_h),
         ]
 
     def close(self) -> None:

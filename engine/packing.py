@@ -58,8 +58,10 @@ class PackedLinears:
         for module in self._packed:
             del vars(module)["forward"]
         for module in self._emptied:
-            dense = self._packed[module].to_dense()
-            module.weight.data = dense.T.contiguous() if isinstance(module, Conv1D) else dense
+            # Of models that share a weight, the first has unpacked it for all.
+            if not module.weight.numel():
+                dense = self._packed[module].to_dense()
+                module.weight.data = dense.T.contiguous() if isinstance(module, Conv1D) else dense
         self._packed, self._emptied = {}, []
 
 

@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import time
-from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,22 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .attention import FastAttention
-from .bandwidth import read_bandwidth, weight_bytes
+from .bandwidth import read_bandwidth
 from .detokenize import LaneText, TokenTexts
 from .drift import finite
 from .errors import UserError
-from .loading import Loaded, Progress
-from .lockstep import LaneGates, Lockstep, Outputs
+from .lanes import Lanes
+from .loading import Progress
+from .lockstep import Outputs
 from .memory import memory_in_use, out_of_memory
-from .noise import noise_floor
 from .numbers import StepNumbers, Wanted, step_numbers
 from .options import Context, Options
-from .packing import PackedLinears
-from .recipes import Recipe, parse
+from .pruning.ranking import Similarity
+from .recipes import parse
 from .recording import Recording
 from .trace import records
 from .trace.trace import Trace
-from .variants import Variant, VariantTooBigError, open_builder
+from .variants import Variant, VariantBuilder, check_droppable, open_builder
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +45,8 @@ def open_session(
     """
     recipes = [parse(text) for text in options.variants]
     builder = open_builder(options, progress)
-    lanes = [Variant(Recipe((), "baseline"), builder.baseline, LaneGates())]
-    left_out: list[str] = []
-    for recipe in recipes:
-        try:
-            lanes.append(builder.build(recipe))
-        except VariantTooBigError as error:
-            left_out.append(str(error))
-    return Session(builder.loaded, lanes, left_out, options, record_to, progress, resume)
+    lanes, left_out = builder.build_all(recipes)
+    return Session(builder, lanes, left_out, options, record_to, progress, resume)
 
 
 class Session:
@@ -61,7 +54,7 @@ class Session:
 
     def __init__(
         self,
-        loaded: Loaded,
+        builder: VariantBuilder,
         lanes: list[Variant],
         left_out: list[str],
         options: Options,
@@ -69,29 +62,19 @@ class Session:
         progress: Progress,
         resume: Trace | None = None,
     ) -> None:
-        self._loaded = loaded
+        self._builder = builder
+        self._loaded = loaded = builder.loaded
         self._options = options
         self._progress = progress
         self._texts = TokenTexts(loaded.tokenizer)
         self._end_tokens = _end_tokens(loaded.model, loaded.tokenizer)
         self.left_out = left_out
         """A sentence for each variant that there was no memory for."""
-        self._lane_records = [_lane_record(lane, lane is lanes[0]) for lane in lanes]
-        depths = [len(lane.group.anatomy.layers) for lane in lanes]
-        self._same_depth = [depth == depths[0] for depth in depths]
-        # Counted while the weights are plain; the decoder packs them.
+        # Counted while the weights are plain; the lanes pack them.
         self._parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-        self._lanes = lanes
-        rows = Counter(lane.group.model for lane in self._rows(options.context))
-        self._weight_bytes = weight_bytes([*rows])
         tokens, _ = self._prompt_tokens(options.prompt)
-        self._packed = PackedLinears(rows)
-        self._attention = FastAttention(rows)
-        progress("measuring the noise floor", None)
-        # Two rows at least: a lane of another weight group is a batch of its own.
-        self._noise_floor = noise_floor(loaded.model, max(2, rows[loaded.model]), tokens)
         self._bandwidth = read_bandwidth(loaded.model.device)
-        self._lockstep = self._make_lockstep(options.context)
+        self._lanes = Lanes(lanes, options.context, tokens, progress)
         self._recording = Recording(record_to)
         self._begin(options.prompt, options.context, resume)
 
@@ -203,12 +186,58 @@ class Session:
         else:
             self._begin(prompt, context)
 
+    def importance(self) -> Similarity:
+        """What the baseline's sublayers and layers do; measured once per model and calibration.
+
+        Raises `UserError` if the family takes no dropping or the text cannot be used.
+        """
+        check_droppable(self._builder.baseline)
+        self._lanes.close()
+        try:
+            return self._builder.baseline_similarity()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            raise UserError("out of memory while ranking the sublayers") from error
+        finally:
+            self._lanes.reopen()
+
+    def set_variants(self, recipes: Iterable[str]) -> None:
+        """Decode the prompt again with other variants, in a new trace and file.
+
+        Weights that are made already are used again, and those that no lane reads are freed.
+        Raises `UserError` for a recipe that does not parse or apply; all stays as it was.
+        """
+        parsed = [parse(recipe) for recipe in recipes]
+        header, before = self.trace.header, (self._lanes, self._options, self._cached)
+        self._lanes.close()
+        lanes = None
+        try:
+            variants, left_out = self._builder.build_all(parsed)
+            lanes = Lanes(variants, header.context, header.prompt.tokens, self._progress)
+            self._lanes = lanes
+            self._options = msgspec.structs.replace(
+                self._options, variants=tuple(str(lane.recipe) for lane in variants[1:])
+            )
+            self._begin(header.prompt.text, header.context)
+        except BaseException as error:
+            if lanes is not None:
+                lanes.close()
+            self._lanes, self._options, self._cached = before
+            self._builder.forget_all_but(self._lanes.variants)
+            self._lanes.reopen()
+            if not out_of_memory(error):
+                raise
+            raise UserError(
+                "out of memory with these variants; those before go on, and fewer need less"
+            ) from error
+        self.left_out = left_out
+        self._builder.forget_all_but(variants)
+
     def close(self) -> None:
         """Close the trace's file and leave the model as it was."""
         self._recording.close()
-        self._lockstep.close()
-        self._packed.remove()
-        self._attention.remove()
+        self._lanes.close()
 
     # -- one trace ----------------------------------------------------------------------------
 
@@ -220,9 +249,7 @@ class Session:
             for event in resume.events():
                 trace.apply(event)
         self._progress("reading the prompt", None)
-        if len(self._rows(context)) != self._lockstep.rows:
-            self._lockstep.close()
-            self._lockstep = self._make_lockstep(context)
+        self._lanes.read_in(context)
         # Until the new prompt is read, the caches hold neither it nor the old one.
         self._cached = None
         self._first = self._prefill(tokens)
@@ -243,13 +270,6 @@ class Session:
         self._recording.begin(trace.header)
         for event in trace.events():
             self._recording.write(event)
-
-    def _rows(self, context: Context) -> list[Variant]:
-        """In context both, a second lane of each variant stands behind all the first ones."""
-        return self._lanes + (self._lanes[1:] if context == "both" else [])
-
-    def _make_lockstep(self, context: Context) -> Lockstep:
-        return Lockstep([(lane.group, lane.gates) for lane in self._rows(context)])
 
     def _prompt_tokens(self, prompt: str) -> tuple[list[int], bool]:
         """The tokens and whether a chat template was used."""
@@ -275,9 +295,9 @@ class Session:
         return tokens, templated
 
     def _prefill(self, tokens: list[int]) -> Outputs:
-        rows = torch.tensor(tokens).repeat(self._lockstep.rows, 1)
+        rows = torch.tensor(tokens).repeat(self._lanes.lockstep.rows, 1)
         try:
-            outputs = self._lockstep.prefill(rows)
+            outputs = self._lanes.lockstep.prefill(rows)
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -291,7 +311,7 @@ class Session:
     def _read_lane_texts(self) -> None:
         """After the steps have become others."""
         prompt = self.trace.header.prompt.tokens
-        self._lane_texts = [LaneText(self._loaded.tokenizer, prompt) for _ in self._lane_records]
+        self._lane_texts = [LaneText(self._loaded.tokenizer, prompt) for _ in self._lanes.records]
         for step in self.trace.steps:
             for text, token in zip(self._lane_texts, step.lanes, strict=True):
                 if token is not None:
@@ -315,7 +335,7 @@ class Session:
                 device=str(model.device),
                 context_length=_context_length(model),
             ),
-            lanes=self._lane_records,
+            lanes=self._lanes.records,
             prompt=records.Prompt(text=prompt, chat_template=templated, tokens=tokens),
             sampling=records.Sampling(
                 temperature=options.temperature,
@@ -326,7 +346,7 @@ class Session:
                 ignore_eos=options.ignore_eos,
             ),
             context=context,
-            noise_floor=self._noise_floor,
+            noise_floor=self._lanes.noise_floor,
             bandwidth=self._bandwidth,
             versions={
                 package: importlib.metadata.version(package)
@@ -343,14 +363,14 @@ class Session:
     def _decode(self, began: float, forced: dict[int, int]) -> tuple[records.Step, Tensor]:
         number = len(self.trace.steps)
         sampling = self.trace.header.sampling
-        variants = len(self._lanes) - 1
+        variants = len(self._lanes.records) - 1
         both = self.trace.header.context == "both"
         answers = self.trace.header.answers
         numbers, chosen = step_numbers(
             self._outputs(number),
             sampling,
             number,
-            Wanted(len(self._lanes), self._options.candidates, answers.tokens if answers else []),
+            Wanted(variants + 1, self._options.candidates, answers.tokens if answers else []),
             forced,
         )
         running = self._running(self.trace.steps)
@@ -370,7 +390,7 @@ class Session:
             layers=self._layers(numbers.layers[:variants], measured),
             seconds=time.perf_counter() - began,
             # Step 0 chooses from what reading the prompt has left.
-            read=self._weight_bytes + self._lockstep.cache_bytes if number else 0,
+            read=self._lanes.weight_bytes + self._lanes.lockstep.cache_bytes if number else 0,
             memory=memory_in_use(self._loaded.model.device),
             local=[_drift(drift) if running[0] else None for drift in numbers.drift[variants:]]
             if both
@@ -392,7 +412,7 @@ class Session:
         return [
             [finite(round(cosine, 7)) for cosine in of_variant] if is_measured and same else None
             for of_variant, is_measured, same in zip(
-                layers, measured, self._same_depth[1:], strict=True
+                layers, measured, self._lanes.same_depth[1:], strict=True
             )
         ]
 
@@ -417,13 +437,13 @@ class Session:
         chosen = self._chosen[self.trace.branch][:number]
         # The caches keep what they have of these; the last is read for its outputs at any rate.
         kept = _common(self._cached or [], chosen[:-1])
-        if self._cached is None or not self._lockstep.crop(len(prompt) + kept):
-            rows = torch.tensor(prompt).repeat(self._lockstep.rows, 1)
+        if self._cached is None or not self._lanes.lockstep.crop(len(prompt) + kept):
+            rows = torch.tensor(prompt).repeat(self._lanes.lockstep.rows, 1)
             past = [self._read(tokens) for tokens in chosen[:-1]]
-            self._lockstep.prefill(torch.cat([rows, *past], dim=1))
+            self._lanes.lockstep.prefill(torch.cat([rows, *past], dim=1))
             kept = number - 1
         unread = torch.cat([self._read(tokens) for tokens in chosen[kept:]], dim=1)
-        outputs = self._lockstep.advance(unread)
+        outputs = self._lanes.lockstep.advance(unread)
         self._cached = chosen
         return outputs
 
@@ -439,7 +459,7 @@ class Session:
     def _running(self, steps: list[records.Step]) -> list[bool]:
         """The lanes that have not ended after these steps."""
         if not steps:
-            return [True] * len(self._lane_records)
+            return [True] * len(self._lanes.records)
         return [token is not None and not token.ended for token in steps[-1].lanes]
 
     def _ends(self, tokens: list[int], running: list[bool]) -> list[bool]:
@@ -540,18 +560,6 @@ def _find_answers(
             )
         tokens += encoded
     return records.Answers(texts=[*tried], tokens=tokens)
-
-
-def _lane_record(lane: Variant, is_baseline: bool) -> records.Lane:
-    sparsity = lane.sparsity
-    return records.Lane(
-        name=lane.recipe.name,
-        recipe=None if is_baseline else lane.recipe.text,
-        dropped_attention=sorted(lane.gates.attention),
-        dropped_mlp=sorted(lane.gates.mlp),
-        sparsity=None if sparsity is None else sparsity.zeros,
-        pattern=None if sparsity is None else sparsity.pattern,
-    )
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -1,5 +1,6 @@
 """From recipes to lanes: gates, and weight groups where weights change."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from .loading import Loaded, Progress, load, load_checkpoint
 from .lockstep import LaneGates
 from .memory import out_of_memory
 from .options import Options
-from .pruning.importance import Similarity, measure_similarity
+from .pruning.importance import measure_similarity
 from .pruning.layerwise import sparsify_model
+from .pruning.ranking import Similarity, kinds, least_important
 from .recipes import Checkpoint, Drop, Recipe, Sparsify
 from .weights import Sparsity, WeightGroup, find_sparsity, share_equal_tensors
 
@@ -46,15 +48,11 @@ class _State:
     group: WeightGroup
     applied: str = ""
     """The parts so far, as text: what a measurement depends on."""
-    attn: set[int] = field(default_factory=set)
-    mlp: set[int] = field(default_factory=set)
-
-    def dropped(self, kind: str) -> set[int]:
-        return self.attn if kind == "attn" else self.mlp
+    dropped: dict[str, set[int]] = field(default_factory=lambda: {"attn": set(), "mlp": set()})
 
     @property
     def gates(self) -> LaneGates:
-        return LaneGates(frozenset(self.attn), frozenset(self.mlp))
+        return LaneGates(frozenset(self.dropped["attn"]), frozenset(self.dropped["mlp"]))
 
 
 def open_builder(options: Options, progress: Progress) -> "VariantBuilder":
@@ -98,6 +96,22 @@ class VariantBuilder:
             recipe, state.group, state.gates, find_sparsity(state.group) if own else None
         )
 
+    def build_all(self, recipes: Iterable[Recipe]) -> tuple[list[Variant], list[str]]:
+        """The baseline and the variants, and a sentence for each that memory has no room for."""
+        lanes = [Variant(Recipe((), "baseline"), self.baseline, LaneGates())]
+        left_out: list[str] = []
+        for recipe in recipes:
+            try:
+                lanes.append(self.build(recipe))
+            except VariantTooBigError as error:
+                left_out.append(str(error))
+        return lanes, left_out
+
+    def forget_all_but(self, lanes: Iterable[Variant]) -> None:
+        """Keep no weights that none of the lanes reads."""
+        used = {lane.group for lane in lanes}
+        self._made = {key: made for key, made in self._made.items() if made[0] in used}
+
     def _apply(self, part: Drop | Sparsify | Checkpoint, state: _State) -> None:
         applied = f"{state.applied}+{part}".removeprefix("+")
         if isinstance(part, Drop):
@@ -109,7 +123,7 @@ class VariantBuilder:
                 else:
                     self._made[applied] = self._checkpoint(part)
             state.group, gates = self._made[applied]
-            state.attn, state.mlp = set(gates.attention), set(gates.mlp)
+            state.dropped = {"attn": set(gates.attention), "mlp": set(gates.mlp)}
         state.applied = applied
 
     def _sparsified(self, part: Sparsify, state: _State) -> WeightGroup:
@@ -136,8 +150,8 @@ class VariantBuilder:
         share_equal_tensors(model, self.loaded.model)
         group = WeightGroup(model, find_anatomy(model))
         gates = LaneGates(dropped.attention, dropped.mlp)
-        if gates != LaneGates() and not group.anatomy.droppable:
-            raise _not_droppable(model.config.model_type)
+        if gates != LaneGates():
+            check_droppable(group)
         return group, gates
 
     def baseline_similarity(self) -> Similarity:
@@ -147,8 +161,7 @@ class VariantBuilder:
     # -- dropping -----------------------------------------------------------------------------
 
     def _drop(self, part: Drop, state: _State) -> None:
-        if not state.group.anatomy.droppable:
-            raise _not_droppable(state.group.model.config.model_type)
+        check_droppable(state.group)
         depth = len(state.group.anatomy.layers)
         if part.layers:
             if part.layers[-1] >= depth:
@@ -156,8 +169,8 @@ class VariantBuilder:
                     f"{part} names layer {part.layers[-1]}, but the model's {depth} layers are "
                     f"0 to {depth - 1}"
                 )
-            for kind in _kinds(part):
-                state.dropped(kind).update(part.layers)
+            for kind in kinds(part):
+                state.dropped[kind].update(part.layers)
             return
         if part.count > (left := _left(part, state, depth)):
             raise UserError(
@@ -165,14 +178,14 @@ class VariantBuilder:
             )
         for count in [1] * part.count if part.iterative else [part.count]:
             similarity = self._similarity(state)
-            for kind, layer in least_important(part, count, similarity, state):
-                state.dropped(kind).add(layer)
+            for kind, layer in least_important(part, count, similarity, state.dropped):
+                state.dropped[kind].add(layer)
 
     def _similarity(self, state: _State) -> Similarity:
         """Of what the state leaves, measured once per model, calibration and state."""
         weights = state.applied if state.group is not self.baseline else ""
         checkpoint = self._fingerprints.get(weights.partition("+")[0], "")
-        dropped = repr((sorted(state.attn), sorted(state.mlp)))
+        dropped = repr((sorted(state.dropped["attn"]), sorted(state.dropped["mlp"])))
         key = [self.loaded.fingerprint, *self.calibration.key, weights, checkpoint, dropped]
 
         def make(directory: Path) -> None:
@@ -196,48 +209,10 @@ class VariantTooBigError(UserError):
     """A variant that memory has no room for; the others can go on without it."""
 
 
-def least_important(
-    part: Drop, count: int, similarity: Similarity, state: _State
-) -> list[tuple[str, int]]:
-    """The sublayers that `count` more of the part's kind close, most similar first."""
-    depth = len(similarity.attn)
-    if part.consecutive:
-        runs = similarity.runs[count - 1]
-        whole = [
-            first
-            for first in range(len(runs))
-            if not any(_block_gone(layer, state) for layer in range(first, first + count))
-        ]
-        if not whole:
-            raise UserError(f"{part} finds no run of {count} layers that are still there")
-        first = max(whole, key=lambda layer: runs[layer])
-        return [(kind, layer) for layer in range(first, first + count) for kind in ("attn", "mlp")]
-    if part.kind == "block":
-        open_layers = [layer for layer in range(depth) if not _block_gone(layer, state)]
-        open_layers.sort(key=lambda layer: -similarity.runs[0][layer])
-        return [(kind, layer) for layer in open_layers[:count] for kind in ("attn", "mlp")]
-    places = [
-        (kind, layer)
-        for kind in _kinds(part)
-        for layer in range(depth)
-        if layer not in state.dropped(kind)
-    ]
-    places.sort(key=lambda place: -similarity.of(place[0])[place[1]])
-    return places[:count]
-
-
 def _left(part: Drop, state: _State, depth: int) -> int:
     if part.kind == "block":
-        return depth - sum(_block_gone(layer, state) for layer in range(depth))
-    return sum(depth - len(state.dropped(kind)) for kind in _kinds(part))
-
-
-def _block_gone(layer: int, state: _State) -> bool:
-    return layer in state.attn and layer in state.mlp
-
-
-def _kinds(part: Drop) -> tuple[str, ...]:
-    return (part.kind,) if part.kind in ("attn", "mlp") else ("attn", "mlp")
+        return depth - len(state.dropped["attn"] & state.dropped["mlp"])
+    return sum(depth - len(state.dropped[kind]) for kind in kinds(part))
 
 
 def _install(anatomy: Anatomy, gates: LaneGates) -> Gates:
@@ -248,8 +223,10 @@ def _install(anatomy: Anatomy, gates: LaneGates) -> Gates:
     return Gates(closed)
 
 
-def _not_droppable(family: str) -> UserError:
-    return UserError(
-        f"this {family} model does not take layer dropping: with a layer's attention and MLP "
-        "closed, its output is not its input"
-    )
+def check_droppable(group: WeightGroup) -> None:
+    """Raises `UserError` if closed gates are not the identity in this family."""
+    if not group.anatomy.droppable:
+        raise UserError(
+            f"this {group.model.config.model_type} model does not take layer dropping: with a "
+            "layer's attention and MLP closed, its output is not its input"
+        )

@@ -7,27 +7,13 @@ input and output are most alike.
 
 from collections.abc import Callable
 
-import msgspec
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..anatomy import Anatomy
 from ..streams import StreamHooks
-
-
-class Similarity(msgspec.Struct, frozen=True):
-    """Mean cosine similarities, in -1..1, of the residual stream; the higher, the less happens."""
-
-    attn: list[float]
-    """Per layer, before and after its attention."""
-    mlp: list[float]
-    """Per layer, before and after its MLP."""
-    runs: list[list[float]]
-    """`runs[n - 1][i]`: input of layer i and output of layer i + n - 1, a run of n layers."""
-
-    def of(self, kind: str) -> list[float]:
-        return self.attn if kind == "attn" else self.mlp
+from .ranking import Similarity
 
 
 @torch.inference_mode()

@@ -1,0 +1,86 @@
+"""The lanes of a session, made ready to decode: packed weights, fast attention, a lockstep."""
+
+from collections import Counter
+
+from .attention import FastAttention
+from .bandwidth import weight_bytes
+from .loading import Progress
+from .lockstep import Lockstep
+from .noise import noise_floor
+from .options import Context
+from .packing import PackedLinears
+from .trace import records
+from .variants import Variant
+
+
+class Lanes:
+    """The baseline and its variants in the models, until `close`.
+
+    The models are then as they were loaded, so that importance can be measured and weights pruned;
+    `reopen` goes on where the caches are.
+    """
+
+    def __init__(
+        self, variants: list[Variant], context: Context, prompt: list[int], progress: Progress
+    ) -> None:
+        """`prompt` is tokens, on which the noise floor is measured."""
+        self.variants = variants
+        self.records = [_record(lane, lane is variants[0]) for lane in variants]
+        depths = [len(lane.group.anatomy.layers) for lane in variants]
+        self.same_depth = [depth == depths[0] for depth in depths]
+        """As the baseline's, per lane."""
+        self._rows = Counter(lane.group.model for lane in self._in_rows(context))
+        # Counted while the weights are plain.
+        self.weight_bytes = weight_bytes([*self._rows])
+        """Bytes of weights that a step reads."""
+        self._install()
+        try:
+            progress("measuring the noise floor", None)
+            baseline = variants[0].group.model
+            # Two rows at least: a lane of another weight group is a batch of its own.
+            self.noise_floor = noise_floor(baseline, max(2, self._rows[baseline]), prompt)
+            self.lockstep = self._make_lockstep(context)
+        except BaseException:
+            self._uninstall()
+            raise
+
+    def read_in(self, context: Context) -> None:
+        """Have as many rows as the context needs."""
+        if len(self._in_rows(context)) != self.lockstep.rows:
+            self.lockstep.close()
+            self.lockstep = self._make_lockstep(context)
+
+    def close(self) -> None:
+        self.lockstep.close()
+        self._uninstall()
+
+    def reopen(self) -> None:
+        self._install()
+        self.lockstep.reopen()
+
+    def _install(self) -> None:
+        self._packed = PackedLinears(self._rows)
+        self._attention = FastAttention(self._rows)
+
+    def _uninstall(self) -> None:
+        self._packed.remove()
+        self._attention.remove()
+
+    def _make_lockstep(self, context: Context) -> Lockstep:
+        return Lockstep([(lane.group, lane.gates) for lane in self._in_rows(context)])
+
+    def _in_rows(self, context: Context) -> list[Variant]:
+        """In context both, a second lane of each variant stands behind all the first ones."""
+        return self.variants + (self.variants[1:] if context == "both" else [])
+
+
+def _record(lane: Variant, is_baseline: bool) -> records.Lane:
+    sparsity = lane.sparsity
+    return records.Lane(
+        name=lane.recipe.name,
+        recipe=None if is_baseline else lane.recipe.text,
+        dropped_attention=sorted(lane.gates.attention),
+        dropped_mlp=sorted(lane.gates.mlp),
+        sparsity=None if sparsity is None else sparsity.zeros,
+        pattern=None if sparsity is None else sparsity.pattern,
+    )
