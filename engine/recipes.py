@@ -12,6 +12,7 @@ Parts apply left to right.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -97,6 +98,16 @@ class Recipe:
 
     def __str__(self) -> str:
         return f"{self.given_name}={self.text}" if self.given_name else self.text
+
+
+def with_drops(recipe: Recipe, attention: Iterable[int], mlp: Iterable[int]) -> Recipe:
+    """The recipe with these layers dropped and no others: lists in the place of its first drop."""
+    closed: list[tuple[Kind, set[int]]] = [("attn", set(attention)), ("mlp", set(mlp))]
+    lists = [Drop(kind, layers=tuple(sorted(layers))) for kind, layers in closed if layers]
+    is_drop = [isinstance(part, Drop) for part in recipe.parts]
+    place = is_drop.index(True) if any(is_drop) else len(recipe.parts)
+    kept = [part for part in recipe.parts[place:] if not isinstance(part, Drop)]
+    return Recipe((*recipe.parts[:place], *lists, *kept), recipe.given_name)
 
 
 def parse(text: str) -> Recipe:

@@ -18,7 +18,7 @@ from .memory import out_of_memory
 from .options import Options
 from .pruning.importance import measure_similarity
 from .pruning.layerwise import sparsify_model
-from .pruning.ranking import Similarity, kinds, least_important
+from .pruning.ranking import Similarity, droppable, kinds, least_important
 from .recipes import Checkpoint, Drop, Recipe, Sparsify
 from .weights import Sparsity, WeightGroup, find_sparsity, share_equal_tensors
 
@@ -172,7 +172,7 @@ class VariantBuilder:
             for kind in kinds(part):
                 state.dropped[kind].update(part.layers)
             return
-        if part.count > (left := _left(part, state, depth)):
+        if part.count > (left := droppable(part, depth, state.dropped)):
             raise UserError(
                 f"{part} drops {part.count} {NAMES[part.kind]}, but there are {left} to drop"
             )
@@ -207,12 +207,6 @@ class VariantBuilder:
 
 class VariantTooBigError(UserError):
     """A variant that memory has no room for; the others can go on without it."""
-
-
-def _left(part: Drop, state: _State, depth: int) -> int:
-    if part.kind == "block":
-        return depth - len(state.dropped["attn"] & state.dropped["mlp"])
-    return sum(depth - len(state.dropped[kind]) for kind in kinds(part))
 
 
 def _install(anatomy: Anatomy, gates: LaneGates) -> Gates:

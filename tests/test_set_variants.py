@@ -60,8 +60,7 @@ def without_cost(steps: list[Step]) -> list[tuple]:
 
 CHANGES = [
     ("drop:mlp=[0,2]", "drop:attn=[1]"),
-    ("drop:attn=2", "drop:block=1", "control"),
-    ("drop:joint=3",),
+    ("drop:joint=3", "drop:block=1", "control"),
     ("mine=wanda:0.5+drop:attn=[3]", "wanda:0.5", "drop:mlp=1"),
     (),
 ]

@@ -18,6 +18,7 @@ from ..engine.trace.trace import Trace
 from .logfile import log_file
 
 if TYPE_CHECKING:
+    from ..engine.pruning.ranking import Similarity
     from ..engine.session import Session
 
 log = logging.getLogger("prunetui")
@@ -83,8 +84,8 @@ class _Closing(BaseException):
 class SessionThread:
     """Opens a session and drives it; all methods return at once but `close`.
 
-    `session`, `stages`, `playing` and `busy` are written by the thread and read by the screen;
-    a message says that there is something new to read.
+    `session`, `stages`, `playing`, `busy` and what was measured are written by the thread and
+    read by the screen; a message says that there is something new to read.
     """
 
     def __init__(
@@ -99,6 +100,10 @@ class SessionThread:
         self.playing = False
         self.busy = ""
         """What is done that is not a step, such as reading a prompt."""
+        self.importance: Similarity | None = None
+        """Once `measure` has found it."""
+        self.unmeasured = ""
+        """Why it has found none."""
         self.unseen = False
         """A `Moved` is on its way. The screen clears this and then reads; until it has, there is
         no need to post another, and keys do not queue behind a thousand of them."""
@@ -138,6 +143,13 @@ class SessionThread:
 
     def switch(self, branch: int) -> None:
         self._commands.put(lambda: self._switch(branch))
+
+    def measure(self) -> None:
+        """Find the importance of the baseline's sublayers, once."""
+        self._commands.put(self._measure)
+
+    def set_variants(self, recipes: Sequence[str]) -> None:
+        self._commands.put(lambda: self._set_variants(recipes))
 
     def close(self, timeout: float) -> None:
         """Close the session at the next step boundary; wait no longer than `timeout` seconds."""
@@ -212,11 +224,25 @@ class SessionThread:
         self.playing = False
         self.session.switch(branch)
 
+    def _measure(self) -> None:
+        assert self.session is not None
+        if self.importance is None and not self.unmeasured:
+            try:
+                self.importance = self.session.importance()
+            except UserError as error:
+                self.unmeasured = str(error)
+
+    def _set_variants(self, recipes: Sequence[str]) -> None:
+        assert self.session is not None
+        # What playing was to stop at may be a lane that is no more.
+        self.playing = False
+        self.session.set_variants(recipes)
+
     def _progress(self, text: str, fraction: float | None) -> None:
         if self._closing.is_set():
             raise _Closing
         if self.session is not None:
-            self.busy = text
+            self.busy = text if fraction is None else f"{text} {fraction:.0%}"
             self._tell()
             return
         if not self.stages or self.stages[-1].text != text:

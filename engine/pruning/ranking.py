@@ -6,9 +6,12 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from ..errors import UserError
-from ..recipes import Drop
+from ..recipes import Checkpoint, Drop, Recipe
 
 KINDS = ("attn", "mlp")
+
+Dropped = Mapping[str, AbstractSet[int]]
+"""The layers that are closed, by `KINDS`."""
 
 
 class Similarity(msgspec.Struct, frozen=True):
@@ -26,12 +29,9 @@ class Similarity(msgspec.Struct, frozen=True):
 
 
 def least_important(
-    part: Drop, count: int, similarity: Similarity, dropped: Mapping[str, AbstractSet[int]]
+    part: Drop, count: int, similarity: Similarity, dropped: Dropped
 ) -> list[tuple[str, int]]:
-    """The sublayers that `count` more of the part's kind close, most similar first.
-
-    `dropped` has the layers that are closed already, by `KINDS`.
-    """
+    """The sublayers that `count` more of the part's kind close, most similar first."""
     depth = len(similarity.attn)
     gone = dropped["attn"] & dropped["mlp"]
     if part.consecutive:
@@ -60,3 +60,34 @@ def least_important(
 def kinds(part: Drop) -> tuple[str, ...]:
     """Of the sublayers that the part drops."""
     return (part.kind,) if part.kind in KINDS else KINDS
+
+
+def droppable(part: Drop, depth: int, dropped: Dropped) -> int:
+    """How many of what the part drops there are to drop."""
+    if part.kind == "block":
+        return depth - len(dropped["attn"] & dropped["mlp"])
+    return sum(depth - len(dropped[kind]) for kind in kinds(part))
+
+
+def known_drops(recipe: Recipe, similarity: Similarity | None) -> dict[str, set[int]] | None:
+    """What the recipe closes, by `KINDS`; None if that takes a model to find out.
+
+    The baseline's similarity says what a number of drops closes if nothing is pruned before them.
+    """
+    dropped: dict[str, set[int]] = {kind: set() for kind in KINDS}
+    for place, part in enumerate(recipe.parts):
+        if isinstance(part, Checkpoint):
+            return None
+        if not isinstance(part, Drop):
+            continue
+        if part.layers:
+            for kind in kinds(part):
+                dropped[kind].update(part.layers)
+        elif place or similarity is None or part.iterative:
+            return None
+        elif part.count <= droppable(part, len(similarity.attn), dropped):
+            for kind, layer in least_important(part, part.count, similarity, dropped):
+                dropped[kind].add(layer)
+        else:
+            return None
+    return dropped

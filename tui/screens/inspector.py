@@ -153,6 +153,9 @@ KEYS = [
         "a", "answers", "answers", show=False, tooltip="Name other answers (view 4)", id="answers"
     ),
     Binding("p", "prompt", "prompt", tooltip="Edit the prompt and decode it", id="prompt"),
+    Binding(
+        "v", "variants", "variants", tooltip="Edit the lanes, and what each drops", id="variants"
+    ),
     Binding("r", "restart", "restart", tooltip="From the prompt again", id="restart"),
     Binding(
         "e",

@@ -7,9 +7,11 @@ import msgspec
 from textual import on, work
 from textual.app import ComposeResult
 
+from ...engine.errors import UserError
 from ...engine.options import Context, Options
+from ...engine.trace.breakpoints import parse_breakpoint
 from ...engine.trace.log import SUFFIX
-from ...engine.trace.records import Step
+from ...engine.trace.records import Header, Step
 from ...engine.trace.text import visible
 from ..widgets.loading import LoadingPanel
 from ..worker import Failed, Moved, OpenSession, SessionThread, Stopped
@@ -17,6 +19,7 @@ from .ask import AskDialog
 from .choose import ForceDialog
 from .inspector import Inspector
 from .prompt import PromptEditor
+from .variants import VariantEditor
 
 NEXT_CONTEXT: dict[Context, Context] = {"free": "forced", "forced": "both", "both": "free"}
 
@@ -34,6 +37,8 @@ class LiveInspector(Inspector):
         self._open_session = open_session
         self._thread = self._new_thread()
         self._told = ""
+        self._left_out: list[str] = []
+        self._editor: VariantEditor | None = None
 
     def compose(self) -> ComposeResult:
         yield LoadingPanel(self._options.model, lambda: self._thread.stages)
@@ -65,16 +70,32 @@ class LiveInspector(Inspector):
         if session is None:
             return
         self.remove_class("loading")
-        if self.trace is None:
+        if session.left_out is not self._left_out:
+            self._left_out = session.left_out
             for sentence in session.left_out:
                 self.notify(visible(sentence), severity="warning", markup=False)
         if session.trace is not self.trace:
             self.trace = session.trace
             self._cursor = None
+            self._keep_to_lanes(session.trace.header)
+            if self._editor is not None and self._editor.applying:
+                self._editor.dismiss()
         if session.recording_error and session.recording_error != self._told:
             self._told = session.recording_error
             self._complain(self._told)
+        if self._editor is not None:
+            self._editor.tell(self._thread.importance, self._thread.unmeasured, self._thread.busy)
         self.draw()
+
+    def _keep_to_lanes(self, header: Header) -> None:
+        """They may be others, and fewer."""
+        self.lane = min(self.lane, len(header.lanes) - 1)
+        if self.breakpoint is not None:
+            try:
+                self.breakpoint = parse_breakpoint(self.breakpoint.text, header)
+            except UserError as error:
+                self.breakpoint = None
+                self.notify(visible(f"No breakpoint any more: {error}."), markup=False)
 
     @on(Stopped)
     def _stopped(self, event: Stopped) -> None:
@@ -84,6 +105,8 @@ class LiveInspector(Inspector):
     def _fail(self, event: Failed) -> None:
         if self._thread.session is None:
             self.query_one(LoadingPanel).fail(event.sentence)
+        elif self._editor is not None and self._editor.applying:
+            self._editor.refuse(event.sentence)
         else:
             self._complain(event.sentence)
 
@@ -166,6 +189,21 @@ class LiveInspector(Inspector):
         edited = await self.app.push_screen_wait(PromptEditor(prompt))
         if edited is not None:
             self._restart(prompt=edited)
+
+    @work
+    async def action_variants(self) -> None:
+        if self.trace is None:
+            return
+        try:
+            editor = VariantEditor(self.trace.header, self.lane, self._thread.set_variants)
+        except UserError as error:
+            self._complain(str(error))
+            return
+        self.alert = ""
+        self._thread.measure()
+        self._editor = editor
+        await self.app.push_screen_wait(editor)
+        self._editor = None
 
     @work
     async def action_answers(self) -> None:

@@ -19,7 +19,9 @@ log = logging.getLogger("prunetui")
 class ReplayInspector(Inspector):
     """Opens with the whole trace on the screen, where it was left or with the cursor at its end."""
 
-    hidden_keys: ClassVar[frozenset[str]] = frozenset({"context", "prompt", "force", "answers"})
+    hidden_keys: ClassVar[frozenset[str]] = frozenset(
+        {"context", "prompt", "force", "answers", "variants"}
+    )
 
     def __init__(self, trace: Trace, path: Path) -> None:
         super().__init__()
@@ -98,6 +100,9 @@ class ReplayInspector(Inspector):
         self._refuse()
 
     def action_force(self) -> None:
+        self._refuse()
+
+    def action_variants(self) -> None:
         self._refuse()
 
     def _refuse(self) -> None:

@@ -1,0 +1,338 @@
+"""The variants, to be edited: which lanes there are, and what each of them drops."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from textual import events, on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Input, Label
+
+from ...engine.errors import UserError
+from ...engine.pruning.ranking import KINDS, Similarity, kinds, known_drops, least_important
+from ...engine.recipes import Checkpoint, Drop, Kind, Recipe, parse, with_drops
+from ...engine.trace.records import Header, Lane
+from ...engine.trace.text import visible
+from ..widgets.keys import KeyLine
+from ..widgets.lane_list import LaneLine, LaneList
+from ..widgets.model_map import MapView, ModelMap
+from .ask import AskDialog
+
+BASELINE = "The baseline is the model as it is; n adds a variant."
+
+KEYS = [
+    Binding("space", "gate", "gate", tooltip="Open or close the gate under the cursor", id="gate"),
+    Binding("tab", "app.focus_next", "next part", key_display="⇥", id="next-part"),
+    Binding("n", "new", "new", id="new-variant"),
+    Binding("d,delete", "remove", "remove", key_display="d", id="remove-variant"),
+    Binding("r", "rename", "rename", id="rename-variant"),
+    Binding("shift+up", "carry(-1)", "up", key_display="⇧↑", id="variant-up"),
+    Binding("shift+down", "carry(1)", "down", key_display="⇧↓", id="variant-down"),
+    Binding("a", "least('attn')", "attention", show=False, id="least-attention"),
+    Binding("m", "least('mlp')", "MLP", show=False, id="least-mlp"),
+    Binding("j", "least('joint')", "joint", show=False, id="least-joint"),
+    Binding("b", "least('block')", "blocks", show=False, id="least-blocks"),
+    Binding("ctrl+r,enter", "apply", "apply", key_display="^r", id="apply-variants"),
+    Binding("escape", "leave", "leave", id="leave-variants"),
+]
+
+
+class VariantEditor(Screen[None]):
+    """Edits recipes and asks for them to be applied; whoever opened it says how that went."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*KEYS]
+    AUTO_FOCUS = "ModelMap"
+
+    def __init__(self, header: Header, lane: int, apply: Callable[[Sequence[str]], object]) -> None:
+        """Raises `UserError` if a lane's recipe does not parse any more: a path that is gone."""
+        super().__init__()
+        self.applying = False
+        self._header = header
+        self._apply = apply
+        self._applied = {lane.recipe: lane for lane in header.lanes[1:]}
+        self._recipes = [_recipe(lane) for lane in header.lanes[1:]]
+        self._before = [*self._recipes]
+        self._lane = min(lane, len(self._recipes))
+        self._similarity: Similarity | None = None
+        self._unmeasured = ""
+        self._busy = ""
+        self._problem = ""
+        self._digits = ""
+
+    def compose(self) -> ComposeResult:
+        yield LaneList(id="lane-list")
+        yield ModelMap(id="model-map")
+        with Horizontal(id="recipe-line"):
+            yield Label("recipe", id="recipe-label")
+            yield Input(id="recipe", compact=True)
+        yield Label("", id="variants-problem")
+        yield KeyLine(KEYS)
+
+    def on_mount(self) -> None:
+        self._select(self._lane)
+
+    # -- what whoever opened it says ----------------------------------------------------------
+
+    def tell(self, similarity: Similarity | None, unmeasured: str, busy: str) -> None:
+        """What is known of the model by now, and what is being done."""
+        told = (similarity, unmeasured, busy)
+        if told != (self._similarity, self._unmeasured, self._busy):
+            self._similarity, self._unmeasured, self._busy = told
+            self._draw()
+
+    def refuse(self, sentence: str) -> None:
+        """Why what was to be applied is not."""
+        self.applying = False
+        self._say(sentence)
+
+    # -- the lanes ----------------------------------------------------------------------------
+
+    @on(LaneList.Picked)
+    def _pick(self, event: LaneList.Picked) -> None:
+        self._select(event.lane)
+
+    def _select(self, lane: int) -> None:
+        self._lane = lane
+        self._say("")
+        self._show_recipe()
+
+    @work
+    async def action_new(self) -> None:
+        if self.applying:
+            return
+        recipe = await self.app.push_screen_wait(
+            AskDialog(
+                "A new variant",
+                "drop:attn=4    drop:mlp=[25,26]    wanda:0.5    name=recipe    "
+                "control is the whole model, to close gates in.",
+                lambda text: parse(text.strip()),
+                "control",
+            )
+        )
+        if recipe is not None:
+            self._recipes.insert(self._lane, recipe)
+            self._select(self._lane + 1)
+
+    def action_remove(self) -> None:
+        if self._may_edit():
+            del self._recipes[self._lane - 1]
+            self._select(min(self._lane, len(self._recipes)))
+
+    @work
+    async def action_rename(self) -> None:
+        if not self._may_edit():
+            return
+        recipe = self._recipes[self._lane - 1]
+
+        def named(text: str) -> Recipe:
+            if not text.strip():
+                return dataclasses.replace(recipe, given_name="")
+            return parse(f"{text.strip()}={recipe.text}")
+
+        hint = "Letters, digits, _ - and . ; empty: the recipe is the name."
+        renamed = await self.app.push_screen_wait(
+            AskDialog("Rename the variant", hint, named, recipe.given_name)
+        )
+        if renamed is not None:
+            self._edit(renamed)
+
+    def action_carry(self, by: int) -> None:
+        """Move the lane; the baseline stays lane 0."""
+        to = self._lane + by
+        if self._may_edit() and 1 <= to <= len(self._recipes):
+            self._recipes.insert(to - 1, self._recipes.pop(self._lane - 1))
+            self._select(to)
+
+    # -- gates --------------------------------------------------------------------------------
+
+    def action_gate(self) -> None:
+        """Space, wherever the map is not what has the focus."""
+        self.query_one(ModelMap).action_gate()
+
+    @on(ModelMap.Toggled)
+    def _toggle(self, event: ModelMap.Toggled) -> None:
+        dropped = self._editable_drops()
+        if dropped is not None:
+            dropped[event.kind] ^= {event.layer}
+            self._set_drops(dropped)
+
+    def on_key(self, event: events.Key) -> None:
+        """A number is how many sublayers to close; the next letter says of which kind."""
+        if event.character and event.character.isdecimal() and event.character.isascii():
+            self._digits = (self._digits + event.character)[:4]
+        elif event.key == "backspace" and self._digits:
+            self._digits = self._digits[:-1]
+        else:
+            return
+        event.stop()
+        self._say("")
+
+    def action_least(self, kind: Kind) -> None:
+        """Close exactly as many of the kind: those that matter least to the baseline."""
+        if not self._digits:
+            self._say("Type a number first: 8a closes the 8 least important attention sublayers.")
+            return
+        count, self._digits = int(self._digits), ""
+        dropped = self._editable_drops()
+        if dropped is None:
+            return
+        if self._similarity is None:
+            self._say("What matters least is not measured yet.")
+            return
+        part = Drop(kind, count)
+        most = self._header.model.layers * (2 if kind == "joint" else 1)
+        if count > most:
+            self._say(f"There are {most} to close, and {count} are asked for.")
+            return
+        dropped |= {own: set() for own in kinds(part)}
+        closed = least_important(part, count, self._similarity, {own: set() for own in KINDS})
+        for own, layer in closed:
+            dropped[own].add(layer)
+        self._set_drops(dropped)
+
+    def _set_drops(self, dropped: dict[str, set[int]]) -> None:
+        recipe = self._recipes[self._lane - 1]
+        self._edit(with_drops(recipe, dropped["attn"], dropped["mlp"]))
+
+    def _drops(self) -> dict[str, set[int]] | None:
+        """What the selected lane closes; None if only building it can tell."""
+        return self._drops_of(self._recipes[self._lane - 1]) if self._lane else {}
+
+    def _drops_of(self, recipe: Recipe) -> dict[str, set[int]] | None:
+        running = self._applied.get(recipe.text)
+        if running is not None:
+            return {"attn": set(running.dropped_attention), "mlp": set(running.dropped_mlp)}
+        return known_drops(recipe, self._similarity)
+
+    def _editable_drops(self) -> dict[str, set[int]] | None:
+        """None, and why is said, if the map cannot edit this lane."""
+        if not self._may_edit():
+            return None
+        recipe, dropped = self._recipes[self._lane - 1], self._drops()
+        if self._unmeasured:
+            self._say("Only the text can be edited.")
+        elif any(isinstance(part, Checkpoint) for part in recipe.parts):
+            self._say("What a checkpoint drops is its own; add drops to the text.")
+        elif dropped is None:
+            self._say("What this closes is known once it is applied; until then, edit the text.")
+        else:
+            return dropped
+        return None
+
+    # -- the text -----------------------------------------------------------------------------
+
+    @on(Input.Changed, "#recipe")
+    def _read(self, event: Input.Changed) -> None:
+        if not self._lane:
+            return
+        recipe = self._recipes[self._lane - 1]
+        try:
+            read = parse(event.value.strip())
+        except UserError as error:
+            self._say(str(error))
+            return
+        name = read.given_name or recipe.given_name
+        self._recipes[self._lane - 1] = dataclasses.replace(read, given_name=name)
+        self._say("")
+
+    @on(Input.Submitted, "#recipe")
+    def _to_the_map(self) -> None:
+        self.query_one(ModelMap).focus()
+
+    def _show_recipe(self) -> None:
+        field = self.query_one("#recipe", Input)
+        text = self._recipes[self._lane - 1].text if self._lane else ""
+        with field.prevent(Input.Changed):
+            field.value = visible(text)
+        field.disabled = not self._lane
+
+    def _edit(self, recipe: Recipe) -> None:
+        self._recipes[self._lane - 1] = recipe
+        self._show_recipe()
+        self._say("")
+
+    def _may_edit(self) -> bool:
+        if not self._lane:
+            self._say(BASELINE)
+        return bool(self._lane) and not self.applying
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def action_apply(self) -> None:
+        if self.applying:
+            return
+        if self._lane:
+            try:
+                parse(self.query_one("#recipe", Input).value.strip())
+            except UserError as error:
+                self._say(str(error))
+                return
+        if self._recipes == self._before:
+            self.dismiss()
+            return
+        self.applying = True
+        self._say("")
+        self._apply([str(recipe) for recipe in self._recipes])
+
+    def action_leave(self) -> None:
+        """A number that was begun first."""
+        if self._digits:
+            self._digits = ""
+            self._say("")
+        else:
+            self.dismiss()
+
+    # -- drawing ------------------------------------------------------------------------------
+
+    def _say(self, problem: str) -> None:
+        self._problem = problem
+        self._draw()
+
+    def _draw(self) -> None:
+        lanes = [LaneLine("baseline", "the model as it is", "")]
+        lanes += [LaneLine(r.name, r.text, self._note(r)) for r in self._recipes]
+        room = max(4, self.app.size.height // 4)
+        self.query_one(LaneList).styles.height = min(len(lanes), room) + 1
+        self.query_one(LaneList).show(lanes, self._lane)
+        self.query_one(ModelMap).show(self._map_view(lanes[self._lane].name))
+        busy = f"… {self._busy or 'applying'}" if self.applying else ""
+        said = self.query_one("#variants-problem", Label)
+        said.update(Content(visible(busy or self._problem)))
+        said.set_class(bool(self._problem and not busy), "problem")
+
+    def _note(self, recipe: Recipe) -> str:
+        dropped = self._drops_of(recipe)
+        if dropped is None:
+            return "chosen when applied"
+        count = {kind: len(layers) for kind, layers in dropped.items()}
+        closed = f"{count['attn']} attn, {count['mlp']} MLP closed"
+        return closed if recipe in self._before else f"edited: {closed}"
+
+    def _map_view(self, name: str) -> MapView:
+        depth = self._header.model.layers
+        if self._unmeasured:
+            sentence = f"There is no map: {self._unmeasured}."
+            return MapView(name, depth, notes=(sentence, "Edit the text."), shown=False)
+        notes = []
+        if self._digits:
+            notes.append(
+                f"close the {self._digits}▏least important:  a attention   m MLP   "
+                "j of both   b whole layers"
+            )
+        elif self._lane:
+            kept = [str(p) for p in self._recipes[self._lane - 1].parts if not isinstance(p, Drop)]
+            if kept:
+                notes.append(f"kept as text: {', '.join(kept)}")
+        if self._similarity is None and self._busy:
+            notes.append(f"… {self._busy}")
+        return MapView(name, depth, self._similarity, self._drops(), tuple(notes))
+
+
+def _recipe(lane: Lane) -> Recipe:
+    """As it was typed."""
+    named = lane.name != lane.recipe
+    return parse(f"{lane.name}={lane.recipe}" if named else str(lane.recipe))

@@ -1,0 +1,265 @@
+"""A map of the model: a column per layer, attention over MLP, shaded by importance."""
+
+import math
+import textwrap
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from ...engine.pruning.ranking import KINDS, Similarity
+from .panel import Line, Panel, shorten
+
+SHADES = "·░▒▓█"
+CLOSED = "✕"
+NAMES = {"attn": "attention", "mlp": "MLP"}
+
+LABEL_CELLS = 7
+NAME_CELLS = 20
+CELLS = (2, 4)
+"""Columns of the screen that a layer takes, at the least and at the most."""
+ROWS = (1, 3)
+BAR_ROWS = (4, 10)
+EIGHTHS = " ▁▂▃▄▅▆▇█"
+LEAST = 1e-9
+"""Of 1 − cos: rounding may bring a cosine to 1 and past it."""
+OTHER_LINES = 4
+"""The title, the layers' numbers, a blank line, and what is under the cursor."""
+
+
+@dataclass(frozen=True)
+class MapView:
+    """`similarity` is the baseline's, None until it is measured."""
+
+    name: str
+    depth: int
+    similarity: Similarity | None = None
+    dropped: dict[str, set[int]] | None = field(default_factory=dict)
+    """None if it is not known what the lane drops."""
+    notes: tuple[str, ...] = ()
+    """Lines below the map, or in its place."""
+    shown: bool = True
+
+
+class ModelMap(Panel, can_focus=True):
+    """Arrows move over the sublayers; space or a click asks for a gate to be toggled."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left", "move(-1)", "layer", show=False, id="map-left"),
+        Binding("right", "move(1)", "layer", show=False, id="map-right"),
+        Binding("home", "move(-1000000)", "first", show=False, id="map-first"),
+        Binding("end", "move(1000000)", "last", show=False, id="map-last"),
+        Binding("up", "sublayer('attn')", "attention", show=False, id="map-up"),
+        Binding("down", "sublayer('mlp')", "MLP", show=False, id="map-down"),
+        Binding("space", "gate", "gate", show=False, id="map-gate"),
+    ]
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "map--heat",
+        "map--cursor",
+        "map--closed",
+        "map--value",
+        "map--notice",
+    }
+
+    class Toggled(Message):
+        def __init__(self, kind: str, layer: int) -> None:
+            super().__init__()
+            self.kind = kind
+            self.layer = layer
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self.view: MapView | None = None
+        self.at_kind = "attn"
+        self.at_layer = 0
+        self._first = 0
+        """The layer of the first column, where not all fit."""
+
+    def show(self, view: MapView) -> None:
+        self.view = view
+        self.at_layer = min(self.at_layer, view.depth - 1)
+        self.redraw()
+
+    # -- keys and clicks ----------------------------------------------------------------------
+
+    def action_move(self, by: int) -> None:
+        if self.view is not None:
+            self.at_layer = min(max(self.at_layer + by, 0), self.view.depth - 1)
+            self.redraw()
+
+    def action_sublayer(self, kind: str) -> None:
+        self.at_kind = kind
+        self.redraw()
+
+    def action_gate(self) -> None:
+        self.post_message(self.Toggled(self.at_kind, self.at_layer))
+
+    def on_click(self, event: events.Click) -> None:
+        if self.view is None or not self.view.shown:
+            return
+        cells, columns, rows = self._lay_out(self.view, *self.size)
+        column = (event.x - LABEL_CELLS) // cells
+        kind, row = divmod(event.y - 2, rows + 1)
+        inside = 0 <= column < min(columns, self.view.depth - self._first)
+        if inside and kind in (0, 1) and row < rows:
+            self.at_kind, self.at_layer = KINDS[kind], self._first + column
+            self.redraw()
+            self.action_gate()
+
+    def on_focus(self) -> None:
+        self.redraw()
+
+    def on_blur(self) -> None:
+        self.redraw()
+
+    # -- drawing ------------------------------------------------------------------------------
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        view = self.view
+        if view is None:
+            return []
+        quiet = self.style("panel--quiet")
+        title = f"map of {shorten(view.name, NAME_CELLS)}"
+        notice = self.style("map--notice")
+        notes = [Line().add(t, notice) for note in view.notes for t in textwrap.wrap(note, width)]
+        if not view.shown:
+            return [self.title(width, title), *notes]
+        cells, columns, rows = self._lay_out(view, width, height)
+        self._first = _first_column(self._first, self.at_layer, columns, view.depth)
+        layers = range(self._first, min(self._first + columns, view.depth))
+        lines = [
+            self.title(width, title, *_legends(view.similarity)),
+            Line().add(_numbers(layers, cells), quiet),
+        ]
+        for kind in KINDS:
+            for row in range(rows):
+                label = {"attn": "attn", "mlp": "MLP"}[kind] if row == rows // 2 else ""
+                lines.append(self._row(view, kind, layers, cells, row == rows // 2, label))
+            if kind == "attn":
+                lines.append(Line())
+        lines += [self._under_cursor(view), *notes]
+        room = height - len(lines) - 2
+        if room >= BAR_ROWS[0] and view.similarity is not None:
+            lines += [Line(), *self._profile(view.similarity, layers, cells, room)]
+        return lines
+
+    def _lay_out(self, view: MapView, width: int, height: int) -> tuple[int, int, int]:
+        """Screen columns a layer, layers that fit, screen lines a sublayer."""
+        room = width - LABEL_CELLS
+        cells = min(max(room // view.depth, CELLS[0]), CELLS[1])
+        rows = (height - OTHER_LINES - len(view.notes)) // 2
+        return cells, max(room // cells, 1), min(max(rows, ROWS[0]), ROWS[1])
+
+    def _row(
+        self, view: MapView, kind: str, layers: range, cells: int, middle: bool, label: str
+    ) -> Line:
+        line = Line().add(label.ljust(LABEL_CELLS), self.style("panel--quiet"))
+        dropped = (view.dropped or {}).get(kind, set())
+        shades = _shades(view.similarity, kind, view.depth)
+        # From three cells on, a blank between the columns.
+        ink = cells - (cells > CELLS[0])
+        for layer in layers:
+            closed = layer in dropped
+            glyph = (CLOSED if middle else " ") if closed else shades[layer]
+            here = (kind, layer) == (self.at_kind, self.at_layer)
+            style = "map--cursor" if here else "map--closed" if closed else "map--heat"
+            text = glyph.center(ink) if closed else glyph * ink
+            line.add(text, self.style(style))
+            line.add(" " * (cells - ink), self.style("map--heat"))
+        return line
+
+    def _profile(self, similarity: Similarity, layers: range, cells: int, room: int) -> list[Line]:
+        """Bars of the sublayers in the cursor's row, where the screen has lines left."""
+        quiet = self.style("panel--quiet")
+        values = [max(1 - cosine, LEAST) for cosine in similarity.of(self.at_kind)]
+        least, most = min(values), max(values)
+        rows = min(room, BAR_ROWS[1])
+        scale = math.log(most / least) or 1.0
+        eighths = [max(1, round(math.log(v / least) / scale * rows * 8)) for v in values]
+        lines = [Line().add(f"1 − cos of each {NAMES[self.at_kind]}, on a log scale", quiet)]
+        for row in range(rows):
+            figure = {0: f"{most:.2g}", rows - 1: f"{least:.2g}"}.get(row, "")
+            line = Line().add(figure[:LABEL_CELLS].ljust(LABEL_CELLS), quiet)
+            for layer in layers:
+                filled = min(max(eighths[layer] - 8 * (rows - 1 - row), 0), 8)
+                style = "map--value" if layer == self.at_layer else "map--heat"
+                line.add(EIGHTHS[filled] * (cells - 1), self.style(style)).add(" ", quiet)
+            lines.append(line)
+        return lines
+
+    def _under_cursor(self, view: MapView) -> Line:
+        name = f"{NAMES[self.at_kind]} {self.at_layer}"
+        gate = "not known"
+        if view.dropped is not None:
+            gate = "closed" if self.at_layer in view.dropped.get(self.at_kind, set()) else "open"
+        line = Line().add(f"{name}: {gate}", self.style("map--value"))
+        if view.similarity is not None:
+            own, layers = view.similarity.of(self.at_kind), view.similarity.runs[0]
+            text = (
+                f" · 1 − cos {1 - own[self.at_layer]:.4f}, place {_place(own, self.at_layer)} of "
+                f"{len(own)} · layer {1 - layers[self.at_layer]:.4f}, "
+                f"place {_place(layers, self.at_layer)}"
+            )
+            line.add(text, self.style("panel--quiet"))
+        return line
+
+
+def _place(values: list[float], layer: int) -> int:
+    """In the order in which dropping takes them."""
+    return sum(other > values[layer] for other in values) + 1
+
+
+def limits(similarity: Similarity) -> list[float]:
+    """The least 1 − cos of each shade but the first: equal steps of its logarithm."""
+    least, most = _range(similarity)
+    step = (math.log(most) - math.log(least)) / len(SHADES)
+    return [math.exp(math.log(least) + number * step) for number in range(1, len(SHADES))]
+
+
+def _range(similarity: Similarity) -> tuple[float, float]:
+    """Of 1 − cos."""
+    changes = [max(1 - cosine, LEAST) for kind in KINDS for cosine in similarity.of(kind)]
+    return min(changes), max(changes)
+
+
+def _shades(similarity: Similarity | None, kind: str, depth: int) -> str:
+    """A glyph per layer."""
+    if similarity is None:
+        return SHADES[0] * depth
+    bounds = limits(similarity)
+    return "".join(
+        SHADES[sum(1 - cosine >= bound for bound in bounds)] for cosine in similarity.of(kind)
+    )
+
+
+def _legends(similarity: Similarity | None) -> list[str]:
+    """What the shades are, from the wordiest on."""
+    if similarity is None:
+        return ["importance is not measured yet"]
+    least, most = _range(similarity)
+    bounds = [least, *limits(similarity)]
+    shades = "  ".join(f"{shade} {bound:.2g}" for shade, bound in zip(SHADES, bounds, strict=True))
+    return [
+        f"importance in the baseline, 1 − cos(input, output) from  {shades}  to {most:.2g}",
+        f"baseline, 1 − cos(input, output) from  {shades}",
+        f"1 − cos from  {shades}",
+    ]
+
+
+def _numbers(layers: range, cells: int) -> str:
+    """Every fifth layer over its column; an arrow where there are more on that side."""
+    line = " " * LABEL_CELLS
+    for layer in layers:
+        if layer % 5 == 0:
+            line = line.ljust(LABEL_CELLS + (layer - layers[0]) * cells) + str(layer)
+    return line
+
+
+def _first_column(first: int, layer: int, columns: int, depth: int) -> int:
+    """Half a page on when the cursor leaves it."""
+    if not first <= layer < first + columns:
+        first = layer - columns // 2
+    return min(max(first, 0), max(depth - columns, 0))
