@@ -10,6 +10,8 @@ from prunetui.engine import session as session_module
 from prunetui.engine.errors import UserError
 from prunetui.engine.lockstep import Lockstep
 from prunetui.engine.options import Options
+from prunetui.engine.pruning.ranking import known_drops
+from prunetui.engine.recipes import parse
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.log import read_trace
 from prunetui.engine.trace.records import Step
@@ -202,3 +204,34 @@ def test_a_family_that_takes_no_dropping_has_no_importance(models) -> None:
         session.importance()
     session.set_variants(["magnitude:0.5"])
     assert len(run(session)) == STEPS
+
+
+@pytest.mark.parametrize(
+    ("recipe", "known"),
+    [
+        ("drop:attn=2", True),
+        ("drop:mlp=3", True),
+        ("drop:joint=5", True),
+        ("drop:block=2", True),
+        ("drop:block=2,consecutive", True),
+        ("drop:attn=2+drop:mlp=[0,3]", True),
+        ("drop:block=[1]+magnitude:0.5", True),
+        ("control", True),
+        ("drop:attn=2,iterative", False),
+        ("drop:attn=[1]+drop:mlp=1", False),
+        ("magnitude:0.5+drop:mlp=1", False),
+        ("drop:attn=5", False),
+        ("drop:block=5,consecutive", False),
+    ],
+)
+def test_drops_that_are_known_are_those_that_are_built(models, recipe: str, known: bool) -> None:
+    session = open_tiny(models["llama"], variants=())
+    drops = known_drops(parse(recipe), session.importance())
+    assert (drops is not None) == known
+    if drops is not None:
+        session.set_variants([recipe])
+        lane = session.trace.header.lanes[1]
+        assert (lane.dropped_attention, lane.dropped_mlp) == (
+            sorted(drops["attn"]),
+            sorted(drops["mlp"]),
+        )

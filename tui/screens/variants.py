@@ -22,6 +22,7 @@ from ..widgets.lane_list import LaneLine, LaneList
 from ..widgets.model_map import MapView, ModelMap
 from .ask import AskDialog
 
+HINT = "A number, then a, m, j or b, closes that many of the least important."
 BASELINE = "The baseline is the model as it is; n adds a variant."
 
 KEYS = [
@@ -298,10 +299,10 @@ class VariantEditor(Screen[None]):
         room = max(4, self.app.size.height // 4)
         self.query_one(LaneList).styles.height = min(len(lanes), room) + 1
         self.query_one(LaneList).show(lanes, self._lane)
-        self.query_one(ModelMap).show(self._map_view(lanes[self._lane].name))
+        self.query_one(ModelMap).show(self._map_view())
         busy = f"… {self._busy or 'applying'}" if self.applying else ""
         said = self.query_one("#variants-problem", Label)
-        said.update(Content(visible(busy or self._problem)))
+        said.update(Content(visible(busy or self._problem or HINT)))
         said.set_class(bool(self._problem and not busy), "problem")
 
     def _note(self, recipe: Recipe) -> str:
@@ -312,11 +313,11 @@ class VariantEditor(Screen[None]):
         closed = f"{count['attn']} attn, {count['mlp']} MLP closed"
         return closed if recipe in self._before else f"edited: {closed}"
 
-    def _map_view(self, name: str) -> MapView:
+    def _map_view(self) -> MapView:
         depth = self._header.model.layers
         if self._unmeasured:
             sentence = f"There is no map: {self._unmeasured}."
-            return MapView(name, depth, notes=(sentence, "Edit the text."), shown=False)
+            return MapView(depth, notes=(sentence, "Edit the text."), shown=False)
         notes = []
         if self._digits:
             notes.append(
@@ -329,7 +330,7 @@ class VariantEditor(Screen[None]):
                 notes.append(f"kept as text: {', '.join(kept)}")
         if self._similarity is None and self._busy:
             notes.append(f"… {self._busy}")
-        return MapView(name, depth, self._similarity, self._drops(), tuple(notes))
+        return MapView(depth, self._similarity, self._drops(), tuple(notes))
 
 
 def _recipe(lane: Lane) -> Recipe:

@@ -10,14 +10,13 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ...engine.pruning.ranking import KINDS, Similarity
-from .panel import Line, Panel, shorten
+from .panel import Line, Panel
 
 SHADES = "·░▒▓█"
 CLOSED = "✕"
 NAMES = {"attn": "attention", "mlp": "MLP"}
 
 LABEL_CELLS = 7
-NAME_CELLS = 20
 CELLS = (2, 4)
 """Columns of the screen that a layer takes, at the least and at the most."""
 ROWS = (1, 3)
@@ -33,7 +32,6 @@ OTHER_LINES = 4
 class MapView:
     """`similarity` is the baseline's, None until it is measured."""
 
-    name: str
     depth: int
     similarity: Similarity | None = None
     dropped: dict[str, set[int]] | None = field(default_factory=dict)
@@ -122,14 +120,16 @@ class ModelMap(Panel, can_focus=True):
         if view is None:
             return []
         quiet = self.style("panel--quiet")
-        title = f"map of {shorten(view.name, NAME_CELLS)}"
         notice = self.style("map--notice")
         notes = [Line().add(t, notice) for note in view.notes for t in textwrap.wrap(note, width)]
         if not view.shown:
-            return [self.title(width, title), *notes]
+            return [self.title(width, "map"), *notes]
         cells, columns, rows = self._lay_out(view, width, height)
         self._first = _first_column(self._first, self.at_layer, columns, view.depth)
         layers = range(self._first, min(self._first + columns, view.depth))
+        title = "map"
+        if len(layers) < view.depth:
+            title = f"map, layers {layers[0]} to {layers[-1]} of {view.depth}"
         lines = [
             self.title(width, title, *_legends(view.similarity)),
             Line().add(_numbers(layers, cells), quiet),
@@ -241,11 +241,11 @@ def _legends(similarity: Similarity | None) -> list[str]:
         return ["importance is not measured yet"]
     least, most = _range(similarity)
     bounds = [least, *limits(similarity)]
-    shades = "  ".join(f"{shade} {bound:.2g}" for shade, bound in zip(SHADES, bounds, strict=True))
+    shades = " ".join(f"{shade} {bound:.2g}" for shade, bound in zip(SHADES, bounds, strict=True))
     return [
-        f"importance in the baseline, 1 − cos(input, output) from  {shades}  to {most:.2g}",
-        f"baseline, 1 − cos(input, output) from  {shades}",
-        f"1 − cos from  {shades}",
+        f"importance in the baseline, 1 − cos(input, output) from {shades} to {most:.2g}",
+        f"baseline, 1 − cos(input, output) from {shades}",
+        f"1 − cos {shades}",
     ]
 
 
