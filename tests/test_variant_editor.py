@@ -150,13 +150,14 @@ async def test_each_sublayer_has_the_shade_of_its_importance(size: tuple[int, in
         lines = drawn(screen, ModelMap).splitlines()
         cells = 2 if size[0] == 80 else 3
         known = similarity()
-        # Equal steps of the logarithm between 0.4 * 0.85^29 and 0.7.
-        least, most = 0.4 * 0.85**29, 0.7
-        bounds = [least * (most / least) ** (number / 5) for number in range(1, 5)]
-        assert limits(known) == pytest.approx(bounds)
+        changes = sorted(1 - cosine for cosine in known.attn + known.mlp)
+        bounds = [changes[12 * number] for number in range(5)]
+        assert limits(known) == bounds
         for row, cosines in ((2, known.attn), (6, known.mlp)):
             glyphs = [lines[row][LABEL_CELLS + cells * layer] for layer in range(DEPTH)]
-            assert glyphs == [SHADES[sum(1 - c >= b for b in bounds)] for c in cosines]
+            expected = [SHADES[sum(1 - c >= b for b in bounds) - 1] for c in cosines]
+            # The cursor is on the first attention.
+            assert glyphs == ([" ", *expected[1:]] if row == 2 else expected)
         assert "attention 0: open · 1 − cos 0.4000, place 30 of 30 · layer 0.9000" in "".join(lines)
 
 

@@ -14,6 +14,7 @@ from .panel import Line, Panel
 
 SHADES = "·░▒▓█"
 CLOSED = "✕"
+OPEN = "○"
 NAMES = {"attn": "attention", "mlp": "MLP"}
 
 LABEL_CELLS = 7
@@ -163,10 +164,13 @@ class ModelMap(Panel, can_focus=True):
         ink = cells - (cells > CELLS[0])
         for layer in layers:
             closed = layer in dropped
-            glyph = (CLOSED if middle else " ") if closed else shades[layer]
             here = (kind, layer) == (self.at_kind, self.at_layer)
             style = "map--cursor" if here else "map--closed" if closed else "map--heat"
-            text = glyph.center(ink) if closed else glyph * ink
+            if closed or here:
+                # A shade under the cursor would look like another one.
+                text = ((CLOSED if closed else OPEN) if middle else "").center(ink)
+            else:
+                text = shades[layer] * ink
             line.add(text, self.style(style))
             line.add(" " * (cells - ink), self.style("map--heat"))
         return line
@@ -213,16 +217,9 @@ def _place(values: list[float], layer: int) -> int:
 
 
 def limits(similarity: Similarity) -> list[float]:
-    """The least 1 − cos of each shade but the first: equal steps of its logarithm."""
-    least, most = _range(similarity)
-    step = (math.log(most) - math.log(least)) / len(SHADES)
-    return [math.exp(math.log(least) + number * step) for number in range(1, len(SHADES))]
-
-
-def _range(similarity: Similarity) -> tuple[float, float]:
-    """Of 1 − cos."""
-    changes = [max(1 - cosine, LEAST) for kind in KINDS for cosine in similarity.of(kind)]
-    return min(changes), max(changes)
+    """The least 1 − cos of each shade: a fifth of all sublayers have each."""
+    changes = sorted(1 - cosine for kind in KINDS for cosine in similarity.of(kind))
+    return [changes[len(changes) * number // len(SHADES)] for number in range(len(SHADES))]
 
 
 def _shades(similarity: Similarity | None, kind: str, depth: int) -> str:
@@ -231,7 +228,7 @@ def _shades(similarity: Similarity | None, kind: str, depth: int) -> str:
         return SHADES[0] * depth
     bounds = limits(similarity)
     return "".join(
-        SHADES[sum(1 - cosine >= bound for bound in bounds)] for cosine in similarity.of(kind)
+        SHADES[sum(1 - cosine >= bound for bound in bounds) - 1] for cosine in similarity.of(kind)
     )
 
 
@@ -239,11 +236,10 @@ def _legends(similarity: Similarity | None) -> list[str]:
     """What the shades are, from the wordiest on."""
     if similarity is None:
         return ["importance is not measured yet"]
-    least, most = _range(similarity)
-    bounds = [least, *limits(similarity)]
-    shades = " ".join(f"{shade} {bound:.2g}" for shade, bound in zip(SHADES, bounds, strict=True))
+    bounds = zip(SHADES, limits(similarity), strict=True)
+    shades = " ".join(f"{shade} {bound:.2g}" for shade, bound in bounds)
     return [
-        f"importance in the baseline, 1 − cos(input, output) from {shades} to {most:.2g}",
+        f"importance in the baseline, 1 − cos(input, output) from {shades}",
         f"baseline, 1 − cos(input, output) from {shades}",
         f"1 − cos {shades}",
     ]
