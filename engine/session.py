@@ -169,22 +169,36 @@ class Session:
         prompt: str | None = None,
         context: Context | None = None,
         answers: tuple[str, ...] | None = None,
+        sampling: records.Sampling | None = None,
+        raw: bool | None = None,
     ) -> None:
-        """Decode from the prompt again; another prompt, context or set of answers begins a new
+        """Decode from the prompt again; what is given, if it is another than before, begins a new
         trace and file.
 
-        Raises `UserError` for a prompt or an answer that cannot be read; all stays as it was.
+        Raises `UserError` for a prompt or an answer that cannot be read, or where the model has no
+        chat template and `raw` asks for it; all stays as it was.
         """
-        header = self.trace.header
-        if answers is not None:
-            _find_answers(answers, self._loaded.tokenizer, header.prompt.chat_template)
-            self._options = msgspec.structs.replace(self._options, answers=answers)
+        header, before = self.trace.header, self._options
         prompt = header.prompt.text if prompt is None else prompt
         context = context or header.context
-        if answers is None and (prompt, context) == (header.prompt.text, header.context):
+        changes = {} if sampling is None else msgspec.structs.asdict(sampling)
+        if answers is not None:
+            changes["answers"] = answers
+        # Compared with what was done: without a template a prompt is read raw, asked for or not.
+        if raw is not None and raw == header.prompt.chat_template:
+            if not raw and not self._loaded.tokenizer.chat_template:
+                raise UserError("the model brings no chat template; its prompts are read raw")
+            changes["raw"] = raw
+        options = msgspec.structs.replace(before, **changes)
+        if (prompt, context, options) == (header.prompt.text, header.context, before):
             self.rewind(0)
-        else:
+            return
+        self._options = options
+        try:
             self._begin(prompt, context)
+        except BaseException:
+            self._options = before
+            raise
 
     def importance(self) -> Similarity:
         """What the baseline's sublayers and layers do; measured once per model and calibration.

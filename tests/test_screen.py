@@ -9,6 +9,7 @@ import pytest
 from prunetui.engine.errors import UserError
 from prunetui.engine.options import Context, Options
 from prunetui.engine.trace.exports import to_csv
+from prunetui.engine.trace.records import Sampling
 from prunetui.engine.trace.trace import Trace
 from prunetui.themes import BUILT_IN
 from prunetui.tui.app import InspectorApp, PrunetuiApp
@@ -56,12 +57,18 @@ class FakeSession:
         prompt: str | None = None,
         context: Context | None = None,
         answers: tuple[str, ...] | None = None,  # noqa: ARG002
+        sampling: Sampling | None = None,
+        raw: bool | None = None,
     ) -> None:
         header = self.trace.header
+        templated = header.prompt.chat_template if raw is None else not raw
         changed = msgspec.structs.replace(
             header,
             context=context or header.context,
-            prompt=msgspec.structs.replace(header.prompt, text=prompt or header.prompt.text),
+            prompt=msgspec.structs.replace(
+                header.prompt, text=prompt or header.prompt.text, chat_template=templated
+            ),
+            sampling=sampling or header.sampling,
         )
         if changed == header:
             self.trace.rewind(0)

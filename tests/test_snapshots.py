@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from prunetui.engine.trace.log import read_trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
-from prunetui.tui.screens.prompt import PromptEditor
+from prunetui.tui.screens.prompt import Decoding, PromptEditor
 from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
 
 from .test_screen import shown, until
-from .traces import make_trace
+from .traces import make_header, make_trace
 
 both_sizes = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
 both_themes = pytest.mark.parametrize("theme", ["dark", "light"])
@@ -78,7 +78,9 @@ def test_the_export_dialog(snap_compare, size, theme) -> None:
 @both_themes
 def test_the_prompt_editor(snap_compare, size, theme) -> None:
     async def edit(pilot: Pilot[None]) -> None:
-        await pilot.app.push_screen(PromptEditor("Why [do] these\ndiffer?\x1b[31m"))
+        sampling = make_header().sampling
+        decoding = Decoding("Why [do] these\ndiffer?\x1b[31m", raw=False, sampling=sampling)
+        await pilot.app.push_screen(PromptEditor(decoding))
         await keep_the_cursor_still(pilot)
 
     assert snap_compare(app(theme), terminal_size=size, run_before=edit)

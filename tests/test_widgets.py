@@ -10,7 +10,7 @@ from prunetui.engine.trace.records import Drift
 from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
 from prunetui.tui.screens.export import ExportDialog
-from prunetui.tui.screens.prompt import PromptEditor
+from prunetui.tui.screens.prompt import Decoding, PromptEditor
 from prunetui.tui.view import View
 from prunetui.tui.widgets.candidates import (
     CandidatesPanel,
@@ -484,7 +484,8 @@ async def test_no_control_character_passes_a_dialog(kind: str, tmp_path: Path) -
     app = replayed(make_trace(2))
     async with app.run_test(size=(300, 60), notifications=True) as pilot:
         if kind == "prompt":
-            await app.push_screen(PromptEditor(hostile))
+            decoding = Decoding(hostile, raw=False, sampling=make_header().sampling)
+            await app.push_screen(PromptEditor(decoding))
         elif kind == "notified":
             app.screen_stack[0].notify("x", markup=False)
         else:

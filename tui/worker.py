@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from textual.message import Message
 
 from ..engine.errors import UserError
 from ..engine.options import Context, Options
-from ..engine.trace.records import Step
+from ..engine.trace.records import Sampling, Step
 from ..engine.trace.trace import Trace
 from .logfile import log_file
 
@@ -77,6 +77,16 @@ def _never(_steps: Sequence[Step]) -> str:
     return ""
 
 
+class Changes(TypedDict, total=False):
+    """What `Session.restart` takes."""
+
+    prompt: str
+    context: Context
+    answers: tuple[str, ...]
+    sampling: Sampling
+    raw: bool
+
+
 class _Closing(BaseException):
     """Ends loading from within; no `except Exception` on the way may swallow it."""
 
@@ -130,13 +140,8 @@ class SessionThread:
     def step(self) -> None:
         self._commands.put(self._step)
 
-    def restart(
-        self,
-        prompt: str | None = None,
-        context: Context | None = None,
-        answers: tuple[str, ...] | None = None,
-    ) -> None:
-        self._commands.put(lambda: self._restart(prompt, context, answers))
+    def restart(self, **changes: Unpack[Changes]) -> None:
+        self._commands.put(lambda: self._restart(changes))
 
     def force(self, at: int, tokens: dict[int, int]) -> None:
         self._commands.put(lambda: self._force(at, tokens))
@@ -208,11 +213,9 @@ class SessionThread:
                 self._post(Stopped(why))
             self.playing = self.playing and not self.session.finished
 
-    def _restart(
-        self, prompt: str | None, context: Context | None, answers: tuple[str, ...] | None
-    ) -> None:
+    def _restart(self, changes: Changes) -> None:
         assert self.session is not None
-        self.session.restart(prompt, context, answers)
+        self.session.restart(**changes)
 
     def _force(self, at: int, tokens: dict[int, int]) -> None:
         assert self.session is not None

@@ -13,6 +13,7 @@ from textual.widgets import Button, Input, Label
 
 from ...engine.errors import UserError
 from ...engine.trace.text import visible
+from ..widgets.fields import TextField
 
 Answer = TypeVar("Answer")
 
@@ -37,7 +38,7 @@ class AskDialog(ModalScreen[Answer | None], Generic[Answer]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Label(Content(visible(self._title)), classes="dialog-title")
-            yield Input(visible(self._text))
+            yield TextField(visible(self._text))
             yield Label(Content(visible(self._hint)), classes="dialog-hint")
             yield Label("", classes="dialog-problem")
             with Horizontal(classes="dialog-buttons"):

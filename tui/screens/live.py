@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Unpack
 
 import msgspec
 from textual import on, work
@@ -11,14 +12,14 @@ from ...engine.errors import UserError
 from ...engine.options import Context, Options
 from ...engine.trace.breakpoints import parse_breakpoint
 from ...engine.trace.log import SUFFIX
-from ...engine.trace.records import Header, Step
+from ...engine.trace.records import Header, Sampling, Step
 from ...engine.trace.text import visible
 from ..widgets.loading import LoadingPanel
-from ..worker import Failed, Moved, OpenSession, SessionThread, Stopped
+from ..worker import Changes, Failed, Moved, OpenSession, SessionThread, Stopped
 from .ask import AskDialog
 from .choose import ForceDialog
 from .inspector import Inspector
-from .prompt import PromptEditor
+from .prompt import Decoding, PromptEditor
 from .variants import VariantEditor
 
 NEXT_CONTEXT: dict[Context, Context] = {"free": "forced", "forced": "both", "both": "free"}
@@ -54,9 +55,8 @@ class LiveInspector(Inspector):
     def _new_thread(self) -> SessionThread:
         return SessionThread(self.post_message, self._open_session, self._options, self._record_to)
 
-    def _open_again(self, prompt: str) -> None:
+    def _open_again(self) -> None:
         """After a failure to open."""
-        self._options = msgspec.structs.replace(self._options, prompt=prompt)
         self._thread = self._new_thread()
         self.query_one(LoadingPanel).fail("")
         self._thread.start()
@@ -175,7 +175,10 @@ class LiveInspector(Inspector):
         self._thread.switch(branch)
 
     def action_restart(self) -> None:
-        self._restart()
+        if self._thread.session is not None:
+            self._restart()
+        elif self.query_one(LoadingPanel).problem:
+            self._open_again()
 
     def action_toggle_context(self) -> None:
         if self.trace is not None:
@@ -185,10 +188,29 @@ class LiveInspector(Inspector):
     async def action_prompt(self) -> None:
         if self.trace is None and not self.query_one(LoadingPanel).problem:
             return
-        prompt = self.trace.header.prompt.text if self.trace else self._options.prompt
-        edited = await self.app.push_screen_wait(PromptEditor(prompt))
-        if edited is not None:
-            self._restart(prompt=edited)
+        edited = await self.app.push_screen_wait(PromptEditor(self._decoding))
+        if edited is None:
+            return
+        if self._thread.session is not None:
+            self._restart(prompt=edited.prompt, sampling=edited.sampling, raw=edited.raw)
+            return
+        self._options = msgspec.structs.replace(
+            self._options,
+            prompt=edited.prompt,
+            raw=edited.raw,
+            **msgspec.structs.asdict(edited.sampling),
+        )
+        self._open_again()
+
+    @property
+    def _decoding(self) -> Decoding:
+        """What is decoded, or would be if the session had opened."""
+        if self.trace is not None:
+            header = self.trace.header
+            return Decoding(header.prompt.text, not header.prompt.chat_template, header.sampling)
+        options = self._options
+        fields = {name: getattr(options, name) for name in Sampling.__struct_fields__}
+        return Decoding(options.prompt, options.raw, Sampling(**fields))
 
     @work
     async def action_variants(self) -> None:
@@ -220,16 +242,12 @@ class LiveInspector(Inspector):
             )
         )
         if answers is not None:
-            self._cursor = None
-            self._thread.restart(answers=answers)
+            self._restart(answers=answers)
 
-    def _restart(self, prompt: str | None = None, context: Context | None = None) -> None:
-        if self._thread.session is not None:
-            self.alert = ""
-            self._cursor = None
-            self._thread.restart(prompt, context)
-        elif self.query_one(LoadingPanel).problem:
-            self._open_again(prompt or self._options.prompt)
+    def _restart(self, **changes: Unpack[Changes]) -> None:
+        self.alert = ""
+        self._cursor = None
+        self._thread.restart(**changes)
 
     def _decode(self, command: Callable[[], None]) -> None:
         session = self._thread.session

@@ -1,47 +1,193 @@
-"""The prompt, to be edited and decoded."""
+"""The prompt and how it is decoded, to be edited, and a small library of prompts."""
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
-from textual import on
+import msgspec
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Grid, Horizontal, Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Button, Label, TextArea
+from textual.widgets import Button, Input, Label, OptionList
 
+from ...engine.errors import UserError
+from ...engine.trace.records import Sampling
 from ...engine.trace.text import visible
+from ..library import OURS, folder, read_saved, save, saved_names
+from ..widgets.fields import TextBox, TextField, Tick
+from ..widgets.panel import shorten
+from .ask import AskDialog
+
+NAME_CELLS = 18
+MOST_DIGITS = 15
+"""What every language's integers and doubles hold."""
 
 
-class PromptEditor(ModalScreen[str | None]):
-    """Returns the new prompt, or None when it is left as it was."""
+@dataclass(frozen=True)
+class Decoding:
+    """What is decoded, and how; `raw` uses no chat template."""
+
+    prompt: str
+    raw: bool
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Number:
+    """A field of `Sampling` that is a number."""
+
+    key: str
+    label: str
+    kind: type[int] | type[float]
+    fits: Callable[[float], bool]
+    wanted: str
+
+    def parse(self, text: str) -> float:
+        """Raises `UserError` with a sentence."""
+        try:
+            value = self.kind(text)
+        except ValueError:
+            # Which fits nothing.
+            value = math.nan
+        if not self.fits(value):
+            raise UserError(f"{self.label} is {text!r}; it must be {self.wanted}")
+        return value
+
+
+NUMBERS = (
+    Number("temperature", "temperature", float, lambda t: 0 <= t < math.inf, "a number, 0 or more"),
+    Number("top_k", "top-k", int, lambda k: k >= 0, "a whole number, 0 or more"),
+    Number("max_new_tokens", "new tokens", int, lambda n: n >= 1, "a whole number, 1 or more"),
+    Number("seed", "seed", int, lambda s: s >= 0, "a whole number, 0 or more"),
+    Number("top_p", "top-p", float, lambda p: 0 < p <= 1, "a number above 0 and at most 1"),
+)
+
+
+class PromptEditor(ModalScreen[Decoding | None]):
+    """Returns what is to be decoded, or None when all is left as it was."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "decode", "decode", priority=True, id="prompt-decode"),
+        Binding("f2", "save", "save", priority=True, id="prompt-save"),
         Binding("escape", "cancel", "cancel", priority=True, id="prompt-cancel"),
     ]
+    # Textual declares it without ClassVar.
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-tall")]  # noqa: RUF012
 
-    def __init__(self, prompt: str) -> None:
+    def __init__(self, decoding: Decoding) -> None:
         super().__init__()
-        self._prompt = prompt
+        self._decoding = decoding
+        self._saved = saved_names()
 
     def compose(self) -> ComposeResult:
+        decoding = self._decoding
         with Vertical(classes="dialog"):
-            yield Label("Prompt", classes="dialog-title")
-            yield TextArea(visible(self._prompt, keep="\n\t"), show_line_numbers=False)
+            yield Label("Prompt and sampling", classes="dialog-title")
+            with Horizontal(id="prompt-texts"):
+                yield OptionList(*self._names(), compact=True, id="library")
+                yield TextBox(visible(decoding.prompt, keep="\n\t"), show_line_numbers=False)
+            with Grid(id="prompt-numbers"):
+                for number in NUMBERS:
+                    value = getattr(decoding.sampling, number.key)
+                    yield Label(number.label)
+                    yield TextField(
+                        str(value).removesuffix(".0"),
+                        max_length=MOST_DIGITS,
+                        select_on_focus=True,
+                        id=number.key,
+                    )
+            with Horizontal(id="prompt-ticks"):
+                yield Tick("chat template", not decoding.raw, id="template")
+                yield Tick("decode past end tokens", decoding.sampling.ignore_eos, id="ignore_eos")
+            yield Label(
+                "temperature 0 is greedy; top-k 0 and top-p 1 keep every token",
+                classes="dialog-hint",
+            )
             yield Label("", classes="dialog-problem")
             with Horizontal(classes="dialog-buttons"):
+                yield Button("Save  f2", id="save", compact=True)
                 yield Button("Decode  ^r", id="decode", variant="primary", compact=True)
                 yield Button("Cancel  esc", id="cancel", compact=True)
 
-    @on(Button.Pressed, "#decode")
-    def action_decode(self) -> None:
-        prompt = self.query_one(TextArea).text
-        if prompt.strip():
-            self.dismiss(prompt)
-        else:
-            self.query_one(".dialog-problem", Label).update(
-                "The prompt is empty; write something for the lanes to go on from."
+    def on_mount(self) -> None:
+        self.query_one(OptionList).highlighted = None
+        self.query_one(TextBox).focus()
+
+    def _names(self) -> list[Content | None]:
+        """Of the library: ours, a rule, the person's own."""
+        ours = [Content(prompt.name) for prompt in OURS]
+        saved = [Content(shorten(name, NAME_CELLS)) for name in self._saved]
+        return [*ours, None, *saved] if saved else [*ours]
+
+    @on(OptionList.OptionSelected)
+    def _take(self, event: OptionList.OptionSelected) -> None:
+        """Into the text, where undoing brings back what stood there."""
+        place = event.option_index
+        try:
+            ours = OURS[place] if place < len(OURS) else None
+            text = ours.text if ours else read_saved(self._saved[place - len(OURS)])
+        except UserError as error:
+            self._refuse(f"{error}.")
+            return
+        if ours:
+            self.query_one("#template", Tick).value = not ours.raw
+        box = self.query_one(TextBox)
+        box.replace(visible(text, keep="\n\t"), (0, 0), box.document.end)
+        self._refuse("")
+
+    @work
+    async def action_save(self) -> None:
+        text = self._text()
+        if text is None:
+            return
+        name = await self.app.push_screen_wait(
+            AskDialog(
+                "Save the prompt",
+                f"A name. It becomes a text file in {folder()}.",
+                lambda name: save(name, text),
             )
+        )
+        if name is not None:
+            self._saved = saved_names()
+            self.query_one(OptionList).set_options(self._names())
+
+    @on(Button.Pressed, "#decode")
+    @on(Input.Submitted)
+    def action_decode(self) -> None:
+        text = self._text()
+        if text is None:
+            return
+        sampling: dict[str, float | bool] = {}
+        for number in NUMBERS:
+            field = self.query_one(f"#{number.key}", Input)
+            try:
+                sampling[number.key] = number.parse(field.value)
+            except UserError as error:
+                self._refuse(f"{error}.")
+                field.focus()
+                return
+        sampling["ignore_eos"] = self.query_one("#ignore_eos", Tick).value
+        raw = not self.query_one("#template", Tick).value
+        self.dismiss(Decoding(text, raw, msgspec.convert(sampling, Sampling)))
+
+    def _text(self) -> str | None:
+        """The prompt; None, and a sentence on the screen, if it is empty."""
+        text = self.query_one(TextBox).text
+        if text.strip():
+            return text
+        self._refuse("The prompt is empty; write something for the lanes to go on from.")
+        return None
+
+    def _refuse(self, sentence: str) -> None:
+        self.query_one(".dialog-problem", Label).update(Content(visible(sentence)))
+
+    @on(Button.Pressed, "#save")
+    def _save(self) -> None:
+        self.action_save()
 
     @on(Button.Pressed, "#cancel")
     def action_cancel(self) -> None:
