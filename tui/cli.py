@@ -349,7 +349,7 @@ def export(
         typer.Option("--format", metavar="|".join(FORMATS), show_default="by FILE's ending"),
     ] = "",
 ) -> None:
-    """Write a trace as CSV, JSON, Markdown or an HTML report."""
+    """Write a trace as CSV, Parquet, JSON, Markdown or an HTML report."""
     form = form or output.suffix.removeprefix(".")
     if form not in FORMATS:
         raise UserError(f"{form!r} is no format; --format takes {', '.join(FORMATS)}")
