@@ -92,7 +92,7 @@ class Session:
         self._noise_floor = noise_floor(loaded.model, max(2, rows[loaded.model]), tokens)
         self._bandwidth = read_bandwidth(loaded.model.device)
         self._lockstep = self._make_lockstep(options.context)
-        self._recording = Recording(record_to)
+        self._recording = Recording(record_to, options.keep)
         self._begin(options.prompt, options.context, resume)
 
     # -- what a front end calls ---------------------------------------------------------------
@@ -218,6 +218,9 @@ class Session:
         if resume is not None:
             _check_resumable(resume.header, trace.header)
             for event in resume.events():
+                if isinstance(event, records.Step):
+                    # Vectors that were kept stay beside the old file.
+                    event = msgspec.structs.replace(event, block=None)
                 trace.apply(event)
         self._progress("reading the prompt", None)
         if len(self._rows(context)) != self._lockstep.rows:
@@ -346,8 +349,9 @@ class Session:
         variants = len(self._lanes) - 1
         both = self.trace.header.context == "both"
         answers = self.trace.header.answers
+        outputs = self._outputs(number)
         numbers, chosen = step_numbers(
-            self._outputs(number),
+            outputs,
             sampling,
             number,
             Wanted(len(self._lanes), self._options.candidates, answers.tokens if answers else []),
@@ -382,6 +386,9 @@ class Session:
             local_layers=self._layers(numbers.layers[variants:], [running[0]] * variants)
             if both
             else None,
+            block=self._recording.keep(
+                {"h": outputs.h, "z": outputs.z}, running + [running[0]] * variants * both
+            ),
         )
         return step, chosen
 
