@@ -23,7 +23,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     and `top_p` 1 keep the whole vocabulary. `candidates` is the k of the top-k tokens kept per
     lane and step. `answers` are texts of one token each, whose logits are kept; None stands for
     A to D. `calibration` is a text or JSONL file, `self` for text that the baseline samples, or
-    `hf:NAME[:CONFIG]`, a data set; of it, so many samples of so many tokens are used.
+    `hf:NAME[:CONFIG]`, a data set; of it, so many samples of so many tokens are used. `keep`
+    names the spaces, h or z, whose vectors are recorded beside the trace.
     """
 
     model: str = DEMO
@@ -47,3 +48,4 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     calibration_samples: int = 16
     calibration_length: int = 256
     trust_remote_code: bool = False
+    keep: tuple[Literal["h", "z"], ...] = ()

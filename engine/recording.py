@@ -1,13 +1,26 @@
 """The files that a session records to."""
 
 import logging
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
 
 from .errors import reason
 from .trace.log import SUFFIX, TraceWriter
 from .trace.records import Event, Header
+from .trace.vectors import Layout, Space, VectorWriter, vectors_path
 
 log = logging.getLogger(__name__)
+
+DTYPES: dict[torch.dtype, Literal["F32", "BF16", "F16"]] = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+}
 
 
 class Recording:
@@ -17,9 +30,13 @@ class Recording:
     events go nowhere until the next trace begins.
     """
 
-    def __init__(self, named: Path | None) -> None:
+    def __init__(self, named: Path | None, kept: Sequence[Space] = ()) -> None:
+        """Of the spaces in `kept`, the vectors are written too, to files beside the trace."""
         self._named = named
+        self._kept = kept
         self._writer: TraceWriter | None = None
+        self._vectors: dict[Space, VectorWriter] = {}
+        self._blocks = 0
         self.path: Path | None = None
         self.error: str | None = None
 
@@ -27,7 +44,7 @@ class Recording:
         self.close()
         if self._named is None:
             return
-        path = _free_name(self._named)
+        path = _free_name(self._named, self._kept)
         try:
             self._writer = TraceWriter(path, header)
             self.path = path
@@ -43,7 +60,33 @@ class Recording:
         except OSError as error:
             self._give_up(self._writer.path, error)
 
+    def keep(self, vectors: dict[Space, Tensor], running: list[bool]) -> int | None:
+        """Write a step's vectors, [rows, width] each, where they are to be kept: the `block` of
+        the step, which is to be written after them. Rows that do not run become NaN."""
+        if self._writer is None or not self._kept:
+            return None
+        path = self._writer.path
+        try:
+            for space in self._kept:
+                rows = vectors[space]
+                path = vectors_path(self._writer.path, space)
+                if space not in self._vectors:
+                    layout = Layout(dtype=DTYPES[rows.dtype], shape=(len(rows), rows.shape[1]))
+                    self._vectors[space] = VectorWriter(path, layout)
+                ended = torch.tensor(running, device=rows.device).logical_not()
+                rows = rows.masked_fill(ended[:, None], math.nan).cpu().contiguous()
+                # numpy has no bfloat16.
+                self._vectors[space].write(rows.view(torch.uint8).numpy().tobytes())
+        except OSError as error:
+            self._give_up(path, error)
+            return None
+        self._blocks += 1
+        return self._blocks - 1
+
     def close(self) -> None:
+        for writer in self._vectors.values():
+            writer.close()
+        self._vectors, self._blocks = {}, 0
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -54,11 +97,11 @@ class Recording:
         self.close()
 
 
-def _free_name(named: Path) -> Path:
+def _free_name(named: Path, kept: Sequence[Space]) -> Path:
     stem = named.name.removesuffix(SUFFIX)
     suffix = named.name[len(stem) :]
     path, number = named, 1
-    while path.exists():
+    while path.exists() or any(vectors_path(path, space).exists() for space in kept):
         number += 1
         path = named.with_name(f"{stem}-{number}{suffix}")
     return path

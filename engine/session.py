@@ -75,7 +75,7 @@ class Session:
         tokens, _ = self._prompt_tokens(options.prompt)
         self._bandwidth = read_bandwidth(loaded.model.device)
         self._lanes = Lanes(lanes, options.context, tokens, progress)
-        self._recording = Recording(record_to)
+        self._recording = Recording(record_to, options.keep)
         self._begin(options.prompt, options.context, resume)
 
     # -- what a front end calls ---------------------------------------------------------------
@@ -261,6 +261,9 @@ class Session:
         if resume is not None:
             _check_resumable(resume.header, trace.header)
             for event in resume.events():
+                if isinstance(event, records.Step):
+                    # Vectors that were kept stay beside the old file.
+                    event = msgspec.structs.replace(event, block=None)
                 trace.apply(event)
         self._progress("reading the prompt", None)
         self._lanes.read_in(context)
@@ -380,8 +383,9 @@ class Session:
         variants = len(self._lanes.records) - 1
         both = self.trace.header.context == "both"
         answers = self.trace.header.answers
+        outputs = self._outputs(number)
         numbers, chosen = step_numbers(
-            self._outputs(number),
+            outputs,
             sampling,
             number,
             Wanted(variants + 1, self._options.candidates, answers.tokens if answers else []),
@@ -416,6 +420,9 @@ class Session:
             local_layers=self._layers(numbers.layers[variants:], [running[0]] * variants)
             if both
             else None,
+            block=self._recording.keep(
+                {"h": outputs.h, "z": outputs.z}, running + [running[0]] * variants * both
+            ),
         )
         return step, chosen
 

@@ -155,7 +155,7 @@ def complaint(capsys, *arguments: object) -> str:
         (["-m", "demo", "record"], "options go behind the command: prunetui record --model"),
         (["replay", "/no/such/file"], "cannot read /no/such/file"),
         (["export", "/no/such/file", "-o", "x.csv"], "cannot read /no/such/file"),
-        (["export", "x", "-o", "x.pdf"], "'pdf' is no format; --format takes csv, json, md"),
+        (["export", "x", "-o", "x.pdf"], "'pdf' is no format; --format takes csv, parquet, json"),
         (["dance"], "No such command"),
         (["--prompt"], "--prompt"),
     ],

@@ -252,7 +252,9 @@ async def test_export_writes_a_new_file_and_refuses_an_old_one(tmp_path: Path) -
         assert "No such file or directory" in problem(app)
         app.screen.query_one(Input).value = str(tmp_path / "some.txt")
         await pilot.press("enter")
-        assert problem(app) == "The file's name must end in .csv, .json, .md, .html."
+        assert (
+            problem(app) == "The file's name must end in .csv, .parquet, .json, .md, .html, .svg."
+        )
         await pilot.press("escape")
         assert isinstance(app.screen, Inspector)
 

@@ -1,4 +1,4 @@
-"""A trace as CSV, JSON, Markdown or HTML."""
+"""A trace as CSV, Parquet, JSON, Markdown or HTML."""
 
 import csv
 import io
@@ -8,51 +8,30 @@ from collections.abc import Callable
 
 import msgspec
 
-from .records import Drift, Token
+from .parquet import to_parquet
 from .report import to_html
 from .summary import VariantSummary, summarize
+from .table import COLUMNS, Cell, rows
 from .text import visible
 from .trace import Trace
 
 
 def to_csv(trace: Trace) -> str:
-    """One row per step and lane, a column per number; drift columns are empty for the baseline,
-    and `local_` ones, on the baseline's tokens, in any context but both.
+    """The columns of `table`, empty where a number is missing or not finite.
 
-    Texts and names are JSON strings: quoted, so that a spreadsheet takes none for a formula, and
+    Texts, names and lists are JSON: quoted, so that a spreadsheet takes none for a formula, and
     with control characters escaped.
     """
-    token_keys = Token.__struct_fields__
-    drift_keys = Drift.__struct_fields__
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    local_keys = [f"local_{key}" for key in drift_keys]
-    keys = [*token_keys, *drift_keys, *local_keys]
-    writer.writerow(["step", "lane", "name", *keys, "seconds", "read", "memory"])
-    for step in trace.steps:
-        for lane, token in enumerate(step.lanes):
-            if token is None:
-                continue
-            drift = step.drift[lane - 1] if lane else None
-            local = step.local[lane - 1] if lane and step.local else None
-            writer.writerow(
-                [
-                    step.step,
-                    lane,
-                    _cell(trace.header.lanes[lane].name),
-                    *(_cell(getattr(token, key)) for key in token_keys),
-                    *(_cell(getattr(drift, key, None)) for key in drift_keys),
-                    *(_cell(getattr(local, key, None)) for key in drift_keys),
-                    step.seconds,
-                    step.read,
-                    step.memory,
-                ]
-            )
+    writer.writerow(COLUMNS)
+    for row in rows(trace):
+        writer.writerow([_cell(value) for value in row])
     return out.getvalue()
 
 
-def _cell(value: object) -> object:
-    if isinstance(value, str):
+def _cell(value: Cell) -> object:
+    if isinstance(value, str | list):
         return json.dumps(value)
     if isinstance(value, bool):
         return int(value)
@@ -85,14 +64,14 @@ def to_markdown(trace: Trace) -> str:
     ]
     if variants := summarize(trace):
         columns = [*SUMMARY_COLUMNS]
-        rows = [
+        lines = [
             columns,
             ["---", *["---:"] * (len(columns) - 1)],
             *([_inline(v.name), *summary_cells(v)] for v in variants),
         ]
         blocks += [
             "## Drift from the baseline",
-            "\n".join(f"| {' | '.join(row)} |" for row in rows),
+            "\n".join(f"| {' | '.join(row)} |" for row in lines),
             SUMMARY_NOTE,
         ]
     for number, lane in enumerate(header.lanes):
@@ -151,8 +130,9 @@ def _fenced(text: str) -> str:
     return f"{fence}text\n{visible(text, keep=chr(10))}\n{fence}"
 
 
-FORMATS: dict[str, Callable[[Trace], str]] = {
+FORMATS: dict[str, Callable[[Trace], str | bytes]] = {
     "csv": to_csv,
+    "parquet": to_parquet,
     "json": to_json,
     "md": to_markdown,
     "html": to_html,

@@ -52,11 +52,11 @@ def check_writable(path: Path) -> None:
         raise UserError(f"cannot write {path}: {reason(error)}") from error
 
 
-def write_new(path: Path, text: str) -> None:
-    """Write a new file. Raises `UserError` if it exists or cannot be written."""
+def write_new(path: Path, content: str | bytes) -> None:
+    """Write a new file, text as UTF-8. Raises `UserError` if it exists or cannot be written."""
     check_writable(path)
     try:
-        path.write_text(text, "utf-8")
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise UserError(f"cannot write {path}: {reason(error)}") from error
 

@@ -203,6 +203,9 @@ class Step(Record, frozen=True):
     """Per lane, where the header names answers; None for a lane that has ended."""
     local_answers: list[AnswerNumbers | None] | None = None
     """Per variant, on the baseline's tokens."""
+    block: int | None = None
+    """Where the step's vectors stand in the files beside the trace, if they were kept: `vectors`
+    in this package."""
 
 
 class Rewind(Record, frozen=True):

@@ -102,7 +102,7 @@ def command(options: Options) -> str:
         if key == "variants":
             for recipe in value:
                 words += ["--variant", recipe]
-        elif key == "answers":
+        elif key in ("answers", "keep"):
             words += [name, ",".join(value)]
         elif value is True:
             words.append(name)

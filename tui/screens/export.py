@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
-from ...engine.errors import reason
+from ...engine.errors import UserError, reason
 from ...engine.trace.exports import FORMATS
 from ...engine.trace.text import visible
 from ...engine.trace.trace import Trace
@@ -24,17 +24,18 @@ class ExportDialog(ModalScreen[None]):
         Binding("escape", "cancel", "cancel", id="export-cancel"),
     ]
 
-    def __init__(self, trace: Trace, path: Path) -> None:
-        """`path` is proposed, but for its ending."""
+    def __init__(self, trace: Trace, path: Path, screenshot: str) -> None:
+        """`path` is proposed, but for its ending; the screenshot, an SVG, is what .svg writes."""
         super().__init__()
         self._trace = trace
         self._path = path
+        self._formats = {**FORMATS, "svg": lambda _: screenshot}
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Label("Export the trace", classes="dialog-title")
             with Horizontal(classes="dialog-choices"):
-                for form in FORMATS:
+                for form in self._formats:
                     yield Button(form, id=form, classes="format", compact=True)
             yield Input(visible(f"{self._path}.{next(iter(FORMATS))}"), select_on_focus=False)
             yield Label("", classes="dialog-problem")
@@ -49,20 +50,24 @@ class ExportDialog(ModalScreen[None]):
     def _change_ending(self, event: Button.Pressed) -> None:
         path = self.query_one(Input)
         stem, dot, ending = path.value.rpartition(".")
-        path.value = f"{stem if dot and ending in FORMATS else path.value}.{event.button.id}"
+        path.value = f"{stem if dot and ending in self._formats else path.value}.{event.button.id}"
         path.focus()
 
     @on(Button.Pressed, "#write")
     @on(Input.Submitted)
     def _write(self) -> None:
         path = Path(self.query_one(Input).value).expanduser()
-        form = FORMATS.get(path.suffix.removeprefix("."))
+        form = self._formats.get(path.suffix.removeprefix("."))
         if form is None:
-            self._refuse(f"The file's name must end in {', '.join(f'.{f}' for f in FORMATS)}.")
+            endings = ", ".join(f".{ending}" for ending in self._formats)
+            self._refuse(f"The file's name must end in {endings}.")
             return
         try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(form(self._trace))
+            content = form(self._trace)
+            with path.open("xb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+        except UserError as error:
+            self._refuse(f"{error}.")
         except FileExistsError:
             self._refuse(f"{path} exists already; name another file.")
         except OSError as error:

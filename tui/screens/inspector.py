@@ -1,5 +1,6 @@
 """The main screen: a trace at a cursor. What moves the trace on is for its subclasses to say."""
 
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -43,6 +44,9 @@ CHART_FRAMES = 10
 LEAST_SIZE = (60, 16)
 
 OVERVIEW = "overview"
+
+FONTS_ELSEWHERE = re.compile(r',\s*url\("https://[^"]*"\) format\("\w+"\)')
+"""In the style of a screenshot; without them it asks for nothing from the network."""
 
 VIEWS: list[tuple[str, type[InspectorView], str]] = [
     ("drift-view", DriftView, "Drift over the steps, large"),
@@ -161,7 +165,7 @@ KEYS = [
         "e",
         "export",
         "export",
-        tooltip="Write the trace as CSV, JSON, Markdown or HTML",
+        tooltip="Write the trace as a table, a report or JSON, or the screen as SVG",
         id="export",
     ),
     Binding(
@@ -451,7 +455,9 @@ class Inspector(Screen[None]):
 
     def action_export(self) -> None:
         if self.trace is not None:
-            self.app.push_screen(ExportDialog(self.trace, self.export_to()))
+            # Of this screen, which the dialog is about to cover.
+            screenshot = FONTS_ELSEWHERE.sub("", self.app.export_screenshot())
+            self.app.push_screen(ExportDialog(self.trace, self.export_to(), screenshot))
 
     def action_copy(self) -> None:
         """Copy what is selected with the mouse, or the selected lane's text.
