@@ -148,7 +148,9 @@ class _Batch:
             use_cache=True,
             logits_to_keep=1,
         )
-        return Outputs(self._h, out.logits[:, -1], self._streams)
+        z = out.logits[:, -1]
+        # A model spread over devices has its head on another than its embedding.
+        return Outputs(self._h.to(z.device), z, self._streams.to(z.device))
 
     def _keep_stream(self, point: int, stream: Tensor) -> None:
         layer, place = divmod(point, 3)

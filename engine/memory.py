@@ -14,9 +14,9 @@ _M_MMAP_THRESHOLD = -3
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes: allocated on the GPU, else resident (the most so far, where only that is known)."""
+    """Bytes: allocated on all GPUs, else resident (the most so far, where only that is known)."""
     if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
+        return sum(map(torch.cuda.memory_allocated, range(torch.cuda.device_count())))
     if _STATM.exists():
         return int(_STATM.read_text().split()[1]) * resource.getpagesize()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

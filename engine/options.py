@@ -19,6 +19,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides what is decoded; a default says what a new user gets.
 
     `model` is a Hugging Face id, a directory, a GGUF file, or `demo`. `variants` are recipes.
+    `device_map` auto spreads the model over all GPUs.
     `temperature` 0 decodes greedily. `top_k` 0 and `top_p` 1 keep the whole vocabulary.
     `candidates` is the k of the top-k tokens kept per lane and step. `answers` are texts of one
     token each, whose logits are kept; None stands for A to D. `calibration` is a text or
@@ -38,6 +39,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     context: Context = "both"
     dtype: Dtype = "auto"
     device: str = "auto"
+    device_map: Literal["auto"] | None = None
     threads: int | None = None
     candidates: int = 10
     ignore_eos: bool = False

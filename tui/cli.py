@@ -86,6 +86,10 @@ def decoding_options(
         Dtype, typer.Option(help="auto: the checkpoint's on a GPU, float32 on a CPU.")
     ] = _DEFAULTS.dtype,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = _DEFAULTS.device,
+    device_map: Annotated[
+        Literal["auto"] | None,
+        typer.Option(metavar="auto", help="Spread the model's layers over all GPUs."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     candidates: Annotated[
         int, typer.Option(min=1, metavar="K", help="Top tokens kept per lane and step.")
@@ -140,6 +144,7 @@ def decoding_options(
         context=context,
         dtype=dtype,
         device=device,
+        device_map=device_map,
         threads=threads,
         candidates=candidates,
         ignore_eos=ignore_eos,
@@ -151,7 +156,7 @@ def decoding_options(
     )
 
 
-LOADING = {"model", "dtype", "device", "threads", "trust_remote_code"}
+LOADING = {"model", "dtype", "device", "device_map", "threads", "trust_remote_code"}
 LOADING |= {"calibration", "calibration_samples", "calibration_length"}
 """The options that a command which decodes nothing has a use for."""
 
