@@ -31,8 +31,8 @@ from .options import DEMO, Options
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and, where it is known, how much of it, in 0..1."""
 
-Placement = str | Mapping[str, object]
-"""Of a model's modules, as accelerate takes it: by name ("" is all) on devices, or "auto"."""
+Placement = str | Mapping[str, object] | None
+"""As accelerate takes it: modules by name ("" is all) on devices, or auto; None is the CPU."""
 
 DEMO_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -51,15 +51,17 @@ class Loaded:
 def load(options: Options, progress: Progress) -> Loaded:
     """Raises `UserError` for a model that is not there, not whole or not of a known kind."""
     transformers.utils.logging.disable_progress_bar()
-    device = find_device(options)
+    if options.device_map is not None and options.device != "auto":
+        raise UserError("--device-map chooses the devices itself; leave --device out")
+    device = find_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     source, name = _directory(options.model, options, progress)
     progress(f"loading {name}", None)
-    placement = options.device_map or {"": device}
-    model = _read_model(source, name, options, placement, Dropped())
+    placement = _placement(options, device)
+    model = _read_model(source, name, options, device, placement, Dropped())
     tokenizer = _read_tokenizer(source, name, options)
     return Loaded(model, tokenizer, name, _fingerprint(source, model))
 
@@ -103,9 +105,10 @@ def load_checkpoint(
         attention=_layer_list(getattr(config, "drop_attn_list", None)),
         mlp=_layer_list(getattr(config, "drop_mlp_list", None)),
     )
+    device = baseline.device
     # Where the baseline's layers are, so that equal weights can be shared.
-    placement = getattr(baseline, "hf_device_map", None) or {"": baseline.device}
-    loaded = _read_model(source, name, options, placement, dropped, baseline.dtype)
+    placement = getattr(baseline, "hf_device_map", None) or _placement(options, device)
+    loaded = _read_model(source, name, options, device, placement, dropped, baseline.dtype)
     return loaded, dropped, _fingerprint(source, loaded)
 
 
@@ -129,16 +132,7 @@ def _directory(model: str, options: Options, progress: Progress) -> tuple[Path, 
     return source, source.name
 
 
-def find_device(options: Options) -> torch.device:
-    """The one that is asked for; with a device map, the first of those."""
-    name = options.device
-    if options.device_map is not None:
-        if name != "auto":
-            raise UserError(f"--device names {name} and --device-map all GPUs; give one of them")
-        if not torch.cuda.is_available():
-            raise UserError(
-                "--device-map auto spreads a model over GPUs, and there is none here; leave it out"
-            )
+def find_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -244,19 +238,19 @@ def _read_model(
     source: Path,
     name: str,
     options: Options,
+    device: torch.device,
     placement: Placement,
     dropped: Dropped,
     dtype: torch.dtype | None = None,
 ) -> PreTrainedModel:
     """In `dtype`, or as the options say."""
-    on_cpu = placement == {"": torch.device("cpu")}
     # LLM-Drop's own model code is not needed: its lists say it all.
     trust = options.trust_remote_code and dropped == Dropped()
     wanted: Any = dtype
     if wanted is None and options.dtype != "auto":
         wanted = getattr(torch, options.dtype)
     elif wanted is None:
-        wanted = torch.float32 if on_cpu else "auto"
+        wanted = torch.float32 if device.type == "cpu" else "auto"
     config = _read_config(source, name, trust=trust)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -266,15 +260,16 @@ def _read_model(
             use_safetensors=True,
             trust_remote_code=trust,
             output_loading_info=True,
-            **({} if on_cpu else {"device_map": placement}),
+            **({} if placement is None else {"device_map": placement}),
         )
     except Exception as error:
         if out_of_memory(error):
-            raise _too_big(name, placement) from error
+            raise UserError(f"{name} does not fit into the memory of {device}") from error
         raise _unreadable(name, error) from error
     model, report = loaded
-    if placement == "auto" and {"cpu", "disk"} & {*map(str, model.hf_device_map.values())}:
-        raise _too_big(name, placement)
+    # What accelerate leaves to the CPU or a disk, it copies to a GPU at every step.
+    if device.type == "cuda" and {"cpu", "disk"} & {*getattr(model, "hf_device_map", {}).values()}:
+        raise UserError(f"{name} does not fit into the memory of all GPUs together")
     missing = sorted(key for key in report["missing_keys"] if not dropped.explains(key))
     if missing:
         raise UserError(
@@ -283,10 +278,8 @@ def _read_model(
     return model.eval().requires_grad_(False)
 
 
-def _too_big(name: str, placement: Placement) -> UserError:
-    places: set[object] = set() if isinstance(placement, str) else {*placement.values()}
-    place = "all GPUs" if len(places) != 1 else f"{next(iter(places))}"
-    return UserError(f"{name} does not fit into the memory of {place}")
+def _placement(options: Options, device: torch.device) -> Placement:
+    return options.device_map or (None if device.type == "cpu" else {"": device})
 
 
 def _read_tokenizer(source: Path, name: str, options: Options) -> PreTrainedTokenizerBase:

@@ -149,7 +149,7 @@ class _Batch:
             logits_to_keep=1,
         )
         z = out.logits[:, -1]
-        # A model spread over devices has its head on another than its embedding.
+        # Of a model spread over several devices, each may lie on another.
         return Outputs(self._h.to(z.device), z, self._streams.to(z.device))
 
     def _keep_stream(self, point: int, stream: Tensor) -> None:

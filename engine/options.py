@@ -19,12 +19,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides what is decoded; a default says what a new user gets.
 
     `model` is a Hugging Face id, a directory, a GGUF file, or `demo`. `variants` are recipes.
-    `device_map` auto spreads the model over all GPUs.
-    `temperature` 0 decodes greedily. `top_k` 0 and `top_p` 1 keep the whole vocabulary.
-    `candidates` is the k of the top-k tokens kept per lane and step. `answers` are texts of one
-    token each, whose logits are kept; None stands for A to D. `calibration` is a text or
-    JSONL file, `self` for text that the baseline samples, or `hf:NAME[:CONFIG]`, a data set; of
-    it, so many samples of so many tokens are used.
+    `device_map` auto spreads the model over all GPUs. `temperature` 0 decodes greedily. `top_k` 0
+    and `top_p` 1 keep the whole vocabulary. `candidates` is the k of the top-k tokens kept per
+    lane and step. `answers` are texts of one token each, whose logits are kept; None stands for
+    A to D. `calibration` is a text or JSONL file, `self` for text that the baseline samples, or
+    `hf:NAME[:CONFIG]`, a data set; of it, so many samples of so many tokens are used.
     """
 
     model: str = DEMO

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .anatomy import Anatomy, find_anatomy
+from .errors import UserError
 from .pruning.layerwise import linears, matrix
 
 PATTERNS = ((2, 4), (4, 8))
@@ -22,7 +23,16 @@ class WeightGroup:
     anatomy: Anatomy
 
     def copy(self) -> "WeightGroup":
-        """Another model of the same parameters and buffers, whose modules can be given others."""
+        """Another model of the same parameters and buffers, whose modules can be given others.
+
+        Raises `UserError` for a model that is spread over several devices: what moves tensors
+        between those belongs to the original's modules.
+        """
+        if len(set(getattr(self.model, "hf_device_map", {}).values())) > 1:
+            raise UserError(
+                "a model spread over several GPUs takes dropping and checkpoints only; "
+                "leave --device-map out for variants with weights of their own"
+            )
         shared = {
             id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())
         }

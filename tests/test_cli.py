@@ -13,6 +13,7 @@ import torch
 from prunetui.engine.drift import Distributions, measure
 from prunetui.engine.trace.log import read_trace
 from prunetui.tui.cli import main
+from transformers import LlamaForCausalLM
 
 from .models import (
     OUTPUT_PROJECTIONS,
@@ -163,6 +164,27 @@ def test_a_mistake_gets_a_sentence(arguments: list[str], said: str, capsys) -> N
     assert said in complaint(capsys, *arguments)
 
 
+def test_a_device_map_spreads_a_model_or_says_why_not(
+    tiny: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    """Without GPUs, auto places all of it on the CPU."""
+    plain, spread = tmp_path / "a.trace.jsonl", tmp_path / "b.trace.jsonl"
+    assert record(tiny, plain, "-v", "wanda:0.5") == 0
+    assert record(tiny, spread, "-v", "wanda:0.5", "--device-map", "auto") == 0
+    assert [step.lanes for step in read_trace(spread).steps] == [
+        step.lanes for step in read_trace(plain).steps
+    ]
+    assert "leave --device out" in complaint(
+        capsys, "record", "-m", tiny, "--device-map", "auto", "--device", "cpu"
+    )
+    monkeypatch.setattr(
+        LlamaForCausalLM, "hf_device_map", {"model": 0, "lm_head": 1}, raising=False
+    )
+    arguments = ("record", "-m", tiny, "--raw", "--no-trace", "--max-new-tokens", 1)
+    assert "leave --device-map out" in complaint(capsys, *arguments, "-v", "wanda:0.5")
+    assert prunetui(*arguments, "-v", "drop:attn=[1]") == 0
+
+
 def test_an_output_that_exists_is_refused_before_anything_is_loaded(tmp_path: Path, capsys) -> None:
     path = tmp_path / "a.trace.jsonl"
     path.write_text("mine")
@@ -257,7 +279,7 @@ def test_prune_writes_a_checkpoint_or_a_merge(tiny: Path, tmp_path: Path, capsys
 # -- export and replay ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["csv", "json", "md"])
+@pytest.mark.parametrize("form", ["csv", "json", "md", "html"])
 def test_export_writes_a_new_file(form: str, tmp_path: Path, capsys) -> None:
     from prunetui.engine.trace.exports import FORMATS
     from prunetui.engine.trace.log import TraceWriter

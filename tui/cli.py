@@ -88,7 +88,7 @@ def decoding_options(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = _DEFAULTS.device,
     device_map: Annotated[
         Literal["auto"] | None,
-        typer.Option(metavar="auto", help="Spread the model's layers over all GPUs."),
+        typer.Option("--device-map", help="auto: spread the model over all GPUs."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     candidates: Annotated[
@@ -306,7 +306,7 @@ def prune(
     write(options, output, form)
 
 
-WITH_RESUME = {"device", "threads", "max_new_tokens", "trust_remote_code"}
+WITH_RESUME = {"device", "device_map", "threads", "max_new_tokens", "trust_remote_code"}
 """The options that may be others than when the trace was recorded."""
 
 
@@ -349,7 +349,7 @@ def export(
         typer.Option("--format", metavar="|".join(FORMATS), show_default="by FILE's ending"),
     ] = "",
 ) -> None:
-    """Write a trace as CSV, JSON or Markdown."""
+    """Write a trace as CSV, JSON, Markdown or an HTML report."""
     form = form or output.suffix.removeprefix(".")
     if form not in FORMATS:
         raise UserError(f"{form!r} is no format; --format takes {', '.join(FORMATS)}")

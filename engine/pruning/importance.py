@@ -50,9 +50,10 @@ def measure_similarity(
     def keep(point: int, stream: Tensor) -> None:
         nonlocal before
         layer, place = divmod(point, 3)
-        now = stream.float()
+        # A model may be spread over several devices.
+        now = stream.float().to(model.device)
         if place:
-            cosines = torch.cosine_similarity(before.to(now.device), now, dim=-1, eps=0.0)
+            cosines = torch.cosine_similarity(before, now, dim=-1, eps=0.0)
             sublayers[layer, place - 1] += cosines.sum(dtype=torch.float64).cpu()
         before = now
         if point == 0 or place == 2:
@@ -63,7 +64,7 @@ def measure_similarity(
         for number, window in enumerate(windows):
             bounds.clear()
             model(input_ids=window[None].to(model.device), use_cache=False, logits_to_keep=1)
-            points = torch.stack([bound.flatten().to(bounds[0].device) for bound in bounds])
+            points = torch.stack([bound.flatten() for bound in bounds])
             runs += (points @ points.T).double().cpu()
             progress((number + 1) / len(windows))
     finally:

@@ -1,4 +1,4 @@
-"""A trace as CSV, JSON or Markdown."""
+"""A trace as CSV, JSON, Markdown or HTML."""
 
 import csv
 import io
@@ -9,13 +9,15 @@ from collections.abc import Callable
 import msgspec
 
 from .records import Drift, Token
+from .report import to_html
 from .summary import VariantSummary, summarize
 from .text import visible
 from .trace import Trace
 
 
 def to_csv(trace: Trace) -> str:
-    """One row per step and lane, a column per number; drift columns are empty for the baseline.
+    """One row per step and lane, a column per number; drift columns are empty for the baseline,
+    and `local_` ones, on the baseline's tokens, in any context but both.
 
     Texts and names are JSON strings: quoted, so that a spreadsheet takes none for a formula, and
     with control characters escaped.
@@ -24,12 +26,15 @@ def to_csv(trace: Trace) -> str:
     drift_keys = Drift.__struct_fields__
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["step", "lane", "name", *token_keys, *drift_keys, "seconds", "read", "memory"])
+    local_keys = [f"local_{key}" for key in drift_keys]
+    keys = [*token_keys, *drift_keys, *local_keys]
+    writer.writerow(["step", "lane", "name", *keys, "seconds", "read", "memory"])
     for step in trace.steps:
         for lane, token in enumerate(step.lanes):
             if token is None:
                 continue
             drift = step.drift[lane - 1] if lane else None
+            local = step.local[lane - 1] if lane and step.local else None
             writer.writerow(
                 [
                     step.step,
@@ -37,6 +42,7 @@ def to_csv(trace: Trace) -> str:
                     _cell(trace.header.lanes[lane].name),
                     *(_cell(getattr(token, key)) for key in token_keys),
                     *(_cell(getattr(drift, key, None)) for key in drift_keys),
+                    *(_cell(getattr(local, key, None)) for key in drift_keys),
                     step.seconds,
                     step.read,
                     step.memory,
@@ -149,4 +155,5 @@ FORMATS: dict[str, Callable[[Trace], str]] = {
     "csv": to_csv,
     "json": to_json,
     "md": to_markdown,
+    "html": to_html,
 }

@@ -16,5 +16,6 @@ print("\nmeasuring: all numbers of a step of five lanes (random logits)")
 measuring()
 print("\nfirst frame: from the start of the process, through a pty at 120×40")
 first_frame()
-print("\ntraffic: bytes written to the terminal while decoding, through a pty at 120×40")
-traffic()
+for view, keys in (("overview", ""), ("view 1", "1")):
+    print(f"\ntraffic: bytes written while decoding in the {view}, through a pty at 120×40")
+    traffic(keys)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import BinaryIO
 
 ROUNDS = 3
 STEPS = (10, 500, 1000)
@@ -79,7 +80,8 @@ def first_frame() -> None:
     print(f"  first frame        {ours:6.2f} s    {ours / alone:.2f} × importing textual")
 
 
-def traffic() -> None:
+def traffic(keys: str) -> None:
+    """`keys` are pressed before decoding begins; they choose a view."""
     with tempfile.TemporaryDirectory() as directory:
         trace = Path(directory) / "bench.trace.jsonl"
         last = STEPS[-1] + WINDOW
@@ -87,22 +89,33 @@ def traffic() -> None:
             *("--ignore-eos", "--max-new-tokens", str(last + 1), "-o", str(trace))
         ) as opened:
             opened.wait_for("prompt is read")
-            opened.press(" ")
-            sent = [_bytes_over(opened, trace, step) for step in STEPS]
+            opened.press(f"{keys} ")
+            with trace.open("rb") as lines:
+                recorded = _Recorded(lines)
+                sent = [_bytes_over(opened, recorded, step) for step in STEPS]
     for step, count in zip(STEPS, sent, strict=True):
         print(f"  steps {step:3} to {step + WINDOW:3}   {count:6.0f} bytes a step", end="")
         print(f"   {count / sent[0]:.2f} × the first")
 
 
-def _bytes_over(opened: Terminal, trace: Path, step: int) -> float:
+class _Recorded:
+    """How many steps a trace has that is being written."""
+
+    def __init__(self, lines: BinaryIO) -> None:
+        self._lines = lines
+        self._count = -1  # the header is a line too
+
+    @property
+    def steps(self) -> int:
+        self._count += self._lines.read().count(b"\n")
+        return self._count
+
+
+def _bytes_over(opened: Terminal, recorded: _Recorded, step: int) -> float:
     """Bytes a step that arrive while the steps from `step` on are recorded."""
-    while _steps(trace) < step:
+    while recorded.steps < step:
         opened.read(0.01)
-    first, before = _steps(trace), len(opened.received)
-    while _steps(trace) < step + WINDOW:
+    first, before = recorded.steps, len(opened.received)
+    while (now := recorded.steps) < step + WINDOW:
         opened.read(0.01)
-    return (len(opened.received) - before) / (_steps(trace) - first)
-
-
-def _steps(trace: Path) -> int:
-    return trace.read_bytes().count(b"\n") - 1 if trace.exists() else 0
+    return (len(opened.received) - before) / (now - first)

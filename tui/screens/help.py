@@ -12,8 +12,9 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
-from ..widgets.candidates import CHOSEN
-from ..widgets.drift_panel import CURSOR, NOT_FINITE
+from ..widgets.candidates import CHOSEN, FORCED
+from ..widgets.drift_panel import CURSOR, LOCAL, NOT_FINITE
+from ..widgets.status import STOPS
 from ..widgets.text_panel import DIVERGES, ENDS, SELECTED, TIES
 
 MARKS = [
@@ -23,6 +24,8 @@ MARKS = [
     (ENDS, "the lane ended here"),
     ("⏎", "a newline; other control characters show as ␀ … ␡ or <U+202E>"),
     (CHOSEN, "the token that the lane chose"),
+    (FORCED, "the token that a person forced on it"),
+    (STOPS, "playing stops where this holds"),
     (CURSOR, "the cursor's column in the charts"),
     (NOT_FINITE, "a value that is not a finite number"),
     ("% bw", "of the memory's bandwidth: a step's bytes of weights and caches over its time"),
@@ -35,6 +38,7 @@ MEASURES = [
     ("p, q", "softmax(z/T) of the baseline and the variant; T = 1 when greedy"),
     ("cos", "cosine similarity of x and y in the space"),
     ("KL(p‖q)", "Σ p log(p/q), p baseline, in nats"),
+    (LOCAL, "any of them on the baseline's tokens: what pruning does to this step alone"),
     ("KL(q‖p)", "Σ q log(q/p), in nats"),
     ("estimate", "h, z: orthogonal²/2 ≈ 1 − cos (Theorem 1)"),
     ("", "p: Var_r(dz)/(2T²) ≈ 1 − cos p, r = p²/|p|² (Theorem 2)"),
@@ -50,6 +54,7 @@ MEASURES = [
 CONTEXTS = [
     ("free", "each lane reads its own tokens: drift has the history in it"),
     ("forced", "every lane reads the baseline's tokens: only this step's drift is left"),
+    ("both", "free, and each variant has a second lane that reads the baseline's tokens: local"),
 ]
 
 

@@ -29,7 +29,7 @@ from ..widgets.candidates import CandidatesPanel
 from ..widgets.drift_panel import DriftPanel
 from ..widgets.keys import KeyLine
 from ..widgets.panel import shorten
-from ..widgets.status import StatusLine
+from ..widgets.status import STOPS, StatusLine
 from ..widgets.text_panel import TextPanel
 from .ask import AskDialog
 from .choose import BranchesDialog
@@ -155,7 +155,11 @@ KEYS = [
     Binding("p", "prompt", "prompt", tooltip="Edit the prompt and decode it", id="prompt"),
     Binding("r", "restart", "restart", tooltip="From the prompt again", id="restart"),
     Binding(
-        "e", "export", "export", tooltip="Write the trace as CSV, JSON or Markdown", id="export"
+        "e",
+        "export",
+        "export",
+        tooltip="Write the trace as CSV, JSON, Markdown or HTML",
+        id="export",
     ),
     Binding(
         "y",
@@ -413,7 +417,7 @@ class Inspector(Screen[None]):
         if self.trace is None:
             return
         view = self.view_of(self.trace)
-        stop = f"  ◉ {shorten(self.breakpoint.text, 24)}" if self.breakpoint else ""
+        stop = f"  {STOPS} {shorten(self.breakpoint.text, 24)}" if self.breakpoint else ""
         self.query_one(StatusLine).show(
             view, state=self.state + stop, recording=self.recording, alert=self.alert
         )

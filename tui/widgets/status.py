@@ -11,6 +11,7 @@ from ..view import View
 from .panel import Line, Panel, shorten
 
 GAP = "  "
+STOPS = "◉"
 RECENT = 16
 """Steps whose median says how fast decoding is."""
 
