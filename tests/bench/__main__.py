@@ -4,7 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from .decoding import decoding, growing, large_vocabulary, measuring
+from .decoding import decoding, large_vocabulary, measuring
 from .memory import long_run, memory
 from .terminal import first_frame, traffic
 
@@ -17,8 +17,6 @@ print("\nmeasuring: all numbers of a step of five lanes (random logits)")
 measuring()
 print("\nlarge vocabulary: a step of five lanes with 262,144 tokens (the demo's body, random)")
 large_vocabulary()
-print("\ngrowth: a step of five lanes, and of model.generate, by what the caches hold")
-growing()
 print("\nmemory: what lanes add, each in a process of its own (float32)")
 memory()
 print("\nlong run: five lanes of a tiny model, resident")

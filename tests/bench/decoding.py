@@ -3,11 +3,9 @@
 import itertools
 import time
 from collections.abc import Mapping
-from importlib.resources import files
 from statistics import median
 from typing import Any
 
-import msgspec
 import torch
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.attention import FastAttention
@@ -27,8 +25,6 @@ VARIANTS = ("drop:attn=4", "drop:attn=8", "drop:mlp=4", "drop:mlp=8")
 STEPS = 40
 ROUNDS = 3
 VOCABULARIES = (49152, 262144)
-LENGTHS = (100, 1500)
-"""Positions of a prompt."""
 BODY: dict[str, Any] = {
     "hidden_size": 576,
     "intermediate_size": 1536,
@@ -64,33 +60,6 @@ def decoding(dtype: str) -> None:
         print(f"   {step / alone:.2f} × generate, {read / step:.2f} of the physical limit")
     print(f"  reading the weights {read * 1e3:6.1f} ms, the limit: their bytes at the measured")
     print("                                read bandwidth")
-
-
-def growing() -> None:
-    """Steps with short and with long caches, of five lanes and of `generate`."""
-    options = Options(
-        variants=VARIANTS, raw=True, context="free", max_new_tokens=STEPS, ignore_eos=True
-    )
-    loaded = load(options, _silent)
-    encode, decode = loaded.tokenizer.encode, loaded.tokenizer.decode
-    text = encode(files("prunetui.engine").joinpath("calibration.txt").read_text("utf-8"))
-    prompts = [str(decode(text[:length])) for length in LENGTHS]
-    session = open_session(msgspec.structs.replace(options, prompt=prompts[0]), None, _silent)
-    alone: list[list[float]] = [[] for _ in LENGTHS]
-    lanes: list[list[float]] = [[] for _ in LENGTHS]
-    for _ in range(ROUNDS):
-        for number, prompt in enumerate(prompts):
-            tokens = torch.tensor([encode(prompt)])
-            alone[number] += _generate(loaded, {"input_ids": tokens})
-            session.restart(prompt)
-            lanes[number] += _steps(session)
-    session.close()
-    for length, generate, five in zip(LENGTHS, alone, lanes, strict=True):
-        print(f"  {length:5} positions     {median(five) * 1e3:6.1f} ms", end="")
-        print(f"   generate {median(generate) * 1e3:.1f} ms")
-    growths = [median(long) / median(short) for short, long in (lanes, alone)]
-    print(f"  growth              {growths[0]:6.2f} ×    generate {growths[1]:.2f} ×, ", end="")
-    print(f"{growths[0] / growths[1]:.2f} × the growth of generate")
 
 
 def large_vocabulary() -> None:
