@@ -14,7 +14,7 @@ from ..widgets.drift_panel import CHARTS, LOCAL, Measure
 from ..widgets.panel import Line, Panel
 from .base import InspectorView
 
-STEPS_A_DRAWING = 6
+STEPS_A_DRAWING = 12
 """A drawing of the charts is some 20 KB, and a step may cost 4 KB in the mean."""
 STILL_SECONDS = 0.5
 """After so long without a new step, the charts are brought up to date."""
