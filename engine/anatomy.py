@@ -114,7 +114,8 @@ def _probe(model: PreTrainedModel, head: nn.Module, layers: list[Layer]) -> Anat
             handle.remove()
 
     def same(one: Tensor | None, other: Tensor) -> bool:
-        return one is not None and torch.equal(one, other)
+        # A layer's input can still be where the layer before it is.
+        return one is not None and torch.equal(one.to(other.device), other)
 
     def is_middle(part: nn.Module, stream: Tensor) -> bool:
         inputs = seen_in.get(part)

@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from .options import DEMO, Options
 
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and, where it is known, how much of it, in 0..1."""
+
+Placement = str | Mapping[str, object] | None
+"""As accelerate takes it: modules by name ("" is all) on devices, or auto; None is the CPU."""
 
 DEMO_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -57,7 +60,8 @@ def load(options: Options, progress: Progress) -> Loaded:
         torch.set_num_threads(options.threads)
     source, name = _directory(options.model, options, progress)
     progress(f"loading {name}", None)
-    model = _read_model(source, name, options, device, Dropped())
+    placement = _placement(options, device)
+    model = _read_model(source, name, options, device, placement, Dropped())
     tokenizer = _read_tokenizer(source, name, options)
     return Loaded(model, tokenizer, name, _fingerprint(source, model))
 
@@ -101,7 +105,10 @@ def load_checkpoint(
         attention=_layer_list(getattr(config, "drop_attn_list", None)),
         mlp=_layer_list(getattr(config, "drop_mlp_list", None)),
     )
-    loaded = _read_model(source, name, options, baseline.device, dropped, baseline.dtype)
+    device = baseline.device
+    # Where the baseline's layers are, so that equal weights can be shared.
+    placement = getattr(baseline, "hf_device_map", None) or _placement(options, device)
+    loaded = _read_model(source, name, options, device, placement, dropped, baseline.dtype)
     return loaded, dropped, _fingerprint(source, loaded)
 
 
@@ -232,6 +239,7 @@ def _read_model(
     name: str,
     options: Options,
     device: torch.device,
+    placement: Placement,
     dropped: Dropped,
     dtype: torch.dtype | None = None,
 ) -> PreTrainedModel:
@@ -252,13 +260,16 @@ def _read_model(
             use_safetensors=True,
             trust_remote_code=trust,
             output_loading_info=True,
-            **_placement(options, device),
+            **({} if placement is None else {"device_map": placement}),
         )
     except Exception as error:
         if out_of_memory(error):
             raise UserError(f"{name} does not fit into the memory of {device}") from error
         raise _unreadable(name, error) from error
     model, report = loaded
+    # What accelerate leaves to the CPU or a disk, it copies to a GPU at every step.
+    if device.type == "cuda" and {"cpu", "disk"} & {*getattr(model, "hf_device_map", {}).values()}:
+        raise UserError(f"{name} does not fit into the memory of all GPUs together")
     missing = sorted(key for key in report["missing_keys"] if not dropped.explains(key))
     if missing:
         raise UserError(
@@ -267,10 +278,8 @@ def _read_model(
     return model.eval().requires_grad_(False)
 
 
-def _placement(options: Options, device: torch.device) -> dict[str, Any]:
-    if options.device_map is not None:
-        return {"device_map": options.device_map}
-    return {} if device.type == "cpu" else {"device_map": {"": device}}
+def _placement(options: Options, device: torch.device) -> Placement:
+    return options.device_map or (None if device.type == "cpu" else {"": device})
 
 
 def _read_tokenizer(source: Path, name: str, options: Options) -> PreTrainedTokenizerBase:

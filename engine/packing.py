@@ -4,7 +4,7 @@ Stock linear layers reach a fraction of the memory's bandwidth at a handful of r
 into the blocks that oneDNN multiplies by, the weights are read at close to all of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TypeGuard
 
@@ -53,6 +53,7 @@ class PackedLinears:
         self._emptied = [m for m in linears if m.weight.data_ptr() not in read_elsewhere]
         for module in self._emptied:
             module.weight.data = module.weight.new_empty(0)
+        _leave_the_file(models)
 
     def remove(self) -> None:
         for module in self._packed:
@@ -63,6 +64,17 @@ class PackedLinears:
                 dense = self._packed[module].to_dense()
                 module.weight.data = dense.T.contiguous() if isinstance(module, Conv1D) else dense
         self._packed, self._emptied = {}, []
+
+
+def _leave_the_file(models: Iterable[PreTrainedModel]) -> None:
+    """Copy what is left: one tensor that is still in the file keeps all of it in memory."""
+    copies: dict[tuple[int, torch.Size], Tensor] = {}
+    for tensor in {t for model in models for t in (*model.parameters(), *model.buffers())}:
+        if tensor.device.type == "cpu" and tensor.numel():
+            key = tensor.data_ptr(), tensor.shape
+            if key not in copies:
+                copies[key] = tensor.data.clone()
+            tensor.data = copies[key]
 
 
 def _available() -> bool:

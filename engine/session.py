@@ -349,7 +349,7 @@ class Session:
                 vocab_size=config.vocab_size,
                 parameters=self._parameters,
                 dtype=str(model.dtype).removeprefix("torch."),
-                device=str(model.device),
+                device=", ".join(dict.fromkeys(str(p.device) for p in model.parameters())),
                 context_length=_context_length(model),
             ),
             lanes=self._lanes.records,

@@ -45,7 +45,9 @@ class StreamHooks:
             self._keep(3 * number + 1, stream.reshape(start.shape))
 
         def branch(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            self._keep(3 * number + 1, start + first_tensor(output))
+            added = first_tensor(output)
+            # The layer's input can still be where the layer before it is.
+            self._keep(3 * number + 1, start.to(added.device) + added)
 
         def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
             nonlocal start

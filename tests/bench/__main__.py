@@ -4,7 +4,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from .decoding import decoding, measuring
+from .decoding import decoding, large_vocabulary, measuring
+from .memory import long_run, memory
 from .terminal import first_frame, traffic
 
 for dtype in ("float32", "bfloat16"):
@@ -14,6 +15,12 @@ for dtype in ("float32", "bfloat16"):
     decoding(dtype)
 print("\nmeasuring: all numbers of a step of five lanes (random logits)")
 measuring()
+print("\nlarge vocabulary: a step of five lanes with 262,144 tokens (the demo's body, random)")
+large_vocabulary()
+print("\nmemory: what lanes add, each in a process of its own (float32)")
+memory()
+print("\nlong run: five lanes of a tiny model, resident")
+long_run()
 print("\nfirst frame: from the start of the process, through a pty at 120×40")
 first_frame()
 for view, keys in (("overview", ""), ("view 1", "1")):

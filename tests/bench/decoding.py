@@ -2,32 +2,54 @@
 
 import itertools
 import time
+from collections.abc import Mapping
 from statistics import median
+from typing import Any
 
 import torch
+from prunetui.engine.anatomy import find_anatomy
+from prunetui.engine.attention import FastAttention
 from prunetui.engine.drift import Distributions, measure
 from prunetui.engine.loading import Loaded, load
-from prunetui.engine.lockstep import Outputs
+from prunetui.engine.lockstep import LaneGates, Lockstep, Outputs
 from prunetui.engine.memory import keep_freed_memory
 from prunetui.engine.numbers import Wanted, step_numbers
 from prunetui.engine.options import Options
-from prunetui.engine.session import open_session
+from prunetui.engine.packing import PackedLinears
+from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.records import Sampling
+from prunetui.engine.weights import WeightGroup
+from transformers import LlamaConfig, LlamaForCausalLM
 
 VARIANTS = ("drop:attn=4", "drop:attn=8", "drop:mlp=4", "drop:mlp=8")
 STEPS = 40
 ROUNDS = 3
 VOCABULARIES = (49152, 262144)
+BODY: dict[str, Any] = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+}
+"""Of SmolLM2-135M, the demo model."""
+GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=1, ignore_eos=False)
 
 
 def decoding(dtype: str) -> None:
     options = Options(dtype=dtype, max_new_tokens=STEPS, ignore_eos=True)  # pyright: ignore[reportArgumentType]
-    loaded = load(options, lambda *_: None)
+    loaded = load(options, _silent)
+    prompt: Any = loaded.tokenizer.apply_chat_template(
+        [{"role": "user", "content": options.prompt}],
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
     generate: list[float] = []
     lanes: dict[int, list[float]] = {1: [], 2: [], 5: []}
     # Interleaved, so that a machine that slows down slows all of them.
     for _ in range(ROUNDS):
-        generate += _generate(loaded, options)
+        generate += _generate(loaded, prompt)
         for count, seconds in lanes.items():
             seconds += _lockstep(dtype, count)
     alone, read = median(generate), _read_seconds(loaded)
@@ -40,18 +62,51 @@ def decoding(dtype: str) -> None:
     print("                                read bandwidth")
 
 
+def large_vocabulary() -> None:
+    """The demo model's body under a vocabulary of 262,144 tokens, with random weights."""
+    keep_freed_memory()
+    vocabulary = VOCABULARIES[-1]
+    config = LlamaConfig(**BODY, vocab_size=vocabulary, tie_word_embeddings=True)
+    with torch.device("meta"):
+        model: Any = LlamaForCausalLM(config)
+    model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)
+    model.eval().requires_grad_(False)
+    group = WeightGroup(model, find_anatomy(model))
+    lanes = [LaneGates(), *(LaneGates(attention=frozenset({layer})) for layer in range(4))]
+    packed, attention = PackedLinears({model: len(lanes)}), FastAttention([model])
+    lockstep = Lockstep([(group, gates) for gates in lanes])
+    outputs = lockstep.prefill(torch.arange(100).repeat(len(lanes), 1))
+    wanted = Wanted(lanes=len(lanes), candidates=10, answers=[1, 2, 3, 4])
+    forward, numbers = [], []
+    with torch.inference_mode():
+        for step in range(STEPS):
+            began = time.perf_counter()
+            _, chosen = step_numbers(outputs, GREEDY, step, wanted, {})
+            measured = time.perf_counter()
+            outputs = lockstep.advance(chosen[:, None])
+            numbers.append(measured - began)
+            forward.append(time.perf_counter() - measured)
+    lockstep.close()
+    attention.remove()
+    packed.remove()
+    step = median(map(sum, zip(numbers, forward, strict=True)))
+    print(f"  step of 5 lanes     {step * 1e3:6.1f} ms")
+    print(f"  all its numbers     {median(numbers) * 1e3:6.1f} ms", end="")
+    print(f"   {median(numbers) / step:.2f} of the step")
+
+
 def measuring() -> None:
     """All of a step's numbers for five lanes, over one exp of as many logits in float64."""
     keep_freed_memory()
-    sampling = Sampling(
-        temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=1, ignore_eos=False
-    )
     wanted = Wanted(lanes=5, candidates=10, answers=[1, 2, 3, 4])
     for vocabulary in VOCABULARIES:
         z = torch.randn(5, vocabulary) * 3
         outputs = Outputs(torch.randn(5, 576), z, torch.randn(60, 5, 576))
         with torch.inference_mode():
-            whole = _median_seconds(lambda o=outputs: step_numbers(o, sampling, 0, wanted, {}))
+            whole = _median_seconds(lambda o=outputs: step_numbers(o, GREEDY, 0, wanted, {}))
             drift = _median_seconds(lambda o=outputs: measure(o.h, Distributions.of(o.z, 1.0)))
             exp = _median_seconds(lambda z=z: z.double().exp_())
         print(
@@ -59,6 +114,10 @@ def measuring() -> None:
             end="",
         )
         print(f" float64; drift alone {drift * 1e3:.1f} ms")
+
+
+def _silent(_what: str, _done: float | None) -> None:
+    pass
 
 
 def _median_seconds(run) -> float:
@@ -77,7 +136,7 @@ def _read_seconds(loaded: Loaded) -> float:
     return sum(p.numel() * p.element_size() for p in loaded.model.parameters()) / bandwidth
 
 
-def _generate(loaded: Loaded, options: Options) -> list[float]:
+def _generate(loaded: Loaded, prompt: Mapping[str, torch.Tensor]) -> list[float]:
     """Seconds of each step, by the times at which `generate` hands out tokens."""
 
     class Clock:
@@ -90,12 +149,6 @@ def _generate(loaded: Loaded, options: Options) -> list[float]:
         def end(self) -> None:
             pass
 
-    prompt = loaded.tokenizer.apply_chat_template(
-        [{"role": "user", "content": options.prompt}],
-        add_generation_prompt=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
     clock = Clock()
     loaded.model.generate(
         **prompt, do_sample=False, min_new_tokens=STEPS, max_new_tokens=STEPS, streamer=clock
@@ -112,9 +165,14 @@ def _lockstep(dtype: str, count: int) -> list[float]:
         context="free",
         ignore_eos=True,
     )
-    session = open_session(options, None, lambda *_: None)
+    session = open_session(options, None, _silent)
+    seconds = _steps(session)
+    session.close()
+    return seconds
+
+
+def _steps(session: Session) -> list[float]:
     while session.finished is None:
         session.step()
-    session.close()
     # Step 0 chooses from the prompt's logits and needs no forward pass.
     return [step.seconds for step in session.trace.steps[1:]]

@@ -1,0 +1,166 @@
+"""What lanes add to the memory of one, each measured in a process of its own.
+
+What tensors free is kept for the next ones, so a process that has held more than it holds now
+tells nothing; and what is kept is given back before it is measured.
+"""
+
+import contextlib
+import ctypes
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from prunetui.engine.loading import find_device
+from prunetui.engine.lockstep import Lockstep
+from prunetui.engine.memory import memory_in_use
+from prunetui.engine.options import Options
+from prunetui.engine.pruning.layerwise import linears
+from prunetui.engine.session import open_session
+from prunetui.engine.trace.log import read_trace
+
+from ..models import save_model_directory
+
+STEPS = 40
+LANES = {
+    "baseline": (),
+    "four dropping": ("drop:attn=4", "drop:attn=8", "drop:mlp=4", "drop:mlp=8"),
+    "one wanda": ("wanda:0.5",),
+}
+LONG = (1000, 4000)
+"""Steps."""
+LONG_VARIANTS = ("drop:attn=[0]", "drop:attn=[3]", "drop:mlp=[1]", "drop:mlp=[2]")
+
+
+def memory() -> None:
+    alone = _in_process("baseline")
+    print(f"  Python and torch    {alone['before'] / 1e6:7.1f} MB")
+    own = alone["used"] - alone["before"]
+    print(f"  baseline          + {own / 1e6:7.1f} MB   {own / alone['weights']:.2f} × its", end="")
+    print(f" weights ({alone['weights'] / 1e6:.1f} MB)")
+    for name in [*LANES][1:]:
+        found = _in_process(name)
+        added = found["used"] - alone["used"]
+        caches, own = found["caches"] - alone["caches"], found["linears"]
+        what = f"caches ({caches / 1e6:.1f} MB)"
+        if own:
+            what += f" and linears ({own / 1e6:.1f} MB)"
+        print(f"  {name:<16}  + {added / 1e6:7.1f} MB   {added / (caches + own):.2f} × its {what}")
+
+
+def _in_process(name: str) -> dict[str, int]:
+    command = [sys.executable, "-m", "tests.bench.memory", name]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measure(name: str) -> dict[str, int]:
+    """Bytes: in use (on a GPU the most while decoding), of weights, caches and own linears."""
+    options = Options(
+        variants=LANES[name],
+        context="free",
+        ignore_eos=True,
+        max_new_tokens=STEPS,
+        calibration_samples=2,
+        calibration_length=64,
+    )
+    before = _in_use()
+    session = open_session(options, None, lambda *_: None)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    while session.finished is None:
+        session.step()
+    used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _in_use()
+    caches, baseline = _cache_room(session._lockstep), session._lanes[0].group
+    session.close()  # the weights are plain again
+    own = {
+        id(linear.weight): linear.weight.nbytes
+        for lane in session._lanes
+        if lane.group is not baseline
+        for layer in lane.group.anatomy.layers
+        for linear in linears(layer.module)
+    }
+    weights = sum(parameter.nbytes for parameter in baseline.model.parameters())
+    return {
+        "before": before,
+        "used": used,
+        "weights": weights,
+        "caches": caches,
+        "linears": sum(own.values()),
+    }
+
+
+def long_run() -> None:
+    """A tiny model, so that what a step leaves behind is not lost in what it computes."""
+    with tempfile.TemporaryDirectory() as directory:
+        source = save_model_directory(Path(directory) / "model", max_position_embeddings=8192)
+        file = Path(directory) / "long.trace.jsonl"
+        options = Options(
+            model=str(source),
+            variants=LONG_VARIANTS,
+            prompt="To be, or not to be",
+            raw=True,
+            context="free",
+            ignore_eos=True,
+            max_new_tokens=LONG[-1],
+        )
+        session = open_session(options, file, lambda *_: None)
+        found = []
+        for steps in LONG:
+            while len(session.trace.steps) < steps:
+                session.step()
+            found.append((_in_use(), _cache_room(session._lockstep), _deep_size(session.trace)))
+            used, caches, trace = (count / 1e6 for count in found[-1])
+            print(
+                f"  step {steps:5}          {used:7.1f} MB   caches {caches:.1f}, trace {trace:.1f}"
+            )
+        (used, *known), (more, *later) = found
+        left = more - used - sum(later) + sum(known)
+        between = LONG[1] - LONG[0]
+        print(f"  not explained       {left / 1e6:7.1f} MB   {left / between:.0f} bytes a step")
+        session.close()
+        began = time.perf_counter()
+        read_trace(file)
+        seconds = time.perf_counter() - began
+        print(f"  opening its trace   {seconds:7.2f} s    {file.stat().st_size / 1e6:.1f} MB")
+
+
+def _in_use() -> int:
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+    return memory_in_use(find_device("auto"))
+
+
+def _cache_room(lockstep: Lockstep) -> int:
+    """Bytes allocated, of which a part is filled."""
+    return sum(
+        tensor.untyped_storage().nbytes()
+        for batch in lockstep._batches
+        for layer in batch.cache.layers
+        for tensor in (layer.keys, layer.values)
+        if tensor is not None
+    )
+
+
+def _deep_size(root: object) -> int:
+    """Bytes of all that is reached from it, but for types and modules."""
+    seen: set[int] = set()
+    todo, total = [root], 0
+    while todo:
+        value = todo.pop()
+        if id(value) in seen or isinstance(value, type):
+            continue
+        seen.add(id(value))
+        # As Python allocates it: in multiples of 16 bytes.
+        total += -(-sys.getsizeof(value) // 16) * 16
+        todo += gc.get_referents(value)
+    return total
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(sys.argv[1])))

@@ -1,0 +1,78 @@
+"""A model spread over several devices, which here are only claimed."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from prunetui.engine import loading
+from prunetui.engine.anatomy import find_anatomy
+from prunetui.engine.errors import UserError
+from prunetui.engine.lockstep import LaneGates, Lockstep
+from prunetui.engine.numbers import StepNumbers, Wanted, step_numbers
+from prunetui.engine.options import Options
+from prunetui.engine.pruning.importance import measure_similarity
+from prunetui.engine.trace.records import Sampling
+from prunetui.engine.weights import WeightGroup
+
+from .devices import FIRST, SECOND, Devices, spread
+from .models import make_model, save_model_directory
+
+PROMPT = [5, 17, 200, 31, 8, 99]
+LANES = [LaneGates(), LaneGates(frozenset({0, 3})), LaneGates(mlp=frozenset({1, 2}))]
+SAMPLING = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=9, ignore_eos=True)
+
+
+def test_the_map_reaches_the_loader_and_what_spills_over_is_refused(
+    monkeypatch, tmp_path: Path
+) -> None:
+    source = save_model_directory(tmp_path / "model")
+    seen: list[object] = []
+    model = make_model("llama")
+
+    def from_pretrained(_source: Path, **given: object) -> tuple[object, dict[str, list[str]]]:
+        seen.append(given["device_map"])
+        return model, {"missing_keys": []}
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        loading, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=from_pretrained)
+    )
+    options = Options(model=str(source), device_map="auto")
+    model.hf_device_map = {"model.embed_tokens": 0, "model.layers": 1}
+    assert loading.load(options, lambda *_: None).model is model
+    # A pruned checkpoint goes where the baseline is.
+    loading.load_checkpoint(str(source), options, model, lambda *_: None)
+    assert seen == ["auto", model.hf_device_map]
+    model.hf_device_map = {"model.embed_tokens": 0, "model.layers": "cpu"}
+    with pytest.raises(UserError, match="model does not fit into the memory of all GPUs together"):
+        loading.load(options, lambda *_: None)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "gpt2"])
+def test_a_spread_model_gives_the_numbers_of_a_whole_one(family: str) -> None:
+    expected, ranks = _decode(family, spread_out=False)
+    with Devices():
+        found, spread_ranks = _decode(family, spread_out=True)
+    assert found == expected
+    assert spread_ranks == ranks
+
+
+def _decode(family: str, *, spread_out: bool) -> tuple[list[StepNumbers], object]:
+    model = make_model(family)
+    if spread_out:
+        anatomy = find_anatomy(model)
+        spread(model, [layer.module for layer in anatomy.layers], anatomy.head)
+        assert {p.device for p in model.parameters()} == {FIRST, SECOND}
+    anatomy = find_anatomy(model)
+    lockstep = Lockstep([(WeightGroup(model, anatomy), gates) for gates in LANES])
+    outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(len(LANES), 1))
+    steps = []
+    wanted = Wanted(lanes=len(LANES), candidates=3, answers=[1, 2])
+    with torch.inference_mode():
+        for step in range(3):
+            numbers, chosen = step_numbers(outputs, SAMPLING, step, wanted, {})
+            steps.append(numbers)
+            outputs = lockstep.advance(chosen[:, None].cpu())
+    lockstep.close()
+    return steps, measure_similarity(model, anatomy, [torch.tensor(PROMPT)], lambda _: None)
