@@ -33,8 +33,8 @@ class Outputs:
     z: Tensor
     """[lanes, vocabulary]: what the model's own head returns."""
     streams: Tensor
-    """[2 layers, lanes, hidden]: the residual stream after attention 0, MLP 0, attention 1, …;
-    zeros in a lane whose model has another depth than lane 0's."""
+    """[2 layers + 1, lanes, hidden]: the residual stream before attention 0 and after attention 0,
+    MLP 0, attention 1, …; zeros in a lane whose model has another depth than lane 0's."""
 
 
 class Lockstep:
@@ -134,7 +134,7 @@ class _Batch:
             self._closed[layer.mlp] = torch.tensor([number in lane.mlp for lane in gates])
         width = model.config.get_text_config().hidden_size
         self._streams = torch.empty(
-            2 * len(layers), len(rows), width, dtype=model.dtype, device=model.device
+            2 * len(layers) + 1, len(rows), width, dtype=model.dtype, device=model.device
         )
         self._h = torch.empty(0)
         self.open()
@@ -163,8 +163,9 @@ class _Batch:
 
     def _keep_stream(self, point: int, stream: Tensor) -> None:
         layer, place = divmod(point, 3)
-        if place:
-            self._streams[2 * layer + place - 1].copy_(stream[:, -1])
+        # What goes into a layer is what came out of the one before.
+        if place or point == 0:
+            self._streams[2 * layer + place].copy_(stream[:, -1])
 
     def _keep_h(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
         self._h = args[0][:, -1]

@@ -84,7 +84,7 @@ def step_numbers(
         top,
         probs[:count, count:others],
         torch.stack([*drift.values()], dim=1),
-        stream_cosines(outputs.streams).T,
+        stream_cosines(outputs.streams[1:]).T,
         outputs.z[:, answers],
         logprobs[:, others:],
     ]

@@ -24,7 +24,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     lane and step. `answers` are texts of one token each, whose logits are kept; None stands for
     A to D. `calibration` is a text or JSONL file, `self` for text that the baseline samples, or
     `hf:NAME[:CONFIG]`, a data set; of it, so many samples of so many tokens are used. `keep`
-    names the spaces, h or z, whose vectors are recorded beside the trace.
+    names the spaces, h or z, whose vectors are recorded beside the trace. `lens` reads the layers
+    of every step through the logit lens.
     """
 
     model: str = DEMO
@@ -49,3 +50,4 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     calibration_length: int = 256
     trust_remote_code: bool = False
     keep: tuple[Literal["h", "z"], ...] = ()
+    lens: bool = False

@@ -20,6 +20,7 @@ from .detokenize import LaneText, TokenTexts
 from .drift import finite
 from .errors import UserError
 from .lanes import Lanes
+from .lens import check_lens, read_lens
 from .loading import Progress
 from .lockstep import Outputs
 from .memory import memory_in_use, out_of_memory
@@ -74,6 +75,8 @@ class Session:
         self._parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         tokens, _ = self._prompt_tokens(options.prompt)
         self._bandwidth = read_bandwidth(loaded.model.device)
+        if options.lens:
+            check_lens(lanes[0].group)
         self._lanes = Lanes(lanes, options.context, tokens, progress)
         self._recording = Recording(record_to, options.keep)
         self._begin(options.prompt, options.context, resume)
@@ -127,6 +130,22 @@ class Session:
         self.trace.append(step)
         self._recording.write(step)
         return step
+
+    def read(self, number: int) -> None:
+        """Read a step that stands through the logit lens.
+
+        Raises `UserError` where the model's family has no such lens or memory runs out.
+        """
+        check_lens(self._lanes.variants[0].group)
+        try:
+            lens = self._lens(self._outputs(number), self._running(self.trace.steps[:number]))
+        except BaseException as error:
+            self._cached = None
+            if not out_of_memory(error):
+                raise
+            raise UserError(f"out of memory while reading the layers at step {number}") from error
+        self.trace.read(number, lens)
+        self._recording.write(records.Read(step=number, lens=lens))
 
     def rewind(self, to: int) -> None:
         """Take back all but the first `to` steps."""
@@ -394,6 +413,7 @@ class Session:
         running = self._running(self.trace.steps)
         ended = self._ends(numbers.tokens, running)
         measured = [running[0] and runs for runs in running[1:]]
+        lens = self._lens(outputs, running) if self._options.lens else None
         step = records.Step(
             step=number,
             lanes=[
@@ -423,8 +443,25 @@ class Session:
             block=self._recording.keep(
                 {"h": outputs.h, "z": outputs.z}, running + [running[0]] * variants * both
             ),
+            lens=lens,
         )
         return step, chosen
+
+    @torch.inference_mode()
+    def _lens(self, outputs: Outputs, running: list[bool]) -> records.Lens:
+        """Of outputs that lanes which run read."""
+        lanes = self._lanes.variants
+        temperature = self.trace.header.sampling.measured_temperature
+        rows: list[records.LaneLens | None] = []
+        for row in range(self._lanes.lockstep.rows):
+            # Behind the lanes stand the variants on the baseline's tokens.
+            local = row >= len(lanes)
+            lane = row - len(lanes) + 1 if local else row
+            runs = running[0 if local else lane] and self._lanes.same_depth[lane]
+            streams = outputs.streams[:, row]
+            group = lanes[lane].group
+            rows.append(read_lens(group, streams, temperature, self._texts) if runs else None)
+        return records.Lens(lanes=rows[: len(lanes)], local=rows[len(lanes) :] or None)
 
     def _layers(
         self, layers: list[list[float]], measured: list[bool]

@@ -117,13 +117,13 @@ def test_streams_are_what_the_hidden_states_are(family: str) -> None:
     for handle in handles:
         handle.remove()
     for layer, hidden in enumerate(seen):
-        torch.testing.assert_close(outputs.streams[2 * layer + 1, 0], hidden, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(outputs.streams[2 * layer + 2, 0], hidden, rtol=1e-4, atol=1e-4)
     assert anatomy.norm is not None
     torch.testing.assert_close(anatomy.norm(outputs.streams[-1]), outputs.h, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(outputs.z[0], z, rtol=1e-4, atol=1e-4)
     # The dropped MLP leaves the stream as it was.
-    assert torch.equal(outputs.streams[3, 1], outputs.streams[2, 1])
-    assert not torch.equal(outputs.streams[3, 0], outputs.streams[2, 0])
+    assert torch.equal(outputs.streams[4, 1], outputs.streams[3, 1])
+    assert not torch.equal(outputs.streams[4, 0], outputs.streams[3, 0])
 
 
 def test_h_is_the_vector_for_which_z_is_w_h() -> None:

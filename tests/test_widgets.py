@@ -489,7 +489,7 @@ async def test_no_control_character_passes_a_dialog(kind: str, tmp_path: Path) -
         elif kind == "notified":
             app.screen_stack[0].notify("x", markup=False)
         else:
-            dialog = ExportDialog(make_trace(2), tmp_path / hostile)
+            dialog = ExportDialog(make_trace(2), tmp_path / hostile, "<svg/>")
             await app.push_screen(dialog)
             if kind == "refused":
                 dialog._refuse(hostile)

@@ -133,6 +133,10 @@ def decoding_options(
             "vocabulary and lane (in context both, a variant is two): 1.4 MB in the demo.",
         ),
     ] = None,
+    lens: Annotated[
+        bool,
+        typer.Option("--lens", help="Read the layers of every step through the logit lens."),
+    ] = False,
 ) -> Options:
     """What the inspector and `record` both take, as the command line says it."""
     if prompt is not None and prompt_file is not None:
@@ -164,6 +168,7 @@ def decoding_options(
         calibration_length=calibration_length,
         trust_remote_code=trust_remote_code,
         keep=_kept(keep) if keep is not None else (),
+        lens=lens,
     )
 
 

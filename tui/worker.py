@@ -146,6 +146,10 @@ class SessionThread:
     def force(self, at: int, tokens: dict[int, int]) -> None:
         self._commands.put(lambda: self._force(at, tokens))
 
+    def read(self, step: int) -> None:
+        """Through the logit lens."""
+        self._commands.put(lambda: self._read(step))
+
     def switch(self, branch: int) -> None:
         self._commands.put(lambda: self._switch(branch))
 
@@ -221,6 +225,14 @@ class SessionThread:
         assert self.session is not None
         self.playing = False
         self.session.force(at, tokens)
+
+    def _read(self, step: int) -> None:
+        assert self.session is not None
+        # A restart may have come before.
+        if step < len(self.session.trace.steps):
+            self.busy = "reading the layers"
+            self._tell()
+            self.session.read(step)
 
     def _switch(self, branch: int) -> None:
         assert self.session is not None

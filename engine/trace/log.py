@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import UserError, reason
-from .records import VERSION, Event, Header, Step
+from .records import VERSION, Event, Header, Lens, Read, Step
 from .trace import Trace
 
 SUFFIX = ".trace.jsonl"
@@ -112,8 +112,12 @@ def _header(path: Path, line: bytes) -> Header:
 
 def _check(event: Event, header: Header) -> None:
     """What the types do not say: every list is as long as the header makes it."""
+    if isinstance(event, Read):
+        _check_lens(event.lens, header)
     if not isinstance(event, Step):
         return
+    if event.lens is not None:
+        _check_lens(event.lens, header)
     lanes, answers = len(header.lanes), len(header.answers.tokens) if header.answers else 0
     tokens = len(event.candidates.tokens)
     of_variants = (event.drift, event.layers, event.local, event.local_layers, event.local_answers)
@@ -127,3 +131,16 @@ def _check(event: Event, header: Header) -> None:
         and all(probs is None or len(probs) == tokens for probs in event.candidates.probs)
     ):
         raise ValueError("its lists do not fit the header's lanes")
+
+
+def _check_lens(lens: Lens, header: Header) -> None:
+    points = 2 * header.model.layers + 1
+    rows = [row for row in (*lens.lanes, *(lens.local or [])) if row is not None]
+    lists = [(r.tokens, r.texts, r.probs, r.raw_tokens, r.raw_texts, r.raw_probs) for r in rows]
+    if not (
+        len(lens.lanes) == len(header.lanes)
+        and (lens.local is None or len(lens.local) == len(header.lanes) - 1)
+        and all(len(listed) == points for of_row in lists for listed in of_row)
+        and all(len(row.transitions) == points - 1 for row in rows)
+    ):
+        raise ValueError("its lens does not fit the header's lanes and layers")

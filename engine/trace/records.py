@@ -177,6 +177,40 @@ class AnswerNumbers(Plain, frozen=True):
     """Over the whole vocabulary, in nats."""
 
 
+class Transition(Plain, frozen=True):
+    """What one sublayer's output changes in the stream it is added to: cosine similarities of
+    before and after in h (the stream), z (its lens) and p = softmax(z / T)."""
+
+    cos_h: float | None
+    cos_z: float | None
+    cos_p: float | None
+    kl: float | None
+    """KL(before ‖ after), in nats."""
+
+
+class LaneLens(Plain, frozen=True):
+    """One lane's residual stream read by the head before attention 0 and after every sublayer,
+    in the order attention 0, MLP 0, attention 1, …: the logit lens."""
+
+    tokens: list[int]
+    """The most probable one at each point, through the final norm and the head."""
+    texts: list[str]
+    probs: list[float | None]
+    raw_tokens: list[int]
+    """Through the head alone."""
+    raw_texts: list[str]
+    raw_probs: list[float | None]
+    transitions: list[Transition]
+    """Per sublayer, through the final norm and the head."""
+
+
+class Lens(Plain, frozen=True):
+    lanes: list[LaneLens | None]
+    """None for a lane that has ended or whose model has another depth than the baseline's."""
+    local: list[LaneLens | None] | None
+    """Per variant, in context both: on the baseline's tokens."""
+
+
 class Step(Record, frozen=True):
     step: int
     lanes: list[Token | None]
@@ -206,6 +240,15 @@ class Step(Record, frozen=True):
     block: int | None = None
     """Where the step's vectors stand in the files beside the trace, if they were kept: `vectors`
     in this package."""
+    lens: Lens | None = None
+    """Where it was asked for with the step."""
+
+
+class Read(Record, frozen=True):
+    """A step that stands was read through the logit lens later."""
+
+    step: int
+    lens: Lens
 
 
 class Rewind(Record, frozen=True):
@@ -230,4 +273,4 @@ class Switch(Record, frozen=True):
     """From here on, steps belong to this branch."""
 
 
-Event = Step | Rewind | Branch | Switch
+Event = Step | Read | Rewind | Branch | Switch

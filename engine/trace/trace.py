@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .records import Branch, Event, Header, Rewind, Step, Switch
+import msgspec
+
+from .records import Branch, Event, Header, Lens, Read, Rewind, Step, Switch
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Trace:
             raise ValueError(f"step {step.step} cannot follow {len(self.steps)} steps")
         self.steps.append(step)
 
+    def read(self, number: int, lens: Lens) -> None:
+        """A step of this branch was read through the lens."""
+        if not 0 <= number < len(self.steps):
+            raise ValueError(f"there is no step {number} to read")
+        self.steps[number] = msgspec.structs.replace(self.steps[number], lens=lens)
+
     def rewind(self, to: int) -> None:
         """Keep the first `to` steps of this branch."""
         if not 0 <= to <= len(self.steps):
@@ -62,6 +70,8 @@ class Trace:
         match event:
             case Step():
                 self.append(event)
+            case Read():
+                self.read(event.step, event.lens)
             case Rewind():
                 self.rewind(event.to)
             case Branch():

@@ -1,0 +1,188 @@
+"""The logit lens and the layerwise transitions against float64 on tiny models."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from prunetui.engine.anatomy import find_anatomy
+from prunetui.engine.errors import UserError
+from prunetui.engine.lens import check_lens, lens_logits, transitions
+from prunetui.engine.options import Options
+from prunetui.engine.session import Session, open_session
+from prunetui.engine.streams import StreamHooks
+from prunetui.engine.trace.log import read_trace
+from prunetui.engine.weights import WeightGroup
+
+from .models import make_model, save_model_directory
+from .test_drift import cos, softmax
+
+TOKENS = torch.arange(1, 7)[None]
+SCALED: dict[str, dict[str, object]] = {
+    "granite": {"logits_scaling": 3.0},
+    "cohere": {"logit_scale": 0.25},
+    "gemma2": {"final_logit_softcapping": 5.0},
+}
+WITH_NORM = [
+    "llama",
+    "gpt2",
+    "gemma3_text",
+    "olmo2",
+    "falcon",
+    "gpt_neox",
+    "bloom",
+    *SCALED,
+]
+
+
+def read(family: str):
+    """The model, its anatomy, the last position's stream points and the model's own z."""
+    model = make_model(family, seed=0, **SCALED.get(family, {}))
+    anatomy = find_anatomy(model)
+    kept: dict[int, torch.Tensor] = {}
+    hooks = StreamHooks(anatomy, lambda point, stream: kept.update({point: stream[0, -1].clone()}))
+    with torch.inference_mode():
+        z = model(input_ids=TOKENS).logits[0, -1]
+    hooks.remove()
+    points = [kept[0], *(kept[point] for point in sorted(kept) if point % 3)]
+    return model, anatomy, torch.stack(points), z
+
+
+@pytest.mark.parametrize("family", WITH_NORM)
+def test_the_lens_of_the_last_point_is_the_models_own_z(family: str) -> None:
+    model, anatomy, points, z = read(family)
+    assert len(points) == 2 * len(anatomy.layers) + 1
+    assert torch.allclose(lens_logits(model, anatomy, points)[-1], z, rtol=1e-5, atol=1e-6)
+
+
+def test_the_raw_lens_is_the_head_alone() -> None:
+    model, anatomy, points, _ = read("llama")
+    expected = points.double() @ anatomy.head.weight.double().T
+    assert torch.allclose(
+        lens_logits(model, anatomy, points, raw=True).double(), expected, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_transitions_equal_their_formulas(temperature: float) -> None:
+    model, anatomy, points, _ = read("llama")
+    changes = transitions(points, lens_logits(model, anatomy, points), temperature)
+    assert len(changes) == 8
+    x = points.double().numpy()
+    root = np.sqrt((x**2).mean(axis=1, keepdims=True) + model.config.rms_norm_eps)
+    weight = anatomy.norm.weight.double().numpy()
+    z = (x / root * weight) @ anatomy.head.weight.double().numpy().T
+    p = [softmax(row / temperature) for row in z]
+    for n, change in enumerate(changes):
+        expected = {
+            "cos_h": cos(x[n], x[n + 1]),
+            "cos_z": cos(z[n], z[n + 1]),
+            "cos_p": cos(p[n], p[n + 1]),
+            "kl": p[n] @ np.log(p[n] / p[n + 1]),
+        }
+        assert msgspec.structs.asdict(change) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_a_family_that_does_more_before_its_head_is_refused() -> None:
+    model, anatomy, _, _ = read("opt")
+    without = type(anatomy)(anatomy.layers, None, anatomy.head, anatomy.droppable)
+    with pytest.raises(UserError, match="more than a norm"):
+        check_lens(WeightGroup(model, without))
+
+
+def lens_session(folder: Path, record_to: Path | None = None, **options) -> Session:
+    settings = {
+        "model": str(folder),
+        "variants": ("drop:attn=[1]", "drop:mlp=[0,2]", "magnitude:0.5"),
+        "prompt": "Twelve bytes",
+        "ignore_eos": True,
+        "max_new_tokens": 8,
+    }
+    return open_session(Options(**(settings | options)), record_to, lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model_directory(tmp_path_factory.mktemp("models") / "llama", "llama")
+
+
+def test_every_row_of_a_session_is_read_with_its_own_lanes_drift(llama: Path) -> None:
+    session = lens_session(llama, lens=True)
+    step = [session.step() for _ in range(6)][-1]
+    lens = step.lens
+    assert lens is not None
+    assert lens.local is not None
+    assert (len(lens.lanes), len(lens.local)) == (4, 3)
+    for lane, token in zip(lens.lanes, step.lanes, strict=True):
+        # The last point is what the lane itself says, greedily.
+        assert lane.tokens[-1] == token.token
+        assert lane.probs[-1] == pytest.approx(token.prob, rel=1e-5)
+        assert len(lane.tokens) == len(lane.transitions) + 1 == 9
+    # A closed gate adds nothing to the stream; nor does it in the second lane.
+    for read in (lens.lanes, [None, *lens.local]):
+        assert msgspec.structs.astuple(read[1].transitions[2]) == pytest.approx((1, 1, 1, 0))
+        assert msgspec.structs.astuple(read[2].transitions[1]) == pytest.approx((1, 1, 1, 0))
+        assert msgspec.structs.astuple(read[2].transitions[5]) == pytest.approx((1, 1, 1, 0))
+        assert read[1].transitions[3].kl > 0
+    session.close()
+
+
+@pytest.mark.parametrize("context", ["free", "both"])
+def test_a_step_read_later_is_as_if_read_at_once(llama: Path, tmp_path: Path, context) -> None:
+    at_once = lens_session(llama, lens=True, context=context)
+    later = lens_session(llama, tmp_path / "a.trace.jsonl", context=context)
+    expected = [at_once.step() for _ in range(8)]
+    steps = [later.step() for _ in range(5)]
+    for number in (2, 4, 0):
+        later.read(number)
+    steps = [*steps, *[later.step() for _ in range(3)]]
+    for number in (0, 2, 4):
+        read, once = later.trace.steps[number].lens, expected[number].lens
+        assert (read.local is None) == (context == "free")
+        for mine, theirs in zip(read.lanes, once.lanes, strict=True):
+            assert (mine.tokens, mine.raw_tokens) == (theirs.tokens, theirs.raw_tokens)
+            assert mine.probs == pytest.approx(theirs.probs, rel=1e-4)
+            assert [t.kl for t in mine.transitions] == pytest.approx(
+                [t.kl for t in theirs.transitions], rel=1e-3, abs=1e-9
+            )
+    for ours, theirs in zip(steps, expected, strict=True):
+        assert [token.token for token in ours.lanes] == [token.token for token in theirs.lanes]
+    at_once.close()
+    later.close()
+    recorded = read_trace(tmp_path / "a.trace.jsonl")
+    assert recorded.steps == later.trace.steps
+    assert [step.step for step in recorded.steps if step.lens] == [0, 2, 4]
+
+
+def test_a_lane_that_has_ended_is_not_read(llama: Path) -> None:
+    session = lens_session(llama, variants=("control",), context="both")
+    session.step()
+    session.trace.steps[0] = msgspec.structs.replace(
+        session.trace.steps[0],
+        lanes=[
+            session.trace.steps[0].lanes[0],
+            msgspec.structs.replace(session.trace.steps[0].lanes[1], ended=True),
+        ],
+    )
+    session.step()
+    session.read(1)
+    lens = session.trace.steps[1].lens
+    assert lens.lanes[0] is not None
+    assert lens.lanes[1] is None
+    assert lens.local[0] is not None
+    session.close()
+
+
+def test_a_lens_that_does_not_fit_the_header_is_damage(llama: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.trace.jsonl"
+    session = lens_session(llama, path)
+    session.step()
+    session.read(0)
+    session.close()
+    *lines, last, _ = path.read_bytes().split(b"\n")
+    event = msgspec.json.decode(last)
+    event["lens"]["lanes"][1]["tokens"].pop()
+    path.write_bytes(b"\n".join([*lines, msgspec.json.encode(event), b""]))
+    with pytest.raises(UserError, match="its lens does not fit"):
+        read_trace(path)
