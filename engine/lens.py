@@ -10,10 +10,15 @@ from transformers import PreTrainedModel
 
 from .anatomy import Anatomy
 from .detokenize import TokenTexts
-from .drift import Distributions, finite, measure
+from .drift import finite
 from .errors import UserError
 from .trace import records
 from .weights import WeightGroup
+
+POINTS = 16
+"""At a time: a deep model's lens of all its points in float64 is large."""
+
+TRANSITION = ("cos_h", "cos_z", "cos_p", "kl")
 
 
 def check_lens(group: WeightGroup) -> None:
@@ -57,19 +62,24 @@ def transitions(points: Tensor, z: Tensor, temperature: float) -> list[records.T
     which stands for h; z: [2 layers + 1, vocabulary], its lens. Where attention and MLP run in
     parallel, the MLP's output is added to a stream that has the attention's already.
     """
-    changes: list[records.Transition] = []
-    for at in range(len(points) - 1):
-        pair = slice(at, at + 2)
-        measured = measure(points[pair], Distributions.of(z[pair], temperature))
-        changes.append(
-            records.Transition(
-                cos_h=finite(measured["cos_h"].item()),
-                cos_z=finite(measured["cos_z"].item()),
-                cos_p=finite(measured["cos_p"].item()),
-                kl=finite(measured["kl"].item()),
-            )
-        )
-    return changes
+    cos_h = _neighbours(points.double())
+    of_z: list[Tensor] = []
+    for first in range(0, len(z) - 1, POINTS):
+        some = z[first : first + POINTS + 1].double()
+        logp = (some / temperature).log_softmax(dim=-1)
+        p = logp.exp()
+        kl = (p[:-1] * (logp[:-1] - logp[1:])).sum(dim=-1)
+        of_z.append(torch.stack([_neighbours(some), _neighbours(p), kl]))
+    numbers = torch.cat([cos_h[None].to(z.device), torch.cat(of_z, dim=1)]).T.tolist()
+    return [
+        records.Transition(**dict(zip(TRANSITION, map(finite, row), strict=True)))
+        for row in numbers
+    ]
+
+
+def _neighbours(vectors: Tensor) -> Tensor:
+    """Cosine similarity of each row to the next."""
+    return torch.cosine_similarity(vectors[:-1], vectors[1:], dim=-1, eps=0.0)
 
 
 @torch.inference_mode()

@@ -97,7 +97,14 @@ class HelpScreen(ModalScreen[None]):
                 yield Button("Close  esc", compact=True)
 
     def _rows(self, keys: Sequence[Binding]) -> list[tuple[str, str]]:
-        return [(self.app.get_key_display(key), key.tooltip or key.description) for key in keys]
+        # The key line shows the first view's key for all of them.
+        return [
+            (
+                key.key if key.key.isdigit() else self.app.get_key_display(key),
+                key.tooltip or key.description,
+            )
+            for key in keys
+        ]
 
     @on(Button.Pressed)
     def action_close(self) -> None:

@@ -22,7 +22,7 @@ from ..view import View
 from ..views.alignment import AlignmentView
 from ..views.base import InspectorView
 from ..views.drift import DriftView
-from ..views.layers import LayersView
+from ..views.layers import MAP, LayersView
 from ..views.statistics import StatisticsView
 from ..views.subspace import SubspaceView
 from ..views.theory import TheoryView
@@ -156,6 +156,18 @@ KEYS = [
     Binding(
         "a", "answers", "answers", show=False, tooltip="Name other answers (view 4)", id="answers"
     ),
+    Binding(
+        "l",
+        "lens",
+        "lens",
+        show=False,
+        tooltip="Read the step through the logit lens (view 2); again: without the final norm",
+        id="lens",
+    ),
+    Binding("pageup", "page(-1)", "up", show=False, tooltip="A page of layers up", id="page-up"),
+    Binding(
+        "pagedown", "page(1)", "down", show=False, tooltip="A page of layers down", id="page-down"
+    ),
     Binding("p", "prompt", "prompt", tooltip="Edit the prompt and decode it", id="prompt"),
     Binding(
         "v", "variants", "variants", tooltip="Edit the lanes, and what each drops", id="variants"
@@ -252,6 +264,12 @@ class Inspector(Screen[None]):
 
     def switch(self, branch: int) -> None:
         raise NotImplementedError
+
+    can_read: ClassVar[bool]
+    """There is a model to read a step's layers with."""
+
+    def read_step(self, number: int) -> None:
+        """Through the logit lens, if `can_read`."""
 
     def export_to(self) -> Path:
         """The file to propose for an export, without its suffix."""
@@ -400,6 +418,26 @@ class Inspector(Screen[None]):
         switcher.current = OVERVIEW if name == self.chosen_view else name
         # A widget knows its size when it has been laid out.
         self.call_after_refresh(self.draw)
+
+    def action_lens(self) -> None:
+        """Through the modes of view 2; a step that was not read is read first."""
+        if self.trace is None:
+            return
+        view = self.view_of(self.trace)
+        layers = self.query_one(LayersView)
+        unread = view.step is not None and view.step.lens is None
+        if self.chosen_view != "layers":
+            self.action_view("layers")
+            if layers.mode == MAP:
+                layers.turn()
+        elif layers.mode == MAP or not (unread and self.can_read):
+            layers.turn()
+        if unread and layers.mode != MAP:
+            self.read_step(view.cursor)
+        self.draw()
+
+    def action_page(self, pages: int) -> None:
+        self.query_one(LayersView).scroll_pages(pages)
 
     # -- drawing ------------------------------------------------------------------------------
 

@@ -171,6 +171,11 @@ class LiveInspector(Inspector):
             self._cursor = None
             self._thread.force(view.cursor, tokens)
 
+    can_read = True
+
+    def read_step(self, number: int) -> None:
+        self._thread.read(number)
+
     def switch(self, branch: int) -> None:
         self._thread.switch(branch)
 

@@ -19,6 +19,8 @@ log = logging.getLogger("prunetui")
 class ReplayInspector(Inspector):
     """Opens with the whole trace on the screen, where it was left or with the cursor at its end."""
 
+    can_read = False
+
     hidden_keys: ClassVar[frozenset[str]] = frozenset(
         {"context", "prompt", "force", "answers", "variants"}
     )

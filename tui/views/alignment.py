@@ -11,7 +11,7 @@ from ...engine.trace.trace import differs, is_tie
 from ..view import View
 from ..widgets.candidates import probability
 from ..widgets.drift_panel import CHARTS
-from ..widgets.panel import Line, Panel, shorten
+from ..widgets.panel import Line, Panel, fill, shorten
 from .base import InspectorView
 
 NAME_CELLS = 14
@@ -95,14 +95,14 @@ class AlignmentPanel(Panel):
             if step.step == view.cursor:
                 style = self.style("alignment--cursor")
             text = ENDED if token is None else _text(token.text)
-            tokens.add(_fill(text, cells - 1), style).add(" ", self.rich_style)
+            tokens.add(fill(text, cells - 1), style).add(" ", self.rich_style)
             mark = (TIE if is_tie(view.header, step) else DIFFERENT) if other else SAME
             mark_style = self.style("alignment--diverged") if other else quiet
             marks.add((mark if lane else "").ljust(cells), mark_style)
-            figures.add(_fill(probability(token.prob) if token else "", cells), quiet)
+            figures.add(fill(probability(token.prob) if token else "", cells), quiet)
             drift = step.drift[lane - 1] if lane else None
             figure = CHARTS[-1].figure(drift).removesuffix(" nats") if drift else ""
-            drifts.add(_fill(figure, cells), quiet)
+            drifts.add(fill(figure, cells), quiet)
         if rows == 2:
             return [tokens, marks]
         return [tokens, marks, figures, drifts]
@@ -110,11 +110,6 @@ class AlignmentPanel(Panel):
 
 def _text(text: str) -> str:
     return visible(text) or "·"
-
-
-def _fill(text: str, cells: int) -> str:
-    short = shorten(text, cells)
-    return short + " " * (cells - cell_len(short))
 
 
 def _page(steps: list[Step], cursor: int, width: int) -> list[tuple[Step, int]]:

@@ -3,10 +3,13 @@
 from typing import ClassVar
 
 from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.widgets import ContentSwitcher
 
 from ...engine.trace.records import Lane
 from ..view import View
 from ..widgets.candidates import horizontal_bar
+from ..widgets.lens_panel import LensPanel
 from ..widgets.panel import Line, Panel
 from .base import InspectorView
 
@@ -18,14 +21,37 @@ LIMITS = (0.999, 0.99, 0.95, 0.8, 0.5)
 DROPPED = "✕"
 
 
+MAP, LENS, RAW_LENS = "map", "lens", "raw lens"
+
+
 class LayersView(InspectorView):
+    """The map of all steps, or one step through the logit lens."""
+
     FRAMES = 5.0
 
+    mode = MAP
+
     def compose(self) -> ComposeResult:
-        yield LayersPanel()
+        with ContentSwitcher(initial="layers-map"):
+            yield LayersPanel(id="layers-map")
+            with VerticalScroll(id="layers-lens", can_focus=False):
+                yield LensPanel()
 
     def show(self, view: View) -> None:
-        self.query_one(LayersPanel).show(view)
+        shown = "layers-map" if self.mode == MAP else "layers-lens"
+        self.query_one(ContentSwitcher).current = shown
+        if self.mode == MAP:
+            self.query_one(LayersPanel).show(view)
+        else:
+            self.query_one(LensPanel).show(view, raw=self.mode == RAW_LENS)
+
+    def turn(self) -> None:
+        """To the next mode; show it after."""
+        self.mode = {MAP: LENS, LENS: RAW_LENS, RAW_LENS: MAP}[self.mode]
+
+    def scroll_pages(self, pages: int) -> None:
+        scroll = self.query_one("#layers-lens", VerticalScroll)
+        scroll.scroll_relative(y=pages * scroll.size.height, animate=False)
 
 
 class LayersPanel(Panel):

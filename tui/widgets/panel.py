@@ -22,6 +22,12 @@ def shorten(text: str, cells: int) -> str:
     return set_cell_size(text, cells - 1) + "…" if cells > 0 else ""
 
 
+def fill(text: str, cells: int) -> str:
+    """Exactly so many cells: shortened, or with blanks behind it."""
+    short = shorten(text, cells)
+    return short + " " * (cells - cell_len(short))
+
+
 class Line:
     """One line of the screen, built from the left, in as few segments as its colours allow.
 
