@@ -10,11 +10,14 @@ from prunetui.engine.trace.records import (
     Drift,
     Header,
     Lane,
+    LaneLens,
+    Lens,
     Model,
     Prompt,
     Sampling,
     Step,
     Token,
+    Transition,
 )
 from prunetui.engine.trace.trace import Trace
 
@@ -147,3 +150,26 @@ def make_trace(steps: int = 40, variants: int = 2) -> Trace:
     for number in range(steps):
         trace.append(make_step(number, variants))
     return trace
+
+
+def make_lens(variants: int = 2, layers: int = 3, *, local: bool = False) -> Lens:
+    """Token 5 everywhere, but in variant v from layer 1 on 7 + v; raw ones are 1 more."""
+
+    def lane(number: int) -> LaneLens:
+        points = 2 * layers + 1
+        tokens = [6 + number if number and point > 2 else 5 for point in range(points)]
+        return LaneLens(
+            tokens=tokens,
+            texts=[HOSTILE[token % 3] if token > 5 else " the" for token in tokens],
+            probs=[point / points for point in range(points)],
+            raw_tokens=[token + 1 for token in tokens],
+            raw_texts=[f" raw{token}" for token in tokens],
+            raw_probs=[0.25] * points,
+            transitions=[
+                Transition(cos_h=1 - 0.1 * n, cos_z=0.5, cos_p=0.0625, kl=n / 8 + number * 10)
+                for n in range(2 * layers)
+            ],
+        )
+
+    lanes = [lane(number) for number in range(variants + 1)]
+    return Lens(lanes=lanes, local=[None, *lanes[2:]] if local else None)

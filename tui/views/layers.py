@@ -3,7 +3,6 @@
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
 from textual.widgets import ContentSwitcher
 
 from ...engine.trace.records import Lane
@@ -34,8 +33,7 @@ class LayersView(InspectorView):
     def compose(self) -> ComposeResult:
         with ContentSwitcher(initial="layers-map"):
             yield LayersPanel(id="layers-map")
-            with VerticalScroll(id="layers-lens", can_focus=False):
-                yield LensPanel()
+            yield LensPanel(id="layers-lens")
 
     def show(self, view: View) -> None:
         shown = "layers-map" if self.mode == MAP else "layers-lens"
@@ -50,8 +48,8 @@ class LayersView(InspectorView):
         self.mode = {MAP: LENS, LENS: RAW_LENS, RAW_LENS: MAP}[self.mode]
 
     def scroll_pages(self, pages: int) -> None:
-        scroll = self.query_one("#layers-lens", VerticalScroll)
-        scroll.scroll_relative(y=pages * scroll.size.height, animate=False)
+        panel = self.query_one(LensPanel)
+        panel.scroll_lines(pages * (panel.size.height - 4))
 
 
 class LayersPanel(Panel):

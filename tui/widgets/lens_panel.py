@@ -4,20 +4,22 @@ from typing import ClassVar
 
 from ...engine.trace.records import LaneLens, Lens, Transition
 from ..view import View
-from .candidates import probability
+from .candidates import probability, quoted
 from .panel import Line, Panel, fill
 
 LAYER_CELLS = 6
-CELLS = 7
+CELLS = 6
 TRANSITION_CELLS = 2 * 4 * CELLS
 PROBABILITY_CELLS = 5
-LEAST_TOKEN_CELLS = 13
+LEAST_TOKEN_CELLS = 16
 """Below which the probability is left out."""
 DROPPED = "✕ dropped"
+WHEEL_LINES = 3
 
 
 class LensPanel(Panel):
-    """A line per layer, as high as the model is deep."""
+    """A line per layer: the top token after it, and what its attention and its MLP change there,
+    with KL(before ‖ after)."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "lens--token",
@@ -28,63 +30,77 @@ class LensPanel(Panel):
 
     view: View | None = None
     raw = False
+    _first = 0
+    """The topmost line of those below the heads."""
 
     def show(self, view: View, *, raw: bool) -> None:
         """`raw` leaves the final norm out."""
         self.view, self.raw = view, raw
-        self.styles.height = 4 + view.header.model.layers
         self.redraw()
 
-    def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
+    def scroll_lines(self, lines: int) -> None:
+        self._first += lines
+        self.redraw()
+
+    def on_mouse_scroll_down(self) -> None:
+        self.scroll_lines(WHEEL_LINES)
+
+    def on_mouse_scroll_up(self) -> None:
+        self.scroll_lines(-WHEEL_LINES)
+
+    def draw(self, width: int, height: int) -> list[Line]:
         view = self.view
         if view is None or view.step is None:
             return [self.title(width, "logit lens")]
         quiet = self.style("panel--quiet")
-        how = "the head alone, without the final norm" if self.raw else "the final norm and head"
-        lines = [
-            self.title(
-                width, f"logit lens at step {view.cursor}: each layer's output through {how}"
-            )
-        ]
+        how = "through the head without the norm" if self.raw else "through the norm and the head"
+        title = f"logit lens at step {view.cursor}: {how}"
         lens = view.step.lens
         if lens is None:
-            why = (
-                "This step has not been read. While a model decodes, l reads it; "
-                "--lens reads every step."
-            )
-            return [*lines, Line().add(why, quiet)]
+            why = "This step is not read. Where a model decodes, l reads it; --lens reads all."
+            return [self.title(width, title), Line().add(why, quiet)]
         lanes = _rows(lens, view.lane)
-        mine = lanes[-1]
-        if mine is None or lanes[0] is None:
+        if any(lane is None for lane in lanes):
             why = "Not read: the lane has ended, or the variant has another depth."
-            return [*lines, Line().add(why, quiet)]
-        room = (width - LAYER_CELLS - TRANSITION_CELLS) // len(lanes)
+            return [self.title(width, title), Line().add(why, quiet)]
+        read = [lane for lane in lanes if lane is not None]
+        room = (width - LAYER_CELLS - TRANSITION_CELLS) // len(read)
+        heads = self._heads(view, room, local=lens.local is not None)
+        # The first line is the embeddings.
+        count, rows = 1 + view.header.model.layers, height - 1 - len(heads)
+        self._first = max(0, min(self._first, count - rows))
+        shown = range(count)[self._first : self._first + rows]
+        hidden = f"pgup pgdn: {count - len(shown)} more" if len(shown) < count else ""
+        return [
+            self.title(width, title, hidden),
+            *heads,
+            *(self._layer(view, read, number - 1, room) for number in shown),
+        ]
+
+    def _layer(self, view: View, lanes: list[LaneLens], layer: int, room: int) -> Line:
+        """Layer -1 is what goes into the first."""
+        quiet = self.style("panel--quiet")
         with_probability = room >= LEAST_TOKEN_CELLS
-        lines += self._heads(view, room, local=lens.local is not None)
+        point = 2 * layer + 2
+        line = Line().add("  in  " if layer < 0 else f"{layer:4}  ", quiet)
+        for lane in lanes:
+            tokens, texts, probs = _points(lane, raw=self.raw)
+            other = tokens[point] != _points(lanes[0], raw=self.raw)[0][point]
+            style = self.style("lens--other" if other else "lens--token")
+            cells = room - 1 - PROBABILITY_CELLS * with_probability
+            line.add(fill(quoted(texts[point]), cells) + " ", style)
+            if with_probability:
+                line.add(probability(probs[point]).ljust(PROBABILITY_CELLS), quiet)
+        if layer < 0:
+            return line
         header = view.header.lanes[view.lane]
-        for point in range(0, len(mine.tokens), 2):
-            line = Line().add(f"{point // 2 - 1:4}  " if point else "  in  ", quiet)
-            for lane in lanes:
-                assert lane is not None
-                tokens, texts, probs = _points(lane, raw=self.raw)
-                other = tokens[point] != _points(lanes[0], raw=self.raw)[0][point]
-                style = self.style("lens--other" if other else "lens--token")
-                cells = room - 1 - PROBABILITY_CELLS * with_probability
-                line.add(fill(texts[point] or "·", cells) + " ", style)
-                if with_probability:
-                    line.add(probability(probs[point]).ljust(PROBABILITY_CELLS), quiet)
-            if point:
-                layer = point // 2 - 1
-                for part, dropped in ((0, header.dropped_attention), (1, header.dropped_mlp)):
-                    if layer in dropped:
-                        cells = DROPPED.rjust(4 * CELLS)
-                        line.add(cells, self.style("lens--dropped"))
-                    else:
-                        line.add(
-                            _figures(mine.transitions[2 * layer + part]), self.style("lens--value")
-                        )
-            lines.append(line)
-        return lines
+        for part, dropped in enumerate((header.dropped_attention, header.dropped_mlp)):
+            if layer in dropped:
+                line.add(DROPPED.rjust(4 * CELLS), self.style("lens--dropped"))
+            else:
+                change = lanes[-1].transitions[2 * layer + part]
+                line.add(_figures(change), self.style("lens--value"))
+        return line
 
     def _heads(self, view: View, room: int, *, local: bool) -> list[Line]:
         quiet = self.style("panel--quiet")
@@ -93,12 +109,12 @@ class LensPanel(Panel):
         top = Line().pad_to(LAYER_CELLS, quiet)
         for name in shown:
             top.add(fill(name, room - 1) + " ", quiet)
-        top.add("attention adds: 1 − cos".rjust(4 * CELLS), quiet)
-        top.add("MLP adds: 1 − cos".rjust(4 * CELLS), quiet)
+        top.add("attention: 1−cos, nats".rjust(4 * CELLS), quiet)
+        top.add("MLP: 1−cos, nats".rjust(4 * CELLS), quiet)
         bottom = Line().add("layer".ljust(LAYER_CELLS), quiet)
         of_tokens = "on the baseline's tokens" if local and view.lane else "top token"
         bottom.add(fill(of_tokens, room * len(shown)), quiet)
-        bottom.add("".join(head.rjust(CELLS) for head in ("h", "z", "p", "KL nats") * 2), quiet)
+        bottom.add("".join(head.rjust(CELLS) for head in ("h", "z", "p", "KL") * 2), quiet)
         return [top, bottom]
 
 
@@ -125,4 +141,4 @@ def _figure(value: float | None) -> str:
     if value is None:
         return "n/a"
     # A cosine can pass 1 by its rounding.
-    return f"{max(value, 0.0):.3f}" if value < 100 else f"{value:.0f}"
+    return f"{max(value, 0.0):.{3 if value < 10 else 1}f}"
