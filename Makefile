@@ -9,8 +9,9 @@ BIN := .venv/bin
 demo: setup
 	@$(BIN)/prunetui --ignore-eos
 
+# A thread each: workers that share the cores would wait for one another.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
