@@ -217,6 +217,7 @@ class Session:
             self._begin(prompt, context)
         except BaseException:
             self._options = before
+            self._lanes.read_in(header.context)
             raise
 
     def importance(self) -> Similarity:
@@ -457,10 +458,13 @@ class Session:
             # Behind the lanes stand the variants on the baseline's tokens.
             local = row >= len(lanes)
             lane = row - len(lanes) + 1 if local else row
-            runs = running[0 if local else lane] and self._lanes.same_depth[lane]
-            streams = outputs.streams[:, row]
             group = lanes[lane].group
-            rows.append(read_lens(group, streams, temperature, self._texts) if runs else None)
+            runs = running[0 if local else lane] and self._lanes.same_depth[lane]
+            if runs and group.anatomy.norm is not None:
+                streams, z = outputs.streams[:, row], outputs.z[row]
+                rows.append(read_lens(group, streams, z, temperature, self._texts))
+            else:
+                rows.append(None)
         return records.Lens(lanes=rows[: len(lanes)], local=rows[len(lanes) :] or None)
 
     def _layers(

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 from prunetui.engine.errors import UserError
-from prunetui.engine.options import Options
+from prunetui.engine.lockstep import Lockstep
+from prunetui.engine.options import Context, Options
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.log import read_trace
 from prunetui.engine.trace.records import Sampling
@@ -91,3 +93,24 @@ def test_a_restart_that_is_refused_leaves_the_sampling(directories) -> None:
     session.restart()
     assert decoded(session) == reference
     assert session.trace.header.sampling.max_new_tokens == 4
+
+
+@pytest.mark.parametrize("context", ["free", "forced"])
+def test_a_context_there_is_no_memory_for_leaves_the_rows(
+    directories, monkeypatch: pytest.MonkeyPatch, context: Context
+) -> None:
+    session = opened(directories[False])
+    reference = decoded(session)
+    session.restart()
+    session.step()
+    session.step()
+
+    def no_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lockstep, "prefill", no_memory)
+        with pytest.raises(UserError, match="out of memory while reading the prompt"):
+            session.restart(context=context)
+    assert decoded(session) == reference
+    assert session.trace.header.context == "both"
