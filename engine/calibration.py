@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import UserError, reason
+from .errors import UserError
 from .loading import Loaded
 from .options import Options
+from .textfile import read_text
 
 DATASET = "hf:"
 
@@ -66,12 +67,7 @@ class Calibration:
 
 def _read_text(file: Path) -> str:
     """A text file whole, or the `text` of each line of a JSONL file."""
-    try:
-        text = file.read_text("utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read the calibration text {file}: {reason(error)}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the calibration text {file} is not UTF-8 (byte {error.start})") from error
+    text = read_text(file, "calibration text")
     if file.suffix == ".jsonl":
         try:
             text = "\n\n".join(json.loads(line)["text"] for line in text.splitlines() if line)

@@ -16,8 +16,9 @@ import platformdirs
 import typer
 from rich.console import Console
 
-from ..engine.errors import UserError, reason
+from ..engine.errors import UserError
 from ..engine.options import DEMO, POSTER_QUESTION, Context, Dtype, Options
+from ..engine.textfile import read_text
 from ..engine.trace.exports import FORMATS
 from ..engine.trace.log import SUFFIX, check_writable, read_trace, write_new
 from ..engine.trace.text import visible
@@ -144,7 +145,7 @@ def decoding_options(
     if not 0 < top_p <= 1:
         raise UserError(f"--top-p is {top_p}; it must be above 0 and at most 1")
     if prompt_file is not None:
-        prompt = _read_prompt(prompt_file)
+        prompt = read_text(prompt_file, "prompt file")
     return Options(
         model=model,
         variants=_DEFAULTS.variants if variant is None else tuple(variant),
@@ -382,15 +383,6 @@ def export(
     else:
         formats = ", ".join([*FORMATS, SAFETENSORS])
         raise UserError(f"{form!r} is no format; --format takes {formats}")
-
-
-def _read_prompt(file: Path) -> str:
-    try:
-        return file.read_text("utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read the prompt file {file}: {reason(error)}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the prompt file {file} is not UTF-8 (byte {error.start})") from error
 
 
 def _kept(text: str) -> tuple[Space, ...]:

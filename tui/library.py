@@ -5,8 +5,9 @@ from pathlib import Path
 
 import platformdirs
 
-from ..engine.errors import UserError, reason
+from ..engine.errors import UserError
 from ..engine.options import POSTER_QUESTION
+from ..engine.textfile import read_text
 from ..engine.trace.log import write_new
 
 SUFFIX = ".txt"
@@ -47,13 +48,7 @@ def saved_names() -> list[str]:
 
 def read_saved(name: str) -> str:
     """Raises `UserError` if it cannot be read."""
-    path = folder() / f"{name}{SUFFIX}"
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read the prompt {path}: {reason(error)}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the prompt {path} is not UTF-8 (byte {error.start})") from error
+    return read_text(folder() / f"{name}{SUFFIX}", "prompt")
 
 
 def save(name: str, text: str) -> str:
