@@ -18,7 +18,8 @@ from .weights import WeightGroup
 POINTS = 16
 """At a time: a deep model's lens of all its points in float64 is large."""
 
-TRANSITION = ("cos_h", "cos_z", "cos_p", "kl")
+TOLERANCE = 0.05
+"""Of |z|: what another number of rows may do to it in bfloat16, and less than any scale."""
 
 
 def check_lens(group: WeightGroup) -> None:
@@ -56,24 +57,24 @@ def lens_logits(
 
 
 def transitions(points: Tensor, z: Tensor, temperature: float) -> list[records.Transition]:
-    """Per sublayer, what its output changes.
+    """What leads from each point to the next: per sublayer, what its output changes.
 
-    points: [2 layers + 1, hidden], one lane's stream before attention 0 and after every sublayer,
-    which stands for h; z: [2 layers + 1, vocabulary], its lens. Where attention and MLP run in
-    parallel, the MLP's output is added to a stream that has the attention's already.
+    points: [points, hidden], one lane's stream before attention 0 and after every sublayer, which
+    stands for h; z: [points, vocabulary], its lens. Where attention and MLP run in parallel, the
+    MLP's output is added to a stream that has the attention's already.
     """
-    cos_h = _neighbours(points.double())
-    of_z: list[Tensor] = []
-    for first in range(0, len(z) - 1, POINTS):
-        some = z[first : first + POINTS + 1].double()
-        logp = (some / temperature).log_softmax(dim=-1)
-        p = logp.exp()
-        kl = (p[:-1] * (logp[:-1] - logp[1:])).sum(dim=-1)
-        of_z.append(torch.stack([_neighbours(some), _neighbours(p), kl]))
-    numbers = torch.cat([cos_h[None].to(z.device), torch.cat(of_z, dim=1)]).T.tolist()
+    z = z.double()
+    logp = (z / temperature).log_softmax(dim=-1)
+    p = logp.exp()
+    numbers = {
+        "cos_h": _neighbours(points.double()).to(z.device),
+        "cos_z": _neighbours(z),
+        "cos_p": _neighbours(p),
+        "kl": (p[:-1] * (logp[:-1] - logp[1:])).sum(dim=-1),
+    }
     return [
-        records.Transition(**dict(zip(TRANSITION, map(finite, row), strict=True)))
-        for row in numbers
+        records.Transition(**dict(zip(numbers, map(finite, row), strict=True)))
+        for row in torch.stack([*numbers.values()], dim=1).tolist()
     ]
 
 
@@ -84,27 +85,45 @@ def _neighbours(vectors: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def read_lens(
-    group: WeightGroup, points: Tensor, temperature: float, texts: TokenTexts
+    group: WeightGroup, points: Tensor, own_z: Tensor, temperature: float, texts: TokenTexts
 ) -> records.LaneLens:
-    """Read one lane's stream, [2 layers + 1, hidden], with its own model's norm and head."""
-    z = lens_logits(group.model, group.anatomy, points)
-    raw = lens_logits(group.model, group.anatomy, points, raw=True)
-    tokens, probs = _top(z, temperature)
-    raw_tokens, raw_probs = _top(raw, temperature)
+    """Read one lane's stream, [2 layers + 1, hidden], with its own model's norm and head.
+
+    `own_z`, [vocabulary], is what the model made of the last point. Raises `UserError` if the lens
+    makes something else of it: then the family does more with its logits than is known here.
+    """
+    model, anatomy = group.model, group.anatomy
+    top: list[tuple[int, float | None]] = []
+    raw_top: list[tuple[int, float | None]] = []
+    changes: list[records.Transition] = []
+    z = own_z[None]
+    # The last point of some is the first of the next, for what leads from one to the other.
+    for first in range(0, len(points) - 1, POINTS):
+        some = points[first : first + POINTS + 1]
+        z = lens_logits(model, anatomy, some)
+        known = 1 if first else 0
+        top += _top(z[known:], temperature)
+        raw_top += _top(lens_logits(model, anatomy, some[known:], raw=True), temperature)
+        changes += transitions(some, z, temperature)
+    if (z[-1] - own_z).double().norm() > TOLERANCE * own_z.double().norm():
+        raise UserError(
+            f"a {model.config.model_type} model does more with its logits than a logit lens "
+            "knows; its layers cannot be read"
+        )
     return records.LaneLens(
-        tokens=tokens,
-        texts=[texts[token] for token in tokens],
-        probs=probs,
-        raw_tokens=raw_tokens,
-        raw_texts=[texts[token] for token in raw_tokens],
-        raw_probs=raw_probs,
-        transitions=transitions(points, z, temperature),
+        tokens=[token for token, _ in top],
+        texts=[texts[token] for token, _ in top],
+        probs=[prob for _, prob in top],
+        raw_tokens=[token for token, _ in raw_top],
+        raw_texts=[texts[token] for token, _ in raw_top],
+        raw_probs=[prob for _, prob in raw_top],
+        transitions=changes,
     )
 
 
-def _top(z: Tensor, temperature: float) -> tuple[list[int], list[float | None]]:
+def _top(z: Tensor, temperature: float) -> list[tuple[int, float | None]]:
     """The most probable token of each point and its probability under softmax(z / T)."""
     highest = z.max(dim=-1)
-    logprobs = highest.values.double() / temperature
-    logprobs = logprobs - (z.double() / temperature).logsumexp(dim=-1)
-    return highest.indices.tolist(), [finite(prob) for prob in logprobs.exp().tolist()]
+    scaled = z.double() / temperature
+    probs = (highest.values.double() / temperature - scaled.logsumexp(dim=-1)).exp()
+    return [*zip(highest.indices.tolist(), map(finite, probs.tolist()), strict=True)]

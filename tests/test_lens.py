@@ -1,5 +1,6 @@
 """The logit lens and the layerwise transitions against float64 on tiny models."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from prunetui.engine.options import Options
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.streams import StreamHooks
 from prunetui.engine.trace.log import read_trace
+from prunetui.engine.trace.trace import Trace
 from prunetui.engine.weights import WeightGroup
 
 from .models import make_model, save_model_directory
@@ -186,3 +188,38 @@ def test_a_lens_that_does_not_fit_the_header_is_damage(llama: Path, tmp_path: Pa
     path.write_bytes(b"\n".join([*lines, msgspec.json.encode(event), b""]))
     with pytest.raises(UserError, match="its lens does not fit"):
         read_trace(path)
+
+
+def test_logits_that_the_lens_cannot_make_are_refused(llama: Path) -> None:
+    session = lens_session(llama)
+    session.step()
+    # As a family would that scales its logits in a way of its own.
+    outputs = session._outputs(0)
+    session._first = replace(outputs, z=outputs.z * 1.5)
+    with pytest.raises(UserError, match="more with its logits"):
+        session.read(0)
+    assert session.trace.steps[0].lens is None
+    session._first = outputs
+    session.read(0)
+    assert session.trace.steps[0].lens is not None
+    session.close()
+
+
+def test_branches_that_share_a_step_share_its_lens(llama: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.trace.jsonl"
+    session = lens_session(llama, path)
+    for _ in range(4):
+        session.step()
+    session.force(2, {0: 7})
+    session.read(1)
+    session.read(2)
+    session.close()
+    for trace in (session.trace, read_trace(path)):
+        assert [[step.lens is not None for step in steps] for steps in trace.branches] == [
+            [False, True, False, False],
+            [False, True, True],
+        ]
+    again = Trace(session.trace.header)
+    for event in session.trace.events():
+        again.apply(event)
+    assert again.branches == session.trace.branches

@@ -8,6 +8,8 @@ from prunetui.engine.trace.log import read_trace
 from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
 from prunetui.tui.views.layers import LENS, MAP, RAW_LENS, LayersView
+from prunetui.tui.widgets.lens_panel import LensPanel
+from textual import events
 from textual.pilot import Pilot
 
 from .test_screen import FakeSession, inspector, live, ready, replay, until
@@ -104,6 +106,33 @@ async def test_pages_of_a_deep_model() -> None:
             tops.append(view_text(app).splitlines()[3].split()[0])
         # 19 lines a page, of 61: the last page ends with layer 59.
         assert tops == ["17", "35", "41", "41", "23"]
+
+
+async def test_the_wheel_scrolls() -> None:
+    app = replay(read_trace_of(5, 4))
+    async with app.run_test(size=(80, 16)) as pilot:
+        trace = inspector(app).trace
+        trace.header = replace(trace.header, model=replace(trace.header.model, layers=60))
+        trace.read(4, make_lens(layers=60))
+        await pilot.press("l")
+        await until(pilot, lambda: "more" in view_text(app))
+        panel = inspector(app).query_one(LensPanel)
+        tops = []
+        for turn in (events.MouseScrollDown, events.MouseScrollDown, events.MouseScrollUp):
+            panel.post_message(turn(panel, 0, 0, 0, 1, 0, False, False, False))
+            await pilot.pause()
+            tops.append(view_text(app).splitlines()[3].split()[0])
+        # The first line, above layer 0, is what goes in.
+        assert tops == ["2", "5", "2"]
+
+
+async def test_a_narrow_screen_shows_fewer_figures_and_readable_tokens() -> None:
+    app = replay(read_trace_of(5, 4))
+    async with app.run_test(size=(60, 20)) as pilot:
+        await pilot.press("l")
+        await until(pilot, lambda: "KL nats" in view_text(app))
+        lines = [line.split() for line in view_text(app).splitlines()]
+        assert ["0", '"', 'the"', '"', 'the"', "0.938", "10.0", "0.938", "10.1"] in lines
 
 
 @pytest.mark.parametrize("view", ["", "2"])

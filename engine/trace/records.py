@@ -206,7 +206,8 @@ class LaneLens(Plain, frozen=True):
 
 class Lens(Plain, frozen=True):
     lanes: list[LaneLens | None]
-    """None for a lane that has ended or whose model has another depth than the baseline's."""
+    """None for a lane that has ended, or whose model has another depth than the baseline's or
+    does more than a norm before its head."""
     local: list[LaneLens | None] | None
     """Per variant, in context both: on the baseline's tokens."""
 

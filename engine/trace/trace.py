@@ -41,10 +41,14 @@ class Trace:
         self.steps.append(step)
 
     def read(self, number: int, lens: Lens) -> None:
-        """A step of this branch was read through the lens."""
+        """A step of this branch, and of those that share it, was read through the lens."""
         if not 0 <= number < len(self.steps):
             raise ValueError(f"there is no step {number} to read")
-        self.steps[number] = msgspec.structs.replace(self.steps[number], lens=lens)
+        step = self.steps[number]
+        read = msgspec.structs.replace(step, lens=lens)
+        for steps in self.branches:
+            if number < len(steps) and steps[number] is step:
+                steps[number] = read
 
     def rewind(self, to: int) -> None:
         """Keep the first `to` steps of this branch."""

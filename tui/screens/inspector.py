@@ -168,7 +168,7 @@ KEYS = [
     Binding(
         "pagedown", "page(1)", "down", show=False, tooltip="A page of layers down", id="page-down"
     ),
-    Binding("p", "prompt", "prompt", tooltip="Edit the prompt and decode it", id="prompt"),
+    Binding("p", "prompt", "prompt", tooltip="Edit the prompt and the sampling", id="prompt"),
     Binding(
         "v", "variants", "variants", tooltip="Edit the lanes, and what each drops", id="variants"
     ),

@@ -1,5 +1,7 @@
 """What each layer of a step would say, and what its two sublayers change."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 from ...engine.trace.records import LaneLens, Lens, Transition
@@ -8,13 +10,41 @@ from .candidates import probability, quoted
 from .panel import Line, Panel, fill
 
 LAYER_CELLS = 6
-CELLS = 6
-TRANSITION_CELLS = 2 * 4 * CELLS
 PROBABILITY_CELLS = 5
-LEAST_TOKEN_CELLS = 16
-"""Below which the probability is left out."""
+LEAST_CELLS = 10, 16
+"""Of a lane: with less a token is not readable, or its probability is left out."""
+DIRECTION = "KL(before‖after)"
 DROPPED = "✕ dropped"
 WHEEL_LINES = 3
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is shown of each sublayer's transition."""
+
+    heads: tuple[str, ...]
+    values: Callable[[Transition], tuple[float | None, ...]]
+    cells: int
+    unit: str = ""
+
+    @property
+    def width(self) -> int:
+        """Of one sublayer."""
+        return len(self.heads) * self.cells
+
+
+def _change(cosine: float | None) -> float | None:
+    return None if cosine is None else 1 - cosine
+
+
+ALL = Figures(
+    ("h", "z", "p", "KL"),
+    lambda t: (_change(t.cos_h), _change(t.cos_z), _change(t.cos_p), t.kl),
+    6,
+    ": 1−cos, nats",
+)
+FEW = Figures(("1−cos p", "KL nats"), lambda t: (_change(t.cos_p), t.kl), 8)
+"""For a narrow screen."""
 
 
 class LensPanel(Panel):
@@ -53,8 +83,7 @@ class LensPanel(Panel):
         if view is None or view.step is None:
             return [self.title(width, "logit lens")]
         quiet = self.style("panel--quiet")
-        how = "through the head without the norm" if self.raw else "through the norm and the head"
-        title = f"logit lens at step {view.cursor}: {how}"
+        title = f"logit lens of step {view.cursor}, {'without' if self.raw else 'with'} the norm"
         lens = view.step.lens
         if lens is None:
             why = "This step is not read. Where a model decodes, l reads it; --lens reads all."
@@ -64,23 +93,32 @@ class LensPanel(Panel):
             why = "Not read: the lane has ended, or the variant has another depth."
             return [self.title(width, title), Line().add(why, quiet)]
         read = [lane for lane in lanes if lane is not None]
-        room = (width - LAYER_CELLS - TRANSITION_CELLS) // len(read)
-        heads = self._heads(view, room, local=lens.local is not None)
+        rooms = {
+            figures: (width - LAYER_CELLS - 2 * figures.width) // len(read)
+            for figures in (ALL, FEW)
+        }
+        figures = ALL if rooms[ALL] >= LEAST_CELLS[0] else FEW
+        room = rooms[figures]
+        heads = self._heads(view, figures, room, local=lens.local is not None)
         # The first line is the embeddings.
         count, rows = 1 + view.header.model.layers, height - 1 - len(heads)
         self._first = max(0, min(self._first, count - rows))
         shown = range(count)[self._first : self._first + rows]
-        hidden = f"pgup pgdn: {count - len(shown)} more" if len(shown) < count else ""
+        more = f"pgup pgdn: {count - len(shown)} more"
+        few = more.removeprefix("pgup ")
+        notes = [f"{DIRECTION}  {more}", more, few] if len(shown) < count else [DIRECTION]
         return [
-            self.title(width, title, hidden),
+            self.title(width, title, *notes),
             *heads,
-            *(self._layer(view, read, number - 1, room) for number in shown),
+            *(self._layer(view, read, number - 1, figures, room) for number in shown),
         ]
 
-    def _layer(self, view: View, lanes: list[LaneLens], layer: int, room: int) -> Line:
+    def _layer(
+        self, view: View, lanes: list[LaneLens], layer: int, figures: Figures, room: int
+    ) -> Line:
         """Layer -1 is what goes into the first."""
         quiet = self.style("panel--quiet")
-        with_probability = room >= LEAST_TOKEN_CELLS
+        with_probability = room >= LEAST_CELLS[1]
         point = 2 * layer + 2
         line = Line().add("  in  " if layer < 0 else f"{layer:4}  ", quiet)
         for lane in lanes:
@@ -96,25 +134,26 @@ class LensPanel(Panel):
         header = view.header.lanes[view.lane]
         for part, dropped in enumerate((header.dropped_attention, header.dropped_mlp)):
             if layer in dropped:
-                line.add(DROPPED.rjust(4 * CELLS), self.style("lens--dropped"))
+                line.add(DROPPED.rjust(figures.width), self.style("lens--dropped"))
             else:
-                change = lanes[-1].transitions[2 * layer + part]
-                line.add(_figures(change), self.style("lens--value"))
+                values = figures.values(lanes[-1].transitions[2 * layer + part])
+                text = "".join(_figure(value).rjust(figures.cells) for value in values)
+                line.add(text, self.style("lens--value"))
         return line
 
-    def _heads(self, view: View, room: int, *, local: bool) -> list[Line]:
+    def _heads(self, view: View, figures: Figures, room: int, *, local: bool) -> list[Line]:
         quiet = self.style("panel--quiet")
         names = [lane.name for lane in view.header.lanes]
         shown = [names[0], names[view.lane]] if view.lane else [names[0]]
         top = Line().pad_to(LAYER_CELLS, quiet)
         for name in shown:
             top.add(fill(name, room - 1) + " ", quiet)
-        top.add("attention: 1−cos, nats".rjust(4 * CELLS), quiet)
-        top.add("MLP: 1−cos, nats".rjust(4 * CELLS), quiet)
         bottom = Line().add("layer".ljust(LAYER_CELLS), quiet)
         of_tokens = "on the baseline's tokens" if local and view.lane else "top token"
         bottom.add(fill(of_tokens, room * len(shown)), quiet)
-        bottom.add("".join(head.rjust(CELLS) for head in ("h", "z", "p", "KL") * 2), quiet)
+        for sublayer in ("attention", "MLP"):
+            top.add(f"{sublayer}{figures.unit}".rjust(figures.width), quiet)
+            bottom.add("".join(head.rjust(figures.cells) for head in figures.heads), quiet)
         return [top, bottom]
 
 
@@ -131,14 +170,8 @@ def _points(lane: LaneLens, *, raw: bool) -> tuple[list[int], list[str], list[fl
     return lane.tokens, lane.texts, lane.probs
 
 
-def _figures(change: Transition) -> str:
-    values = [change.cos_h, change.cos_z, change.cos_p]
-    figures = [None if value is None else 1 - value for value in values]
-    return "".join(_figure(value).rjust(CELLS) for value in (*figures, change.kl))
-
-
 def _figure(value: float | None) -> str:
     if value is None:
         return "n/a"
-    # A cosine can pass 1 by its rounding.
+    # None is negative but by its rounding.
     return f"{max(value, 0.0):.{3 if value < 10 else 1}f}"
