@@ -14,7 +14,7 @@ from prunetui.tui.widgets.drift_panel import LABEL_CELLS
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
-from .test_screen import cells_of, inspector, replay, told, until
+from .test_screen import cells_of, inspector, replay, settled, told, until
 from .traces import make_trace
 
 COPIED = "prunetui/copied.txt"
@@ -47,7 +47,7 @@ async def test_a_copy_that_cannot_be_kept_is_still_copied() -> None:
 async def test_a_click_in_the_charts_moves_the_cursor(steps: int, bucket: int) -> None:
     app = replay(make_trace(steps))
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.pause(0.2)
+        await settled(pilot)
         await pilot.click("#drift", offset=(LABEL_CELLS + 7, 2))
         assert inspector(app).cursor == 7 * bucket
         for nowhere in ((LABEL_CELLS + 5, 0), (LABEL_CELLS - 1, 2), (38, 2)):

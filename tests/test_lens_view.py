@@ -12,7 +12,7 @@ from prunetui.tui.widgets.lens_panel import LensPanel
 from textual import events
 from textual.pilot import Pilot
 
-from .test_screen import FakeSession, inspector, live, ready, replay, until
+from .test_screen import FakeSession, inspector, live, ready, replay, settled, until
 from .test_views import both_sizes, view_text
 from .traces import make_lens, make_trace
 
@@ -39,7 +39,7 @@ def test_the_lens(snap_compare, size: tuple[int, int]) -> None:
         assert isinstance(app, InspectorApp)
         await pilot.press("down", "l")
         await until(pilot, lambda: "nats" in view_text(app))
-        await pilot.pause(0.6)
+        await settled(pilot)
 
     path = Path(__file__).with_name("data") / "lens.trace.jsonl"
     app = PrunetuiApp.replay(read_trace(path), path)

@@ -17,6 +17,7 @@ from prunetui.tui.screens.export import ExportDialog
 from prunetui.tui.screens.help import HelpScreen
 from prunetui.tui.screens.inspector import KEYS, Inspector
 from prunetui.tui.screens.prompt import PromptEditor
+from prunetui.tui.views.drift import DriftView
 from prunetui.tui.widgets.loading import LoadingPanel
 from prunetui.tui.widgets.panel import Panel
 from prunetui.tui.worker import Progress
@@ -104,6 +105,18 @@ async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
             return
         await pilot.pause(0.005)
     raise AssertionError("it never came about")
+
+
+async def settled(pilot: Pilot[None]) -> None:
+    """Let the application draw every frame that was asked for."""
+    assert isinstance(pilot.app, InspectorApp)
+    screen = inspector(pilot.app)
+    drift = screen.query_one(DriftView)
+    await pilot.pause()
+    for frame in (screen._frame, screen._chart_frame, *screen._view_frames.values()):
+        await until(pilot, lambda frame=frame: frame._timer is None)
+    await until(pilot, lambda: drift._later is None)
+    await pilot.pause()
 
 
 def shown(app: InspectorApp, selector: str) -> str:

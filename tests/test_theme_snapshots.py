@@ -6,6 +6,7 @@ import pytest
 from prunetui.tui.app import PrunetuiApp
 from textual.pilot import Pilot
 
+from .test_screen import settled
 from .traces import make_trace
 
 
@@ -13,7 +14,7 @@ from .traces import make_trace
 def test_the_overview(theme: str, snap_compare) -> None:
     async def go_back(pilot: Pilot[None]) -> None:
         await pilot.press(*["left"] * 10)
-        await pilot.pause(0.3)
+        await settled(pilot)
 
     app = PrunetuiApp.replay(make_trace(40), Path("some.trace.jsonl"), theme=theme)
     assert snap_compare(app, terminal_size=(80, 24), run_before=go_back)

@@ -10,7 +10,7 @@ from prunetui.tui.screens.inspector import OVERVIEW, VIEWS
 from prunetui.tui.widgets.chart import thinned, whole_ticks
 from textual.pilot import Pilot
 
-from .test_screen import inspector, replay, until
+from .test_screen import inspector, replay, settled, until
 from .traces import make_trace, with_local
 
 both_sizes = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
@@ -38,7 +38,7 @@ def test_each_view(snap_compare, number: int, size: tuple[int, int]) -> None:
         assert isinstance(app, InspectorApp)
         await pilot.press("down", "home", "shift+right", "shift+right", str(number))
         await until(pilot, lambda: "20" in view_text(app))
-        await pilot.pause(0.6)
+        await settled(pilot)
 
     assert snap_compare(recorded(), terminal_size=size, run_before=choose)
 
@@ -72,7 +72,7 @@ async def test_hostile_text_stays_text(number: int) -> None:
     app = replay(with_local(make_trace(30)))
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press(str(number))
-        await pilot.pause(0.3)
+        await settled(pilot)
         assert "\x1b" not in view_text(app)
 
 
@@ -122,7 +122,7 @@ def test_readme_multiple_choice(snap_compare) -> None:
         assert isinstance(app, InspectorApp)
         await pilot.press("down", "down", "home", "4")
         await until(pilot, lambda: "answer" in view_text(app))
-        await pilot.pause(0.6)
+        await settled(pilot)
 
     app = PrunetuiApp.replay(read_trace(path), path)
     assert snap_compare(app, terminal_size=(120, 30), run_before=choose)

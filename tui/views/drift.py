@@ -53,6 +53,7 @@ class DriftView(InspectorView):
         )
         if self._later is not None:
             self._later.stop()
+            self._later = None
         if follows:
             self._later = self.set_timer(STILL_SECONDS, self._draw_charts)
         else:
@@ -63,6 +64,7 @@ class DriftView(InspectorView):
             self.call_after_refresh(self._draw_charts)
 
     def _draw_charts(self) -> None:
+        self._later = None
         view = self._view
         if view is None:
             return
