@@ -1,10 +1,12 @@
-"""A key-value cache that grows in place."""
+"""Key-value caches: one that grows in place, and one that never does."""
 
 from typing import Any
 
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
+
+from .errors import UserError
 
 LEAST_ROOM = 256
 """Positions."""
@@ -58,6 +60,28 @@ def new_cache(model: PreTrainedModel) -> DynamicCache:
     return cache
 
 
+def new_static_cache(model: PreTrainedModel, positions: int) -> DynamicCache:
+    """Keys and values of a fixed shape, which a compiled step needs.
+
+    A layer with a sliding window keeps all positions too; the mask hides those behind the window.
+    Raises `UserError` for a model with other layers.
+    """
+    cache = DynamicCache(config=model.config)
+    for number, layer in enumerate(cache.layers):
+        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+            raise UserError(
+                f"{model.config.model_type} keeps more than keys and values, "
+                "which a compiled step cannot; leave --compile out"
+            )
+        cache.layers[number] = StaticLayer(max_cache_len=positions)
+    return cache
+
+
+def length(cache: DynamicCache) -> int:
+    """Positions that are filled."""
+    return int(cache.get_seq_length())
+
+
 def crop(caches: list[DynamicCache], positions: int) -> bool:
     """Take the last positions off; False, and nothing done, if a layer cannot go back.
 
@@ -66,11 +90,15 @@ def crop(caches: list[DynamicCache], positions: int) -> bool:
     if not all(_croppable(layer) for cache in caches for layer in cache.layers):
         return False
     for cache in caches:
-        cache.crop(-positions)
+        for layer in cache.layers:
+            if isinstance(layer, StaticLayer):
+                layer.cumulative_length.sub_(positions)
+            elif isinstance(layer, DynamicLayer):
+                layer.crop(-positions)
     return True
 
 
 def _croppable(layer: object) -> bool:
     if isinstance(layer, DynamicSlidingWindowLayer):
         return layer.get_seq_length() < layer.sliding_window
-    return type(layer) is RoomyLayer
+    return type(layer) in (RoomyLayer, StaticLayer)

@@ -21,10 +21,16 @@ class Lanes:
     """
 
     def __init__(
-        self, variants: list[Variant], context: Context, prompt: list[int], progress: Progress
+        self,
+        variants: list[Variant],
+        context: Context,
+        prompt: list[int],
+        progress: Progress,
+        compiled: bool = False,
     ) -> None:
         """`prompt` is tokens, on which the noise floor is measured."""
         self.variants = variants
+        self._compiled = compiled
         self.records = [_record(lane, lane is variants[0]) for lane in variants]
         depths = [len(lane.group.anatomy.layers) for lane in variants]
         self.same_depth = [depth == depths[0] for depth in depths]
@@ -59,7 +65,8 @@ class Lanes:
         self.lockstep.reopen()
 
     def _install(self) -> None:
-        self._packed = PackedLinears(self._rows)
+        # A compiler does not see through packed weights.
+        self._packed = PackedLinears({} if self._compiled else self._rows)
         self._attention = FastAttention(self._rows)
 
     def _uninstall(self) -> None:
@@ -67,7 +74,8 @@ class Lanes:
         self._attention.remove()
 
     def _make_lockstep(self, context: Context) -> Lockstep:
-        return Lockstep([(lane.group, lane.gates) for lane in self._in_rows(context)])
+        lanes = [(lane.group, lane.gates) for lane in self._in_rows(context)]
+        return Lockstep(lanes, self._compiled)
 
     def _in_rows(self, context: Context) -> list[Variant]:
         """In context both, a second lane of each variant stands behind all the first ones."""

@@ -53,6 +53,8 @@ def load(options: Options, progress: Progress) -> Loaded:
     transformers.utils.logging.disable_progress_bar()
     if options.device_map is not None and options.device != "auto":
         raise UserError("--device-map chooses the devices itself; leave --device out")
+    if options.device_map is not None and options.compile:
+        raise UserError("--compile takes a model on one device; leave it or --device-map out")
     device = find_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()

@@ -1,19 +1,26 @@
 """The lockstep decoder: all lanes advance by one token per step."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+from transformers import DynamicCache
 
 from .bandwidth import cache_bytes
+from .errors import UserError
 from .gates import Gates
-from .kvcache import crop, new_cache
+from .kvcache import crop, length, new_cache, new_static_cache
 from .streams import StreamHooks
 from .weights import WeightGroup
 
 PREFILL_CHUNK = 512
 """Positions per forward pass: what a long prompt needs in activations does not grow with it."""
+
+STATIC_ROOM = 256
+"""A compiled step has a multiple of so many positions, so that most prompts share a shape."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,15 @@ class Lockstep:
     rather than reading again.
     """
 
-    def __init__(self, lanes: list[tuple[WeightGroup, LaneGates]]) -> None:
+    def __init__(self, lanes: list[tuple[WeightGroup, LaneGates]], compiled: bool = False) -> None:
+        """Raises `UserError` if a step shall be compiled of a model that keeps more than keys and
+        values."""
+        self._compiled = compiled
         by_group: dict[WeightGroup, list[int]] = {}
         for number, (group, _) in enumerate(lanes):
             by_group.setdefault(group, []).append(number)
         self._batches = [
-            _Batch(group, torch.tensor(rows), [lanes[row][1] for row in rows])
+            _Batch(group, torch.tensor(rows), [lanes[row][1] for row in rows], compiled)
             for group, rows in by_group.items()
         ]
         # Where each lane's row is, once the batches' rows are put one behind the other.
@@ -65,6 +75,9 @@ class Lockstep:
         """Leave the models as they were; `reopen` goes on where the caches are."""
         for batch in self._batches:
             batch.close()
+        if self._compiled:
+            # Compiled for the hooks that are gone now.
+            torch.compiler.reset()
 
     def reopen(self) -> None:
         for batch in self._batches:
@@ -73,17 +86,24 @@ class Lockstep:
     @property
     def length(self) -> int:
         """Positions in the caches."""
-        return self._batches[0].cache.get_seq_length()
+        return length(self._batches[0].cache)
 
     @property
     def cache_bytes(self) -> int:
         """Bytes of keys and values in all caches."""
         return sum(cache_bytes(batch.cache) for batch in self._batches)
 
-    def prefill(self, tokens: Tensor) -> Outputs:
-        """Empty the caches and read int64 [lanes, positions]; gives the last position's outputs."""
+    def prefill(self, tokens: Tensor, room: int = 0) -> Outputs:
+        """Empty the caches and read int64 [lanes, positions]; gives the last position's outputs.
+
+        A compiled step can read `room` positions more. Raises `UserError` if it should be compiled
+        and cannot be.
+        """
         for batch in self._batches:
-            batch.cache = new_cache(batch.model)
+            if self._compiled:
+                batch.compile(-(-(tokens.shape[1] + room) // STATIC_ROOM) * STATIC_ROOM, tokens)
+            else:
+                batch.cache = new_cache(batch.model)
         *chunks, last = tokens.split(PREFILL_CHUNK, dim=1)
         for chunk in chunks:
             self.advance(chunk)
@@ -110,9 +130,10 @@ class Lockstep:
             streams=torch.cat([s.to(first.streams.device) for s in streams], dim=1)[:, order],
         )
 
-    def crop(self, length: int) -> bool:
-        """Cut the caches to `length` positions; False, and nothing done, if they cannot be cut."""
-        surplus = self.length - length
+    @torch.inference_mode()
+    def crop(self, positions: int) -> bool:
+        """Cut the caches to so many positions; False, and nothing done, if they cannot be cut."""
+        surplus = self.length - positions
         if surplus == 0:
             return True
         return crop([batch.cache for batch in self._batches], surplus)
@@ -121,10 +142,15 @@ class Lockstep:
 class _Batch:
     """The lanes of one weight group: rows of one batch over one copy of the weights."""
 
-    def __init__(self, group: WeightGroup, rows: Tensor, gates: list[LaneGates]) -> None:
+    def __init__(
+        self, group: WeightGroup, rows: Tensor, gates: list[LaneGates], compiled: bool
+    ) -> None:
         self.rows = rows
         self.model = model = group.model
-        self.cache = new_cache(model)
+        self.cache = new_static_cache(model, 0) if compiled else new_cache(model)
+        self._compiled: Callable[[Tensor, DynamicCache], Tensor] | None = None
+        if compiled:
+            self._compiled = torch.compile(self._logits, dynamic=False, fullgraph=True)
         self._anatomy = group.anatomy
         layers = group.anatomy.layers
         self._closed: dict[nn.Module, Tensor] = {}
@@ -150,16 +176,40 @@ class _Batch:
         for hook in self._hooks:
             hook.remove()
 
+    @torch.inference_mode()
+    def compile(self, positions: int, tokens: Tensor) -> None:
+        """Have an empty cache of `positions` or more and a step for it; `tokens` are any to try."""
+        room = self.cache.get_max_length()
+        if positions <= room and self.cache.is_initialized:
+            # A compiled step is bound to the tensors of its cache.
+            self.cache.reset()
+            return
+        self.cache = new_static_cache(self.model, max(positions, room))
+        first = tokens[self.rows, :1]
+        self.advance(first)
+        try:
+            self.advance(first)
+        except TorchDynamoException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"a step of this model cannot be compiled ({reason}); leave --compile out"
+            ) from error
+        self.cache.reset()
+
     def advance(self, tokens: Tensor) -> Outputs:
-        out = self.model(
-            input_ids=tokens.to(self.model.device),
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        z = out.logits[:, -1]
+        tokens = tokens.to(self.model.device)
+        # The first pass makes the cache's tensors, which is not for a compiler to trace.
+        if self._compiled and tokens.shape[1] == 1 and self.cache.is_initialized:
+            z = self._compiled(tokens, self.cache)
+        else:
+            z = self._logits(tokens, self.cache)
         # Of a model spread over several devices, each may lie on another.
         return Outputs(self._h.to(z.device), z, self._streams.to(z.device))
+
+    def _logits(self, tokens: Tensor, cache: DynamicCache) -> Tensor:
+        """[rows, vocabulary], of the last position."""
+        out = self.model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return out.logits[:, -1]
 
     def _keep_stream(self, point: int, stream: Tensor) -> None:
         layer, place = divmod(point, 3)

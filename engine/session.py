@@ -77,7 +77,7 @@ class Session:
         self._bandwidth = read_bandwidth(loaded.model.device)
         if options.lens:
             check_lens(lanes[0].group)
-        self._lanes = Lanes(lanes, options.context, tokens, progress)
+        self._lanes = self._make_lanes(lanes, options.context, tokens)
         self._recording = Recording(record_to, options.keep)
         self._begin(options.prompt, options.context, resume)
 
@@ -248,7 +248,7 @@ class Session:
         lanes = None
         try:
             variants, left_out = self._builder.build_all(parsed)
-            lanes = Lanes(variants, header.context, header.prompt.tokens, self._progress)
+            lanes = self._make_lanes(variants, header.context, header.prompt.tokens)
             self._lanes = lanes
             self._options = msgspec.structs.replace(
                 self._options, variants=tuple(str(lane.recipe) for lane in variants[1:])
@@ -331,10 +331,15 @@ class Session:
             )
         return tokens, templated
 
+    def _make_lanes(self, variants: list[Variant], context: Context, prompt: list[int]) -> Lanes:
+        return Lanes(variants, context, prompt, self._progress, self._options.compile)
+
     def _prefill(self, tokens: list[int]) -> Outputs:
         rows = torch.tensor(tokens).repeat(self._lanes.lockstep.rows, 1)
+        what = "compiling the step" if self._options.compile else "reading the prompt"
+        self._progress(what, None)
         try:
-            outputs = self._lanes.lockstep.prefill(rows)
+            outputs = self._lanes.lockstep.prefill(rows, self._options.max_new_tokens)
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -502,7 +507,8 @@ class Session:
         if self._cached is None or not self._lanes.lockstep.crop(len(prompt) + kept):
             rows = torch.tensor(prompt).repeat(self._lanes.lockstep.rows, 1)
             past = [self._read(tokens) for tokens in chosen[:-1]]
-            self._lanes.lockstep.prefill(torch.cat([rows, *past], dim=1))
+            read = torch.cat([rows, *past], dim=1)
+            self._lanes.lockstep.prefill(read, self._options.max_new_tokens)
             kept = number - 1
         unread = torch.cat([self._read(tokens) for tokens in chosen[kept:]], dim=1)
         outputs = self._lanes.lockstep.advance(unread)

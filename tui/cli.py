@@ -138,6 +138,14 @@ def decoding_options(
         bool,
         typer.Option("--lens", help="Read the layers of every step through the logit lens."),
     ] = False,
+    compile: Annotated[  # noqa: A002
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the step, which takes a minute at the start. Meant for a GPU; on a CPU "
+            "the packed weights, which this leaves out, are faster.",
+        ),
+    ] = False,
 ) -> Options:
     """What the inspector and `record` both take, as the command line says it."""
     if prompt is not None and prompt_file is not None:
@@ -170,6 +178,7 @@ def decoding_options(
         trust_remote_code=trust_remote_code,
         keep=_kept(keep) if keep is not None else (),
         lens=lens,
+        compile=compile,
     )
 
 

@@ -1,0 +1,65 @@
+"""Compiled steps: the tokens of those that are not, through rewinds, branches and restarts."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch._dynamo.utils
+from prunetui.engine.errors import UserError
+from prunetui.engine.lockstep import STATIC_ROOM
+from prunetui.engine.options import Options
+from prunetui.engine.session import Session, open_session
+
+from .models import save_model_directory
+
+
+def opened(directory: Path, compiled: bool, **options: object) -> Session:
+    settings = {"variants": ("drop:attn=[0]", "wanda:0.5"), "prompt": "Hello", "dtype": "float32"}
+    settings |= {"max_new_tokens": 6, "ignore_eos": True, "calibration_length": 16}
+    return open_session(
+        Options(model=str(directory), compile=compiled, **(settings | options)),  # pyright: ignore[reportArgumentType]
+        None,
+        lambda *_: None,
+    )
+
+
+def tokens(session: Session) -> list[list[int]]:
+    while session.finished is None:
+        session.step()
+    return [[token.token for token in step.lanes if token] for step in session.trace.steps]
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+def test_tokens_are_those_of_plain_steps(tmp_path: Path) -> None:
+    """Two weight groups, and a window that is shorter than what is decoded."""
+    directory = save_model_directory(
+        tmp_path / "model", "gemma2", sliding_window=4, max_position_embeddings=1024
+    )
+    seen = []
+    torch._dynamo.utils.counters.clear()
+    for compiled in (False, True):
+        session = opened(directory, compiled)
+        runs = [tokens(session)]
+        session.force(2, {1: 7})
+        runs.append(tokens(session))
+        # Too long for the cache that the first was compiled for.
+        session.restart(prompt="word " * (STATIC_ROOM // 4))
+        assert len(session.trace.header.prompt.tokens) > STATIC_ROOM
+        runs.append(tokens(session))
+        session.close()
+        seen.append(runs)
+        # Of each weight group, for either cache.
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4 * compiled
+    assert seen[0] == seen[1]
+
+
+def test_what_cannot_be_compiled_is_said(tmp_path: Path) -> None:
+    directory = save_model_directory(tmp_path / "model", "lfm2")
+    with pytest.raises(UserError, match="lfm2 keeps more than keys and values"):
+        opened(directory, True, variants=())
+
+
+def test_a_device_map_is_refused(tmp_path: Path) -> None:
+    directory = save_model_directory(tmp_path / "model")
+    with pytest.raises(UserError, match="--compile takes a model on one device"):
+        opened(directory, True, device_map="auto")
