@@ -4,14 +4,19 @@ Stock linear layers reach a fraction of the memory's bandwidth at a handful of r
 into the blocks that oneDNN multiplies by, the weights are read at close to all of it.
 """
 
+import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+
+Unit = tuple[nn.Linear, ...]
+"""Layers that read the same input: their weights, one below the other, are packed as one."""
 
 
 class PackedLinears:
@@ -23,47 +28,142 @@ class PackedLinears:
 
     def __init__(self, models: Mapping[PreTrainedModel, int]) -> None:
         """`models` and the rows that each multiplies at a step."""
-        self._packed: dict[nn.Linear, Tensor] = {}
-        self._emptied: list[nn.Linear] = []
+        self._packed: list[tuple[Unit, Tensor]] = []
+        self._emptied: set[nn.Linear] = set()
         if not _available():
             return
-        modules = {module: rows for model, rows in models.items() for module in model.modules()}
         read_elsewhere = {
             parameter.data_ptr()
-            for module in modules
+            for model in models
+            for module in model.modules()
             if not _is_linear(module)
             for parameter in module.parameters(recurse=False)
         }
-        linears = [
-            module
-            for module in modules
-            if _is_linear(module)
-            and module.weight.device.type == "cpu"
-            and module.weight.dtype in (torch.float32, torch.bfloat16)
-        ]
-        by_weight: dict[int, Tensor] = {}
-        for module in linears:
-            place = module.weight.data_ptr()
-            if place not in by_weight:
-                by_weight[place] = torch.ops.mkldnn._reorder_linear_weight(
-                    _plain(module), modules[module]
+        units = _unmixed({unit: rows for model, rows in models.items() for unit in _units(model)})
+        by_weights: dict[tuple[int, ...], Tensor] = {}
+        for unit, rows in units.items():
+            key = _places(unit)
+            if key not in by_weights:
+                by_weights[key] = torch.ops.mkldnn._reorder_linear_weight(
+                    torch.cat([_plain(module) for module in unit]) if unit[1:] else _plain(*unit),
+                    rows,
                 )
-            self._packed[module] = by_weight[place]
-            vars(module)["forward"] = partial(_forward, by_weight[place], module.bias)
-        self._emptied = [m for m in linears if m.weight.data_ptr() not in read_elsewhere]
+            self._packed.append((unit, by_weights[key]))
+        for unit, packed in self._packed:
+            together = _Together(unit, packed)
+            for part, module in enumerate(unit):
+                vars(module)["forward"] = partial(together.forward, part)
+        self._emptied = {
+            module
+            for unit in units
+            for module in unit
+            if module.weight.data_ptr() not in read_elsewhere
+        }
         for module in self._emptied:
             module.weight.data = module.weight.new_empty(0)
         _leave_the_file(models)
 
     def remove(self) -> None:
-        for module in self._packed:
-            del vars(module)["forward"]
-        for module in self._emptied:
+        for unit, packed in self._packed:
+            for module in unit:
+                del vars(module)["forward"]
             # Of models that share a weight, the first has unpacked it for all.
-            if not module.weight.numel():
-                dense = self._packed[module].to_dense()
-                module.weight.data = dense.T.contiguous() if isinstance(module, Conv1D) else dense
-        self._packed, self._emptied = {}, []
+            if any(module in self._emptied and not module.weight.numel() for module in unit):
+                weights = packed.to_dense().split([_outputs(module) for module in unit])
+                for module, weight in zip(unit, weights, strict=True):
+                    plain = weight.T if isinstance(module, Conv1D) else weight
+                    module.weight.data = plain.clone(memory_format=torch.contiguous_format)
+        self._packed, self._emptied = [], set()
+
+
+class _Together:
+    """A unit's layers, multiplied at once when the first of them is called."""
+
+    def __init__(self, unit: Unit, packed: Tensor) -> None:
+        self._packed = packed
+        self._sizes = [_outputs(module) for module in unit]
+        biases = (
+            [
+                packed.new_zeros(size) if module.bias is None else module.bias
+                for module, size in zip(unit, self._sizes, strict=True)
+            ]
+            if any(module.bias is not None for module in unit)
+            else []
+        )
+        self._bias = torch.cat(biases) if biases else None
+        self._input: Tensor | None = None
+        self._parts: tuple[Tensor, ...] = ()
+
+    def forward(self, part: int, x: Tensor) -> Tensor:
+        if not self._sizes[1:]:
+            return self._product(x)
+        if x is not self._input:
+            self._input, self._parts = x, self._product(x).split(self._sizes, dim=-1)
+        output = self._parts[part]
+        if part == len(self._sizes) - 1:
+            self._input, self._parts = None, ()  # so that a prompt's activations are let go
+        return output
+
+    def _product(self, x: Tensor) -> Tensor:
+        # Two rows take the operator longer than four do.
+        doubled = x.shape[0] == 2 and x.numel() == 2 * x.shape[-1]
+        y = torch.ops.mkldnn._linear_pointwise(
+            torch.cat((x, x)) if doubled else x, self._packed, self._bias, "none", [], ""
+        )
+        return y[:2] if doubled else y
+
+
+def _units(model: PreTrainedModel) -> list[Unit]:
+    """All linear layers that can be packed; those that read the same input one after the other,
+    as a pass over two tokens shows, are a unit."""
+    linears = [
+        module
+        for module in model.modules()
+        if _is_linear(module)
+        and module.weight.device.type == "cpu"
+        and module.weight.dtype in (torch.float32, torch.bfloat16)
+    ]
+    calls: list[tuple[nn.Linear, Tensor, Tensor]] = []
+
+    def watch(module: nn.Module, args: tuple[Any, ...]) -> None:
+        assert _is_linear(module)
+        calls.append((module, args[0], args[0].clone()))
+
+    handles = [module.register_forward_pre_hook(watch) for module in linears]
+    try:
+        with torch.inference_mode():
+            model(input_ids=torch.tensor([[1, 2]]), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    units: list[list[nn.Linear]] = []
+    for before, (module, x, content) in zip((None, *calls), calls, strict=False):
+        # The same tensor may hold something else by now.
+        if before and x is before[1] and torch.equal(content, before[2]):
+            units[-1].append(module)
+        else:
+            units.append([module])
+    times = Counter(module for unit in units for module in unit)
+    kept = [tuple(unit) for unit in units if all(times[module] == 1 for module in unit)]
+    return kept + [(module,) for module in linears if module not in {*itertools.chain(*kept)}]
+
+
+def _unmixed(units: dict[Unit, int]) -> dict[Unit, int]:
+    """Units apart again of which another model shares some of the weights but not all: packed as
+    one, those would be held twice."""
+    packed_as: dict[int, set[tuple[int, ...]]] = {}
+    for unit in units:
+        for place in _places(unit):
+            packed_as.setdefault(place, set()).add(_places(unit))
+    apart: dict[Unit, int] = {}
+    for unit, rows in units.items():
+        mixed = any(len(packed_as[place]) > 1 for place in _places(unit))
+        apart |= {(module,): rows for module in unit} if mixed else {unit: rows}
+    return apart
+
+
+def _places(unit: Unit) -> tuple[int, ...]:
+    return tuple(module.weight.data_ptr() for module in unit)
 
 
 def _leave_the_file(models: Iterable[PreTrainedModel]) -> None:
@@ -94,5 +194,6 @@ def _plain(module: nn.Linear) -> Tensor:
     return weight.T.contiguous() if isinstance(module, Conv1D) else weight
 
 
-def _forward(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+def _outputs(module: nn.Linear) -> int:
+    """How many; the weight may be gone."""
+    return module.nf if isinstance(module, Conv1D) else module.out_features
