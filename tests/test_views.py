@@ -8,6 +8,7 @@ from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
 from prunetui.tui.screens.inspector import OVERVIEW, VIEWS
 from prunetui.tui.widgets.chart import thinned, whole_ticks
+from prunetui.tui.widgets.diff_panel import compared
 from textual.pilot import Pilot
 
 from .test_screen import inspector, replay, settled, until
@@ -41,6 +42,61 @@ def test_each_view(snap_compare, number: int, size: tuple[int, int]) -> None:
         await settled(pilot)
 
     assert snap_compare(recorded(), terminal_size=size, run_before=choose)
+
+
+@both_sizes
+@pytest.mark.parametrize(
+    "keys",
+    [["3", "m"], ["5", "m"], ["5", "m", "m"], ["5", "m", "m", "m"]],
+    ids=["theory-steps", "probability", "kl", "characters"],
+)
+def test_other_drawings(snap_compare, keys: list[str], size: tuple[int, int]) -> None:
+    async def choose(pilot: Pilot[None]) -> None:
+        app = pilot.app
+        assert isinstance(app, InspectorApp)
+        await pilot.press("down", "home", "shift+right", "shift+right", *keys)
+        await until(pilot, lambda: "20" in view_text(app))
+        await settled(pilot)
+
+    assert snap_compare(recorded(), terminal_size=size, run_before=choose)
+
+
+def test_compared_texts_share_just_their_equal_runs() -> None:
+    one, other = compared("she sold 48 clips", "she told 48 [clips")
+    assert one == [("she ", True), ("s", False), ("old 48 ", True), ("clips", True)]
+    assert other == [
+        ("she ", True),
+        ("t", False),
+        ("old 48 ", True),
+        ("[", False),
+        ("clips", True),
+    ]
+    assert compared("", "no") == ([], [("no", False)])
+
+
+async def test_tokens_are_marked_by_probability_and_by_kl() -> None:
+    """At each step, from the trace's own numbers."""
+    trace = make_trace(12)
+    app = replay(trace)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("home", "5", "m")
+        for limits, lowest, value in (
+            ((0.9, 0.5), "p ≥ 0.9", lambda s: -s.lanes[1].prob),
+            ((0.01, 1.0), "KL < 0.01", lambda s: s.drift[0].kl),
+        ):
+            await until(pilot, lambda text=lowest: text in view_text(app))
+            marks = [
+                line.split()
+                for line in view_text(app).splitlines()
+                if line.split() and set(line.split()) <= {*"·▁▄"}
+            ]
+            ends = [-limit for limit in limits] if lowest.startswith("p") else limits
+            expected = ["·▁▄"[sum(value(s) > end for end in ends)] for s in trace.steps]
+            # The baseline has a row of probabilities, too.
+            own = marks[1] if lowest.startswith("p") else marks[0]
+            assert own == expected[: len(own)]
+            assert len(own) > 5
+            await pilot.press("m")
 
 
 @names

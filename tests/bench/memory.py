@@ -75,11 +75,11 @@ def _measure(name: str) -> dict[str, int]:
     while session.finished is None:
         session.step()
     used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _in_use()
-    caches, baseline = _cache_room(session._lockstep), session._lanes[0].group
+    caches, baseline = _cache_room(session._lanes.lockstep), session._lanes.variants[0].group
     session.close()  # the weights are plain again
     own = {
         id(linear.weight): linear.weight.nbytes
-        for lane in session._lanes
+        for lane in session._lanes.variants
         if lane.group is not baseline
         for layer in lane.group.anatomy.layers
         for linear in linears(layer.module)
@@ -113,7 +113,9 @@ def long_run() -> None:
         for steps in LONG:
             while len(session.trace.steps) < steps:
                 session.step()
-            found.append((_in_use(), _cache_room(session._lockstep), _deep_size(session.trace)))
+            found.append(
+                (_in_use(), _cache_room(session._lanes.lockstep), _deep_size(session.trace))
+            )
             used, caches, trace = (count / 1e6 for count in found[-1])
             print(
                 f"  step {steps:5}          {used:7.1f} MB   caches {caches:.1f}, trace {trace:.1f}"

@@ -164,6 +164,14 @@ KEYS = [
         tooltip="Read the step through the logit lens (view 2); again: without the final norm",
         id="lens",
     ),
+    Binding(
+        "m",
+        "mode",
+        "drawing",
+        show=False,
+        tooltip="Draw the view another way (views 2, 3 and 5)",
+        id="mode",
+    ),
     Binding("pageup", "page(-1)", "up", show=False, tooltip="A page of layers up", id="page-up"),
     Binding(
         "pagedown", "page(1)", "down", show=False, tooltip="A page of layers down", id="page-down"
@@ -435,6 +443,13 @@ class Inspector(Screen[None]):
         if unread and layers.mode != MAP:
             self.read_step(view.cursor)
         self.draw()
+
+    def action_mode(self) -> None:
+        if self.chosen_view == "layers":
+            self.action_lens()
+        elif self.chosen_view != OVERVIEW:
+            self.query_one(f"#{self.chosen_view}", InspectorView).turn()
+            self.draw()
 
     def action_page(self, pages: int) -> None:
         self.query_one(LayersView).scroll_pages(pages)

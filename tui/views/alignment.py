@@ -4,31 +4,54 @@ from typing import ClassVar
 
 from rich.cells import cell_len
 from textual.app import ComposeResult
+from textual.widgets import ContentSwitcher
 
 from ...engine.trace.records import Step
 from ...engine.trace.text import visible
 from ...engine.trace.trace import differs, is_tie
 from ..view import View
 from ..widgets.candidates import probability
-from ..widgets.drift_panel import CHARTS
+from ..widgets.diff_panel import DiffPanel
+from ..widgets.drift_panel import nats
 from ..widgets.panel import Line, Panel, fill, shorten
 from .base import InspectorView
 
 NAME_CELLS = 14
 MOST_CELLS = 12
-LEAST_CELLS = 5
+LEAST_CELLS = 6
 SAME, DIFFERENT, TIE = "=", "≠", "≈"
 ENDED = "∎"
 
+AGREEMENT, PROBABILITY, DIVERGENCE, CHARACTERS = "agreement", "probability", "KL", "characters"
+MODES = [AGREEMENT, PROBABILITY, DIVERGENCE, CHARACTERS]
+LEVELS = "·▁▄"
+LIMITS = {PROBABILITY: (0.9, 0.5), DIVERGENCE: (0.01, 1.0)}
+"""Between the levels: of the token's probability, and of KL(p‖q) in nats."""
+
 
 class AlignmentView(InspectorView):
+    """Tokens coloured by one of three things, or two texts compared by their characters."""
+
     FRAMES = 10.0
 
+    mode = AGREEMENT
+
     def compose(self) -> ComposeResult:
-        yield AlignmentPanel()
+        with ContentSwitcher(initial="alignment-tokens"):
+            yield AlignmentPanel(id="alignment-tokens")
+            yield DiffPanel(id="alignment-characters")
 
     def show(self, view: View) -> None:
-        self.query_one(AlignmentPanel).show(view)
+        characters = self.mode == CHARACTERS
+        shown = "alignment-characters" if characters else "alignment-tokens"
+        self.query_one(ContentSwitcher).current = shown
+        if characters:
+            self.query_one(DiffPanel).show(view)
+        else:
+            self.query_one(AlignmentPanel).show(view, self.mode)
+
+    def turn(self) -> None:
+        self.mode = MODES[(MODES.index(self.mode) + 1) % len(MODES)]
 
 
 class AlignmentPanel(Panel):
@@ -36,15 +59,17 @@ class AlignmentPanel(Panel):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "alignment--same",
+        "alignment--unremarkable",
         "alignment--diverged",
         "alignment--cursor",
         "alignment--selected",
     }
 
     view: View | None = None
+    mode = AGREEMENT
 
-    def show(self, view: View) -> None:
-        self.view = view
+    def show(self, view: View, mode: str) -> None:
+        self.view, self.mode = view, mode
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:
@@ -53,9 +78,8 @@ class AlignmentPanel(Panel):
             return [self.title(width, "tokens, a column a step")]
         room = width - NAME_CELLS
         columns = _page(view.steps, view.cursor, room)
-        marks = f"{SAME} as the baseline  {DIFFERENT} not  {TIE} by a tie"
         title = f"tokens from step {columns[0][0].step} on"
-        lines = [self.title(width, title, f"{marks}   p of the token   KL(p‖q) in nats", marks)]
+        lines = [self.title(width, title, *self._legends())]
         lanes = len(view.header.lanes)
         # Without room for all rows of all lanes, tokens go before figures.
         rows = 4 if 4 * lanes + 2 <= height else 2
@@ -64,6 +88,39 @@ class AlignmentPanel(Panel):
             columns = _fitting(view.steps, columns[-1][0].step + 1, room)
             lines.append(Line())
         return lines
+
+    def _legends(self) -> list[str]:
+        if self.mode == AGREEMENT:
+            marks = f"{SAME} as the baseline  {DIFFERENT} not  {TIE} by a tie"
+            return [f"{marks}   p of the token   KL(p‖q) in nats", marks]
+        low, some, high = LEVELS
+        first, second = LIMITS[self.mode]
+        if self.mode == PROBABILITY:
+            marks = f"{low} p ≥ {first:g}  {some} ≥ {second:g}  {high} below"
+            return [f"colour: probability of the token   {marks}", marks]
+        marks = f"{low} KL < {first:g}  {some} < {second:g}  {high} above"
+        return [f"colour: KL(p‖q) in nats   {marks}", marks]
+
+    def _mark(self, view: View, step: Step, lane: int) -> tuple[str, str]:
+        """What stands below a token, and the component class of both."""
+        token = step.lanes[lane]
+        if self.mode == AGREEMENT:
+            if not differs(step, lane):
+                return SAME if lane else "", "alignment--same"
+            return TIE if is_tie(view.header, step) else DIFFERENT, "alignment--diverged"
+        first, second = LIMITS[self.mode]
+        if self.mode == PROBABILITY:
+            # Downwards: the less probable, the more remarkable.
+            value = None if token is None or token.prob is None else -token.prob
+            first, second = -first, -second
+        else:
+            drift = step.drift[lane - 1] if lane else None
+            value = None if drift is None else drift.kl
+        if value is None:
+            return "", "alignment--unremarkable"
+        level = 0 if value <= first else 1 if value <= second else 2
+        names = ("alignment--unremarkable", "alignment--same", "alignment--diverged")
+        return LEVELS[level], names[level]
 
     def _block(self, view: View, columns: list[tuple[Step, int]], rows: int) -> list[Line]:
         line = Line().add("step".ljust(NAME_CELLS), self.style("panel--quiet"))
@@ -90,22 +147,28 @@ class AlignmentPanel(Panel):
         drifts = Line().add("    KL".ljust(NAME_CELLS) if lane else "", quiet)
         for step, cells in columns:
             token = step.lanes[lane]
-            other = differs(step, lane)
-            style = self.style("alignment--diverged" if other else "alignment--same")
-            if step.step == view.cursor:
-                style = self.style("alignment--cursor")
+            mark, name = self._mark(view, step, lane)
+            here = step.step == view.cursor
+            style = self.style("alignment--cursor" if here else name)
             text = ENDED if token is None else _text(token.text)
             tokens.add(fill(text, cells - 1), style).add(" ", self.rich_style)
-            mark = (TIE if is_tie(view.header, step) else DIFFERENT) if other else SAME
-            mark_style = self.style("alignment--diverged") if other else quiet
-            marks.add((mark if lane else "").ljust(cells), mark_style)
+            mark_style = self.style(name) if name == "alignment--diverged" else quiet
+            marks.add(mark.ljust(cells), mark_style)
             figures.add(fill(probability(token.prob) if token else "", cells), quiet)
             drift = step.drift[lane - 1] if lane else None
-            figure = CHARTS[-1].figure(drift).removesuffix(" nats") if drift else ""
-            drifts.add(fill(figure, cells), quiet)
+            drifts.add(fill(_figure(drift.kl) if drift else "", cells), quiet)
         if rows == 2:
             return [tokens, marks]
         return [tokens, marks, figures, drifts]
+
+
+def _figure(kl: float | None) -> str:
+    """In at most `LEAST_CELLS`."""
+    if kl is None:
+        return "n/a"
+    if kl < 0.001:
+        return "<.001"
+    return f"{kl:.2g}" if kl < 0.1 else nats(kl).removesuffix(" nats")
 
 
 def _text(text: str) -> str:

@@ -17,3 +17,6 @@ class InspectorView(Vertical):
     def show(self, view: View) -> None:
         """Called while the view is chosen, whenever the trace, the cursor or the lane changed."""
         raise NotImplementedError
+
+    def turn(self) -> None:
+        """To the next way of drawing, in a view that has several; show it after."""

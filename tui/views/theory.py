@@ -25,9 +25,11 @@ CELLS = 13
 
 
 class TheoryView(InspectorView):
-    """A table of the fits above four scatter plots, estimate over measured."""
+    """A table of the fits above four charts: estimate over measured, or both over the steps."""
 
     FRAMES = 1.0
+
+    over_steps = False
 
     def compose(self) -> ComposeResult:
         yield TheoryTable()
@@ -40,24 +42,44 @@ class TheoryView(InspectorView):
         fits = {space: fit(steps, view.lane, space) for space in SPACES} if view.lane else {}
         self.query_one(TheoryTable).show(view, fits)
         for space in SPACES:
-            lines = []
-            title = f"{LABELS[space]}: estimate ↑ measured →"
-            if space in fits and any(value > 0 for value in fits[space].measured):
-                positive = [v for v in fits[space].measured if v > 0]
-                ends = [min(positive), max(positive)]
-                lines = [
-                    ChartLine(ends, ends, "quiet"),
-                    ChartLine(
-                        fits[space].measured,
-                        fits[space].estimated,
-                        f"space-{space}",
-                        "•",
-                        "points",
-                    ),
-                ]
-            self.query_one(f"#theory-{space}", Chart).show(
-                lines, title=title, log_x=True, log_y=True
-            )
+            chart = self.query_one(f"#theory-{space}", Chart)
+            if self.over_steps:
+                chart.show(
+                    _course(fits[space], space) if space in fits else [],
+                    title=f"{LABELS[space]}: measured ── estimate ••• over steps",
+                    log_y=True,
+                    cursor=view.cursor if view.cursor >= 0 else None,
+                )
+            else:
+                chart.show(
+                    _scatter(fits[space], space) if space in fits else [],
+                    title=f"{LABELS[space]}: estimate ↑ measured →",
+                    log_x=True,
+                    log_y=True,
+                )
+
+    def turn(self) -> None:
+        self.over_steps = not self.over_steps
+
+
+def _scatter(of_space: Fit, space: str) -> list[ChartLine]:
+    """With the line on which estimates that are right would lie."""
+    positive = [value for value in of_space.measured if value > 0]
+    if not positive:
+        return []
+    ends = [min(positive), max(positive)]
+    points = of_space.measured, of_space.estimated
+    return [
+        ChartLine(ends, ends, "quiet"),
+        ChartLine(*points, f"space-{space}", "•", "points"),
+    ]
+
+
+def _course(of_space: Fit, space: str) -> list[ChartLine]:
+    return [
+        ChartLine(of_space.steps, of_space.measured, f"space-{space}"),
+        ChartLine(of_space.steps, of_space.estimated, "foreground", "•", "points"),
+    ]
 
 
 class TheoryTable(Panel):

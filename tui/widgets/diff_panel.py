@@ -1,0 +1,82 @@
+"""Which characters of a lane's text the baseline's does not have, and the other way round."""
+
+from difflib import SequenceMatcher
+from typing import ClassVar
+
+from ...engine.trace.records import Step
+from ...engine.trace.text import visible
+from ..view import View
+from .panel import Line, Panel, shorten
+from .wrapping import Wrapped
+
+STEPS = 200
+"""Before the cursor; what a comparison takes grows with the square."""
+
+Run = tuple[str, bool]
+"""Characters, and whether the other text has them too."""
+
+
+def compared(one: str, other: str) -> tuple[list[Run], list[Run]]:
+    """The runs of both texts, of which those that are in both are equal and in the same order."""
+    runs: tuple[list[Run], list[Run]] = [], []
+    matcher = SequenceMatcher(None, one, other, autojunk=False)
+    for kind, first, last, other_first, other_last in matcher.get_opcodes():
+        for text, its_runs in ((one[first:last], 0), (other[other_first:other_last], 1)):
+            if text:
+                runs[its_runs].append((text, kind == "equal"))
+    return runs
+
+
+class DiffPanel(Panel):
+    """The ends of the baseline's and of the selected lane's text, one above the other."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"diff--name", "diff--same", "diff--other"}
+
+    view: View | None = None
+
+    def show(self, view: View) -> None:
+        self.view = view
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        view = self.view
+        if view is None or view.step is None or view.lane == 0:
+            why = "The baseline does not differ from itself: ↓ selects a variant."
+            quiet = self.style("panel--quiet")
+            return [self.title(width, "characters"), Line().add(why, quiet)]
+        first = max(0, view.cursor - STEPS + 1)
+        steps = view.steps[first : view.cursor + 1]
+        texts = compared(_text(steps, 0), _text(steps, view.lane))
+        count = sum(len(text) for text, same in texts[1] if not same)
+        lines = [
+            self.title(
+                width,
+                f"characters, steps {first} to {view.cursor}",
+                f"{count} not in the baseline's text   underlined: not in the other",
+                "underlined: not in the other",
+            )
+        ]
+        rows = (height - 4) // 2
+        for lane, runs in ((0, texts[0]), (view.lane, texts[1])):
+            name = shorten(view.header.lanes[lane].name, width)
+            lines.append(Line().add(name, self.style("diff--name")))
+            lines += [*self._block(runs, width)[-rows:], Line()]
+        return lines
+
+    def _block(self, runs: list[Run], width: int) -> list[Line]:
+        wrapped = Wrapped(width)
+        for number, (text, _) in enumerate(runs):
+            wrapped.append(number, text)
+        lines = []
+        for pieces in wrapped.lines:
+            line = Line()
+            for piece in pieces:
+                _, same = runs[piece.last]
+                line.add(piece.text, self.style("diff--same" if same else "diff--other"))
+            lines.append(line)
+        return lines
+
+
+def _text(steps: list[Step], lane: int) -> str:
+    tokens = (step.lanes[lane] for step in steps)
+    return "".join(visible(token.text) for token in tokens if token)
