@@ -6,6 +6,9 @@ from time import monotonic
 from textual.timer import Timer
 from textual.widget import Widget
 
+KEY_SECONDS = 1 / 30
+"""Between two frames that keys ask for; a frame that takes longer is waited for as long again."""
+
 
 class Throttle:
     """Calls `draw` at most `per_second` times; what was asked for last is always drawn."""
@@ -14,13 +17,20 @@ class Throttle:
         self._widget = widget
         self._interval = 1 / per_second
         self._draw = draw
-        self._drawn = -self._interval
+        self._began = self._ended = -self._interval
         self._timer: Timer | None = None
 
-    def request(self) -> None:
+    def request(self, *, by_key: bool = False) -> None:
+        """`by_key`: someone waits for it."""
+        due = self._began + self._interval
+        if by_key:
+            due = min(due, self._ended + max(KEY_SECONDS, self._ended - self._began))
+            if self._timer is not None:
+                self._timer.stop()
+                self._timer = None
         if self._timer is not None:
             return
-        wait = self._drawn + self._interval - monotonic()
+        wait = due - monotonic()
         if wait > 0:
             self._timer = self._widget.set_timer(wait, self._now)
         else:
@@ -28,5 +38,6 @@ class Throttle:
 
     def _now(self) -> None:
         self._timer = None
-        self._drawn = monotonic()
+        self._began = monotonic()
         self._draw()
+        self._ended = monotonic()

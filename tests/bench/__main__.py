@@ -6,7 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from .decoding import decoding, large_vocabulary, measuring
 from .memory import long_run, memory
-from .terminal import first_frame, traffic
+from .terminal import first_frame, key_to_paint, long_trace, traffic
 
 for dtype in ("float32", "bfloat16"):
     print(
@@ -26,3 +26,7 @@ first_frame()
 for view, keys in (("overview", ""), ("view 1", "1")):
     print(f"\ntraffic: bytes written while decoding in the {view}, through a pty at 120×40")
     traffic(keys)
+print("\nkey to paint: another lane selected while the demo decodes, through a pty at 120×40")
+key_to_paint()
+print("\nlong trace: a replay of 4,000 steps of five lanes, through a pty at 120×40")
+long_trace()

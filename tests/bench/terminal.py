@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -17,10 +18,21 @@ from pathlib import Path
 from statistics import median
 from typing import BinaryIO
 
+import msgspec
+from prunetui.engine.trace.log import TraceWriter
+
+from ..traces import make_trace, with_local
+
 ROUNDS = 3
 STEPS = (10, 500, 1000)
 WINDOW = 40
 """Steps over which bytes are counted, from each of `STEPS` on."""
+DOWN, UP, LEFT, TEN_LEFT, HOME = "\x1b[B", "\x1b[A", "\x1b[D", "\x1b[1;2D", "\x1b[H"
+WALK = ((DOWN, "drop:attn=8"), (DOWN, "drop:mlp=8"), (UP, "drop:attn=8"), (UP, "drop:attn=4"))
+"""Keys and the lanes that they select, from the first variant on."""
+KEYS = 60
+LONG_STEPS = 4000
+PLAYED_SECONDS = 8
 
 
 class Terminal:
@@ -50,6 +62,23 @@ class Terminal:
                 raise RuntimeError(f"ended without {text!r}: {self.received[-2000:]!r}")
             self.read(0.005)
         return time.perf_counter() - self.began
+
+    def read_for(self, seconds: float) -> None:
+        end = time.perf_counter() + seconds
+        while (left := end - time.perf_counter()) > 0:
+            self.read(left)
+
+    def read_until_quiet(self) -> None:
+        """Until nothing has been written for a while that is longer than any throttle."""
+        before = -1
+        while before != len(self.received):
+            before = len(self.received)
+            self.read_for(0.8)
+
+    def cpu_seconds(self) -> float:
+        """Of the main thread, which draws."""
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
     def press(self, key: str) -> None:
         os.write(self._screen, key.encode())
@@ -96,6 +125,68 @@ def traffic(keys: str) -> None:
     for step, count in zip(STEPS, sent, strict=True):
         print(f"  steps {step:3} to {step + WINDOW:3}   {count:6.0f} bytes a step", end="")
         print(f"   {count / sent[0]:.2f} × the first")
+
+
+def key_to_paint() -> None:
+    """Another lane is selected while the demo decodes: when its name is in the drift panel."""
+    with terminal("--ignore-eos", "--no-trace", "--max-new-tokens", "2000") as opened:
+        opened.wait_for("prompt is read")
+        opened.press(" ")
+        seconds = []
+        for number in range(KEYS):
+            # Not in step with the frames.
+            opened.read_for(0.2 + number % 7 * 0.013)
+            key, lane = WALK[number % len(WALK)]
+            opened.received = b""
+            began = time.perf_counter()
+            opened.press(key)
+            opened.wait_for(f"drift of {lane}")
+            seconds.append(time.perf_counter() - began)
+    seconds.sort()
+    print(f"  median             {seconds[len(seconds) // 2] * 1e3:6.1f} ms")
+    print(f"  95th percentile    {seconds[int(len(seconds) * 0.95)] * 1e3:6.1f} ms")
+
+
+def long_trace() -> None:
+    """A replay of 4,000 steps of five lanes: CPU of each key's frames, bytes of playing."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "long.trace.jsonl"
+        trace = with_local(make_trace(LONG_STEPS, 4))
+        writer = TraceWriter(file, trace.header)
+        for step in trace.steps:
+            writer.write(msgspec.structs.replace(step, seconds=1 / 20))
+        writer.close()
+        for view in "0123456":
+            with terminal("replay", str(file)) as opened:
+                opened.wait_for("replay")
+                for key in (DOWN, view):
+                    opened.read_until_quiet()
+                    opened.press(key)
+                opened.read_until_quiet()
+                seconds = [_cpu_of(opened, key) for key in (LEFT, LEFT, TEN_LEFT, DOWN, UP) * 2]
+                print(
+                    f"  view {view}   CPU of a key's frames {median(seconds) * 1e3:5.0f} ms", end=""
+                )
+                print(f", at the most {max(seconds) * 1e3:4.0f} ms", end="")
+                print(f", playing {_bytes_played(opened):6.0f} bytes a step" if view < "2" else "")
+
+
+def _cpu_of(opened: Terminal, key: str) -> float:
+    before = opened.cpu_seconds()
+    opened.press(key)
+    opened.read_until_quiet()
+    return opened.cpu_seconds() - before
+
+
+def _bytes_played(opened: Terminal) -> float:
+    """Of the overview or view 1, which say at which step they are."""
+    opened.press(HOME)
+    opened.read_until_quiet()
+    opened.received = b""
+    opened.press(" ")
+    opened.read_for(PLAYED_SECONDS)
+    last = max(int(number) for number in re.findall(rb"at step (\d+)", opened.received))
+    return len(opened.received) / last
 
 
 class _Recorded:

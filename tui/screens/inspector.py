@@ -295,11 +295,13 @@ class Inspector(Screen[None]):
 
     def move_to(self, step: int) -> None:
         """To a step that there is; the newest is followed from then on."""
-        if self.trace is None:
-            return
-        last = len(self.trace.steps) - 1
-        self._cursor = None if step >= last else max(0, step)
-        self.draw()
+        self._place(step)
+        self.draw(by_key=True)
+
+    def _place(self, step: int) -> None:
+        if self.trace is not None:
+            last = len(self.trace.steps) - 1
+            self._cursor = None if step >= last else max(0, step)
 
     def action_move(self, steps: int) -> None:
         if self.trace is None:
@@ -401,7 +403,7 @@ class Inspector(Screen[None]):
     def _select(self, lane: int) -> None:
         if self.trace is not None:
             self.lane = min(max(lane, 0), len(self.trace.header.lanes) - 1)
-            self.draw()
+            self.draw(by_key=True)
 
     @on(TextPanel.Picked)
     def _pick(self, event: TextPanel.Picked) -> None:
@@ -425,7 +427,7 @@ class Inspector(Screen[None]):
         switcher = self.query_one("#views", ContentSwitcher)
         switcher.current = OVERVIEW if name == self.chosen_view else name
         # A widget knows its size when it has been laid out.
-        self.call_after_refresh(self.draw)
+        self.call_after_refresh(self.draw, by_key=True)
 
     def action_lens(self) -> None:
         """Through the modes of view 2; a step that was not read is read first."""
@@ -442,29 +444,29 @@ class Inspector(Screen[None]):
             layers.turn()
         if unread and layers.mode != MAP:
             self.read_step(view.cursor)
-        self.draw()
+        self.draw(by_key=True)
 
     def action_mode(self) -> None:
         if self.chosen_view == "layers":
             self.action_lens()
         elif self.chosen_view != OVERVIEW:
             self.query_one(f"#{self.chosen_view}", InspectorView).turn()
-            self.draw()
+            self.draw(by_key=True)
 
     def action_page(self, pages: int) -> None:
         self.query_one(LayersView).scroll_pages(pages)
 
     # -- drawing ------------------------------------------------------------------------------
 
-    def draw(self) -> None:
-        """Draw the trace as it is now, soon."""
+    def draw(self, *, by_key: bool = False) -> None:
+        """Draw the trace as it is now, soon; `by_key`: sooner, as someone waits for it."""
         if self.trace is None:
             return
-        self._frame.request()
+        self._frame.request(by_key=by_key)
         if self.chosen_view == OVERVIEW:
-            self._chart_frame.request()
+            self._chart_frame.request(by_key=by_key)
         else:
-            self._view_frames[self.chosen_view].request()
+            self._view_frames[self.chosen_view].request(by_key=by_key)
 
     def view_of(self, trace: Trace) -> View:
         steps = trace.steps

@@ -122,7 +122,7 @@ class ReplayInspector(Inspector):
     def _advance(self) -> None:
         self._next = None
         if not self.at_end:
-            self.move_to(self.cursor + 1)
+            self._place(self.cursor + 1)
             seen = self._recorded.steps[: self.cursor + 1]
             if self.breakpoint and (why := self.breakpoint.hit(seen)):
                 self.tell_stopped(why)

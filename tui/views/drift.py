@@ -1,5 +1,6 @@
 """View 1: similarity in the spaces h, z and p, and KL, over the steps."""
 
+from time import monotonic
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -18,6 +19,8 @@ STEPS_A_DRAWING = 12
 """A drawing of the charts is some 20 KB, and a step may cost 4 KB in the mean."""
 STILL_SECONDS = 0.5
 """After so long without a new step, the charts are brought up to date."""
+LONE_SECONDS = 1.0
+"""A move of the cursor that comes so long after the one before is drawn at once."""
 
 KIND_CELLS = 15
 
@@ -32,6 +35,7 @@ class DriftView(InspectorView):
         self._view: View | None = None
         self._drawn: View | None = None
         self._drawn_steps = 0
+        self._shown = 0.0
         self._later: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -43,18 +47,20 @@ class DriftView(InspectorView):
     def show(self, view: View) -> None:
         self._view = view
         self.query_one(DriftFigures).show(view)
-        drawn = self._drawn
-        follows = (
+        drawn, grown = self._drawn, len(view.steps) - self._drawn_steps
+        lone = monotonic() - self._shown > LONE_SECONDS
+        self._shown = monotonic()
+        little = (
             drawn is not None
             and drawn.steps is view.steps
             and drawn.lane == view.lane
-            and view.cursor == len(view.steps) - 1
-            and 0 < len(view.steps) - self._drawn_steps < STEPS_A_DRAWING
+            and 0 <= grown < STEPS_A_DRAWING
+            and abs(view.cursor - drawn.cursor) < STEPS_A_DRAWING
         )
         if self._later is not None:
             self._later.stop()
             self._later = None
-        if follows:
+        if little and (grown or not lone):
             self._later = self.set_timer(STILL_SECONDS, self._draw_charts)
         else:
             self._draw_charts()
