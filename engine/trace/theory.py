@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from .records import Drift, Step
 from .summary import percentile
@@ -19,7 +20,7 @@ class Fit:
     measured: list[float]
     estimated: list[float]
 
-    @property
+    @cached_property
     def errors(self) -> list[float]:
         """|estimate − measured| / measured; a measured 0 has no relative error and is left out."""
         return [

@@ -13,7 +13,7 @@ from ..view import View
 from ..widgets.chart import Chart, ChartLine
 from ..widgets.drift_panel import CHARTS, LOCAL, Measure
 from ..widgets.panel import Line, Panel
-from .base import InspectorView
+from .base import InspectorView, Kept
 
 STEPS_A_DRAWING = 12
 """A drawing of the charts is some 20 KB, and a step may cost 4 KB in the mean."""
@@ -36,6 +36,7 @@ class DriftView(InspectorView):
         self._drawn: View | None = None
         self._drawn_steps = 0
         self._shown = 0.0
+        self._lines = Kept[dict[str, list[ChartLine]]]()
         self._later: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -75,11 +76,15 @@ class DriftView(InspectorView):
         if view is None:
             return
         self._drawn, self._drawn_steps = view, len(view.steps)
-        steps = view.steps[: self._drawn_steps]
-        marks = divergence_marks(steps, view.lane)
+        every_line = self._lines.of(
+            view.steps,
+            view.lane,
+            lambda steps: {m.key: _lines(steps, view.lane, m) for m in CHARTS},
+        )
+        marks = divergence_marks(view.steps, view.lane)
         cursor = view.cursor if view.cursor >= 0 else None
         for measure in CHARTS:
-            lines = _lines(steps, view.lane, measure)
+            lines = every_line[measure.key]
             lowest = min((y for line in lines for y in line.y if y is not None), default=0.0)
             self.query_one(f"#chart-{measure.key}", Chart).show(
                 lines,

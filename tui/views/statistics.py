@@ -9,7 +9,7 @@ from ...engine.trace.statistics import Distances, Statistics, statistics
 from ...engine.trace.trace import Trace
 from ..view import View
 from ..widgets.panel import Line, Panel, shorten
-from .base import InspectorView
+from .base import InspectorView, Kept
 
 LABEL_CELLS = 25
 COLUMN_CELLS = 13
@@ -79,6 +79,10 @@ class StatisticsPanel(Panel):
 
     view: View | None = None
 
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._statistics = Kept[dict[int, Statistics]]()
+
     def show(self, view: View) -> None:
         self.view = view
         self.redraw()
@@ -92,7 +96,9 @@ class StatisticsPanel(Panel):
         columns = max(1, (width - LABEL_CELLS) // COLUMN_CELLS)
         first = max(1, min(view.lane, len(view.header.lanes) - 1) - columns + 1)
         lanes = range(first, min(len(view.header.lanes), first + columns))
-        all_of = {lane: statistics(trace, lane) for lane in lanes}
+        all_of = self._statistics.of(
+            view.steps, lanes, lambda _: {lane: statistics(trace, lane) for lane in lanes}
+        )
         some = next(iter(all_of.values()))
         both = some.local is not None
         lines = [

@@ -16,7 +16,7 @@ from ...engine.trace.theory import (
 from ..view import View
 from ..widgets.chart import Chart, ChartLine
 from ..widgets.panel import Line, Panel
-from .base import InspectorView
+from .base import InspectorView, Kept
 
 LABELS = {"h": "1 − cos h", "z": "1 − cos z", "p": "1 − cos p", "kl": "KL(p‖q) nats"}
 THEOREMS = {"h": "Theorem 1", "z": "Theorem 1", "p": "Theorem 2", "kl": "Theorem 3"}
@@ -31,6 +31,11 @@ class TheoryView(InspectorView):
 
     over_steps = False
 
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._fits = Kept[dict[str, Fit]]()
+        self._lines = Kept[dict[str, list[ChartLine]]]()
+
     def compose(self) -> ComposeResult:
         yield TheoryTable()
         with Grid(id="theory-charts"):
@@ -38,21 +43,28 @@ class TheoryView(InspectorView):
                 yield Chart(id=f"theory-{space}")
 
     def show(self, view: View) -> None:
-        steps = [*view.steps]
-        fits = {space: fit(steps, view.lane, space) for space in SPACES} if view.lane else {}
+        fits = self._fits.of(
+            view.steps,
+            view.lane,
+            lambda steps: {s: fit(steps, view.lane, s) for s in SPACES} if view.lane else {},
+        )
+        draw = _course if self.over_steps else _scatter
+        lines = self._lines.of(
+            view.steps, (view.lane, draw), lambda _: {s: draw(of, s) for s, of in fits.items()}
+        )
         self.query_one(TheoryTable).show(view, fits)
         for space in SPACES:
             chart = self.query_one(f"#theory-{space}", Chart)
             if self.over_steps:
                 chart.show(
-                    _course(fits[space], space) if space in fits else [],
+                    lines.get(space, []),
                     title=f"{LABELS[space]}: measured ── estimate ••• over steps",
                     log_y=True,
                     cursor=view.cursor if view.cursor >= 0 else None,
                 )
             else:
                 chart.show(
-                    _scatter(fits[space], space) if space in fits else [],
+                    lines.get(space, []),
                     title=f"{LABELS[space]}: estimate ↑ measured →",
                     log_x=True,
                     log_y=True,

@@ -28,6 +28,12 @@ class ChartLine:
 class Chart(PlotextPlot):
     """Axes in the theme's colours; at most two points a column are drawn."""
 
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._lines: Sequence[ChartLine] = ()
+        self._key: object = None
+        self._points: list[tuple[ChartLine, list[tuple[float, float]]]] = []
+
     def show(
         self,
         lines: Sequence[ChartLine],
@@ -49,18 +55,8 @@ class Chart(PlotextPlot):
             plt.vline(cursor, color=self._color("cursor"))
         for mark in marks:
             plt.vline(mark, color=self._color("mark"))
-        most = max(2, POINTS_A_COLUMN * self.size.width)
         drawn: list[tuple[float, float]] = []
-        for line in lines:
-            points = [
-                (x, y)
-                for given in zip(line.x, line.y, strict=True)
-                if (x := _place(given[0], log=log_x)) is not None
-                and (y := _place(given[1], log=log_y)) is not None
-            ]
-            if not points:
-                continue
-            points = thinned(points, most)
+        for line, points in self._points_of(lines, log_x=log_x, log_y=log_y):
             drawn += points
             xs, ys = zip(*points, strict=True)
             draw = plt.plot if line.kind == "line" else plt.scatter
@@ -72,6 +68,25 @@ class Chart(PlotextPlot):
             if log_y:
                 plt.yticks(*_ticks(min(ys), max(ys), self.size.height // 2, log=True))
         self.refresh()
+
+    def _points_of(
+        self, lines: Sequence[ChartLine], *, log_x: bool, log_y: bool
+    ) -> list[tuple[ChartLine, list[tuple[float, float]]]]:
+        """Places on the axes; of lines that are drawn again, as they were found before."""
+        key = self.size.width, log_x, log_y
+        if lines is not self._lines or key != self._key:
+            self._lines, self._key, self._points = lines, key, []
+            most = max(2, POINTS_A_COLUMN * self.size.width)
+            for line in lines:
+                points = [
+                    (x, y)
+                    for given in zip(line.x, line.y, strict=True)
+                    if (x := _place(given[0], log=log_x)) is not None
+                    and (y := _place(given[1], log=log_y)) is not None
+                ]
+                if points:
+                    self._points.append((line, thinned(points, most)))
+        return self._points
 
     def render(self) -> RenderResult:
         # plotext's own grounds and axes are RGB; a theme of the terminal's colours has none.
