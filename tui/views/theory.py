@@ -58,7 +58,7 @@ class TheoryView(InspectorView):
             if self.over_steps:
                 chart.show(
                     lines.get(space, []),
-                    title=f"{LABELS[space]}: measured ── estimate ••• over steps",
+                    title=f"{LABELS[space]}: ── measured • estimate",
                     log_y=True,
                     cursor=view.cursor if view.cursor >= 0 else None,
                 )
@@ -154,4 +154,6 @@ class TheoryTable(Panel):
             return Line().add(text, self.style("panel--quiet"))
         text = f"The expansion does not hold for {', '.join(failing)}: error above {FAILS:.0%}"
         long = f"{text} at most steps, as the perturbation is not small."
-        return Line().add(long if len(long) <= width else f"{text}.", self.style("theory--fails"))
+        short = f"The expansion fails for {', '.join(failing)}: error above {FAILS:.0%}."
+        fits = next((t for t in (long, f"{text}.") if len(t) <= width), short)
+        return Line().add(fits, self.style("theory--fails"))
