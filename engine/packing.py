@@ -84,7 +84,7 @@ class _Together:
         self._sizes = [_outputs(module) for module in unit]
         biases = (
             [
-                packed.new_zeros(size) if module.bias is None else module.bias
+                torch.zeros(size, dtype=packed.dtype) if module.bias is None else module.bias
                 for module, size in zip(unit, self._sizes, strict=True)
             ]
             if any(module.bias is not None for module in unit)

@@ -48,6 +48,17 @@ def test_layers_that_read_the_same_input_are_one_product() -> None:
     packed.remove()
 
 
+def test_of_a_product_some_layers_may_have_a_bias() -> None:
+    model = make_model("llama")
+    key = model.get_submodule("model.layers.0.self_attn.k_proj")
+    key.bias = nn.Parameter(torch.linspace(-1, 1, len(key.weight)), requires_grad=False)
+    expected = logits(model, 3)
+    packed = PackedLinears({model: 3})
+    assert ("q_proj", "k_proj", "v_proj") in units(packed, model)
+    assert torch.allclose(logits(model, 3), expected, rtol=1e-4, atol=1e-4)
+    packed.remove()
+
+
 def test_a_weight_that_two_models_share_is_packed_once() -> None:
     """Of the first layer's q, k and v the second model has a k of its own."""
     model = make_model("llama")
