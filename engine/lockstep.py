@@ -99,15 +99,29 @@ class Lockstep:
         A compiled step can read `room` positions more. Raises `UserError` if it should be compiled
         and cannot be.
         """
-        for batch in self._batches:
-            if self._compiled:
-                batch.compile(-(-(tokens.shape[1] + room) // STATIC_ROOM) * STATIC_ROOM, tokens)
-            else:
+        if self._compiled:
+            self._compile(tokens, room)
+        else:
+            for batch in self._batches:
                 batch.cache = new_cache(batch.model)
         *chunks, last = tokens.split(PREFILL_CHUNK, dim=1)
         for chunk in chunks:
             self.advance(chunk)
         return self.advance(last)
+
+    @torch.inference_mode()
+    def _compile(self, tokens: Tensor, room: int) -> None:
+        """Have empty caches with room for all that, and a step that reads and writes them."""
+        positions = -(-(tokens.shape[1] + room) // STATIC_ROOM) * STATIC_ROOM
+        # All batches have as many positions; a compiled step is bound to the tensors of its cache.
+        if all(batch.has_room(positions) for batch in self._batches):
+            for batch in self._batches:
+                batch.cache.reset()
+            return
+        # Programs for shorter caches would count against the compiler's limit.
+        torch.compiler.reset()
+        for batch in self._batches:
+            batch.compile(positions, tokens)
 
     @torch.inference_mode()
     def advance(self, tokens: Tensor) -> Outputs:
@@ -176,15 +190,12 @@ class _Batch:
         for hook in self._hooks:
             hook.remove()
 
-    @torch.inference_mode()
+    def has_room(self, positions: int) -> bool:
+        return self.cache.is_initialized and self.cache.get_max_length() >= positions
+
     def compile(self, positions: int, tokens: Tensor) -> None:
-        """Have an empty cache of `positions` or more and a step for it; `tokens` are any to try."""
-        room = self.cache.get_max_length()
-        if positions <= room and self.cache.is_initialized:
-            # A compiled step is bound to the tensors of its cache.
-            self.cache.reset()
-            return
-        self.cache = new_static_cache(self.model, max(positions, room))
+        """Have an empty cache of `positions` and a step for it; `tokens` are any to try."""
+        self.cache = new_static_cache(self.model, positions)
         first = tokens[self.rows, :1]
         self.advance(first)
         try:

@@ -123,6 +123,8 @@ def _units(model: PreTrainedModel) -> list[Unit]:
         and module.weight.device.type == "cpu"
         and module.weight.dtype in (torch.float32, torch.bfloat16)
     ]
+    if not linears:
+        return []
     calls: list[tuple[nn.Linear, Tensor, Tensor]] = []
 
     def watch(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -132,7 +134,7 @@ def _units(model: PreTrainedModel) -> list[Unit]:
     handles = [module.register_forward_pre_hook(watch) for module in linears]
     try:
         with torch.inference_mode():
-            model(input_ids=torch.tensor([[1, 2]]), use_cache=False)
+            model(input_ids=torch.tensor([[1, 2]], device=model.device), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -1,16 +1,20 @@
 """Compiled steps: the tokens of those that are not, through rewinds, branches and restarts."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 import torch._dynamo.utils
+from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.errors import UserError
-from prunetui.engine.lockstep import STATIC_ROOM
+from prunetui.engine.lockstep import STATIC_ROOM, LaneGates, Lockstep
 from prunetui.engine.options import Options
 from prunetui.engine.session import Session, open_session
+from prunetui.engine.weights import WeightGroup
 
-from .models import save_model_directory
+from .models import make_model, save_model_directory
 
 
 def opened(directory: Path, compiled: bool, **options: object) -> Session:
@@ -51,6 +55,24 @@ def test_tokens_are_those_of_plain_steps(tmp_path: Path) -> None:
         # Of each weight group, for either cache.
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4 * compiled
     assert seen[0] == seen[1]
+
+
+def test_a_cache_may_grow_as_often_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler keeps eight programs of a function, and then refuses to make more."""
+    made = partial(torch.compile, backend="eager")
+    monkeypatch.setattr(torch, "compile", made)
+    model = make_model("llama", max_position_embeddings=4096)
+    group = WeightGroup(model, find_anatomy(model))
+    lockstep = Lockstep([(group, LaneGates())], compiled=True)
+    plain = Lockstep([(group, LaneGates())])
+    for times in range(1, 11):
+        seen = []
+        for decoder in (lockstep, plain):
+            decoder.prefill(torch.tensor([[5, 6, 7]]), STATIC_ROOM * times)
+            seen.append(decoder.advance(torch.tensor([[8]])).z.clone())
+        assert torch.allclose(*seen, rtol=1e-4, atol=1e-4)
+    plain.close()
+    lockstep.close()
 
 
 def test_what_cannot_be_compiled_is_said(tmp_path: Path) -> None:

@@ -48,6 +48,14 @@ def test_layers_that_read_the_same_input_are_one_product() -> None:
     packed.remove()
 
 
+def test_a_model_that_is_not_on_a_cpu_is_left_alone() -> None:
+    """Nor asked to read tokens that are."""
+    model = make_model("llama").to("meta")
+    packed = PackedLinears({model: 2})
+    assert packed._packed == []
+    packed.remove()
+
+
 def test_of_a_product_some_layers_may_have_a_bias() -> None:
     model = make_model("llama")
     key = model.get_submodule("model.layers.0.self_attn.k_proj")

@@ -82,7 +82,7 @@ async def test_tokens_are_marked_by_probability_and_by_kl() -> None:
         await pilot.press("home", "5", "m")
         for limits, lowest, value in (
             ((0.9, 0.5), "p ≥ 0.9", lambda s: -s.lanes[1].prob),
-            ((0.01, 1.0), "KL < 0.01", lambda s: s.drift[0].kl),
+            ((0.01, 1.0), "KL ≤ 0.01", lambda s: s.drift[0].kl),
         ):
             await until(pilot, lambda text=lowest: text in view_text(app))
             marks = [

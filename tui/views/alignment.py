@@ -98,7 +98,7 @@ class AlignmentPanel(Panel):
         if self.mode == PROBABILITY:
             marks = f"{low} p ≥ {first:g}  {some} ≥ {second:g}  {high} below"
             return [f"colour: probability of the token   {marks}", marks]
-        marks = f"{low} KL < {first:g}  {some} < {second:g}  {high} above"
+        marks = f"{low} KL ≤ {first:g}  {some} ≤ {second:g}  {high} above"
         return [f"colour: KL(p‖q) in nats   {marks}", marks]
 
     def _mark(self, view: View, step: Step, lane: int) -> tuple[str, str]:
