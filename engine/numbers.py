@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .drift import Distributions, measure, stream_cosines
+from .highest import topk
 from .lockstep import Outputs
 from .sampling import choose
 from .trace.records import Sampling
@@ -65,22 +66,22 @@ def step_numbers(
     chosen = choose(outputs.z[:count].float(), sampling, step)
     for lane, token in forced.items():
         chosen[lane] = token
-    highest = outputs.z.topk(min(max(candidates, 2), outputs.z.shape[-1]), dim=-1)
-    top = highest.indices[:count, :candidates]
+    highest, ranked = topk(outputs.z, max(candidates, 2))
+    top = ranked[:count, :candidates]
     drift = measure(outputs.h, rows)
     answers = torch.tensor(wanted.answers, dtype=torch.int64, device=chosen.device)
     tokens = torch.cat([chosen, top.flatten(), answers])
     logprobs = rows.logprob(tokens[None])
     probs = logprobs.exp()
     others = count + top.numel()
-    drift["top1"] = (highest.indices[1:, 0] == highest.indices[0, 0]).double()
+    drift["top1"] = (ranked[1:, 0] == ranked[0, 0]).double()
     drift["dp"] = probs[1:, 0] - probs[0, 0]
     drift["logq"] = logprobs[1:, 0]
     values = [
         chosen,
         logprobs[:count, :count].diagonal(),
         rows.entropy[:count],
-        (highest.values[:, 0].double() - highest.values[:, 1].double())[:count],
+        (highest[:, 0].double() - highest[:, 1].double())[:count],
         top,
         probs[:count, count:others],
         torch.stack([*drift.values()], dim=1),

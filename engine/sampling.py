@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .highest import argmax
 from .trace.records import Sampling
 
 
@@ -13,13 +14,13 @@ def choose(z: Tensor, sampling: Sampling, step: int) -> Tensor:
     distributions differ and for no other reason, and a step decoded again gives the same tokens.
     """
     if sampling.temperature == 0:
-        return z.argmax(dim=-1)
+        return argmax(z)
     scores = z / sampling.temperature
     if sampling.top_k:
         scores = keep_top_k(scores, sampling.top_k)
     if sampling.top_p < 1:
         scores = keep_top_p(scores, sampling.top_p)
-    return (scores + gumbel(z.shape[-1], sampling.seed, step, z.device)).argmax(dim=-1)
+    return argmax(scores + gumbel(z.shape[-1], sampling.seed, step, z.device))
 
 
 def keep_top_k(scores: Tensor, k: int) -> Tensor:
