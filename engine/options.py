@@ -25,8 +25,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     A to D. `calibration` is a text or JSONL file, `self` for text that the baseline samples, or
     `hf:NAME[:CONFIG]`, a data set; of it, so many samples of so many tokens are used. `keep`
     names the spaces, h or z, whose vectors are recorded beside the trace. `lens` reads the layers
-    of every step through the logit lens. `compile` compiles the step, at load
-    and for other lanes or a longer prompt.
+    of every step through the logit lens. `compile` compiles the step, at load and
+    for other lanes or a longer prompt.
     """
 
     model: str = DEMO
