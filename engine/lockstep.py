@@ -33,7 +33,7 @@ class LaneGates:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Of one position in every lane, in the model's dtype; the next forward overwrites them."""
+    """Of one position in every lane, in the model's dtype."""
 
     h: Tensor
     """[lanes, hidden]: the head's input."""
@@ -162,9 +162,9 @@ class _Batch:
         self.rows = rows
         self.model = model = group.model
         self.cache = new_static_cache(model, 0) if compiled else new_cache(model)
-        self._compiled: Callable[[Tensor, DynamicCache], Tensor] | None = None
+        self._compiled: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
         if compiled:
-            self._compiled = torch.compile(self._logits, dynamic=False, fullgraph=True)
+            self._compiled = torch.compile(self._forward, dynamic=False, fullgraph=True)
         self._anatomy = group.anatomy
         layers = group.anatomy.layers
         self._closed: dict[nn.Module, Tensor] = {}
@@ -172,17 +172,15 @@ class _Batch:
             attention = [number in lane.attention for lane in gates]
             self._closed[layer.attention] = torch.tensor(attention)
             self._closed[layer.mlp] = torch.tensor([number in lane.mlp for lane in gates])
-        width = model.config.get_text_config().hidden_size
-        self._streams = torch.empty(
-            2 * len(layers) + 1, len(rows), width, dtype=model.dtype, device=model.device
-        )
+        self._points: list[Tensor] = []
+        """The stream's, while the model runs: [rows, hidden] each."""
         self._h = torch.empty(0)
         self.open()
 
     def open(self) -> None:
         self._hooks = [
             Gates(self._closed),
-            StreamHooks(self._anatomy, self._keep_stream),
+            StreamHooks(self._anatomy, self._keep_point),
             self._anatomy.head.register_forward_pre_hook(self._keep_h),
         ]
 
@@ -211,22 +209,22 @@ class _Batch:
         tokens = tokens.to(self.model.device)
         # The first pass makes the cache's tensors, which is not for a compiler to trace.
         if self._compiled and tokens.shape[1] == 1 and self.cache.is_initialized:
-            z = self._compiled(tokens, self.cache)
-        else:
-            z = self._logits(tokens, self.cache)
-        # Of a model spread over several devices, each may lie on another.
-        return Outputs(self._h.to(z.device), z, self._streams.to(z.device))
+            return Outputs(*self._compiled(tokens, self.cache))
+        return Outputs(*self._forward(tokens, self.cache))
 
-    def _logits(self, tokens: Tensor, cache: DynamicCache) -> Tensor:
-        """[rows, vocabulary], of the last position."""
+    def _forward(self, tokens: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor, Tensor]:
+        """h, z and the streams of the last position."""
+        self._points = []
         out = self.model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return out.logits[:, -1]
+        z = out.logits[:, -1]
+        # Of a model spread over several devices, each may lie on another.
+        streams = torch.stack([point.to(z.device) for point in self._points])
+        h, self._h, self._points = self._h.to(z.device), torch.empty(0), []
+        return h, z, streams
 
-    def _keep_stream(self, point: int, stream: Tensor) -> None:
-        layer, place = divmod(point, 3)
-        # What goes into a layer is what came out of the one before.
-        if place or point == 0:
-            self._streams[2 * layer + place].copy_(stream[:, -1])
+    def _keep_point(self, _number: int, stream: Tensor) -> None:
+        # A view, but of one position: it would keep a long prompt's activations.
+        self._points.append(stream[:, -1] if stream.shape[1] == 1 else stream[:, -1].clone())
 
     def _keep_h(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
         self._h = args[0][:, -1]

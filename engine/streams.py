@@ -17,47 +17,54 @@ Keep = Callable[[int, Tensor], None]
 class StreamHooks:
     """Calls `keep` at each point of the residual stream as the model runs, in order.
 
-    Point 3l is the input of layer l, 3l + 1 the stream after its attention, 3l + 2 after its MLP.
-    Where attention and MLP run in parallel on the same input x, the stream after the attention
-    is x plus what the attention adds. Made after the gates, the hooks see what the gates leave.
+    Point 0 is the input of layer 0, 2l + 1 the stream after the attention of layer l, 2l + 2 after
+    its MLP. Where attention and MLP run in parallel on the same input x, the stream after the
+    attention is x plus what the attention adds. Made after the gates, the hooks see what the gates
+    leave.
     """
 
     def __init__(self, anatomy: Anatomy, keep: Keep) -> None:
         self._keep = keep
-        self._handles: list[RemovableHandle] = []
+        self._stream = torch.empty(0)
+        """At the last point before."""
+        first, last = anatomy.layers[0].module, anatomy.layers[-1].module
+        self._handles: list[RemovableHandle] = [
+            first.register_forward_pre_hook(self._before, with_kwargs=True)
+        ]
         for number, layer in enumerate(anatomy.layers):
             self._watch(number, layer)
+        self._handles.append(last.register_forward_hook(self._end))
 
     def remove(self) -> None:
         for handle in self._handles:
             handle.remove()
 
+    def _point(self, number: int, stream: Tensor) -> None:
+        self._stream = stream
+        self._keep(number, stream)
+
+    def _before(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._point(0, args[0] if args else kwargs["hidden_states"])
+
+    def _end(self, _module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        self._stream = torch.empty(0)  # so that a long prompt's activations are let go
+
     def _watch(self, number: int, layer: Layer) -> None:
-        start = torch.empty(0)
-
-        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            nonlocal start
-            start = args[0] if args else kwargs["hidden_states"]
-            self._keep(3 * number, start)
-
         def middle(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             stream = args[0] if args else kwargs["hidden_states"]
-            self._keep(3 * number + 1, stream.reshape(start.shape))
+            # OPT folds rows and positions into one dimension.
+            self._point(2 * number + 1, stream.reshape(self._stream.shape))
 
         def branch(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
             added = first_tensor(output)
             # The layer's input can still be where the layer before it is.
-            self._keep(3 * number + 1, start.to(added.device) + added)
+            self._point(2 * number + 1, self._stream.to(added.device) + added)
 
         def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            nonlocal start
-            start = torch.empty(0)  # so that a long prompt's activations are let go
-            self._keep(3 * number + 2, first_tensor(output))
+            self._point(2 * number + 2, first_tensor(output))
 
-        handles = self._handles
-        handles.append(layer.module.register_forward_pre_hook(before, with_kwargs=True))
         if layer.middle is None:
-            handles.append(layer.attention.register_forward_hook(branch))
+            self._handles.append(layer.attention.register_forward_hook(branch))
         else:
-            handles.append(layer.middle.register_forward_pre_hook(middle, with_kwargs=True))
-        handles.append(layer.module.register_forward_hook(after))
+            self._handles.append(layer.middle.register_forward_pre_hook(middle, with_kwargs=True))
+        self._handles.append(layer.module.register_forward_hook(after))

@@ -215,11 +215,11 @@ def test_similarity_is_the_mean_cosine_before_and_after(family: str) -> None:
             model(input_ids=window[None], use_cache=False)
         for layer in range(4):
             for place in (1, 2):
-                before, after = points[3 * layer + place - 1], points[3 * layer + place]
+                before, after = points[2 * layer + place - 1], points[2 * layer + place]
                 cosines.setdefault((layer, place), []).append(cosine(before, after))
             for last in range(layer, 4):
                 # A run of n layers from layer i on compares the inputs of i and of i + n.
-                run = cosine(points[3 * layer], points[3 * last + 2])
+                run = cosine(points[2 * layer], points[2 * last + 2])
                 runs.setdefault((last - layer + 1, layer), []).append(run)
     hooks.remove()
     for layer in range(4):

@@ -35,14 +35,13 @@ def measure_similarity(
 
     def keep(point: int, stream: Tensor) -> None:
         nonlocal before
-        layer, place = divmod(point, 3)
         # A model may be spread over several devices.
         now = stream.float().to(model.device)
-        if place:
+        if point:
             cosines = torch.cosine_similarity(before, now, dim=-1, eps=0.0)
-            sublayers[layer, place - 1] += cosines.sum(dtype=torch.float64).cpu()
+            sublayers.view(-1)[point - 1] += cosines.sum(dtype=torch.float64).cpu()
         before = now
-        if point == 0 or place == 2:
+        if point % 2 == 0:
             bounds.append(now[0] / now[0].norm(dim=-1, keepdim=True))
 
     hooks = StreamHooks(anatomy, keep)
