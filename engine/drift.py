@@ -26,10 +26,16 @@ class Distributions:
     temperature: float
     logsumexp: Tensor
     """[lanes, 1], of z / T"""
-    expected_z: Tensor
-    """[lanes, lanes]: row i, column j is the mean of lane j's z under lane i's p."""
+    own_z: Tensor
+    """[lanes]: the mean of a lane's z under its own p"""
+    z_under_p: Tensor
+    """[lanes]: the mean of a lane's z under lane 0's p"""
+    x_under_own: Tensor
+    """[lanes]: the mean of lane 0's z under a lane's own p"""
+    p_dot_x: Tensor
+    """[lanes]: a lane's p times lane 0's"""
     p_dot_p: Tensor
-    """[lanes, lanes]"""
+    """[lanes]: |p|²"""
     z_sum: Tensor
     """[lanes]"""
     x_dot_x: Tensor
@@ -47,49 +53,60 @@ class Distributions:
 
     @classmethod
     def of(cls, z: Tensor, temperature: float) -> "Distributions":
-        """One pass over z, [lanes, vocabulary]."""
+        """One pass over z, [lanes, vocabulary], in products by vectors: thin matrix products are
+        slower."""
         lanes, vocabulary = z.shape
         largest = z.amax(dim=-1, keepdim=True).double()
-        total, z_sum = (z.new_zeros(lanes, dtype=torch.float64) for _ in range(2))
-        e_dot_z, e_dot_e = (z.new_zeros(lanes, lanes, dtype=torch.float64) for _ in range(2))
+        of_lanes = z.new_zeros(7, lanes, dtype=torch.float64)
+        total, own_z, z_under_p, x_under_own, p_dot_x, p_dot_p, z_sum = of_lanes
         x_dot_x = z.new_zeros((), dtype=torch.float64)
-        under = z.new_zeros(5, lanes - 1, dtype=torch.float64)
-        x_dot_d, d_dot_d, squares_under_p, d_under_r, squares_under_r = under
+        of_variants = z.new_zeros(5, lanes - 1, dtype=torch.float64)
+        x_dot_d, d_dot_d, squares_under_p, d_under_r, squares_under_r = of_variants
         for chunk in z.split(CHUNK if z.device.type == "cpu" else vocabulary, dim=-1):
             part = chunk.double()
-            e = (part - largest).div_(temperature).exp_()
+            # Of one lane's p, e is the same multiple in every chunk.
+            e = part - largest
+            if temperature != 1:
+                e.div_(temperature)
+            e.exp_()
+            x, e_x = part[0], e[0]
             total += e.sum(dim=-1)
+            own_z += torch.stack([*map(torch.dot, e, part)])
+            z_under_p.addmv_(part, e_x)
+            x_under_own.addmv_(e, x)
+            p_dot_x.addmv_(e, e_x)
+            p_dot_p += torch.stack([*map(torch.dot, e, e)])
             z_sum += part.sum(dim=-1)
-            e_dot_z += e @ part.T
-            e_dot_e += e @ e.T
-            x, x_squared = part[0], e[0].square()
             x_dot_x += x @ x
-            d = part[1:] - x
-            x_dot_d += d @ x
-            d_under_r += d @ x_squared
+            d, r = part[1:] - x, e_x.square()
+            x_dot_d.addmv_(d, x)
+            d_under_r.addmv_(d, r)
             squares = d.square_()
             d_dot_d += squares.sum(dim=-1)
-            squares_under_p += squares @ e[0]
-            squares_under_r += squares @ x_squared
+            squares_under_p.addmv_(squares, e_x)
+            squares_under_r.addmv_(squares, r)
         return cls(
             z=z,
             temperature=temperature,
             logsumexp=largest / temperature + total.log()[:, None],
-            expected_z=e_dot_z / total[:, None],
-            p_dot_p=e_dot_e / total / total[:, None],
+            own_z=own_z / total,
+            z_under_p=z_under_p / total[0],
+            x_under_own=x_under_own / total,
+            p_dot_x=p_dot_x / total / total[0],
+            p_dot_p=p_dot_p / total.square(),
             z_sum=z_sum,
             x_dot_x=x_dot_x,
             x_dot_d=x_dot_d,
             d_dot_d=d_dot_d,
             squares_under_p=squares_under_p / total[0],
-            d_under_r=d_under_r / e_dot_e[0, 0],
-            squares_under_r=squares_under_r / e_dot_e[0, 0],
+            d_under_r=d_under_r / p_dot_p[0],
+            squares_under_r=squares_under_r / p_dot_p[0],
         )
 
     @property
     def entropy(self) -> Tensor:
         """[lanes], in nats"""
-        return self.logsumexp[:, 0] - self.expected_z.diagonal() / self.temperature
+        return self.logsumexp[:, 0] - self.own_z / self.temperature
 
     def logprob(self, tokens: Tensor) -> Tensor:
         """log p, in nats, of tokens, int64 [lanes, n] or [1, n]: float64 [lanes, n]."""
@@ -116,14 +133,14 @@ def measure(h: Tensor, lanes: Distributions) -> dict[str, Tensor]:
         lanes.d_dot_d - d_sum**2 / size,
     )
     # KL(p ‖ q) = E_p[log p - log q], and log p - log q = -dz / T + lse(y / T) - lse(x / T).
-    dz_under_p = lanes.expected_z[0, 1:] - lanes.expected_z[0, 0]
-    dz_under_q = lanes.expected_z.diagonal()[1:] - lanes.expected_z[1:, 0]
+    dz_under_p = lanes.z_under_p[1:] - lanes.z_under_p[0]
+    dz_under_q = lanes.own_z[1:] - lanes.x_under_own[1:]
     normalizer = (lanes.logsumexp[1:] - lanes.logsumexp[0])[:, 0]
-    p_dot_p, twice = lanes.p_dot_p, 2 * temperature**2
+    twice = 2 * temperature**2
     return {
         "cos_h": cosine(par_h, orth_h),
         "cos_z": cosine(par_z, orth_z),
-        "cos_p": p_dot_p[0, 1:] / (p_dot_p[0, 0] * p_dot_p.diagonal()[1:]).sqrt(),
+        "cos_p": lanes.p_dot_x[1:] / (lanes.p_dot_p[0] * lanes.p_dot_p[1:]).sqrt(),
         "cos_z_centred": cosine(*centred),
         "par_h": par_h,
         "orth_h": orth_h,
@@ -156,7 +173,9 @@ def stream_cosines(streams: Tensor) -> Tensor:
     streams: [points, lanes, hidden], lane 0 the baseline.
     """
     streams = streams.double()
-    return torch.cosine_similarity(streams[:, :1], streams[:, 1:], dim=-1, eps=0.0)
+    x, y = streams[:, :1], streams[:, 1:]
+    lengths = torch.linalg.vector_norm(streams, dim=-1)
+    return (y @ x.mT)[..., 0] / (lengths[:, :1] * lengths[:, 1:])
 
 
 def finite(value: float) -> float | None:

@@ -8,7 +8,7 @@ from .loading import Progress
 from .lockstep import Lockstep
 from .noise import noise_floor
 from .options import Context
-from .packing import PackedLinears
+from .packing import PackedLinears, packing_pays
 from .trace import records
 from .variants import Variant
 
@@ -39,6 +39,8 @@ class Lanes:
         # Counted while the weights are plain.
         self.weight_bytes = weight_bytes([*self._rows])
         """Bytes of weights that a step reads."""
+        # A compiler does not see through packed weights.
+        self._packs = not compiled and packing_pays(self._rows)
         self._install()
         try:
             progress("measuring the noise floor", None)
@@ -65,8 +67,7 @@ class Lanes:
         self.lockstep.reopen()
 
     def _install(self) -> None:
-        # A compiler does not see through packed weights.
-        self._packed = PackedLinears({} if self._compiled else self._rows)
+        self._packed = PackedLinears(self._rows if self._packs else {})
         self._attention = FastAttention(self._rows)
 
     def _uninstall(self) -> None:

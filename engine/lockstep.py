@@ -13,6 +13,7 @@ from .bandwidth import cache_bytes
 from .errors import UserError
 from .gates import Gates
 from .kvcache import crop, length, new_cache, new_static_cache
+from .llama import LlamaStep, is_of_llamas_kind
 from .streams import StreamHooks
 from .weights import WeightGroup
 
@@ -172,12 +173,15 @@ class _Batch:
             attention = [number in lane.attention for lane in gates]
             self._closed[layer.attention] = torch.tensor(attention)
             self._closed[layer.mlp] = torch.tensor([number in lane.mlp for lane in gates])
+        self._llama: LlamaStep | None = None
         self._points: list[Tensor] = []
         """The stream's, while the model runs: [rows, hidden] each."""
         self._h = torch.empty(0)
         self.open()
 
     def open(self) -> None:
+        if is_of_llamas_kind(self.model, self.cache):
+            self._llama = LlamaStep(self.model, self._closed)
         self._hooks = [
             Gates(self._closed),
             StreamHooks(self._anatomy, self._keep_point),
@@ -210,6 +214,8 @@ class _Batch:
         # The first pass makes the cache's tensors, which is not for a compiler to trace.
         if self._compiled and tokens.shape[1] == 1 and self.cache.is_initialized:
             return Outputs(*self._compiled(tokens, self.cache))
+        if self._llama and tokens.shape[1] == 1:
+            return Outputs(*self._llama(tokens, self.cache))
         return Outputs(*self._forward(tokens, self.cache))
 
     def _forward(self, tokens: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from .drift import Distributions, measure, stream_cosines
 from .highest import topk
 from .lockstep import Outputs
-from .sampling import choose
+from .sampling import sample
 from .trace.records import Sampling
 
 
@@ -63,10 +63,13 @@ def step_numbers(
     """
     count, candidates = wanted.lanes, wanted.candidates
     rows = Distributions.of(outputs.z, sampling.measured_temperature)
-    chosen = choose(outputs.z[:count].float(), sampling, step)
+    highest, ranked = topk(outputs.z, max(candidates, 2))
+    if sampling.temperature:
+        chosen = sample(outputs.z[:count].float(), sampling, step)
+    else:
+        chosen = ranked[:count, 0].clone()
     for lane, token in forced.items():
         chosen[lane] = token
-    highest, ranked = topk(outputs.z, max(candidates, 2))
     top = ranked[:count, :candidates]
     drift = measure(outputs.h, rows)
     answers = torch.tensor(wanted.answers, dtype=torch.int64, device=chosen.device)

@@ -1,12 +1,14 @@
 """Linear layers on a CPU, their weights packed for oneDNN.
 
-Stock linear layers reach a fraction of the memory's bandwidth at a handful of rows. Packed once
-into the blocks that oneDNN multiplies by, the weights are read at close to all of it.
+At a handful of rows, stock linear layers reach a fraction of the memory's bandwidth on most
+processors. Packed once into the blocks that oneDNN multiplies by, the weights are read at close to
+all of it.
 """
 
 import itertools
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeGuard
 
@@ -17,6 +19,44 @@ from transformers.pytorch_utils import Conv1D
 
 Unit = tuple[nn.Linear, ...]
 """Layers that read the same input: their weights, one below the other, are packed as one."""
+
+SAMPLE = 256 << 20
+"""Bytes of weights that are multiplied to see whether packing pays: more than caches hold."""
+ROUNDS = 5
+PLAINLY = 0.85
+"""Of the time packed. What is nearly even stays packed, or a session would round as it pleases."""
+
+
+def packing_pays(models: Mapping[PreTrainedModel, int]) -> bool:
+    """Whether the plain products of a sample of the layers are not plainly faster than packed ones.
+
+    At one or two rows of float32 they are where torch's own library is made for the processor.
+    """
+    if not _available():
+        return False
+    plain, packed = [], []
+    for model, rows in models.items():
+        left = SAMPLE
+        for unit in _units(model):
+            size = sum(module.weight.nbytes for module in unit)
+            if size > left:
+                break
+            left -= size
+            x = torch.ones(rows, 1, _inputs(unit[0]), dtype=unit[0].weight.dtype)
+            plain += [partial(module.forward, x) for module in unit]
+            packed.append(partial(_Together(unit, _pack(unit, rows)).product, x))
+    return _seconds(plain) >= PLAINLY * _seconds(packed)
+
+
+def _seconds(calls: list[Callable[[], Tensor]]) -> float:
+    """The least that a round of them takes."""
+    taken = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        for call in calls:
+            call()
+        taken.append(time.perf_counter() - began)
+    return min(taken)
 
 
 class PackedLinears:
@@ -44,15 +84,14 @@ class PackedLinears:
         for unit, rows in units.items():
             key = _places(unit)
             if key not in by_weights:
-                by_weights[key] = torch.ops.mkldnn._reorder_linear_weight(
-                    torch.cat([_plain(module) for module in unit]) if unit[1:] else _plain(*unit),
-                    rows,
-                )
+                by_weights[key] = _pack(unit, rows)
             self._packed.append((unit, by_weights[key]))
         for unit, packed in self._packed:
             together = _Together(unit, packed)
             for part, module in enumerate(unit):
-                vars(module)["forward"] = partial(together.forward, part)
+                alone = not unit[1:]
+                forward = together.product if alone else partial(together.part, part)
+                vars(module)["forward"] = forward
         self._emptied = {
             module
             for unit in units
@@ -80,6 +119,7 @@ class _Together:
     """A unit's layers, multiplied at once when the first of them is called."""
 
     def __init__(self, unit: Unit, packed: Tensor) -> None:
+        self._multiply = torch.ops.mkldnn._linear_pointwise.default
         self._packed = packed
         self._sizes = [_outputs(module) for module in unit]
         biases = (
@@ -94,20 +134,19 @@ class _Together:
         self._input: Tensor | None = None
         self._parts: tuple[Tensor, ...] = ()
 
-    def forward(self, part: int, x: Tensor) -> Tensor:
-        if not self._sizes[1:]:
-            return self._product(x)
+    def part(self, number: int, x: Tensor) -> Tensor:
         if x is not self._input:
-            self._input, self._parts = x, self._product(x).split(self._sizes, dim=-1)
-        output = self._parts[part]
-        if part == len(self._sizes) - 1:
+            self._input = x
+            self._parts = torch.split_with_sizes(self.product(x), self._sizes, dim=-1)
+        output = self._parts[number]
+        if number == len(self._sizes) - 1:
             self._input, self._parts = None, ()  # so that a prompt's activations are let go
         return output
 
-    def _product(self, x: Tensor) -> Tensor:
+    def product(self, x: Tensor) -> Tensor:
         # Two rows take the operator longer than four do.
         doubled = x.shape[0] == 2 and x.numel() == 2 * x.shape[-1]
-        y = torch.ops.mkldnn._linear_pointwise(
+        y = self._multiply(
             torch.cat((x, x)) if doubled else x, self._packed, self._bias, "none", [], ""
         )
         return y[:2] if doubled else y
@@ -148,6 +187,11 @@ def _units(model: PreTrainedModel) -> list[Unit]:
     times = Counter(module for unit in units for module in unit)
     kept = [tuple(unit) for unit in units if all(times[module] == 1 for module in unit)]
     return kept + [(module,) for module in linears if module not in {*itertools.chain(*kept)}]
+
+
+def _pack(unit: Unit, rows: int) -> Tensor:
+    weight = torch.cat([_plain(module) for module in unit]) if unit[1:] else _plain(*unit)
+    return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
 
 def _unmixed(units: dict[Unit, int]) -> dict[Unit, int]:
@@ -194,6 +238,10 @@ def _plain(module: nn.Linear) -> Tensor:
     """The weight, [out, in]."""
     weight = module.weight.data
     return weight.T.contiguous() if isinstance(module, Conv1D) else weight
+
+
+def _inputs(module: nn.Linear) -> int:
+    return module.nx if isinstance(module, Conv1D) else module.in_features
 
 
 def _outputs(module: nn.Linear) -> int:

@@ -1,4 +1,4 @@
-"""The choice of the next token: greedy, or Gumbel-max with noise that all lanes share."""
+"""The choice of the next token by chance: Gumbel-max with noise that all lanes share."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,12 @@ from .highest import argmax
 from .trace.records import Sampling
 
 
-def choose(z: Tensor, sampling: Sampling, step: int) -> Tensor:
+def sample(z: Tensor, sampling: Sampling, step: int) -> Tensor:
     """One token per lane, int64 [lanes], from logits z, float32 [lanes, vocabulary].
 
     The same noise for every lane, keyed by seed and step: lanes differ because their
     distributions differ and for no other reason, and a step decoded again gives the same tokens.
     """
-    if sampling.temperature == 0:
-        return argmax(z)
     scores = z / sampling.temperature
     if sampling.top_k:
         scores = keep_top_k(scores, sampling.top_k)

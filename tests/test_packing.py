@@ -4,7 +4,8 @@ import pytest
 import torch
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.kvcache import new_cache
-from prunetui.engine.packing import PackedLinears
+from prunetui.engine import packing
+from prunetui.engine.packing import PackedLinears, packing_pays
 from prunetui.engine.weights import WeightGroup
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -54,6 +55,25 @@ def test_a_model_that_is_not_on_a_cpu_is_left_alone() -> None:
     packed = PackedLinears({model: 2})
     assert packed._packed == []
     packed.remove()
+
+
+@pytest.mark.parametrize(
+    ("plain", "pays"), [(0.5, False), (0.84, False), (0.86, True), (2.0, True)]
+)
+def test_layers_are_packed_unless_plain_ones_are_plainly_faster(
+    plain: float, pays: bool, monkeypatch
+) -> None:
+    seconds = iter([plain, 1.0])
+    timed = []
+
+    def take(calls):
+        timed.append(torch.cat([call() for call in calls], dim=-1))
+        return next(seconds)
+
+    monkeypatch.setattr(packing, "_seconds", take)
+    assert packing_pays({make_model("llama"): 3}) == pays
+    # Both are of the same products.
+    assert torch.allclose(*timed, rtol=1e-4, atol=1e-4)
 
 
 def test_of_a_product_some_layers_may_have_a_bias() -> None:

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from prunetui.engine.sampling import choose, gumbel, keep_top_k, keep_top_p
+from prunetui.engine.sampling import gumbel, keep_top_k, keep_top_p, sample
 from prunetui.engine.trace.records import Sampling
 
 CPU = torch.device("cpu")
@@ -19,23 +19,18 @@ def sampling(
     )
 
 
-def test_greedy_takes_the_most_probable() -> None:
-    z = torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
-    assert choose(z, sampling(temperature=0.0), 0).tolist() == [1, 0]
-
-
 def test_equal_lanes_choose_alike() -> None:
     z = torch.randn(1, 1000).repeat(5, 1)
     for step in range(20):
-        assert len(set(choose(z, sampling(), step).tolist())) == 1
+        assert len(set(sample(z, sampling(), step).tolist())) == 1
 
 
 def test_a_step_decoded_again_chooses_again_and_seed_and_step_matter() -> None:
     z = torch.zeros(1, 100_000)
-    first = choose(z, sampling(seed=5), 7)
-    assert torch.equal(first, choose(z, sampling(seed=5), 7))
-    assert not torch.equal(first, choose(z, sampling(seed=5), 8))
-    assert not torch.equal(first, choose(z, sampling(seed=6), 7))
+    first = sample(z, sampling(seed=5), 7)
+    assert torch.equal(first, sample(z, sampling(seed=5), 7))
+    assert not torch.equal(first, sample(z, sampling(seed=5), 8))
+    assert not torch.equal(first, sample(z, sampling(seed=6), 7))
 
 
 def test_choices_follow_the_distribution() -> None:
@@ -43,7 +38,7 @@ def test_choices_follow_the_distribution() -> None:
     z = p.log()[None] * 0.5
     counts = torch.zeros(3)
     for step in range(4000):
-        counts[choose(z, sampling(temperature=0.5), step)] += 1
+        counts[sample(z, sampling(temperature=0.5), step)] += 1
     # Three standard deviations of a binomial count of 4000 are under 0.024.
     assert (counts / 4000).tolist() == pytest.approx(p.tolist(), abs=0.024)
 
@@ -62,8 +57,8 @@ def test_top_p_keeps_tokens_until_their_mass_reaches_p() -> None:
 def test_filters_bind_the_choice() -> None:
     z = torch.randn(3, 50)
     for step in range(50):
-        assert torch.equal(choose(z, sampling(top_k=1), step), z.argmax(dim=-1))
-        assert torch.equal(choose(z, sampling(top_p=1e-6), step), z.argmax(dim=-1))
+        assert torch.equal(sample(z, sampling(top_k=1), step), z.argmax(dim=-1))
+        assert torch.equal(sample(z, sampling(top_p=1e-6), step), z.argmax(dim=-1))
 
 
 def test_noise_is_gumbel() -> None:

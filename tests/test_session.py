@@ -3,6 +3,7 @@
 import errno
 from pathlib import Path
 
+import prunetui.engine.session as session_module
 import pytest
 import torch
 from prunetui.engine.anatomy import find_anatomy
@@ -143,17 +144,14 @@ def test_the_measures_use_the_sampling_temperature(models) -> None:
 
 def end_at(session: Session, monkeypatch, lane: int, step: int) -> None:
     """Make one lane choose the end token at one step."""
-    from prunetui.engine import numbers
+    numbers = session_module.step_numbers
 
-    choose = numbers.choose
-
-    def choosing(z, sampling, number):
-        chosen = choose(z, sampling, number)
+    def ending(outputs, sampling, number, wanted, forced):
         if number == step:
-            chosen[lane] = END
-        return chosen
+            forced = {**forced, lane: END}
+        return numbers(outputs, sampling, number, wanted, forced)
 
-    monkeypatch.setattr(numbers, "choose", choosing)
+    monkeypatch.setattr(session_module, "step_numbers", ending)
     session._end_tokens = {END}
 
 

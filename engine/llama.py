@@ -1,0 +1,125 @@
+"""One position through a model of Llama's kind, in half the operations of the stock model.
+
+On a CPU a step of a small model spends as long between the products of its linear layers as in
+them. The products are those of the model's own layers, and the results the stock ones bit for bit.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    DynamicCache,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
+
+from .attention import OURS, attend
+from .kvcache import RoomyLayer
+
+KIND = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+
+
+def is_of_llamas_kind(model: PreTrainedModel, cache: DynamicCache) -> bool:
+    """And all on a CPU, every layer attending to all positions."""
+    return (
+        type(model) in KIND
+        and model.config._attn_implementation == OURS
+        and all(parameter.device.type == "cpu" for parameter in model.parameters())
+        and all(isinstance(layer, RoomyLayer) for layer in cache.layers)
+    )
+
+
+class LlamaStep:
+    """Reads one position in every row, past the hooks of gates and streams.
+
+    To be made anew when the model's linear layers have been packed or unpacked.
+    """
+
+    def __init__(self, model: Any, closed: Mapping[nn.Module, Tensor]) -> None:
+        """`closed` maps attentions and MLPs to bool [rows], true where a gate is closed."""
+        self._embed = model.model.embed_tokens
+        self._angles = model.model.rotary_emb
+        self._layers = [
+            (_Attention(layer, closed), _Mlp(layer, closed)) for layer in model.model.layers
+        ]
+        self._norm = _Norm(model.model.norm)
+        self._head = model.lm_head.forward
+
+    def __call__(self, tokens: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor, Tensor]:
+        """h, z and the streams, as in `lockstep.Outputs`, of tokens, int64 [rows, 1]."""
+        x = self._embed(tokens)
+        position = torch.tensor([[cache.get_seq_length()]])
+        cos, sin = (of_angle[:, :, None] for of_angle in self._angles(x, position))
+        half = cos.shape[-1] // 2
+        # The stock rotation takes the first half of what it turns by with the other sign.
+        sin = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
+        streams = [x]
+        caches: list[Any] = cache.layers
+        for (attention, mlp), held in zip(self._layers, caches, strict=True):
+            x = x + attention(x, cos, sin, held)
+            streams.append(x)
+            x = x + mlp(x)
+            streams.append(x)
+        h = self._norm(x)
+        return h[:, 0], self._head(h)[:, 0], torch.cat(streams, dim=1).transpose(0, 1)
+
+
+class _Attention:
+    def __init__(self, layer: Any, closed: Mapping[nn.Module, Tensor]) -> None:
+        self._module = module = layer.self_attn
+        self._closed = _mask(closed[module])
+        self._norm = _Norm(layer.input_layernorm)
+        self._width: int = module.head_dim
+        self._q, self._k, self._v = (
+            linear.forward for linear in (module.q_proj, module.k_proj, module.v_proj)
+        )
+        self._out = module.o_proj.forward
+        normed = hasattr(module, "q_norm")
+        self._q_norm = _Norm(module.q_norm) if normed else None
+        self._k_norm = _Norm(module.k_norm) if normed else None
+
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, held: RoomyLayer) -> Tensor:
+        each = (len(x), 1, -1, self._width)
+        x = self._norm(x)
+        q, k, v = self._q(x).view(each), self._k(x).view(each), self._v(x).view(each)
+        if self._q_norm and self._k_norm:
+            q, k = self._q_norm(q), self._k_norm(k)
+        both = torch.cat((q, k), dim=2)
+        both = both * cos + both.roll(self._width // 2, dims=-1) * sin
+        q, k = both.transpose(1, 2).split((q.shape[2], k.shape[2]), dim=1)
+        keys, values = held.update(k, v.transpose(1, 2))
+        mixed, _ = attend(self._module, q, keys, values, None, scaling=self._module.scaling)
+        added = self._out(mixed.view(len(x), 1, -1))
+        return added if self._closed is None else added.masked_fill(self._closed, 0)
+
+
+class _Mlp:
+    def __init__(self, layer: Any, closed: Mapping[nn.Module, Tensor]) -> None:
+        module = layer.mlp
+        self._closed = _mask(closed[module])
+        self._norm = _Norm(layer.post_attention_layernorm)
+        self._gate, self._up = module.gate_proj.forward, module.up_proj.forward
+        self._activation, self._down = module.act_fn, module.down_proj.forward
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = self._norm(x)
+        added = self._down(self._activation(self._gate(x)) * self._up(x))
+        return added if self._closed is None else added.masked_fill(self._closed, 0)
+
+
+class _Norm:
+    def __init__(self, module: Any) -> None:
+        self._weight, self._eps = module.weight, module.variance_epsilon
+
+    def __call__(self, x: Tensor) -> Tensor:
+        # The stock norm rounds before it multiplies by the weight.
+        return self._weight * torch.rms_norm(x, self._weight.shape, None, self._eps)
+
+
+def _mask(closed: Tensor) -> Tensor | None:
+    return closed[:, None, None] if closed.any() else None
