@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from prunetui.engine import packing
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.kvcache import new_cache
-from prunetui.engine import packing
 from prunetui.engine.packing import PackedLinears, packing_pays
 from prunetui.engine.weights import WeightGroup
 from torch import Tensor, nn
