@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CHUNK = 32768
+CHUNK = 65536
 """Tokens of the vocabulary at a time on a CPU: what is made of them stays in its cache."""
 
 

@@ -4,7 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from .decoding import decoding, large_vocabulary, measuring
+from .decoding import context_growth, decoding, large_vocabulary, measuring
 from .memory import long_run, memory
 from .terminal import first_frame, key_to_paint, long_trace, traffic
 
@@ -13,6 +13,9 @@ for dtype in ("float32", "bfloat16"):
         f"decoding: a step of n lanes over a step of model.generate (demo model, greedy, {dtype})"
     )
     decoding(dtype)
+for dtype in ("float32", "bfloat16"):
+    print(f"\ncontext: a step behind prompts of that many tokens (demo model, {dtype})")
+    context_growth(dtype)
 print("\nmeasuring: all numbers of a step of five lanes (random logits)")
 measuring()
 print("\nlarge vocabulary: a step of five lanes with 262,144 tokens (the demo's body, random)")

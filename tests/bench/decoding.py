@@ -25,6 +25,8 @@ VARIANTS = ("drop:attn=4", "drop:attn=8", "drop:mlp=4", "drop:mlp=8")
 STEPS = 40
 ROUNDS = 3
 VOCABULARIES = (49152, 262144)
+CONTEXTS = (100, 1000, 2000)
+"""Tokens of the prompt."""
 BODY: dict[str, Any] = {
     "hidden_size": 576,
     "intermediate_size": 1536,
@@ -60,6 +62,36 @@ def decoding(dtype: str) -> None:
         print(f"   {step / alone:.2f} × generate, {read / step:.2f} of the physical limit")
     print(f"  reading the weights {read * 1e3:6.1f} ms, the limit: their bytes at the measured")
     print("                                read bandwidth")
+
+
+def context_growth(dtype: str) -> None:
+    """A step behind a prompt of that many tokens, any tokens."""
+    loaded = load(Options(dtype=dtype), _silent)  # pyright: ignore[reportArgumentType]
+    generate: dict[int, float] = {}
+    five: dict[int, float] = {}
+    for length in CONTEXTS:
+        tokens = torch.arange(length)[None] % 1000 + 100
+        prompt = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+        generate[length] = median(_generate(loaded, prompt))
+    group = WeightGroup(loaded.model, find_anatomy(loaded.model))
+    lanes = [LaneGates(), *(LaneGates(attention=frozenset({layer})) for layer in range(4))]
+    packed, attention = PackedLinears({loaded.model: 5}), FastAttention([loaded.model])
+    lockstep = Lockstep([(group, gates) for gates in lanes])
+    for length in CONTEXTS:
+        read = (torch.arange(length) % 1000 + 100).repeat(5, 1)
+        outputs = lockstep.prefill(read)
+        five[length] = _median_seconds(
+            lambda z=outputs.z: lockstep.advance(z.argmax(dim=-1)[:, None])
+        )
+    lockstep.close()
+    attention.remove()
+    packed.remove()
+    first = CONTEXTS[0]
+    for length in CONTEXTS:
+        print(f"  {length:5} tokens   generate {generate[length] * 1e3:6.1f} ms", end="")
+        print(f"   forward of 5 lanes {five[length] * 1e3:6.1f} ms", end="")
+        grown = (five[length] - five[first], generate[length] - generate[first])
+        print(f"   grown by {grown[0] / grown[1]:.2f} × generate's" if length > first else "")
 
 
 def large_vocabulary() -> None:
