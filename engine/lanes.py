@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from .attention import FastAttention
+from .attention import FastAttention, faster_attention
 from .bandwidth import weight_bytes
 from .loading import Progress
 from .lockstep import Lockstep
@@ -41,6 +41,7 @@ class Lanes:
         """Bytes of weights that a step reads."""
         # A compiler does not see through packed weights.
         self._packs = not compiled and packing_pays(self._rows)
+        self._attends_by = faster_attention(self._rows)
         self._install()
         try:
             progress("measuring the noise floor", None)
@@ -68,7 +69,7 @@ class Lanes:
 
     def _install(self) -> None:
         self._packed = PackedLinears(self._rows if self._packs else {})
-        self._attention = FastAttention(self._rows)
+        self._attention = FastAttention(self._rows, self._attends_by)
 
     def _uninstall(self) -> None:
         self._packed.remove()

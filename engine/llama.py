@@ -18,7 +18,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from .attention import OURS, attend
+from .attention import ATTENTIONS, Attend
 from .kvcache import RoomyLayer
 
 KIND = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
@@ -28,7 +28,7 @@ def is_of_llamas_kind(model: PreTrainedModel, cache: DynamicCache) -> bool:
     """And all on a CPU, every layer attending to all positions."""
     return (
         type(model) in KIND
-        and model.config._attn_implementation == OURS
+        and model.config._attn_implementation in ATTENTIONS
         and all(parameter.device.type == "cpu" for parameter in model.parameters())
         and all(isinstance(layer, RoomyLayer) for layer in cache.layers)
     )
@@ -44,8 +44,9 @@ class LlamaStep:
         """`closed` maps attentions and MLPs to bool [rows], true where a gate is closed."""
         self._embed = model.model.embed_tokens
         self._angles = model.model.rotary_emb
+        attend = ATTENTIONS[model.config._attn_implementation]
         self._layers = [
-            (_Attention(layer, closed), _Mlp(layer, closed)) for layer in model.model.layers
+            (_Attention(layer, closed, attend), _Mlp(layer, closed)) for layer in model.model.layers
         ]
         self._norm = _Norm(model.model.norm)
         self._head = model.lm_head.forward
@@ -70,11 +71,12 @@ class LlamaStep:
 
 
 class _Attention:
-    def __init__(self, layer: Any, closed: Mapping[nn.Module, Tensor]) -> None:
-        self._module = module = layer.self_attn
+    def __init__(self, layer: Any, closed: Mapping[nn.Module, Tensor], attend: Attend) -> None:
+        module = layer.self_attn
         self._closed = _mask(closed[module])
         self._norm = _Norm(layer.input_layernorm)
         self._width: int = module.head_dim
+        self._attend, self._scaling = attend, module.scaling
         self._q, self._k, self._v = (
             linear.forward for linear in (module.q_proj, module.k_proj, module.v_proj)
         )
@@ -91,10 +93,12 @@ class _Attention:
             q, k = self._q_norm(q), self._k_norm(k)
         both = torch.cat((q, k), dim=2)
         both = both * cos + both.roll(self._width // 2, dims=-1) * sin
-        q, k = both.transpose(1, 2).split((q.shape[2], k.shape[2]), dim=1)
-        keys, values = held.update(k, v.transpose(1, 2))
-        mixed, _ = attend(self._module, q, keys, values, None, scaling=self._module.scaling)
-        added = self._out(mixed.view(len(x), 1, -1))
+        q, k = both.split((q.shape[2], k.shape[2]), dim=2)
+        keys, values = held.update(k.transpose(1, 2), v.transpose(1, 2))
+        # The queries that share a key head.
+        q = q.reshape(len(x), keys.shape[1], -1, self._width)
+        mixed = self._attend(q, keys, values, None, self._scaling)
+        added = self._out(mixed.reshape(len(x), 1, -1))
         return added if self._closed is None else added.masked_fill(self._closed, 0)
 
 

@@ -6,9 +6,8 @@ all of it.
 """
 
 import itertools
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, TypeGuard
 
@@ -17,14 +16,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from .timing import plainly_faster
+
 Unit = tuple[nn.Linear, ...]
 """Layers that read the same input: their weights, one below the other, are packed as one."""
 
 SAMPLE = 256 << 20
 """Bytes of weights that are multiplied to see whether packing pays: more than caches hold."""
-ROUNDS = 5
-PLAINLY = 0.85
-"""Of the time packed. What is nearly even stays packed, or a session would round as it pleases."""
 
 
 def packing_pays(models: Mapping[PreTrainedModel, int]) -> bool:
@@ -45,18 +43,7 @@ def packing_pays(models: Mapping[PreTrainedModel, int]) -> bool:
             x = torch.ones(rows, 1, _inputs(unit[0]), dtype=unit[0].weight.dtype)
             plain += [partial(module.forward, x) for module in unit]
             packed.append(partial(_Together(unit, _pack(unit, rows)).product, x))
-    return _seconds(plain) >= PLAINLY * _seconds(packed)
-
-
-def _seconds(calls: list[Callable[[], Tensor]]) -> float:
-    """The least that a round of them takes."""
-    taken = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        for call in calls:
-            call()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+    return not plainly_faster(plain, packed)
 
 
 class PackedLinears:

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from prunetui.engine.attention import FastAttention, attend
+from prunetui.engine import attention as module
+from prunetui.engine.attention import ATTENTIONS, KERNEL, PRODUCTS, FastAttention, faster_attention
 from torch import nn
+from transformers import AttentionInterface
 
 from .models import FAMILIES, make_model
 
@@ -17,10 +19,14 @@ def _inputs(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     return q.to(dtype), k.to(dtype), v.to(dtype)
 
 
+EVERY_ONE = pytest.mark.parametrize("name", ATTENTIONS)
+
+
+@EVERY_ONE
 @pytest.mark.parametrize("mask", [None, "bool", "float"])
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
 def test_attention_is_softmax_of_scaled_products(
-    dtype: torch.dtype, error: float, mask: str | None
+    dtype: torch.dtype, error: float, mask: str | None, name: str
 ) -> None:
     q, k, v = _inputs(dtype)
     given = None
@@ -28,6 +34,7 @@ def test_attention_is_softmax_of_scaled_products(
         given = torch.rand(ROWS, 1, 1, CACHED) < 0.7
     elif mask == "float":
         given = torch.randn(ROWS, HEADS, 1, CACHED)
+    attend = AttentionInterface()[name]
     got, _ = attend(nn.Module(), q, k, v, given, scaling=0.3)
     for row in range(ROWS):
         for head in range(HEADS):
@@ -41,8 +48,9 @@ def test_attention_is_softmax_of_scaled_products(
             torch.testing.assert_close(got[row, 0, head].double(), expected, atol=error, rtol=error)
 
 
+@EVERY_ONE
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_model_decodes_the_same_and_is_left_as_it_was(family: str) -> None:
+def test_a_model_decodes_the_same_and_is_left_as_it_was(family: str, name: str) -> None:
     model = make_model(family)
     stock = model.config._attn_implementation
     tokens = torch.arange(1, 13)[None].repeat(2, 1)
@@ -53,8 +61,22 @@ def test_a_model_decodes_the_same_and_is_left_as_it_was(family: str) -> None:
 
     with torch.inference_mode():
         expected = last()
-        fast = FastAttention([model])
+        fast = FastAttention([model], name)
         got = last()
         fast.remove()
     torch.testing.assert_close(got, expected, atol=2e-5, rtol=2e-4)
     assert model.config._attn_implementation == stock
+
+
+@pytest.mark.parametrize(("faster", "name"), [(True, PRODUCTS), (False, KERNEL)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_products_are_taken_where_they_are_plainly_faster(
+    family: str, faster: bool, name: str, monkeypatch
+) -> None:
+    def timed(products, kernel):
+        for one, other in zip(products, kernel, strict=True):
+            torch.testing.assert_close(one(), other())
+        return faster
+
+    monkeypatch.setattr(module, "plainly_faster", timed)
+    assert faster_attention({make_model(family): 3}) == name

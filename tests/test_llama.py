@@ -4,7 +4,7 @@ import pytest
 import torch
 from prunetui.engine import lockstep as module
 from prunetui.engine.anatomy import find_anatomy
-from prunetui.engine.attention import FastAttention
+from prunetui.engine.attention import ATTENTIONS, KERNEL, FastAttention
 from prunetui.engine.kvcache import new_cache
 from prunetui.engine.llama import is_of_llamas_kind
 from prunetui.engine.lockstep import LaneGates, Lockstep, Outputs
@@ -60,12 +60,15 @@ def decode(model: PreTrainedModel, steps: int = 6) -> list[Outputs]:
     return outputs
 
 
+@pytest.mark.parametrize("attention_name", ATTENTIONS)
 @pytest.mark.parametrize("packs", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_step_is_the_stock_step(name: str, dtype: torch.dtype, packs: bool, monkeypatch) -> None:
+def test_a_step_is_the_stock_step(
+    name: str, dtype: torch.dtype, packs: bool, attention_name: str, monkeypatch
+) -> None:
     model = make(name, dtype)
-    attention = FastAttention([model])
+    attention = FastAttention([model], attention_name)
     packed = PackedLinears({model: len(LANES)} if packs else {})
     assert is_of_llamas_kind(model, new_cache(model))
     ours = decode(model)
@@ -84,7 +87,7 @@ def test_a_step_is_the_stock_step(name: str, dtype: torch.dtype, packs: bool, mo
 def test_other_models_are_left_to_themselves(family: str) -> None:
     model = make_model(family)
     assert not is_of_llamas_kind(model, new_cache(model))
-    attention = FastAttention([model])
+    attention = FastAttention([model], KERNEL)
     expected = family in {"llama", "mistral", "qwen2", "qwen3"}
     # Mistral's default is a sliding window.
     expected &= getattr(model.config, "sliding_window", None) is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from prunetui.engine.anatomy import find_anatomy
-from prunetui.engine.attention import FastAttention
+from prunetui.engine.attention import FastAttention, faster_attention
 from prunetui.engine.drift import Distributions, measure
 from prunetui.engine.loading import Loaded, load
 from prunetui.engine.lockstep import LaneGates, Lockstep, Outputs
@@ -75,7 +75,8 @@ def context_growth(dtype: str) -> None:
         generate[length] = median(_generate(loaded, prompt))
     group = WeightGroup(loaded.model, find_anatomy(loaded.model))
     lanes = [LaneGates(), *(LaneGates(attention=frozenset({layer})) for layer in range(4))]
-    packed, attention = PackedLinears({loaded.model: 5}), FastAttention([loaded.model])
+    rows = {loaded.model: len(lanes)}
+    packed, attention = PackedLinears(rows), FastAttention(rows, faster_attention(rows))
     lockstep = Lockstep([(group, gates) for gates in lanes])
     for length in CONTEXTS:
         read = (torch.arange(length) % 1000 + 100).repeat(5, 1)
@@ -108,7 +109,8 @@ def large_vocabulary() -> None:
     model.eval().requires_grad_(False)
     group = WeightGroup(model, find_anatomy(model))
     lanes = [LaneGates(), *(LaneGates(attention=frozenset({layer})) for layer in range(4))]
-    packed, attention = PackedLinears({model: len(lanes)}), FastAttention([model])
+    rows = {model: len(lanes)}
+    packed, attention = PackedLinears(rows), FastAttention(rows, faster_attention(rows))
     lockstep = Lockstep([(group, gates) for gates in lanes])
     outputs = lockstep.prefill(torch.arange(100).repeat(len(lanes), 1))
     wanted = Wanted(lanes=len(lanes), candidates=10, answers=[1, 2, 3, 4])
