@@ -58,11 +58,7 @@ class FastAttention:
     """Has models on a CPU that use the stock attention use one of ours; `remove` puts it back."""
 
     def __init__(self, models: Iterable[PreTrainedModel], name: str) -> None:
-        self._models = [
-            model
-            for model in models
-            if model.device.type == "cpu" and model.config._attn_implementation == STOCK
-        ]
+        self._models = [model for model in models if _is_stock(model)]
         for model in self._models:
             model.set_attn_implementation(name)
 
@@ -77,6 +73,8 @@ def faster_attention(models: Mapping[PreTrainedModel, int]) -> str:
     kernel's."""
     products, kernel = [], []
     for model, rows in models.items():
+        if not _is_stock(model):
+            continue
         config = model.config.get_text_config()
         heads = config.num_attention_heads
         key_heads = getattr(config, "num_key_value_heads", None) or heads
@@ -88,6 +86,10 @@ def faster_attention(models: Mapping[PreTrainedModel, int]) -> str:
             products.append(partial(by_products, query, key, value, None, 1.0))
             kernel.append(partial(by_kernel, query, key, value, None, 1.0))
     return PRODUCTS if plainly_faster(products, kernel) else KERNEL
+
+
+def _is_stock(model: PreTrainedModel) -> bool:
+    return model.device.type == "cpu" and model.config._attn_implementation == STOCK
 
 
 def _register(name: str, attend: Attend) -> None:
