@@ -113,11 +113,19 @@ def _dataset_text(source: str, characters: int) -> str:
         ) from error
     name, _, config = source.removeprefix(DATASET).partition(":")
     texts: list[str] = []
+    length = 0
     try:
         for row in load_dataset(name, config or None, split="train", streaming=True):
+            if not isinstance(row.get("text"), str):
+                raise UserError(
+                    f"the data set {source} has no column `text` of strings, but {', '.join(row)}"
+                )
             texts.append(row["text"])
-            if sum(map(len, texts)) >= characters:
+            length += len(row["text"])
+            if length >= characters:
                 break
+    except UserError:
+        raise
     # The hub's client and each data set raise what they like.
     except Exception as error:
         raise UserError(f"the data set {source} cannot be read ({error})") from error

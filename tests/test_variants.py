@@ -1,7 +1,10 @@
 """Variants on tiny models: what each recipe closes and changes, and what it decodes."""
 
 import json
+import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -344,10 +347,48 @@ def test_calibration_may_be_jsonl_or_sampled(tiny: Path, tmp_path: Path) -> None
         builder(tiny, calibration=str(file))
 
 
-def test_a_data_set_needs_its_package(tiny: Path) -> None:
+def test_a_data_set_needs_its_package(tiny: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
     made = builder(tiny, calibration="hf:allenai/c4:en")
     with pytest.raises(UserError, match=r"pip install 'prunetui\[hf\]'"):
         made.baseline_similarity()
+
+
+def test_of_a_data_set_the_beginning_is_read(tiny: Path, monkeypatch) -> None:
+    read = []
+
+    def load_dataset(*args: object, **kwargs: object):
+        assert (args, kwargs) == (("allenai/c4", "en"), {"split": "train", "streaming": True})
+        for number in range(1000):
+            read.append(number)
+            yield {"text": f"{number:03} bottles", "url": "…"}
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    made = builder(tiny, calibration="hf:allenai/c4:en", calibration_length=13)
+    texts = [make_tokenizer().decode(window) for window in made.calibration.windows()]
+    assert texts == ["000 bottles\n\n", "001 bottles\n\n", "002 bottles\n\n"]
+    # Eight characters for each of the tokens that are needed.
+    assert len(read) == math.ceil(8 * 3 * 13 / 11)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"body": "text", "url": "…"}], "has no column `text` of strings, but body, url"),
+        ([{"text": 3}], "has no column `text` of strings, but text"),
+        (None, r"hf:c4 cannot be read \(no such data set\)"),
+        ([], "the calibration text has 0 tokens"),
+    ],
+)
+def test_a_data_set_that_cannot_be_used(tiny: Path, monkeypatch, rows, message: str) -> None:
+    def load_dataset(*_: object, **__: object):
+        if rows is None:
+            raise FileNotFoundError("no such data set")
+        return rows
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    with pytest.raises(UserError, match=message):
+        builder(tiny, calibration="hf:c4").calibration.windows()
 
 
 def test_a_ranking_that_is_broken_off_leaves_no_file(tiny: Path) -> None:
