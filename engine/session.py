@@ -8,12 +8,10 @@ import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .bandwidth import read_bandwidth
 from .detokenize import LaneText, TokenTexts
@@ -26,6 +24,7 @@ from .lockstep import Outputs
 from .memory import memory_in_use, out_of_memory
 from .numbers import StepNumbers, Wanted, step_numbers
 from .options import Context, Options
+from .prompts import context_length, end_tokens, find_answers, prompt_tokens
 from .pruning.ranking import Similarity
 from .recipes import parse
 from .recording import Recording
@@ -68,12 +67,12 @@ class Session:
         self._options = options
         self._progress = progress
         self._texts = TokenTexts(loaded.tokenizer)
-        self._end_tokens = _end_tokens(loaded.model, loaded.tokenizer)
+        self._end_tokens = end_tokens(loaded.model, loaded.tokenizer)
         self.left_out = left_out
         """A sentence for each variant that there was no memory for."""
         # Counted while the weights are plain; the lanes pack them.
         self._parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-        tokens, _ = self._prompt_tokens(options.prompt)
+        tokens, _ = prompt_tokens(options.prompt, loaded, options.raw)
         self._bandwidth = read_bandwidth(loaded.model.device)
         if options.lens:
             check_lens(lanes[0].group)
@@ -276,7 +275,7 @@ class Session:
     # -- one trace ----------------------------------------------------------------------------
 
     def _begin(self, prompt: str, context: Context, resume: Trace | None = None) -> None:
-        tokens, templated = self._prompt_tokens(prompt)
+        tokens, templated = prompt_tokens(prompt, self._loaded, self._options.raw)
         trace = Trace(self._header(prompt, tokens, templated, context))
         if resume is not None:
             _check_resumable(resume.header, trace.header)
@@ -307,29 +306,6 @@ class Session:
         self._recording.begin(trace.header)
         for event in trace.events():
             self._recording.write(event)
-
-    def _prompt_tokens(self, prompt: str) -> tuple[list[int], bool]:
-        """The tokens and whether a chat template was used."""
-        if not prompt.strip():
-            raise UserError("the prompt is empty; write something for the lanes to go on from")
-        tokenizer = self._loaded.tokenizer
-        templated = bool(tokenizer.chat_template) and not self._options.raw
-        if templated:
-            messages = [{"role": "user", "content": prompt}]
-            encoded: Any = tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, return_dict=True
-            )
-        else:
-            encoded = tokenizer(prompt, verbose=False)
-        tokens: list[int] = encoded["input_ids"]
-        if not tokens:
-            raise UserError("the tokenizer makes no token of this prompt; write another")
-        limit = _context_length(self._loaded.model)
-        if limit is not None and len(tokens) >= limit:
-            raise UserError(
-                f"the prompt has {len(tokens)} tokens and the model's context {limit}; shorten it"
-            )
-        return tokens, templated
 
     def _make_lanes(self, variants: list[Variant], context: Context, prompt: list[int]) -> Lanes:
         return Lanes(variants, context, prompt, self._progress, self._options.compile)
@@ -375,7 +351,7 @@ class Session:
                 parameters=self._parameters,
                 dtype=str(model.dtype).removeprefix("torch."),
                 device=", ".join(dict.fromkeys(str(p.device) for p in model.parameters())),
-                context_length=_context_length(model),
+                context_length=context_length(model),
             ),
             lanes=self._lanes.records,
             prompt=records.Prompt(text=prompt, chat_template=templated, tokens=tokens),
@@ -396,7 +372,7 @@ class Session:
             },
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             options=msgspec.structs.replace(options, prompt=prompt, context=context),
-            answers=_find_answers(options.answers, self._loaded.tokenizer, templated),
+            answers=find_answers(options.answers, self._loaded.tokenizer, templated),
         )
 
     # -- one step -----------------------------------------------------------------------------
@@ -608,36 +584,3 @@ def _answers(
         else None
         for row, is_measured in zip(rows, measured, strict=True)
     ]
-
-
-def _find_answers(
-    texts: tuple[str, ...] | None, tokenizer: PreTrainedTokenizerBase, templated: bool
-) -> records.Answers | None:
-    """A to D if none are named: behind a space where a text goes on, without one where a message
-    begins, and none at all if those are not a token each. Raises `UserError` for a named one."""
-    tried = texts or tuple(letter if templated else f" {letter}" for letter in "ABCD")
-    tokens = []
-    for text in tried:
-        encoded = tokenizer.encode(text, add_special_tokens=False)
-        if len(encoded) != 1 or encoded[0] in tokens:
-            if texts is None:
-                return None
-            raise UserError(
-                f"the answer {text!r} is {len(encoded)} tokens and must be one, unlike the others; "
-                "name another, with or without a space before it"
-            )
-        tokens += encoded
-    return records.Answers(texts=[*tried], tokens=tokens)
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """What the model's generation config and the tokenizer call an end."""
-    configured = model.generation_config.eos_token_id if model.generation_config else None
-    tokens = configured if isinstance(configured, list) else [configured]
-    return {token for token in [*tokens, tokenizer.eos_token_id] if token is not None}
-
-
-def _context_length(model: PreTrainedModel) -> int | None:
-    config = model.config.get_text_config()
-    names = ("max_position_embeddings", "max_seq_len")
-    return next((length for name in names if (length := getattr(config, name, None))), None)
