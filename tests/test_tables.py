@@ -14,21 +14,22 @@ import pytest
 from prunetui.engine.errors import UserError
 from prunetui.engine.trace.exports import to_csv
 from prunetui.engine.trace.parquet import HEADER_KEY, to_parquet
-from prunetui.engine.trace.records import AnswerNumbers, Answers, Drift, Header, Token
+from prunetui.engine.trace.records import AnswerNumbers, Answers, Drift, Header, LaneLens, Token
 from prunetui.engine.trace.table import COLUMNS, rows
 from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import PrunetuiApp
 from prunetui.tui.screens.export import ExportDialog
 from textual.widgets import Input, Label
 
-from .traces import make_header, make_step, make_trace, with_local
+from .traces import make_header, make_lens, make_step, make_trace, with_local
 
 STEPS = 9
 
 
 @pytest.fixture(scope="module")
 def trace() -> Trace:
-    """With local drift and answers; lane 2 has ended at the last step, a number is not finite."""
+    """With local drift, answers and two steps through the lens; lane 2 has ended at the last step,
+    a number is not finite."""
     whole = with_local(make_trace(STEPS))
     whole.header = msgspec.structs.replace(
         whole.header, answers=Answers(texts=["A", "B"], tokens=[4, 5])
@@ -52,12 +53,22 @@ def trace() -> Trace:
             local_layers=[[0.5 - number / 100] * 6, [0.25, None, 0.125, 0.5, 0.0, 1.0]],
             answers=[None if ended and lane == 2 else answers(number + lane) for lane in range(3)],
             local_answers=[answers(-number - lane) for lane in range(2)],
+            lens=make_lens(local=True) if number in (2, 5) else None,
         )
     return whole
 
 
 def answers(number: int) -> AnswerNumbers:
     return AnswerNumbers(z=[number / 3, None], logprob=[-number / 7, -1.5])
+
+
+def lens_cells(prefix: str, lens: LaneLens | None) -> dict[str, object]:
+    lists = ("tokens", "texts", "probs", "raw_tokens", "raw_texts", "raw_probs")
+    cells: dict[str, object] = {f"{prefix}{key}": getattr(lens, key, None) for key in lists}
+    for key in ("cos_h", "cos_z", "cos_p", "kl"):
+        read = [getattr(transition, key) for transition in lens.transitions] if lens else None
+        cells[f"{prefix}transition_{key}"] = read
+    return cells
 
 
 def expected(trace: Trace) -> list[dict[str, object]]:
@@ -93,6 +104,11 @@ def expected(trace: Trace) -> list[dict[str, object]]:
                 "answer_logprob": own.logprob if own else None,
                 "local_answer_z": answer.z if answer else None,
                 "local_answer_logprob": answer.logprob if answer else None,
+                **lens_cells("lens_", step.lens.lanes[lane] if step.lens else None),
+                **lens_cells(
+                    "local_lens_",
+                    step.lens.local[lane - 1] if lane and step.lens and step.lens.local else None,
+                ),
             }
             table.append(row)
     assert len(table) == 3 * STEPS - 1

@@ -5,15 +5,31 @@ from typing import Literal
 
 import msgspec
 
-from .records import AnswerNumbers, Drift, Step, Token
+from .records import AnswerNumbers, Drift, LaneLens, Step, Token, Transition
 from .trace import Trace
 
 Kind = Literal["int", "float", "bool", "text", "ints", "floats", "texts"]
 Cell = int | float | bool | str | list[int] | list[float | None] | list[str] | None
 
-_KINDS: dict[object, Kind] = {int: "int", float | None: "float", bool: "bool", str: "text"}
+_KINDS: dict[object, Kind] = {
+    int: "int",
+    float | None: "float",
+    bool: "bool",
+    str: "text",
+    list[int]: "ints",
+    list[float | None]: "floats",
+    list[str]: "texts",
+}
 _TOKEN: dict[str, Kind] = {f.name: _KINDS[f.type] for f in msgspec.structs.fields(Token)}
 _DRIFT: dict[str, Kind] = {f.name: _KINDS[f.type] for f in msgspec.structs.fields(Drift)}
+_LENS: dict[str, Kind] = {
+    f.name: _KINDS[f.type] for f in msgspec.structs.fields(LaneLens) if f.name != "transitions"
+}
+_TRANSITION = [f.name for f in msgspec.structs.fields(Transition)]
+_EVERY_LENS: dict[str, Kind] = {
+    **_LENS,
+    **{f"transition_{name}": "floats" for name in _TRANSITION},
+}
 
 COLUMNS: dict[str, Kind] = {
     "step": "int",
@@ -34,6 +50,8 @@ COLUMNS: dict[str, Kind] = {
     "answer_logprob": "floats",
     "local_answer_z": "floats",
     "local_answer_logprob": "floats",
+    **{f"lens_{name}": kind for name, kind in _EVERY_LENS.items()},
+    **{f"local_lens_{name}": kind for name, kind in _EVERY_LENS.items()},
 }
 """Names as in `records`, in the order of the cells in a row.
 
@@ -41,6 +59,8 @@ Those of a `Drift` are on the lane's own tokens, with `local_` on the baseline's
 all of them are None for the baseline. `seconds`, `read` and `memory` are the step's, of all lanes
 together. `layers` has a cosine after each sublayer; `candidates` are the step's tokens, and
 `candidate_probs` the lane's probabilities of them; `answer_` lists follow the header's answers.
+Steps that were read through the logit lens have `lens_` lists: a place before attention 0 and one
+after each sublayer, or for a transition one per sublayer.
 """
 
 
@@ -56,6 +76,8 @@ def _row(step: Step, lane: int, token: Token, name: str) -> list[Cell]:
     drift = step.drift[lane - 1] if lane else None
     local = step.local[lane - 1] if lane and step.local else None
     answer = step.answers[lane] if step.answers else None
+    lens = step.lens.lanes[lane] if step.lens else None
+    local_lens = step.lens.local[lane - 1] if lane and step.lens and step.lens.local else None
     local_answer = step.local_answers[lane - 1] if lane and step.local_answers else None
     return [
         step.step,
@@ -74,8 +96,19 @@ def _row(step: Step, lane: int, token: Token, name: str) -> list[Cell]:
         step.candidates.probs[lane],
         *_answers(answer),
         *_answers(local_answer),
+        *_lens(lens),
+        *_lens(local_lens),
     ]
 
 
 def _answers(answer: AnswerNumbers | None) -> tuple[Cell, Cell]:
     return (answer.z, answer.logprob) if answer else (None, None)
+
+
+def _lens(lens: LaneLens | None) -> list[Cell]:
+    if lens is None:
+        return [None] * len(_EVERY_LENS)
+    return [
+        *(getattr(lens, key) for key in _LENS),
+        *([getattr(transition, key) for transition in lens.transitions] for key in _TRANSITION),
+    ]
