@@ -1,7 +1,8 @@
 """One position through a model of Llama's kind, in half the operations of the stock model.
 
-On a CPU a step of a small model spends as long between the products of its linear layers as in
-them. The products are those of the model's own layers, and the results the stock ones bit for bit.
+A step of a small model spends as long between the products of its linear layers as in them. The
+products are those of the model's own layers, and so are the results, given the same attention, bit
+for bit.
 """
 
 from collections.abc import Mapping
@@ -18,18 +19,18 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from .attention import ATTENTIONS, Attend
+from .attention import ATTENTIONS, STOCK, Attend, by_kernel
 from .kvcache import RoomyLayer
 
 KIND = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 
 
 def is_of_llamas_kind(model: PreTrainedModel, cache: DynamicCache) -> bool:
-    """And all on a CPU, every layer attending to all positions."""
+    """And on one device, every layer attending to all positions."""
     return (
         type(model) in KIND
-        and model.config._attn_implementation in ATTENTIONS
-        and all(parameter.device.type == "cpu" for parameter in model.parameters())
+        and model.config._attn_implementation in (STOCK, *ATTENTIONS)
+        and len({parameter.device for parameter in model.parameters()}) == 1
         and all(isinstance(layer, RoomyLayer) for layer in cache.layers)
     )
 
@@ -44,7 +45,7 @@ class LlamaStep:
         """`closed` maps attentions and MLPs to bool [rows], true where a gate is closed."""
         self._embed = model.model.embed_tokens
         self._angles = model.model.rotary_emb
-        attend = ATTENTIONS[model.config._attn_implementation]
+        attend = ATTENTIONS.get(model.config._attn_implementation, by_kernel)
         self._layers = [
             (_Attention(layer, closed, attend), _Mlp(layer, closed)) for layer in model.model.layers
         ]
@@ -54,7 +55,7 @@ class LlamaStep:
     def __call__(self, tokens: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor, Tensor]:
         """h, z and the streams, as in `lockstep.Outputs`, of tokens, int64 [rows, 1]."""
         x = self._embed(tokens)
-        position = torch.tensor([[cache.get_seq_length()]])
+        position = tokens.new_full((1, 1), cache.get_seq_length())
         cos, sin = (of_angle[:, :, None] for of_angle in self._angles(x, position))
         half = cos.shape[-1] // 2
         # The stock rotation takes the first half of what it turns by with the other sign.
@@ -73,7 +74,7 @@ class LlamaStep:
 class _Attention:
     def __init__(self, layer: Any, closed: Mapping[nn.Module, Tensor], attend: Attend) -> None:
         module = layer.self_attn
-        self._closed = _mask(closed[module])
+        self._closed = _mask(module, closed)
         self._norm = _Norm(layer.input_layernorm)
         self._width: int = module.head_dim
         self._attend, self._scaling = attend, module.scaling
@@ -105,7 +106,7 @@ class _Attention:
 class _Mlp:
     def __init__(self, layer: Any, closed: Mapping[nn.Module, Tensor]) -> None:
         module = layer.mlp
-        self._closed = _mask(closed[module])
+        self._closed = _mask(module, closed)
         self._norm = _Norm(layer.post_attention_layernorm)
         self._gate, self._up = module.gate_proj.forward, module.up_proj.forward
         self._activation, self._down = module.act_fn, module.down_proj.forward
@@ -125,5 +126,7 @@ class _Norm:
         return self._weight * torch.rms_norm(x, self._weight.shape, None, self._eps)
 
 
-def _mask(closed: Tensor) -> Tensor | None:
-    return closed[:, None, None] if closed.any() else None
+def _mask(module: nn.Module, closed: Mapping[nn.Module, Tensor]) -> Tensor | None:
+    rows = closed[module]
+    device = next(module.parameters()).device
+    return rows[:, None, None].to(device) if rows.any() else None

@@ -73,6 +73,14 @@ def put(tensor: Tensor, place: Any) -> Tensor:
     return made
 
 
+def move(module: nn.Module, place: torch.device) -> None:
+    """Its own tensors, not those of modules in it."""
+    for name, parameter in [*module.named_parameters(recurse=False)]:
+        module._parameters[name] = nn.Parameter(put(parameter.data, place), False)
+    for name, buffer in [*module.named_buffers(recurse=False)]:
+        module._buffers[name] = put(buffer, place)
+
+
 def spread(model: PreTrainedModel, layers: list[nn.Module], head: nn.Module) -> None:
     """The second half of the layers and what follows on the second device, the rest on the first.
 
@@ -84,11 +92,7 @@ def spread(model: PreTrainedModel, layers: list[nn.Module], head: nn.Module) -> 
     norms = [part for name, part in base.named_children() if "norm" in name or name == "ln_f"]
     behind = {part for layer in half for part in layer.modules()} | {head, *norms}
     for module in model.modules():
-        for name, parameter in [*module.named_parameters(recurse=False)]:
-            place = SECOND if module in behind else FIRST
-            module._parameters[name] = nn.Parameter(put(parameter.data, place), False)
-        for name, buffer in [*module.named_buffers(recurse=False)]:
-            module._buffers[name] = put(buffer, SECOND if module in behind else FIRST)
+        move(module, SECOND if module in behind else FIRST)
     for module in (*half, head, *norms):
         vars(module)["forward"] = _moving(module.forward, SECOND)
     vars(model)["forward"] = _moving(model.forward, FIRST)

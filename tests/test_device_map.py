@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from prunetui.engine import loading
+from prunetui.engine import lockstep as decoder
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.errors import UserError
 from prunetui.engine.lockstep import LaneGates, Lockstep
@@ -15,7 +16,7 @@ from prunetui.engine.pruning.importance import measure_similarity
 from prunetui.engine.trace.records import Sampling
 from prunetui.engine.weights import WeightGroup
 
-from .devices import FIRST, SECOND, Devices, spread
+from .devices import FIRST, SECOND, Devices, move, spread
 from .models import make_model, save_model_directory
 
 PROMPT = [5, 17, 200, 31, 8, 99]
@@ -50,16 +51,33 @@ def test_the_map_reaches_the_loader_and_what_spills_over_is_refused(
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "gpt2"])
-def test_a_spread_model_gives_the_numbers_of_a_whole_one(family: str) -> None:
-    expected, ranks = _decode(family, spread_out=False)
+def test_a_spread_model_gives_the_numbers_of_a_whole_one(family: str, monkeypatch) -> None:
+    # A spread model does not take the steps that attend in other ways.
+    monkeypatch.setattr(decoder, "is_of_llamas_kind", lambda *_: False)
+    expected, ranks = _decode(family)
     with Devices():
         found, spread_ranks = _decode(family, spread_out=True)
     assert found == expected
     assert spread_ranks == ranks
 
 
-def _decode(family: str, *, spread_out: bool) -> tuple[list[StepNumbers], object]:
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "gpt2"])
+def test_on_another_device_nothing_is_on_the_cpu(family: str) -> None:
+    expected, ranks = _decode(family)
+    with Devices():
+        found, other_ranks = _decode(family, place=SECOND)
+    assert found == expected
+    assert other_ranks == ranks
+
+
+def _decode(
+    family: str, *, spread_out: bool = False, place: torch.device | None = None
+) -> tuple[list[StepNumbers], object]:
     model = make_model(family)
+    if place:
+        for module in model.modules():
+            move(module, place)
+        assert model.device == place
     if spread_out:
         anatomy = find_anatomy(model)
         spread(model, [layer.module for layer in anatomy.layers], anatomy.head)
