@@ -12,6 +12,7 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from ..views.alignment import DIFFERENT, TIE
 from ..widgets.candidates import CHOSEN, FORCED
 from ..widgets.drift_panel import CURSOR, LOCAL, NOT_FINITE
 from ..widgets.status import STOPS
@@ -21,6 +22,8 @@ MARKS = [
     (SELECTED, "the selected lane; its bars and its drift are shown"),
     (DIVERGES, "the lane's first token that is not the baseline's"),
     (TIES, "the same, but the baseline's two best logits are closer than the noise floor"),
+    (DIFFERENT, "any token that is not the baseline's (views 1 and 5)"),
+    (TIE, "the same, by such a tie"),
     (ENDS, "the lane ended here"),
     ("⏎", "a newline; other control characters show as ␀ … ␡ or <U+202E>"),
     (CHOSEN, "the token that the lane chose"),

@@ -38,12 +38,13 @@ class Line:
         self.width = 0
         self._parts: list[tuple[str, Style]] = []
 
-    def add(self, text: str, style: Style) -> "Line":
+    def add(self, text: str, style: Style, *, alone: bool = False) -> "Line":
+        """`alone`: as a segment of its own."""
         text = visible(text)
         if not text:
             return self
         self.width += cell_len(text)
-        if self._parts:
+        if self._parts and not alone:
             before, its_style = self._parts[-1]
             blanks_alike = _ground(its_style) == _ground(style)
             if blanks_alike and text.isspace():
