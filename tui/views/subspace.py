@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 
 from ...engine.trace.records import Step
@@ -10,7 +11,7 @@ from ..view import View
 from ..widgets.candidates import CHOSEN, horizontal_bar, probability, quoted
 from ..widgets.chart import Chart, ChartLine, Picture
 from ..widgets.measures import nats
-from ..widgets.panel import Line, Panel, shorten
+from ..widgets.panel import Clicked, Line, Panel, shorten
 from .base import InspectorView, Kept
 
 LABEL_CELLS = 14
@@ -70,9 +71,20 @@ class SubspacePanel(Panel):
 
     view: View | None = None
 
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._lanes: list[int] = []
+        """Those that have a column, of so many cells."""
+        self._cells = 1
+
     def show(self, view: View) -> None:
         self.view = view
         self.redraw()
+
+    def on_click(self, event: events.Click) -> None:
+        column = (event.x - LABEL_CELLS) // self._cells
+        if event.y > 0 and 0 <= column < len(self._lanes):
+            self.post_message(Clicked(lane=self._lanes[column]))
 
     def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
         view = self.view
@@ -86,6 +98,7 @@ class SubspacePanel(Panel):
         first = max(1, view.lane - columns + 2)
         lanes = [0, *range(first, len(view.header.lanes))][:columns]
         cells = min(MOST_COLUMN, (width - LABEL_CELLS) // len(lanes))
+        self._lanes, self._cells = lanes, cells
         texts = "the baseline's tokens" if view.header.context != "free" else "own tokens"
         lines = [
             self.title(

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from textual import events
 from textual_plotext import Plot
 
-from .panel import Line, Panel
+from .panel import Clicked, Line, Panel
 
 POINTS_A_COLUMN = 2
 LABEL_CELLS = 6
@@ -105,6 +106,15 @@ class Chart(Panel):
                     cells[here], colors[here] = CURSOR, COLORS.index("cursor")
             lines.append(self._line(cells, colors))
         return lines
+
+    def on_click(self, event: events.Click) -> None:
+        built, column = self._built, event.x - LABEL_CELLS
+        if self.picture is None or self.picture.steps is None or built is None:
+            return
+        if built.canvas and column >= 0 and event.y > 0:
+            low, high = built.x_range
+            step = round(low + column / (built.columns - 1) * (high - low))
+            self.post_message(Clicked(step=min(step, self.picture.steps - 1)))
 
     def _line(self, cells: list[str], colors: list[int]) -> Line:
         line, start = Line(), 0
