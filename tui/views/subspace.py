@@ -6,7 +6,7 @@ from textual import events
 from textual.app import ComposeResult
 
 from ...engine.trace.records import Step
-from ...engine.trace.subspace import choices, subspace_drift
+from ...engine.trace.subspace import choices, kl_among, subspace_drift
 from ..view import View
 from ..widgets.candidates import CHOSEN, horizontal_bar, probability, quoted
 from ..widgets.chart import Chart, ChartLine, Picture
@@ -47,7 +47,7 @@ def _picture(steps: list[Step], lane: int) -> Picture:
         if baseline is not None and variant is not None and drift is not None:
             numbers.append(step.step)
             whole.append(drift.kl)
-            among.append(subspace_drift(baseline, variant).kl)
+            among.append(kl_among(baseline, variant))
     return Picture(
         [
             ChartLine(numbers, whole, "space-kl"),
