@@ -115,7 +115,7 @@ async def settled(pilot: Pilot[None]) -> None:
     await pilot.pause()
     for frame in (screen._frame, screen._chart_frame, *screen._view_frames.values()):
         await until(pilot, lambda frame=frame: frame._timer is None)
-    await until(pilot, lambda: drift._later is None and not drift._waiting)
+    await until(pilot, lambda: drift._later is None)
     await pilot.pause()
 
 

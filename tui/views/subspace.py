@@ -51,7 +51,7 @@ def _picture(steps: list[Step], lane: int) -> Picture:
     return Picture(
         [
             ChartLine(numbers, whole, "space-kl"),
-            ChartLine(numbers, among, "foreground", CHOSEN, "points"),
+            ChartLine(numbers, among, "foreground", CHOSEN),
         ],
         f"KL(p‖q), nats: whole vocabulary ──, among the answers {CHOSEN}",
         steps=len(steps),

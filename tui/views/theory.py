@@ -71,7 +71,7 @@ def _scatter(of_space: Fit | None, space: str, steps: int) -> Picture:  # noqa: 
         points = of_space.measured, of_space.estimated
         lines = [
             ChartLine(ends, ends, "quiet"),
-            ChartLine(*points, f"space-{space}", "•", "points"),
+            ChartLine(*points, f"space-{space}", "•"),
         ]
     return Picture(lines, f"{LABELS[space]}: estimate ↑ measured →", log_y=True)
 
@@ -81,7 +81,7 @@ def _course(of_space: Fit | None, space: str, steps: int) -> Picture:
     if of_space:
         lines = [
             ChartLine(of_space.steps, of_space.measured, f"space-{space}"),
-            ChartLine(of_space.steps, of_space.estimated, "foreground", "•", "points"),
+            ChartLine(of_space.steps, of_space.estimated, "foreground", "•"),
         ]
     title = f"{LABELS[space]}: ── measured • estimate"
     return Picture(lines, title, steps=steps, log_y=True)

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from textual import events
 from textual_plotext import Plot
@@ -20,6 +20,10 @@ CURSOR, FIRST = "│", "┊"
 COLORS = ("foreground", "quiet", "mark", "cursor", "space-h", "space-z", "space-p", "space-kl")
 """Component classes; plotext knows each as the colour of that number."""
 
+BRAILLE = 0x2800
+DOTS = ((0x40, 0x80), (0x04, 0x20), (0x02, 0x10), (0x01, 0x08))
+"""Of a braille character, a row each from the bottom."""
+
 COLOR = re.compile(r"\x1b\[(?:38;5;)?(\d+)m")
 
 Point = tuple[float, float]
@@ -33,9 +37,8 @@ class ChartLine:
     y: Sequence[float | None]
     color: str
     """One of `COLORS`."""
-    marker: str = "braille"
-    """plotext's: braille joins points finely; another character tells lines apart in any colour."""
-    kind: Literal["line", "points"] = "line"
+    marker: str | None = None
+    """Stands at each point, which tells lines apart in any colour; None: braille joins them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +90,7 @@ class Chart(Panel):
         self._built: _Built | None = None
 
     def show(self, picture: Picture, cursor: int | None = None) -> None:
-        """`cursor` is a step. Another picture takes plotext some 15 ms, another cursor does not."""
+        """`cursor` is a step. Another cursor does not have plotext draw again."""
         self.picture, self.cursor = picture, cursor
         self.redraw()
 
@@ -141,10 +144,6 @@ def _build(picture: Picture, width: int, height: int) -> _Built:
     plot.theme("clear")
     plot.frame(False)
     plot.title(picture.title)
-    for line, points in lines:
-        xs, ys = zip(*points, strict=True)
-        draw = plot.plot if line.kind == "line" else plot.scatter
-        draw(list(xs), list(ys), color=COLORS.index(line.color), marker=line.marker)
     if lines:
         xs, ys = zip(*(point for _, points in lines for point in points), strict=True)
         steps = picture.steps
@@ -161,6 +160,13 @@ def _build(picture: Picture, width: int, height: int) -> _Built:
         ticks, texts = (ticks, texts) if ticks else ([y_range[0]], [""])
         labels = [f"{text} ".rjust(LABEL_CELLS) for text in texts]
         plot.yticks([tick / part for tick in ticks], labels)
+        for line, points in lines:
+            places: list[Point] = points
+            marker: Any = line.marker
+            if marker is None:
+                places, marker = _joined(points, x_range, y_range, width - LABEL_CELLS, len(canvas))
+            xs, ys = zip(*places, strict=True)
+            plot.scatter([*xs], [*ys], color=COLORS.index(line.color), marker=marker)
     # Not plotsize(): it allows no more than what plotext takes to be the terminal's size.
     plot._set_size(width, plot_height)
     rows = [_cells(line) for line in plot.build().splitlines()]
@@ -213,6 +219,28 @@ def _points(line: ChartLine, picture: Picture, most: int) -> list[Point]:
         for x, y in points
         if y is not None
     ]
+
+
+def _joined(
+    points: list[Point], x_range: Point, y_range: Point, columns: int, rows: int
+) -> tuple[list[Point], list[str]]:
+    """The cells that a line through the points crosses, as points, and the braille in each.
+
+    plotext joins points too, but takes 10 ms where this takes 2.
+    """
+    (left, right), (bottom, top) = x_range, y_range
+    across, up = (2 * columns - 1) / (right - left), (4 * rows - 1) / (top - bottom)
+    dots = [(int(0.5 + across * (x - left)), int(0.5 + up * (y - bottom))) for x, y in points]
+    cells: dict[tuple[int, int], int] = {}
+    for (x, y), (to_x, to_y) in zip(dots, dots[1:] or dots, strict=False):
+        length = max(abs(to_x - x), abs(to_y - y), 1)
+        for part in range(length + 1):
+            dot_x, dot_y = x + (to_x - x) * part // length, y + (to_y - y) * part // length
+            cell = dot_x // 2, dot_y // 4
+            cells[cell] = cells.get(cell, 0) | DOTS[dot_y % 4][dot_x % 2]
+    width, height = (right - left) / max(1, columns - 1), (top - bottom) / max(1, rows - 1)
+    places = [(left + column * width, bottom + row * height) for column, row in cells]
+    return places, [chr(BRAILLE + dots) for dots in cells.values()]
 
 
 def _widened(low: float, high: float) -> Point:
