@@ -5,7 +5,7 @@ from pathlib import Path
 import prunetui.themes
 import pytest
 from prunetui.themes import BUILT_IN, DARK, LIGHT, load_themes
-from prunetui.tui.widgets.chart import Chart, ChartLine
+from prunetui.tui.widgets.chart import Chart, ChartLine, Picture
 from rich.color import Color as Colour
 from textual.app import App
 from textual.color import Color
@@ -147,9 +147,8 @@ async def draw_a_chart(app: App[None], pilot: Pilot[None]) -> None:
     chart = Chart()
     await app.screen.query_one("#overview").mount(chart)
     await pilot.pause()
-    chart.show(
-        [ChartLine([0, 1, 2], [0.1, 0.5, 0.2], "space-h")], title="cos h", marks=[1], cursor=2
-    )
+    line = ChartLine([0, 1, 2], [0.1, 0.5, 0.2], "space-h")
+    chart.show(Picture([line], "cos h", steps=3, y_range=(0, 1), marks={"◆": [1]}), cursor=2)
     await pilot.pause()
 
 

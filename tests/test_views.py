@@ -2,12 +2,21 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from prunetui.engine.trace.log import read_trace
 from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
 from prunetui.tui.screens.inspector import OVERVIEW, VIEWS
-from prunetui.tui.widgets.chart import thinned, whole_ticks
+from prunetui.tui.views.theory import LABELS
+from prunetui.tui.widgets.chart import (
+    LABEL_CELLS,
+    Chart,
+    ChartLine,
+    Picture,
+    thinned,
+    whole_ticks,
+)
 from prunetui.tui.widgets.diff_panel import compared
 from textual.pilot import Pilot
 
@@ -146,13 +155,94 @@ async def test_the_alignment_marks_what_differs() -> None:
         assert second[:8] == ["="] * 8
 
 
+def diverging(tie: int) -> Trace:
+    """Lane 1 leaves the baseline at step 4 and has its token again at 6; step `tie` is a tie."""
+    trace = make_trace(12)
+    baseline, _, last = trace.steps[6].lanes
+    trace.steps[6] = msgspec.structs.replace(trace.steps[6], lanes=[baseline, baseline, last])
+    baseline, *others = trace.steps[tie].lanes
+    assert baseline
+    lanes = [msgspec.structs.replace(baseline, margin=1e-5), *others]
+    trace.steps[tie] = msgspec.structs.replace(trace.steps[tie], lanes=lanes)
+    return trace
+
+
+@both_sizes
+@pytest.mark.parametrize(
+    ("tie", "marks", "figures"),
+    [
+        (8, "◆≠≠≈≠≠≠", "≠ 7 of 12 tokens are not the baseline's, ◆ from step 4, ≈ 1 by a tie"),
+        (4, "◇≠≠≠≠≠≠", "≠ 7 of 12 tokens are not the baseline's, ◇ from step 4, ≈ 1 by a tie"),
+        (2, "◆≠≠≠≠≠≠", "≠ 7 of 12 tokens are not the baseline's, ◆ from step 4"),
+    ],
+)
+async def test_every_divergence_is_marked_below_each_chart(
+    size: tuple[int, int], tie: int, marks: str, figures: str
+) -> None:
+    app = replay(diverging(tie))
+    async with app.run_test(size=size) as pilot:
+        await pilot.press("home", "1")
+        await settled(pilot)
+        lines = view_text(app).splitlines()
+        assert figures in [line.strip() for line in lines]
+        rows = [line.split() for line in lines if line.count(marks[0]) == 2]
+        assert rows == [[*marks, *marks]] * 2
+
+
+@pytest.mark.parametrize("keys", ["3", "3m"])
+async def test_every_chart_of_view_3_has_its_title_at_80_columns(keys: str) -> None:
+    app = recorded()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("down", *keys)
+        await settled(pilot)
+        charts = [
+            line for line in view_text(app).splitlines() if "measured •" in line or "↑" in line
+        ]
+        for label in LABELS.values():
+            assert text.count(f"{label}: ") == 1
+
+
+async def test_the_baseline_has_no_marks() -> None:
+    app = replay(make_trace(12))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("up", "1")
+        await settled(pilot)
+        assert not {*view_text(app)} & {*"◆◇≠≈"}
+
+
+async def test_marks_merge_and_the_cursor_costs_no_other_drawing() -> None:
+    app = replay(make_trace(12))
+    async with app.run_test(size=(80, 24)) as pilot:
+        chart = Chart()
+        await app.screen.query_one("#overview").mount(chart)
+        await pilot.pause()
+        line = ChartLine(range(1000), [0.5] * 1000, "space-h")
+        marks = {"≈": [*range(500)], "≠": [*range(0, 1000, 200)], "◆": [990]}
+        picture = Picture([line], "cos h", steps=1000, y_range=(0, 1), marks=marks)
+
+        def columns_of(glyph: str, row: int) -> list[int]:
+            text = chart.render_line(row).text[LABEL_CELLS:]
+            return [column for column, cell in enumerate(text) if cell == glyph]
+
+        chart.show(picture, 500)
+        built, foot, highest = chart._built, chart.size.height - 2, 1
+        assert columns_of("≠", foot) == [0, 15, 29, 44, 58]
+        assert columns_of("≈", foot) == [at for at in range(37) if at not in (0, 15, 29)]
+        assert columns_of("◆", foot) == columns_of("┊", highest) == [72]
+        assert columns_of("│", highest) == [37]
+        # A step that came after the drawing.
+        chart.show(picture, 1003)
+        assert columns_of("│", highest) == [chart.size.width - LABEL_CELLS - 1]
+        assert chart._built is built
+
+
 def test_a_thinned_line_keeps_its_ends() -> None:
-    points = [(float(x), float((x * 7919) % 1000)) for x in range(4000)]
-    kept = thinned(points, 200)
+    values = [float((x * 7919) % 1000) for x in range(4000)]
+    kept = thinned([*range(4000)], values, 200)
     assert len(kept) <= 200
-    values = [y for _, y in points]
-    assert {min(values), max(values)} <= {y for _, y in kept}
-    assert thinned(points[:200], 200) == points[:200]
+    assert kept == sorted(kept)
+    assert {min(values), max(values)} <= {values[place] for place in kept}
+    assert thinned([*range(0, 400, 2)], values, 200) == [*range(0, 400, 2)]
 
 
 @pytest.mark.parametrize(

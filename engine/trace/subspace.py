@@ -51,16 +51,20 @@ def choice(numbers: AnswerNumbers | None) -> Choice | None:
     return Choice([weight / total for weight in weights], logprobs, z)
 
 
-def subspace_drift(baseline: Choice, variant: Choice) -> SubspaceDrift:
+def kl_among(baseline: Choice, variant: Choice) -> float:
+    """KL(p̂ ‖ q̂), p̂ baseline, in nats."""
     normalizer, other = (_logsumexp(lane.logprobs) for lane in (baseline, variant))
-    kl = math.fsum(
+    return math.fsum(
         p * ((logp - normalizer) - (logq - other))
         for p, logp, logq in zip(baseline.probs, baseline.logprobs, variant.logprobs, strict=True)
     )
+
+
+def subspace_drift(baseline: Choice, variant: Choice) -> SubspaceDrift:
     return SubspaceDrift(
         cos_z=_cosine(baseline.z, variant.z),
         cos_p=_cosine(baseline.probs, variant.probs),
-        kl=kl,
+        kl=kl_among(baseline, variant),
         changed=baseline.answer != variant.answer,
     )
 

@@ -29,8 +29,10 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
         Binding("a", "all", "in all lanes", id="force-all"),
     ]
 
-    def __init__(self, view: View, step: Step) -> None:
+    def __init__(self, view: View, step: Step, row: int) -> None:
+        """`row` is the candidate to begin with."""
         super().__init__()
+        self._row = row
         self._view = view
         self._step = step
         self._lanes = [0, view.lane] if view.lane else [0]
@@ -73,7 +75,7 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
 
     def on_mount(self) -> None:
         choices = self.query_one(OptionList)
-        choices.highlighted = 0
+        choices.highlighted = min(self._row, len(self._places) - 1)
         choices.focus()
 
     @on(OptionList.OptionSelected)

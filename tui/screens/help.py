@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 from textual import on
@@ -12,6 +13,7 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from ..views.alignment import DIFFERENT, TIE
 from ..widgets.candidates import CHOSEN, FORCED
 from ..widgets.drift_panel import CURSOR, LOCAL, NOT_FINITE
 from ..widgets.status import STOPS
@@ -21,6 +23,8 @@ MARKS = [
     (SELECTED, "the selected lane; its bars and its drift are shown"),
     (DIVERGES, "the lane's first token that is not the baseline's"),
     (TIES, "the same, but the baseline's two best logits are closer than the noise floor"),
+    (DIFFERENT, "any token that is not the baseline's (views 1 and 5)"),
+    (TIE, "the same, by such a tie"),
     (ENDS, "the lane ended here"),
     ("⏎", "a newline; other control characters show as ␀ … ␡ or <U+202E>"),
     (CHOSEN, "the token that the lane chose"),
@@ -29,6 +33,12 @@ MARKS = [
     (CURSOR, "the cursor's column in the charts"),
     (NOT_FINITE, "a value that is not a finite number"),
     ("% bw", "of the memory's bandwidth: a step's bytes of weights and caches over its time"),
+]
+
+MOUSE = [
+    ("click", "on a token, on a column of steps: the cursor goes there; on a lane: selects it"),
+    ("", "on a candidate: the tokens to force; on a key, above or in the last line: what it does"),
+    ("wheel", "a step on, a step back; through the lens, the layers"),
 ]
 
 MEASURES = [
@@ -61,13 +71,14 @@ CONTEXTS = [
 ]
 
 
-def _table(rows: list[tuple[str, str]]) -> Table:
-    """Terms, and meanings that wrap beside them."""
+def _table(rows: Sequence[tuple[str, ...]]) -> Table:
+    """Terms, meanings that wrap beside them, and perhaps the actions of a click on them."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", min_width=10, no_wrap=True)
     table.add_column()
-    for term, meaning in rows:
-        table.add_row(Text(term), Text(meaning))
+    for term, meaning, *actions in rows:
+        style = Style(meta={"@click": f"screen.do({actions[0]!r})"} if actions else {})
+        table.add_row(Text(term, style), Text(meaning, style))
     return table
 
 
@@ -85,11 +96,13 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         keys = self._rows([*self._keys, PALETTE])
-        of_view = [(f"Keys of the view {self._view}", self._rows(self._view_keys))]
+        own = [row[:2] for row in self._rows(self._view_keys)]
+        of_view = [(f"Keys of the view {self._view}", own)] if own else []
         with VerticalScroll(classes="dialog"):
             for title, rows in (
-                *(of_view if self._view_keys else []),
+                *of_view,
                 ("Keys", keys),
+                ("Mouse", MOUSE),
                 ("Marks", MARKS),
                 ("Measures", MEASURES),
                 ("Contexts", CONTEXTS),
@@ -99,15 +112,22 @@ class HelpScreen(ModalScreen[None]):
             with Horizontal(classes="dialog-buttons"):
                 yield Button("Close  esc", compact=True)
 
-    def _rows(self, keys: Sequence[Binding]) -> list[tuple[str, str]]:
+    def _rows(self, keys: Sequence[Binding]) -> list[tuple[str, str, str]]:
         # The key line shows the first view's key for all of them.
         return [
             (
                 key.key if key.key.isdigit() else self.app.get_key_display(key),
                 key.tooltip or key.description,
+                key.action,
             )
             for key in keys
         ]
+
+    def action_do(self, action: str) -> None:
+        """What the key of a row that was clicked does."""
+        below = self.app.screen_stack[-2]
+        self.dismiss()
+        self.app.call_later(below.run_action, action)
 
     @on(Button.Pressed)
     def action_close(self) -> None:

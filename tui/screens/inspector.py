@@ -1,6 +1,7 @@
 """The main screen: a trace at a cursor. What moves the trace on is for its subclasses to say."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,7 +30,7 @@ from ..views.theory import TheoryView
 from ..widgets.candidates import CandidatesPanel
 from ..widgets.drift_panel import DriftPanel
 from ..widgets.keys import KeyLine
-from ..widgets.panel import shorten
+from ..widgets.panel import Clicked, shorten
 from ..widgets.status import STOPS, StatusLine
 from ..widgets.text_panel import TextPanel
 from .ask import AskDialog
@@ -57,6 +58,7 @@ VIEWS: list[tuple[str, type[InspectorView], str]] = [
     ("statistics", StatisticsView, "KLD, Δp, perplexity, repetition"),
 ]
 """Id, class and a sentence of each view, by the keys from 1 on."""
+VIEW_KEYS = f"1-{len(VIEWS)}"
 
 KEYS = [
     Binding("space", "play", "play", tooltip="Decode on, or pause", id="play"),
@@ -137,7 +139,7 @@ KEYS = [
             f"view('{name}')",
             "views",
             show=number == 1,
-            key_display="1-6" if number == 1 else str(number),
+            key_display=VIEW_KEYS if number == 1 else str(number),
             tooltip=tooltip,
             id=f"view-{name}",
         )
@@ -241,7 +243,14 @@ class Inspector(Screen[None]):
                     yield DriftPanel(id="drift")
             for name, view, _ in VIEWS:
                 yield view(id=name)
-        yield KeyLine([binding for binding in KEYS if binding.id not in self.hidden_keys])
+        yield KeyLine(
+            [
+                # A click where one key stands for all views leads through them.
+                replace(key, action="next_view") if key.key_display == VIEW_KEYS else key
+                for key in KEYS
+                if key.id not in self.hidden_keys
+            ]
+        )
         yield Static(id="too-small")
 
     # -- what a subclass says -----------------------------------------------------------------
@@ -405,15 +414,20 @@ class Inspector(Screen[None]):
             self.lane = min(max(lane, 0), len(self.trace.header.lanes) - 1)
             self.draw(by_key=True)
 
-    @on(TextPanel.Picked)
-    def _pick(self, event: TextPanel.Picked) -> None:
-        self._select(event.lane)
+    # -- the mouse ----------------------------------------------------------------------------
+
+    @on(Clicked)
+    def _go_to_clicked(self, event: Clicked) -> None:
+        if event.lane is not None:
+            self._select(event.lane)
         if event.step is not None:
             self.move_to(event.step)
 
-    @on(DriftPanel.Picked)
-    def _pick_step(self, event: DriftPanel.Picked) -> None:
-        self.move_to(event.step)
+    def on_mouse_scroll_down(self) -> None:
+        self.move_to(self.cursor + 1)
+
+    def on_mouse_scroll_up(self) -> None:
+        self.move_to(self.cursor - 1)
 
     # -- the view -----------------------------------------------------------------------------
 
@@ -428,6 +442,10 @@ class Inspector(Screen[None]):
         switcher.current = OVERVIEW if name == self.chosen_view else name
         # A widget knows its size when it has been laid out.
         self.call_after_refresh(self.draw, by_key=True)
+
+    def action_next_view(self) -> None:
+        names = [OVERVIEW, *(name for name, _, _ in VIEWS)]
+        self.action_view(names[(names.index(self.chosen_view) + 1) % len(names)])
 
     def action_lens(self) -> None:
         """Through the modes of view 2; a step that was not read is read first."""

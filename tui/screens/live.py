@@ -159,13 +159,13 @@ class LiveInspector(Inspector):
         self._decode(lambda: self._thread.play(stop))
 
     @work
-    async def action_force(self) -> None:
+    async def action_force(self, row: int = 0) -> None:
         if self.trace is None:
             return
         view = self.view_of(self.trace)
         if view.step is None:
             return
-        tokens = await self.app.push_screen_wait(ForceDialog(view, view.step))
+        tokens = await self.app.push_screen_wait(ForceDialog(view, view.step, row))
         if tokens:
             self.alert = ""
             self._cursor = None

@@ -101,7 +101,7 @@ class ReplayInspector(Inspector):
     def action_answers(self) -> None:
         self._refuse()
 
-    def action_force(self) -> None:
+    def action_force(self, row: int = 0) -> None:  # noqa: ARG002
         self._refuse()
 
     def action_variants(self) -> None:

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from rich.cells import cell_len
+from textual import events
 from textual.app import ComposeResult
 from textual.widgets import ContentSwitcher
 
@@ -13,7 +14,7 @@ from ..view import View
 from ..widgets.candidates import probability
 from ..widgets.diff_panel import DiffPanel
 from ..widgets.drift_panel import nats
-from ..widgets.panel import Line, Panel, fill, shorten
+from ..widgets.panel import Clicked, Line, Panel, fill, shorten
 from .base import InspectorView
 
 NAME_CELLS = 14
@@ -68,6 +69,11 @@ class AlignmentPanel(Panel):
     view: View | None = None
     mode = AGREEMENT
 
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._shown: list[tuple[int | None, list[tuple[Step, int]]]] = []
+        """Of each line, whose lane and which steps it shows, each with its cells."""
+
     def show(self, view: View, mode: str) -> None:
         self.view, self.mode = view, mode
         self.redraw()
@@ -83,11 +89,26 @@ class AlignmentPanel(Panel):
         lanes = len(view.header.lanes)
         # Without room for all rows of all lanes, tokens go before figures.
         rows = 4 if 4 * lanes + 2 <= height else 2
+        self._shown = [(None, [])]
         while columns and len(lines) + 1 + rows * lanes <= height:
             lines += self._block(view, columns, rows)
+            of_lines = [None, *(lane for lane in range(lanes) for _ in range(rows))]
+            self._shown += [*((lane, columns) for lane in of_lines), (None, [])]
             columns = _fitting(view.steps, columns[-1][0].step + 1, room)
             lines.append(Line())
         return lines
+
+    def on_click(self, event: events.Click) -> None:
+        if event.y >= len(self._shown):
+            return
+        lane, columns = self._shown[event.y]
+        right, clicked = NAME_CELLS, None
+        for step, cells in columns if event.x >= NAME_CELLS else []:
+            right += cells
+            if event.x < right:
+                clicked = step.step
+                break
+        self.post_message(Clicked(lane=lane, step=clicked))
 
     def _legends(self) -> list[str]:
         if self.mode == AGREEMENT:

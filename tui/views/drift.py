@@ -1,28 +1,32 @@
 """View 1: similarity in the spaces h, z and p, and KL, over the steps."""
 
-from time import monotonic
+from operator import attrgetter
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.containers import Grid
 from textual.timer import Timer
 
-from ...engine.trace.records import Drift, Step
-from ...engine.trace.trace import differs, first_divergence
+from ...engine.trace.records import Drift, Header, Step
+from ...engine.trace.trace import differs, is_tie
 from ..view import View
-from ..widgets.chart import Chart, ChartLine
+from ..widgets.chart import CURSOR, Chart, ChartLine, Picture
 from ..widgets.drift_panel import CHARTS, LOCAL, Measure
 from ..widgets.panel import Line, Panel
+from ..widgets.text_panel import DIVERGES, TIES
+from .alignment import DIFFERENT, TIE
 from .base import InspectorView, Kept
 
 STEPS_A_DRAWING = 12
-"""A drawing of the charts is some 20 KB, and a step may cost 4 KB in the mean."""
+"""Another drawing of the charts is some 10 KB and 45 ms; another cursor, 650 bytes and 5 ms."""
 STILL_SECONDS = 0.5
 """After so long without a new step, the charts are brought up to date."""
-LONE_SECONDS = 1.0
-"""A move of the cursor that comes so long after the one before is drawn at once."""
 
 KIND_CELLS = 15
+
+
+Marks = dict[str, list[int]]
+"""Steps by their mark."""
 
 
 class DriftView(InspectorView):
@@ -33,10 +37,10 @@ class DriftView(InspectorView):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._view: View | None = None
+        self._marks = Kept[Marks]()
+        self._pictures: dict[str, Picture] = {}
         self._drawn: View | None = None
         self._drawn_steps = 0
-        self._shown = 0.0
-        self._lines = Kept[dict[str, list[ChartLine]]]()
         self._later: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -47,28 +51,18 @@ class DriftView(InspectorView):
 
     def show(self, view: View) -> None:
         self._view = view
-        self.query_one(DriftFigures).show(view)
-        drawn, grown = self._drawn, len(view.steps) - self._drawn_steps
-        lone = monotonic() - self._shown > LONE_SECONDS
-        self._shown = monotonic()
-        little = (
-            drawn is not None
-            and drawn.steps is view.steps
-            and drawn.lane == view.lane
-            and 0 <= grown < STEPS_A_DRAWING
-            and abs(view.cursor - drawn.cursor) < STEPS_A_DRAWING
-        )
+        self.query_one(DriftFigures).show(view, self._marks_of(view))
         if self._later is not None:
             self._later.stop()
             self._later = None
-        if little and (grown or not lone):
-            self._later = self.set_timer(STILL_SECONDS, self._draw_charts)
-        else:
+        drawn, grown = self._drawn, len(view.steps) - self._drawn_steps
+        same = drawn is not None and drawn.steps is view.steps and drawn.lane == view.lane
+        if not same or grown >= STEPS_A_DRAWING:
             self._draw_charts()
-
-    def on_resize(self) -> None:
-        if self._view is not None:
-            self.call_after_refresh(self._draw_charts)
+            return
+        self._show_charts(view)
+        if grown:
+            self._later = self.set_timer(STILL_SECONDS, self._draw_charts)
 
     def _draw_charts(self) -> None:
         self._later = None
@@ -76,48 +70,64 @@ class DriftView(InspectorView):
         if view is None:
             return
         self._drawn, self._drawn_steps = view, len(view.steps)
-        every_line = self._lines.of(
+        self._pictures = _pictures(view.steps[: self._drawn_steps], view.lane, self._marks_of(view))
+        self._show_charts(view)
+
+    def _show_charts(self, view: View) -> None:
+        cursor = view.cursor if view.cursor >= 0 else None
+        for key, picture in self._pictures.items():
+            self.query_one(f"#chart-{key}", Chart).show(picture, cursor)
+
+    def _marks_of(self, view: View) -> Marks:
+        return self._marks.of(
             view.steps,
             view.lane,
-            lambda steps: {m.key: _lines(steps, view.lane, m) for m in CHARTS},
+            lambda steps: divergence_marks(view.header, steps, view.lane) if view.lane else {},
         )
-        marks = divergence_marks(view.steps, view.lane)
-        cursor = view.cursor if view.cursor >= 0 else None
-        for measure in CHARTS:
-            lines = every_line[measure.key]
-            lowest = min((y for line in lines for y in line.y if y is not None), default=0.0)
-            self.query_one(f"#chart-{measure.key}", Chart).show(
-                lines,
-                title=measure.label + (", nats, logarithmic" if measure.nats else ""),
-                log_y=measure.nats,
-                y_range=(None, None) if measure.nats else (-1.0 if lowest < 0 else 0.0, 1.0),
-                marks=marks,
-                cursor=cursor,
-            )
 
 
-def _lines(steps: list[Step], lane: int, measure: Measure) -> list[ChartLine]:
+def divergence_marks(header: Header, steps: list[Step], lane: int) -> Marks:
+    """Every step at which the lane's token is not the baseline's, and again the first of them."""
+    differing = [step for step in steps if differs(step, lane)]
+    if not differing:
+        return {}
+    first = differing[0]
+    return {
+        TIE: [step.step for step in differing if is_tie(header, step)],
+        DIFFERENT: [step.step for step in differing if not is_tie(header, step)],
+        TIES if is_tie(header, first) else DIVERGES: [first.step],
+    }
+
+
+def _pictures(steps: list[Step], lane: int, marks: Marks) -> dict[str, Picture]:
     """The local values as points, those on the lane's own tokens as a line."""
-    if lane == 0:
-        return []
-    local = [step.local[lane - 1] if step.local else None for step in steps]
-    own = [step.drift[lane - 1] for step in steps]
     numbers = range(len(steps))
-    color = f"space-{measure.key.removeprefix('cos_')}"
-    return [
-        ChartLine(numbers, _values(local, measure), "foreground", "•", "points"),
-        ChartLine(numbers, _values(own, measure), color),
-    ]
+    own = [step.drift[lane - 1] for step in steps] if lane else []
+    local = [step.local[lane - 1] if step.local else None for step in steps] if lane else []
+    pictures: dict[str, Picture] = {}
+    for measure in CHARTS:
+        values = [_values(drifts, measure) for drifts in (local, own)]
+        color = f"space-{measure.key.removeprefix('cos_')}"
+        lowest = min((y for ys in values for y in ys if y is not None), default=0.0)
+        pictures[measure.key] = Picture(
+            [
+                ChartLine(numbers, values[0], "foreground", "•"),
+                ChartLine(numbers, values[1], color),
+            ]
+            if lane
+            else [],
+            measure.label + (", nats, logarithmic" if measure.nats else ""),
+            steps=len(steps),
+            y_range=None if measure.nats else (-1.0 if lowest < 0 else 0.0, 1.0),
+            log_y=measure.nats,
+            marks=marks,
+        )
+    return pictures
 
 
 def _values(drifts: list[Drift | None], measure: Measure) -> list[float | None]:
-    return [measure.value(drift) if drift else None for drift in drifts]
-
-
-def divergence_marks(steps: list[Step], lane: int) -> list[int]:
-    """The first divergent step of the lane, if there is one."""
-    first = first_divergence(steps, lane) if lane else None
-    return [] if first is None else [first]
+    value = attrgetter(measure.key)
+    return [value(drift) if drift else None for drift in drifts]
 
 
 class DriftFigures(Panel):
@@ -132,9 +142,10 @@ class DriftFigures(Panel):
     }
 
     view: View | None = None
+    marks: Marks
 
-    def show(self, view: View) -> None:
-        self.view = view
+    def show(self, view: View, marks: Marks) -> None:
+        self.view, self.marks = view, marks
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
@@ -149,8 +160,8 @@ class DriftFigures(Panel):
                 Line().add("The baseline does not drift from itself: ↓ selects a variant.", quiet),
             ]
         step = view.step
-        marks = "│ the first divergence, and the cursor"
-        lines = [self.title(width, f"drift of {name} at step {view.cursor}", marks)]
+        title = f"drift of {name} at step {view.cursor}"
+        lines = [self.title(width, title, f"{CURSOR} the cursor")]
         kinds = [("own tokens ──", step.drift if step else None)]
         if view.header.context == "both":
             kinds.append((f"{LOCAL} •••", step.local if step else None))
@@ -161,6 +172,14 @@ class DriftFigures(Panel):
                 line.add(measure.label, self.style(f"figures--{measure.key}"))
                 line.add(f" {measure.figure(drift)}  ", self.style("figures--value"))
             lines.append(line)
-        differ = sum(differs(s, view.lane) for s in view.steps)
-        share = f"{differ} of {len(view.steps)} steps differ from the baseline's token"
-        return [*lines, Line().add(share, quiet)]
+        return [*lines, Line().add(self._divergence(len(view.steps)), quiet)]
+
+    def _divergence(self, steps: int) -> str:
+        """What the marks below the charts say."""
+        differing = sum(len(self.marks.get(mark, [])) for mark in (DIFFERENT, TIE))
+        text = f"{DIFFERENT} {differing} of {steps} tokens are not the baseline's"
+        for mark in (DIVERGES, TIES):
+            if mark in self.marks:
+                text += f", {mark} from step {self.marks[mark][0]}"
+        ties = len(self.marks.get(TIE, []))
+        return text + (f", {TIE} {ties} by a tie" if ties else "")

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.widgets import ContentSwitcher
 
@@ -9,7 +10,7 @@ from ...engine.trace.records import Lane
 from ..view import View
 from ..widgets.candidates import horizontal_bar
 from ..widgets.lens_panel import LensPanel
-from ..widgets.panel import Line, Panel
+from ..widgets.panel import Clicked, Line, Panel
 from .base import InspectorView
 
 NAME_CELLS = 9
@@ -63,13 +64,15 @@ class LayersPanel(Panel):
     }
 
     view: View | None = None
+    _page = range(0)
+    """The steps that are shown, a column each."""
 
     def show(self, view: View) -> None:
         self.view = view
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:
-        view = self.view
+        view, self._page = self.view, range(0)
         if view is None or view.step is None:
             return [self.title(width, "layers")]
         quiet = self.style("panel--quiet")
@@ -97,6 +100,7 @@ class LayersPanel(Panel):
             (step.local_layers or step.layers)[view.lane - 1]
             for step in view.steps[first : first + columns]
         ]
+        self._page = range(first, first + len(page))
         now = (view.step.local_layers or view.step.layers)[view.lane - 1]
         if now is None:
             why = "Not measured: a lane has ended, or the variant has another depth."
@@ -123,6 +127,11 @@ class LayersPanel(Panel):
         profile = f"cosine at step {view.cursor}"
         lines.append(Line().pad_to(NAME_CELLS, self.rich_style).add(foot + profile, quiet))
         return lines
+
+    def on_click(self, event: events.Click) -> None:
+        column = event.x - NAME_CELLS
+        if event.y > 0 and 0 <= column < len(self._page):
+            self.post_message(Clicked(step=self._page[column]))
 
     def _label(self, lane: Lane, places: range) -> Line:
         dropped = any(

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 
 from ...engine.trace.statistics import Distances, Statistics, statistics
 from ...engine.trace.trace import Trace
 from ..view import View
-from ..widgets.panel import Line, Panel, shorten
+from ..widgets.panel import Clicked, Line, Panel, shorten
 from .base import InspectorView, Kept
 
 LABEL_CELLS = 25
@@ -82,6 +83,8 @@ class StatisticsPanel(Panel):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._statistics = Kept[dict[int, Statistics]]()
+        self._lanes = range(0)
+        """Those that have a column."""
 
     def show(self, view: View) -> None:
         self.view = view
@@ -95,7 +98,7 @@ class StatisticsPanel(Panel):
         trace.steps = view.steps
         columns = max(1, (width - LABEL_CELLS) // COLUMN_CELLS)
         first = max(1, min(view.lane, len(view.header.lanes) - 1) - columns + 1)
-        lanes = range(first, min(len(view.header.lanes), first + columns))
+        lanes = self._lanes = range(first, min(len(view.header.lanes), first + columns))
         all_of = self._statistics.of(
             view.steps, lanes, lambda _: {lane: statistics(trace, lane) for lane in lanes}
         )
@@ -133,6 +136,11 @@ class StatisticsPanel(Panel):
             cost = f"{some.seconds * 1e3:.1f} ms and {some.read / 1e6:.0f} MB read a step, median"
             lines.append(Line().add(f"{cost}, all lanes together", self.style("panel--quiet")))
         return lines
+
+    def on_click(self, event: events.Click) -> None:
+        column = (event.x - LABEL_CELLS) // COLUMN_CELLS
+        if event.y > 0 and 0 <= column < len(self._lanes):
+            self.post_message(Clicked(lane=self._lanes[column]))
 
     def _names(self, view: View, lanes: range) -> Line:
         line = Line().pad_to(LABEL_CELLS, self.rich_style)

@@ -2,15 +2,17 @@
 
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 
-from ...engine.trace.subspace import choices, subspace_drift
+from ...engine.trace.records import Step
+from ...engine.trace.subspace import choices, kl_among, subspace_drift
 from ..view import View
 from ..widgets.candidates import CHOSEN, horizontal_bar, probability, quoted
-from ..widgets.chart import Chart, ChartLine
+from ..widgets.chart import Chart, ChartLine, Picture
 from ..widgets.measures import nats
-from ..widgets.panel import Line, Panel, shorten
-from .base import InspectorView
+from ..widgets.panel import Clicked, Line, Panel, shorten
+from .base import InspectorView, Kept
 
 LABEL_CELLS = 14
 LEAST_COLUMN = 16
@@ -21,31 +23,40 @@ NO_ANSWERS = "No answers were recorded: --answers A,B,C,D, or a while decoding, 
 class SubspaceView(InspectorView):
     FRAMES = 2.0
 
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._picture = Kept[Picture]()
+
     def compose(self) -> ComposeResult:
         yield SubspacePanel()
         yield Chart(id="subspace-kl")
 
     def show(self, view: View) -> None:
-        panel = self.query_one(SubspacePanel)
-        panel.show(view)
-        whole: list[float | None] = []
-        among: list[float | None] = []
-        numbers = []
-        for step in [*view.steps] if view.lane else []:
-            baseline, variant, drift = choices(step, view.lane)
-            if baseline is not None and variant is not None and drift is not None:
-                numbers.append(step.step)
-                whole.append(drift.kl)
-                among.append(subspace_drift(baseline, variant).kl)
-        self.query_one("#subspace-kl", Chart).show(
-            [
-                ChartLine(numbers, whole, "space-kl"),
-                ChartLine(numbers, among, "foreground", CHOSEN, "points"),
-            ],
-            title=f"KL(p‖q), nats: whole vocabulary ──, among the answers {CHOSEN}",
-            log_y=True,
-            cursor=view.cursor if view.cursor >= 0 else None,
-        )
+        self.query_one(SubspacePanel).show(view)
+        picture = self._picture.of(view.steps, view.lane, lambda steps: _picture(steps, view.lane))
+        cursor = view.cursor if view.cursor >= 0 else None
+        self.query_one("#subspace-kl", Chart).show(picture, cursor)
+
+
+def _picture(steps: list[Step], lane: int) -> Picture:
+    whole: list[float | None] = []
+    among: list[float | None] = []
+    numbers = []
+    for step in steps if lane else []:
+        baseline, variant, drift = choices(step, lane)
+        if baseline is not None and variant is not None and drift is not None:
+            numbers.append(step.step)
+            whole.append(drift.kl)
+            among.append(kl_among(baseline, variant))
+    return Picture(
+        [
+            ChartLine(numbers, whole, "space-kl"),
+            ChartLine(numbers, among, "foreground", CHOSEN),
+        ],
+        f"KL(p‖q), nats: whole vocabulary ──, among the answers {CHOSEN}",
+        steps=len(steps),
+        log_y=True,
+    )
 
 
 class SubspacePanel(Panel):
@@ -60,9 +71,20 @@ class SubspacePanel(Panel):
 
     view: View | None = None
 
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._lanes: list[int] = []
+        """Those that have a column, of so many cells."""
+        self._cells = 1
+
     def show(self, view: View) -> None:
         self.view = view
         self.redraw()
+
+    def on_click(self, event: events.Click) -> None:
+        column = (event.x - LABEL_CELLS) // self._cells
+        if event.y > 0 and 0 <= column < len(self._lanes):
+            self.post_message(Clicked(lane=self._lanes[column]))
 
     def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
         view = self.view
@@ -76,6 +98,7 @@ class SubspacePanel(Panel):
         first = max(1, view.lane - columns + 2)
         lanes = [0, *range(first, len(view.header.lanes))][:columns]
         cells = min(MOST_COLUMN, (width - LABEL_CELLS) // len(lanes))
+        self._lanes, self._cells = lanes, cells
         texts = "the baseline's tokens" if view.header.context != "free" else "own tokens"
         lines = [
             self.title(

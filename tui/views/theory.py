@@ -14,7 +14,7 @@ from ...engine.trace.theory import (
     one_step_drift,
 )
 from ..view import View
-from ..widgets.chart import Chart, ChartLine
+from ..widgets.chart import Chart, ChartLine, Picture
 from ..widgets.panel import Line, Panel
 from .base import InspectorView, Kept
 
@@ -34,7 +34,7 @@ class TheoryView(InspectorView):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._fits = Kept[dict[str, Fit]]()
-        self._lines = Kept[dict[str, list[ChartLine]]]()
+        self._pictures = Kept[dict[str, Picture]]()
 
     def compose(self) -> ComposeResult:
         yield TheoryTable()
@@ -49,49 +49,42 @@ class TheoryView(InspectorView):
             lambda steps: {s: fit(steps, view.lane, s) for s in SPACES} if view.lane else {},
         )
         draw = _course if self.over_steps else _scatter
-        lines = self._lines.of(
-            view.steps, (view.lane, draw), lambda _: {s: draw(of, s) for s, of in fits.items()}
+        pictures = self._pictures.of(
+            view.steps,
+            (view.lane, draw),
+            lambda steps: {space: draw(fits.get(space), space, len(steps)) for space in SPACES},
         )
         self.query_one(TheoryTable).show(view, fits)
-        for space in SPACES:
-            chart = self.query_one(f"#theory-{space}", Chart)
-            if self.over_steps:
-                chart.show(
-                    lines.get(space, []),
-                    title=f"{LABELS[space]}: ── measured • estimate",
-                    log_y=True,
-                    cursor=view.cursor if view.cursor >= 0 else None,
-                )
-            else:
-                chart.show(
-                    lines.get(space, []),
-                    title=f"{LABELS[space]}: estimate ↑ measured →",
-                    log_x=True,
-                    log_y=True,
-                )
+        cursor = view.cursor if self.over_steps and view.cursor >= 0 else None
+        for space, picture in pictures.items():
+            self.query_one(f"#theory-{space}", Chart).show(picture, cursor)
 
     def turn(self) -> None:
         self.over_steps = not self.over_steps
 
 
-def _scatter(of_space: Fit, space: str) -> list[ChartLine]:
+def _scatter(of_space: Fit | None, space: str, steps: int) -> Picture:  # noqa: ARG001
     """With the line on which estimates that are right would lie."""
-    positive = [value for value in of_space.measured if value > 0]
-    if not positive:
-        return []
-    ends = [min(positive), max(positive)]
-    points = of_space.measured, of_space.estimated
-    return [
-        ChartLine(ends, ends, "quiet"),
-        ChartLine(*points, f"space-{space}", "•", "points"),
-    ]
+    lines: list[ChartLine] = []
+    if of_space and (positive := [value for value in of_space.measured if value > 0]):
+        ends = [min(positive), max(positive)]
+        points = of_space.measured, of_space.estimated
+        lines = [
+            ChartLine(ends, ends, "quiet"),
+            ChartLine(*points, f"space-{space}", "•"),
+        ]
+    return Picture(lines, f"{LABELS[space]}: estimate ↑ measured →", log_y=True)
 
 
-def _course(of_space: Fit, space: str) -> list[ChartLine]:
-    return [
-        ChartLine(of_space.steps, of_space.measured, f"space-{space}"),
-        ChartLine(of_space.steps, of_space.estimated, "foreground", "•", "points"),
-    ]
+def _course(of_space: Fit | None, space: str, steps: int) -> Picture:
+    lines: list[ChartLine] = []
+    if of_space:
+        lines = [
+            ChartLine(of_space.steps, of_space.measured, f"space-{space}"),
+            ChartLine(of_space.steps, of_space.estimated, "foreground", "•"),
+        ]
+    title = f"{LABELS[space]}: ── measured • estimate"
+    return Picture(lines, title, steps=steps, log_y=True)
 
 
 class TheoryTable(Panel):

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from textual import events
+
 from ...engine.trace.records import Header, Step
 from ...engine.trace.text import visible
 from ..view import View
@@ -43,13 +45,15 @@ class CandidatesPanel(Panel):
     }
 
     view: View | None = None
+    _heads = 0
+    """Lines above the candidates."""
 
     def show(self, view: View) -> None:
         self.view = view
         self.redraw()
 
-    async def on_click(self) -> None:
-        await self.screen.run_action("force")
+    async def on_click(self, event: events.Click) -> None:
+        await self.screen.run_action(f"force({max(0, event.y - self._heads)})")
 
     def draw(self, width: int, height: int) -> list[Line]:
         view = self.view
@@ -70,6 +74,7 @@ class CandidatesPanel(Panel):
         lines.append(self._names(view.header, lanes, token_cells, lane_cells))
         if height >= ENTROPY_FROM:
             lines.append(self._entropies(view.step, lanes, token_cells, lane_cells))
+        self._heads = len(lines)
         rows = ranked(view.step, lanes)[: height - len(lines)]
         for row, candidate in enumerate(rows):
             text = quoted(view.step.candidates.texts[candidate])

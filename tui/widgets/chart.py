@@ -1,15 +1,32 @@
 """A large chart of lines or points, drawn by plotext."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from textual.app import RenderResult
-from textual.color import Color
-from textual_plotext import PlotextPlot
+from textual import events
+from textual_plotext import Plot
+
+from .panel import Clicked, Line, Panel, shorten
 
 POINTS_A_COLUMN = 2
+LABEL_CELLS = 6
+"""Of the y axis, alike in every chart: those one above the other share their columns."""
+CURSOR, FIRST = "│", "┊"
+"""Where a chart is empty, in the columns of the cursor and of the most important mark."""
+
+COLORS = ("foreground", "quiet", "mark", "cursor", "space-h", "space-z", "space-p", "space-kl")
+"""Component classes; plotext knows each as the colour of that number."""
+
+BRAILLE = 0x2800
+DOTS = ((0x40, 0x80), (0x04, 0x20), (0x02, 0x10), (0x01, 0x08))
+"""Of a braille character, a row each from the bottom."""
+
+COLOR = re.compile(r"\x1b\[(?:38;5;)?(\d+)m")
+
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -19,98 +36,218 @@ class ChartLine:
     x: Sequence[float]
     y: Sequence[float | None]
     color: str
-    """A variable of the theme, such as space-h."""
-    marker: str = "braille"
-    """plotext's: braille joins points finely; another character tells lines apart in any colour."""
-    kind: Literal["line", "points"] = "line"
+    """One of `COLORS`."""
+    marker: str | None = None
+    """Stands at each point, which tells lines apart in any colour; None: braille joins them."""
 
 
-class Chart(PlotextPlot):
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What a chart draws."""
+
+    lines: Sequence[ChartLine]
+    title: str
+    """The space, direction and unit of what is drawn."""
+    steps: int | None = None
+    """Of the x axis; None: it is logarithmic, and as long as the lines are."""
+    y_range: Point | None = None
+    """None: as high as the lines are."""
+    log_y: bool = False
+    marks: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Steps by what marks them in a row below the lines, the most important last."""
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A picture as plotext drew it in a size."""
+
+    of: tuple[Picture, int, int]
+    rows: list[tuple[list[str], list[int]]]
+    """Characters and the numbers of their colours, from the top."""
+    canvas: range
+    """The rows between the title and the marks."""
+    columns: int
+    """Behind the labels."""
+    x_range: Point
+
+    def columns_of(self, steps: Iterable[int]) -> list[int]:
+        """Where plotext draws characters; those of steps that came later in the last column."""
+        low, high = self.x_range
+        scale = (self.columns - 1) / (high - low)
+        return [LABEL_CELLS + int(0.5 + scale * (min(step, high) - low)) for step in steps]
+
+
+class Chart(Panel):
     """Axes in the theme's colours; at most two points a column are drawn."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"chart--{color}" for color in COLORS}
+
+    picture: Picture | None = None
+    cursor: int | None = None
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
-        self._lines: Sequence[ChartLine] = ()
-        self._key: object = None
-        self._points: list[tuple[ChartLine, list[tuple[float, float]]]] = []
+        self._built: _Built | None = None
 
-    def show(
-        self,
-        lines: Sequence[ChartLine],
-        *,
-        title: str,
-        y_range: tuple[float | None, float | None] = (None, None),
-        log_x: bool = False,
-        log_y: bool = False,
-        marks: Sequence[float] = (),
-        cursor: float | None = None,
-    ) -> None:
-        """`marks` are dotted vertical lines; the cursor is a solid one. The title names the
-        space, direction and unit of what is drawn."""
-        plt = self.plt
-        plt.clear_figure()
-        plt.title(title)
-        plt.frame(False)
-        if cursor is not None:
-            plt.vline(cursor, color=self._color("cursor"))
-        for mark in marks:
-            plt.vline(mark, color=self._color("mark"))
-        drawn: list[tuple[float, float]] = []
-        for line, points in self._points_of(lines, log_x=log_x, log_y=log_y):
-            drawn += points
-            xs, ys = zip(*points, strict=True)
-            draw = plt.plot if line.kind == "line" else plt.scatter
-            draw(list(xs), list(ys), color=self._color(line.color), marker=line.marker)
-        if drawn:
-            plt.ylim(*y_range)
-            xs, ys = zip(*drawn, strict=True)
-            plt.xticks(*_ticks(min(xs), max(xs), self.size.width // 12, log=log_x))
-            if log_y:
-                plt.yticks(*_ticks(min(ys), max(ys), self.size.height // 2, log=True))
-        self.refresh()
+    def show(self, picture: Picture, cursor: int | None = None) -> None:
+        """`cursor` is a step. Another cursor does not have plotext draw again."""
+        self.picture, self.cursor = picture, cursor
+        self.redraw()
 
-    def _points_of(
-        self, lines: Sequence[ChartLine], *, log_x: bool, log_y: bool
-    ) -> list[tuple[ChartLine, list[tuple[float, float]]]]:
-        """Places on the axes; of lines that are drawn again, as they were found before."""
-        key = self.size.width, log_x, log_y
-        if lines is not self._lines or key != self._key:
-            self._lines, self._key, self._points = lines, key, []
-            most = max(2, POINTS_A_COLUMN * self.size.width)
-            for line in lines:
-                points = [
-                    (x, y)
-                    for given in zip(line.x, line.y, strict=True)
-                    if (x := _place(given[0], log=log_x)) is not None
-                    and (y := _place(given[1], log=log_y)) is not None
-                ]
-                if points:
-                    self._points.append((line, thinned(points, most)))
-        return self._points
+    def draw(self, width: int, height: int) -> list[Line]:
+        if self.picture is None or width <= LABEL_CELLS or height < 4:
+            return []
+        of = self.picture, width, height
+        if self._built is None or self._built.of != of:
+            self._built = _build(*of)
+        at = [] if self.cursor is None else self._built.columns_of([self.cursor])
+        lines: list[Line] = []
+        for row, (cells, colors) in enumerate(self._built.rows):
+            cells, colors = [*cells], [*colors]
+            for here in at if row in self._built.canvas else []:
+                if cells[here] in (" ", FIRST):
+                    cells[here], colors[here] = CURSOR, COLORS.index("cursor")
+            lines.append(self._line(cells, colors))
+        return lines
 
-    def render(self) -> RenderResult:
-        # plotext's own grounds and axes are RGB; a theme of the terminal's colours has none.
-        self.set_reactive(PlotextPlot.theme, "clear" if self.app.current_theme.ansi else "auto")
-        return super().render()
+    def on_click(self, event: events.Click) -> None:
+        built, column = self._built, event.x - LABEL_CELLS
+        if self.picture is None or self.picture.steps is None or built is None:
+            return
+        if built.canvas and column >= 0 and event.y > 0:
+            low, high = built.x_range
+            step = round(low + column / (built.columns - 1) * (high - low))
+            self.post_message(Clicked(step=min(step, self.picture.steps - 1)))
 
-    def _color(self, variable: str) -> tuple[int, int, int] | int | str:
-        """As plotext takes it: the terminal's colours by number, or its default."""
-        color = Color.parse(self.app.theme_variables[variable])
-        if color.ansi is None:
-            return color.rgb
-        return color.ansi if color.ansi >= 0 else "default"
+    def _line(self, cells: list[str], colors: list[int]) -> Line:
+        line, start = Line(), 0
+        for end in range(1, len(cells) + 1):
+            if end == len(cells) or colors[end] != colors[start]:
+                style = self.style(f"chart--{COLORS[colors[start]]}")
+                # Alone: in a picture of the screen, a font's braille may be wider than its blanks.
+                line.add("".join(cells[start:end]), style, alone=True)
+                start = end
+        return line
 
 
-def _place(value: float | None, *, log: bool) -> float | None:
-    """Where on its axis a value is drawn; a logarithm has no place for 0."""
-    if value is None or not math.isfinite(value) or (log and value <= 0):
-        return None
-    return math.log10(value) if log else value
+def _build(picture: Picture, width: int, height: int) -> _Built:
+    lines = [
+        (line, points)
+        for line in picture.lines
+        if (points := _points(line, picture, POINTS_A_COLUMN * (width - LABEL_CELLS)))
+    ]
+    marks = picture.marks if lines else {}
+    plot_height = height - 1 if marks else height
+    canvas = range(1, plot_height - 1) if lines else range(0)
+    x_range = (0.0, 1.0)
+    plot = Plot()
+    plot.theme("clear")
+    plot.frame(False)
+    plot.title(picture.title)
+    if lines:
+        xs, ys = zip(*(point for _, points in lines for point in points), strict=True)
+        steps = picture.steps
+        x_range = _widened(min(xs), max(xs)) if steps is None else _widened(0, steps - 1)
+        y_range = picture.y_range or _widened(min(ys), max(ys))
+        plot.xlim(*x_range)
+        plot.ylim(*y_range)
+        ticks = whole_ticks(*x_range, width // 12)
+        plot.xticks(ticks, [f"{tick:.0f}" if steps else f"1e{tick:.0f}" for tick in ticks])
+        part = 1 if picture.log_y else 10
+        ticks = whole_ticks(y_range[0] * part, y_range[1] * part, len(canvas) // 2)
+        texts = [f"1e{tick:.0f}" if picture.log_y else f"{tick / part:.1f}" for tick in ticks]
+        # Without a label, plotext would keep no room for any.
+        ticks, texts = (ticks, texts) if ticks else ([y_range[0]], [""])
+        labels = [f"{text} ".rjust(LABEL_CELLS) for text in texts]
+        plot.yticks([tick / part for tick in ticks], labels)
+        for line, points in lines:
+            places: list[Point] = points
+            marker: Any = line.marker
+            if marker is None:
+                places, marker = _joined(points, x_range, y_range, width - LABEL_CELLS, len(canvas))
+            xs, ys = zip(*places, strict=True)
+            plot.scatter([*xs], [*ys], color=COLORS.index(line.color), marker=marker)
+    # Not plotsize(): it allows no more than what plotext takes to be the terminal's size.
+    plot._set_size(width, plot_height)
+    rows = [_cells(line) for line in plot.build().splitlines()]
+    # plotext leaves a title out that has no room above the canvas alone.
+    title = shorten(picture.title, width).center(width - LABEL_CELLS).rjust(width)
+    rows[0] = [*title], [0] * width
+    built = _Built((picture, width, height), rows, canvas, width - LABEL_CELLS, x_range)
+    if marks:
+        _mark(built, marks, width)
+    return built
 
 
-def _ticks(low: float, high: float, most: int, *, log: bool) -> tuple[list[float], list[str]]:
-    ticks = whole_ticks(low, high, most)
-    return ticks, [f"1e{tick:.0f}" if log else f"{tick:.0f}" for tick in ticks]
+def _cells(line: str) -> tuple[list[str], list[int]]:
+    """Characters and the numbers of their colours, 0 for those without one: labels and blanks."""
+    cells: list[str] = []
+    colors: list[int] = []
+    color = 0
+    for place, part in enumerate(COLOR.split(line)):
+        if place % 2:
+            color = int(part)
+        else:
+            cells += part
+            colors += [color] * len(part)
+    return cells, colors
+
+
+def _mark(built: _Built, marks: Mapping[str, Sequence[int]], width: int) -> None:
+    """In a row of their own, and a dotted line above the first of the most important ones."""
+    color = COLORS.index("mark")
+    foot, first = [" "] * width, 0
+    for glyph, steps in marks.items():
+        columns = built.columns_of(steps)
+        first = min(columns, default=0)
+        for column in columns:
+            foot[column] = glyph
+    for row in built.canvas:
+        cells, colors = built.rows[row]
+        if cells[first] == " ":
+            cells[first], colors[first] = FIRST, color
+    built.rows.insert(built.canvas.stop, (foot, [color] * width))
+
+
+def _points(line: ChartLine, picture: Picture, most: int) -> list[Point]:
+    """Places on the axes, at most so many; a logarithm has none for 0."""
+    x, y, log_x, log_y = line.x, line.y, picture.steps is None, picture.log_y
+    least = 0.0 if log_y else -math.inf
+    drawn = [at for at, value in enumerate(y) if value is not None and least < value < math.inf]
+    if log_x:
+        drawn = [at for at in drawn if 0 < x[at] < math.inf]
+    points = ((x[at], y[at]) for at in thinned(drawn, y, most))
+    return [
+        (math.log10(x) if log_x else x, math.log10(y) if log_y else y)
+        for x, y in points
+        if y is not None
+    ]
+
+
+def _joined(
+    points: list[Point], x_range: Point, y_range: Point, columns: int, rows: int
+) -> tuple[list[Point], list[str]]:
+    """The cells that a line through the points crosses, as points, and the braille in each.
+
+    plotext joins points too, but takes 10 ms where this takes 2.
+    """
+    (left, right), (bottom, top) = x_range, y_range
+    across, up = (2 * columns - 1) / (right - left), (4 * rows - 1) / (top - bottom)
+    dots = [(int(0.5 + across * (x - left)), int(0.5 + up * (y - bottom))) for x, y in points]
+    cells: dict[tuple[int, int], int] = {}
+    for (x, y), (to_x, to_y) in zip(dots, dots[1:] or dots, strict=False):
+        length = max(abs(to_x - x), abs(to_y - y), 1)
+        for part in range(length + 1):
+            dot_x, dot_y = x + (to_x - x) * part // length, y + (to_y - y) * part // length
+            cell = dot_x // 2, dot_y // 4
+            cells[cell] = cells.get(cell, 0) | DOTS[dot_y % 4][dot_x % 2]
+    width, height = (right - left) / max(1, columns - 1), (top - bottom) / max(1, rows - 1)
+    places = [(left + column * width, bottom + row * height) for column, row in cells]
+    return places, [chr(BRAILLE + dots) for dots in cells.values()]
+
+
+def _widened(low: float, high: float) -> Point:
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
 def whole_ticks(low: float, high: float, most: int) -> list[float]:
@@ -124,14 +261,14 @@ def whole_ticks(low: float, high: float, most: int) -> list[float]:
         scale *= 10
 
 
-def thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """At most `most` of the points, with the lowest and highest of each stretch among them."""
-    if len(points) <= most:
-        return points
-    stretch = math.ceil(2 * len(points) / most)
-    kept: list[tuple[float, float]] = []
-    for first in range(0, len(points), stretch):
-        part = points[first : first + stretch]
-        ends = {min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])}
-        kept += [point for point in part if point in ends][:2]
+def thinned(places: list[int], values: Sequence[Any], most: int) -> list[int]:
+    """At most `most` of the places, those of the lowest and highest value of each stretch."""
+    if len(places) <= most:
+        return places
+    stretch = math.ceil(2 * len(places) / most)
+    value = values.__getitem__
+    kept: list[int] = []
+    for first in range(0, len(places), stretch):
+        part = places[first : first + stretch]
+        kept += sorted({min(part, key=value), max(part, key=value)})
     return kept

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import events
-from textual.message import Message
 
 from ...engine.trace.records import Drift, Step
 from ..view import View
 from .keys import key_for
 from .measures import CELLS, LINES, nats, table
-from .panel import Line, Panel
+from .panel import Clicked, Line, Panel
 from .series import Series, Value, ratchet
 
 LABEL_CELLS = 10
@@ -97,13 +96,6 @@ class DriftPanel(Panel):
         "drift--cursor",
         "drift--value",
     }
-
-    class Picked(Message):
-        """A column of the charts was clicked; it begins with this step."""
-
-        def __init__(self, step: int) -> None:
-            super().__init__()
-            self.step = step
 
     view: View | None = None
 
@@ -217,7 +209,7 @@ class DriftPanel(Panel):
             return
         step = (event.x - LABEL_CELLS) * series.bucket
         if 0 <= step < series.length:
-            self.post_message(self.Picked(step))
+            self.post_message(Clicked(step=step))
 
     def _axis(self, cursor: int, columns: int) -> Line:
         series = self._charts.propagated[0]

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from textual import events
+
 from ...engine.trace.records import LaneLens, Lens, Transition
 from ..view import View
 from .candidates import probability, quoted
@@ -72,10 +74,12 @@ class LensPanel(Panel):
         self._first += lines
         self.redraw()
 
-    def on_mouse_scroll_down(self) -> None:
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
         self.scroll_lines(WHEEL_LINES)
 
-    def on_mouse_scroll_up(self) -> None:
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
         self.scroll_lines(-WHEEL_LINES)
 
     def draw(self, width: int, height: int) -> list[Line]:

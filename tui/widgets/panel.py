@@ -8,6 +8,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Region
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -38,12 +39,13 @@ class Line:
         self.width = 0
         self._parts: list[tuple[str, Style]] = []
 
-    def add(self, text: str, style: Style) -> "Line":
+    def add(self, text: str, style: Style, *, alone: bool = False) -> "Line":
+        """`alone`: as a segment of its own."""
         text = visible(text)
         if not text:
             return self
         self.width += cell_len(text)
-        if self._parts:
+        if self._parts and not alone:
             before, its_style = self._parts[-1]
             blanks_alike = _ground(its_style) == _ground(style)
             if blanks_alike and text.isspace():
@@ -62,6 +64,15 @@ class Line:
             self.pad_to(width, style)
         strip = Strip([Segment(text, style) for text, style in self._parts], self.width)
         return strip.crop(0, width) if self.width > width else strip
+
+
+class Clicked(Message):
+    """What stands for a lane, for a step or for both was clicked."""
+
+    def __init__(self, *, lane: int | None = None, step: int | None = None) -> None:
+        super().__init__()
+        self.lane = lane
+        self.step = step
 
 
 class Panel(Widget):

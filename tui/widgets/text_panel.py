@@ -5,14 +5,13 @@ from typing import ClassVar
 from rich.cells import cell_len
 from rich.style import Style
 from textual import events
-from textual.message import Message
 
 from ...engine.trace.records import Header, Step
 from ...engine.trace.text import visible
 from ...engine.trace.trace import differs, is_tie
 from ..view import View
 from .keys import key_for
-from .panel import Line, Panel, shorten
+from .panel import Clicked, Line, Panel, shorten
 from .wrapping import Piece, Wrapped
 
 DIVERGES = "◆"
@@ -84,14 +83,6 @@ class TextPanel(Panel):
         "text--cursor",
         "text--mark",
     }
-
-    class Picked(Message):
-        """A lane was clicked, and perhaps one of its tokens."""
-
-        def __init__(self, lane: int, step: int | None) -> None:
-            super().__init__()
-            self.lane = lane
-            self.step = step
 
     view: View | None = None
 
@@ -192,4 +183,4 @@ class TextPanel(Panel):
                 if event.x < right:
                     step = piece.last
                     break
-        self.post_message(self.Picked(block.lane, step))
+        self.post_message(Clicked(lane=block.lane, step=step))
