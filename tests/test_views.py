@@ -8,6 +8,7 @@ from prunetui.engine.trace.log import read_trace
 from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
 from prunetui.tui.screens.inspector import OVERVIEW, VIEWS
+from prunetui.tui.views.theory import LABELS
 from prunetui.tui.widgets.chart import (
     LABEL_CELLS,
     Chart,
@@ -186,6 +187,19 @@ async def test_every_divergence_is_marked_below_each_chart(
         assert figures in [line.strip() for line in lines]
         rows = [line.split() for line in lines if line.count(marks[0]) == 2]
         assert rows == [[*marks, *marks]] * 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "axes"), [("3", "estimate ↑ measured →"), ("3m", "── measured • estimate")]
+)
+async def test_every_chart_of_view_3_has_its_title_at_80_columns(keys: str, axes: str) -> None:
+    app = recorded()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("down", *keys)
+        await settled(pilot)
+        text = view_text(app)
+        for label in LABELS.values():
+            assert text.count(f"{label}: {axes}") == 1
 
 
 async def test_the_baseline_has_no_marks() -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from textual import events
 from textual_plotext import Plot
 
-from .panel import Clicked, Line, Panel
+from .panel import Clicked, Line, Panel, shorten
 
 POINTS_A_COLUMN = 2
 LABEL_CELLS = 6
@@ -170,6 +170,9 @@ def _build(picture: Picture, width: int, height: int) -> _Built:
     # Not plotsize(): it allows no more than what plotext takes to be the terminal's size.
     plot._set_size(width, plot_height)
     rows = [_cells(line) for line in plot.build().splitlines()]
+    # plotext leaves a title out that has no room above the canvas alone.
+    title = shorten(picture.title, width).center(width - LABEL_CELLS).rjust(width)
+    rows[0] = [*title], [0] * width
     built = _Built((picture, width, height), rows, canvas, width - LABEL_CELLS, x_range)
     if marks:
         _mark(built, marks, width)
