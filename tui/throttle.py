@@ -17,14 +17,18 @@ class Throttle:
         self._widget = widget
         self._interval = 1 / per_second
         self._draw = draw
-        self._began = self._ended = -self._interval
+        self._began = -self._interval
+        self._asked_by_key = False
+        self._next_by_key = self._began
         self._timer: Timer | None = None
 
     def request(self, *, by_key: bool = False) -> None:
         """`by_key`: someone waits for it."""
         due = self._began + self._interval
         if by_key:
-            due = min(due, self._ended + max(KEY_SECONDS, self._ended - self._began))
+            # At once after a frame that no key has asked for.
+            due = min(due, self._next_by_key)
+            self._asked_by_key = True
             if self._timer is not None:
                 self._timer.stop()
                 self._timer = None
@@ -40,4 +44,7 @@ class Throttle:
         self._timer = None
         self._began = monotonic()
         self._draw()
-        self._ended = monotonic()
+        if self._asked_by_key:
+            ended = monotonic()
+            self._next_by_key = ended + max(KEY_SECONDS, ended - self._began)
+            self._asked_by_key = False
