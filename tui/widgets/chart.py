@@ -194,19 +194,24 @@ def _cells(line: str) -> tuple[list[str], list[int]]:
 
 
 def _mark(built: _Built, marks: Mapping[str, Sequence[int]], width: int) -> None:
-    """In a row of their own, and a dotted line above the first of the most important ones."""
-    color = COLORS.index("mark")
-    foot, first = [" "] * width, 0
+    """In a row of their own, and a dotted line above the first of the most important ones.
+
+    Only the most important have a colour that the eye goes to; the others can be hundreds.
+    """
+    color, quiet = COLORS.index("mark"), COLORS.index("quiet")
+    foot, colors_of_foot, first = [" "] * width, [quiet] * width, 0
+    *_, most_important = marks
     for glyph, steps in marks.items():
         columns = built.columns_of(steps)
         first = min(columns, default=0)
         for column in columns:
             foot[column] = glyph
+            colors_of_foot[column] = color if glyph == most_important else quiet
     for row in built.canvas:
         cells, colors = built.rows[row]
         if cells[first] == " ":
             cells[first], colors[first] = FIRST, color
-    built.rows.insert(built.canvas.stop, (foot, [color] * width))
+    built.rows.insert(built.canvas.stop, (foot, colors_of_foot))
 
 
 def _points(line: ChartLine, picture: Picture, most: int) -> list[Point]:
