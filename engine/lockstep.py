@@ -189,6 +189,7 @@ class _Batch:
         ]
 
     def close(self) -> None:
+        self._llama = None  # it holds the packed weights
         for hook in self._hooks:
             hook.remove()
 

@@ -323,8 +323,8 @@ class Session:
                 f"out of memory while reading the prompt of {len(tokens)} tokens in "
                 f"{len(rows)} lanes; a shorter one or fewer variants need less"
             ) from error
-        # Kept for every rewind to the start, while the decoder reuses its own.
-        return Outputs(outputs.h.clone(), outputs.z.clone(), outputs.streams.clone())
+        # Kept for every rewind to the start; h is a view of what the whole prompt has made.
+        return Outputs(outputs.h.clone(), outputs.z, outputs.streams)
 
     def _read_lane_texts(self) -> None:
         """After the steps have become others."""

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,12 @@ def _own_directories(
     patch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     if "demo" not in Path(request.node.fspath).stem:
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_timing() -> Iterator[None]:
+    """Sessions are compared to the last bit; which of two ways is faster must not decide."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("attention", "packing"):
+            patch.setattr(f"prunetui.engine.{module}.plainly_faster", lambda *_: False)
+        yield

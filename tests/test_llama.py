@@ -1,5 +1,8 @@
 """A step of the models of Llama's kind: the stock model's, bit for bit."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from prunetui.engine import lockstep as module
@@ -81,6 +84,24 @@ def test_a_step_is_the_stock_step(
         assert torch.equal(one.z, other.z)
         assert torch.equal(one.streams, other.streams)
     assert len({tuple(z.tolist()) for z in ours[-1].z}) == len(LANES)
+
+
+def test_closed_it_lets_go_of_packed_weights() -> None:
+    model = make("qwen2", torch.float32)
+    packed = PackedLinears({model: len(LANES)})
+    held = [weakref.ref(weights) for _, weights in packed._packed]
+    assert held
+    group = WeightGroup(model, find_anatomy(model))
+    lockstep = Lockstep([(group, gates) for gates in LANES])
+    lockstep.prefill(torch.arange(3, 8).repeat(len(LANES), 1))
+    lockstep.close()
+    packed.remove()
+    gc.collect()
+    assert [ref() for ref in held] == [None] * len(held)
+    # And it goes on with others.
+    lockstep.reopen()
+    lockstep.advance(torch.ones(len(LANES), 1, dtype=torch.int64))
+    lockstep.close()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
