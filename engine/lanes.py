@@ -8,7 +8,7 @@ from .loading import Progress
 from .lockstep import Lockstep
 from .noise import noise_floor
 from .options import Context
-from .packing import PackedLinears, packing_pays
+from .packing import PackedLinears, Products, fastest_products
 from .trace import records
 from .variants import Variant
 
@@ -40,7 +40,7 @@ class Lanes:
         self.weight_bytes = weight_bytes([*self._rows])
         """Bytes of weights that a step reads."""
         # A compiler does not see through packed weights.
-        self._packs = not compiled and packing_pays(self._rows)
+        self._products = Products.PLAIN if compiled else fastest_products(self._rows)
         self._attends_by = faster_attention(self._rows)
         self._install()
         try:
@@ -68,7 +68,7 @@ class Lanes:
         self.lockstep.reopen()
 
     def _install(self) -> None:
-        self._packed = PackedLinears(self._rows if self._packs else {})
+        self._packed = PackedLinears(self._rows, self._products)
         self._attention = FastAttention(self._rows, self._attends_by)
 
     def _uninstall(self) -> None:

@@ -8,6 +8,7 @@ all of it.
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from functools import partial
 from typing import Any, TypeGuard
 
@@ -25,14 +26,23 @@ SAMPLE = 256 << 20
 """Bytes of weights that are multiplied to see whether packing pays: more than caches hold."""
 
 
-def packing_pays(models: Mapping[PreTrainedModel, int]) -> bool:
-    """Whether the plain products of a sample of the layers are not plainly faster than packed ones.
+class Products(Enum):
+    """How linear layers are multiplied."""
 
-    At one or two rows of float32 they are where torch's own library is made for the processor.
+    PLAIN = "as torch does"
+    PACKED = "packed"
+    DOUBLED = "packed, two rows as four: some processors take longer for two"
+
+
+def fastest_products(models: Mapping[PreTrainedModel, int]) -> Products:
+    """By the time that a sample of the layers takes in the rows that each model has.
+
+    At one or two rows of float32 plain ones are, where torch's own library is made for the
+    processor.
     """
     if not _available():
-        return False
-    plain, packed = [], []
+        return Products.PLAIN
+    plain, packed, doubled = [], [], []
     for model, rows in models.items():
         left = SAMPLE
         for unit in _units(model):
@@ -41,9 +51,14 @@ def packing_pays(models: Mapping[PreTrainedModel, int]) -> bool:
                 break
             left -= size
             x = torch.ones(rows, 1, _inputs(unit[0]), dtype=unit[0].weight.dtype)
+            weight = _pack(unit, rows)
             plain += [partial(module.forward, x) for module in unit]
-            packed.append(partial(_Together(unit, _pack(unit, rows)).product, x))
-    return not plainly_faster(plain, packed)
+            for calls, doubles in ((packed, False), (doubled, True)):
+                calls.append(partial(_Together(unit, weight, doubles).product, x))
+    fastest = Products.PACKED
+    if 2 in models.values() and plainly_faster(doubled, packed):
+        fastest, packed = Products.DOUBLED, doubled
+    return Products.PLAIN if plainly_faster(plain, packed) else fastest
 
 
 class PackedLinears:
@@ -53,11 +68,13 @@ class PackedLinears:
     Without the operators, or in a dtype that they do not take, all stays as it is.
     """
 
-    def __init__(self, models: Mapping[PreTrainedModel, int]) -> None:
+    def __init__(
+        self, models: Mapping[PreTrainedModel, int], products: Products = Products.PACKED
+    ) -> None:
         """`models` and the rows that each multiplies at a step."""
         self._packed: list[tuple[Unit, Tensor]] = []
         self._emptied: set[nn.Linear] = set()
-        if not _available():
+        if products is Products.PLAIN or not _available():
             return
         read_elsewhere = {
             parameter.data_ptr()
@@ -74,7 +91,7 @@ class PackedLinears:
                 by_weights[key] = _pack(unit, rows)
             self._packed.append((unit, by_weights[key]))
         for unit, packed in self._packed:
-            together = _Together(unit, packed)
+            together = _Together(unit, packed, products is Products.DOUBLED)
             for part, module in enumerate(unit):
                 alone = not unit[1:]
                 forward = together.product if alone else partial(together.part, part)
@@ -105,7 +122,8 @@ class PackedLinears:
 class _Together:
     """A unit's layers, multiplied at once when the first of them is called."""
 
-    def __init__(self, unit: Unit, packed: Tensor) -> None:
+    def __init__(self, unit: Unit, packed: Tensor, doubles: bool) -> None:
+        self._doubles = doubles
         self._multiply = torch.ops.mkldnn._linear_pointwise.default
         self._packed = packed
         self._sizes = [_outputs(module) for module in unit]
@@ -131,12 +149,9 @@ class _Together:
         return output
 
     def product(self, x: Tensor) -> Tensor:
-        # Two rows take the operator longer than four do.
-        doubled = x.shape[0] == 2 and x.numel() == 2 * x.shape[-1]
-        y = self._multiply(
-            torch.cat((x, x)) if doubled else x, self._packed, self._bias, "none", [], ""
-        )
-        return y[:2] if doubled else y
+        if self._doubles and x.shape[0] == 2 and x.numel() == 2 * x.shape[-1]:
+            return self._multiply(torch.cat((x, x)), self._packed, self._bias, "none", [], "")[:2]
+        return self._multiply(x, self._packed, self._bias, "none", [], "")
 
 
 def _units(model: PreTrainedModel) -> list[Unit]:

@@ -5,7 +5,7 @@ import torch
 from prunetui.engine import packing
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.kvcache import new_cache
-from prunetui.engine.packing import PackedLinears, packing_pays
+from prunetui.engine.packing import PackedLinears, Products, fastest_products
 from prunetui.engine.weights import WeightGroup
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -57,15 +57,41 @@ def test_a_model_that_is_not_on_a_cpu_is_left_alone() -> None:
     packed.remove()
 
 
-@pytest.mark.parametrize("faster", [False, True])
-def test_layers_are_packed_unless_plain_ones_are_plainly_faster(faster: bool, monkeypatch) -> None:
-    def timed(plain, packed):
-        outputs = [torch.cat([call() for call in calls], dim=-1) for calls in (plain, packed)]
+@pytest.mark.parametrize(
+    ("rows", "faster", "fastest"),
+    [
+        (2, [], Products.PACKED),
+        (2, ["plain"], Products.PLAIN),
+        (2, ["doubled"], Products.DOUBLED),
+        (2, ["doubled", "plain"], Products.PLAIN),
+        (3, ["doubled"], Products.PACKED),
+        (3, ["plain"], Products.PLAIN),
+    ],
+)
+def test_products_are_those_that_are_plainly_faster(
+    rows: int, faster: list[str], fastest: Products, monkeypatch
+) -> None:
+    def timed(these, those):
+        outputs = [torch.cat([call() for call in calls], dim=-1) for calls in (these, those)]
         assert torch.allclose(*outputs, rtol=1e-4, atol=1e-4)
-        return faster
+        return ("plain" if these[0].func.__name__ == "forward" else "doubled") in faster
 
     monkeypatch.setattr(packing, "plainly_faster", timed)
-    assert packing_pays({make_model("llama"): 3}) != faster
+    assert fastest_products({make_model("llama"): rows}) == fastest
+
+
+def test_two_rows_as_four_are_the_same_products() -> None:
+    model = make_model("llama")
+    expected = logits(model, 2)
+    packed = PackedLinears({model: 2}, Products.DOUBLED)
+    assert torch.allclose(logits(model, 2), expected, rtol=1e-4, atol=1e-4)
+    linear = model.get_submodule("model.layers.0.mlp.down_proj")
+    seen = []
+    multiply = linear.forward.__self__._multiply
+    linear.forward.__self__._multiply = lambda x, *args: seen.append(len(x)) or multiply(x, *args)
+    logits(model, 2)
+    assert seen == [2, 4, 4, 4]  # two tokens a row at first
+    packed.remove()
 
 
 def test_of_a_product_some_layers_may_have_a_bias() -> None:

@@ -2,7 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
@@ -15,11 +16,11 @@ from prunetui.engine.lockstep import LaneGates, Lockstep, Outputs
 from prunetui.engine.memory import keep_freed_memory
 from prunetui.engine.numbers import Wanted, step_numbers
 from prunetui.engine.options import Options
-from prunetui.engine.packing import PackedLinears
+from prunetui.engine.packing import PackedLinears, fastest_products
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.records import Sampling
 from prunetui.engine.weights import WeightGroup
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 VARIANTS = ("drop:attn=4", "drop:attn=8", "drop:mlp=4", "drop:mlp=8")
 STEPS = 40
@@ -73,20 +74,13 @@ def context_growth(dtype: str) -> None:
         tokens = torch.arange(length)[None] % 1000 + 100
         prompt = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
         generate[length] = median(_generate(loaded, prompt))
-    group = WeightGroup(loaded.model, find_anatomy(loaded.model))
-    lanes = [LaneGates(), *(LaneGates(attention=frozenset({layer})) for layer in range(4))]
-    rows = {loaded.model: len(lanes)}
-    packed, attention = PackedLinears(rows), FastAttention(rows, faster_attention(rows))
-    lockstep = Lockstep([(group, gates) for gates in lanes])
-    for length in CONTEXTS:
-        read = (torch.arange(length) % 1000 + 100).repeat(5, 1)
-        outputs = lockstep.prefill(read)
-        five[length] = _median_seconds(
-            lambda z=outputs.z: lockstep.advance(z.argmax(dim=-1)[:, None])
-        )
-    lockstep.close()
-    attention.remove()
-    packed.remove()
+    with _five_lanes(loaded.model) as lockstep:
+        for length in CONTEXTS:
+            read = (torch.arange(length) % 1000 + 100).repeat(5, 1)
+            outputs = lockstep.prefill(read)
+            five[length] = _median_seconds(
+                lambda z=outputs.z: lockstep.advance(z.argmax(dim=-1)[:, None])
+            )
     first = CONTEXTS[0]
     for length in CONTEXTS:
         print(f"  {length:5} tokens   generate {generate[length] * 1e3:6.1f} ms", end="")
@@ -107,15 +101,10 @@ def large_vocabulary() -> None:
         torch.nn.init.normal_(parameter, std=0.02)
     model.model.rotary_emb = type(model.model.rotary_emb)(config)
     model.eval().requires_grad_(False)
-    group = WeightGroup(model, find_anatomy(model))
-    lanes = [LaneGates(), *(LaneGates(attention=frozenset({layer})) for layer in range(4))]
-    rows = {model: len(lanes)}
-    packed, attention = PackedLinears(rows), FastAttention(rows, faster_attention(rows))
-    lockstep = Lockstep([(group, gates) for gates in lanes])
-    outputs = lockstep.prefill(torch.arange(100).repeat(len(lanes), 1))
-    wanted = Wanted(lanes=len(lanes), candidates=10, answers=[1, 2, 3, 4])
+    wanted = Wanted(lanes=5, candidates=10, answers=[1, 2, 3, 4])
     forward, numbers = [], []
-    with torch.inference_mode():
+    with _five_lanes(model) as lockstep, torch.inference_mode():
+        outputs = lockstep.prefill(torch.arange(100).repeat(5, 1))
         for step in range(STEPS):
             began = time.perf_counter()
             _, chosen = step_numbers(outputs, GREEDY, step, wanted, {})
@@ -123,9 +112,6 @@ def large_vocabulary() -> None:
             outputs = lockstep.advance(chosen[:, None])
             numbers.append(measured - began)
             forward.append(time.perf_counter() - measured)
-    lockstep.close()
-    attention.remove()
-    packed.remove()
     step = median(map(sum, zip(numbers, forward, strict=True)))
     print(f"  step of 5 lanes     {step * 1e3:6.1f} ms")
     print(f"  all its numbers     {median(numbers) * 1e3:6.1f} ms", end="")
@@ -148,6 +134,20 @@ def measuring() -> None:
             end="",
         )
         print(f" float64; drift alone {drift * 1e3:.1f} ms")
+
+
+@contextmanager
+def _five_lanes(model: PreTrainedModel) -> Iterator[Lockstep]:
+    group = WeightGroup(model, find_anatomy(model))
+    lanes = [LaneGates(), *(LaneGates(attention=frozenset({layer})) for layer in range(4))]
+    rows = {model: len(lanes)}
+    packed = PackedLinears(rows, fastest_products(rows))
+    attention = FastAttention(rows, faster_attention(rows))
+    lockstep = Lockstep([(group, gates) for gates in lanes])
+    yield lockstep
+    lockstep.close()
+    attention.remove()
+    packed.remove()
 
 
 def _silent(_what: str, _done: float | None) -> None:

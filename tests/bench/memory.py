@@ -20,6 +20,7 @@ from prunetui.engine.loading import find_device
 from prunetui.engine.lockstep import Lockstep
 from prunetui.engine.memory import memory_in_use
 from prunetui.engine.options import Options
+from prunetui.engine.packing import Products
 from prunetui.engine.pruning.layerwise import linears
 from prunetui.engine.session import open_session
 from prunetui.engine.trace.log import read_trace
@@ -72,7 +73,7 @@ def _measure(name: str) -> dict[str, int]:
     before = _in_use()
     # A packed head that is the input embedding too is held twice; more lanes may be packed where
     # one is not, and that is not theirs.
-    lanes.packing_pays = lambda _: True
+    lanes.fastest_products = lambda _: Products.PACKED
     session = open_session(options, None, lambda *_: None)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
