@@ -1,6 +1,7 @@
 """Weight groups: models that share every parameter that is not their own."""
 
 import copy
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .anatomy import Anatomy, find_anatomy
-from .errors import UserError
-from .pruning.layerwise import linears, matrix
+from .pruning.matrices import matrices
 
 PATTERNS = ((2, 4), (4, 8))
 """N:M that are looked for; the first implies the second."""
@@ -23,19 +23,14 @@ class WeightGroup:
     anatomy: Anatomy
 
     def copy(self) -> "WeightGroup":
-        """Another model of the same parameters and buffers, whose modules can be given others.
-
-        Raises `UserError` for a model that is spread over several devices: what moves tensors
-        between those belongs to the original's modules.
-        """
-        if len(set(getattr(self.model, "hf_device_map", {}).values())) > 1:
-            raise UserError(
-                "a model spread over several GPUs takes dropping and checkpoints only; "
-                "leave --device-map out for variants with weights of their own"
-            )
+        """Another model of the same parameters and buffers, whose modules can be given others."""
         shared = {
             id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())
         }
+        # What moves tensors between the devices of a spread model may hold tied weights a second
+        # time, on another of the devices.
+        hooks = [vars(module).get("_hf_hook") for module in self.model.modules()]
+        shared |= {id(hook): hook for hook in hooks if hook}
         model = copy.deepcopy(self.model, shared)
         return WeightGroup(model, find_anatomy(model))
 
@@ -69,8 +64,8 @@ def find_sparsity(group: WeightGroup) -> Sparsity:
     zeros = total = 0
     fits = dict.fromkeys(PATTERNS, True)
     for layer in group.anatomy.layers:
-        for linear in linears(layer.module):
-            zero = matrix(linear) == 0
+        for matrix in itertools.chain(*matrices(layer.module)):
+            zero = matrix == 0
             zeros += int(zero.sum())
             total += zero.numel()
             for n, m in PATTERNS:

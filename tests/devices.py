@@ -1,9 +1,9 @@
 """Two devices that are not there: tensors say where they are, and refuse to meet."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -84,7 +84,7 @@ def move(module: nn.Module, place: torch.device) -> None:
 def spread(model: PreTrainedModel, layers: list[nn.Module], head: nn.Module) -> None:
     """The second half of the layers and what follows on the second device, the rest on the first.
 
-    As accelerate does it: a module's forward moves its inputs to the device of its weights, the
+    By accelerate's hooks: a module's forward moves its inputs to the device of its weights, the
     model's moves the outputs to that of the inputs; a hook before the forward sees them unmoved.
     """
     half = layers[len(layers) // 2 :]
@@ -94,18 +94,11 @@ def spread(model: PreTrainedModel, layers: list[nn.Module], head: nn.Module) -> 
     for module in model.modules():
         move(module, SECOND if module in behind else FIRST)
     for module in (*half, head, *norms):
-        vars(module)["forward"] = _moving(module.forward, SECOND)
-    vars(model)["forward"] = _moving(model.forward, FIRST)
+        add_hook_to_module(module, _Aligned(execution_device=SECOND))
+    add_hook_to_module(model, _Aligned(execution_device=FIRST, io_same_device=True))
 
 
-def _moving(forward: Callable[..., Any], place: torch.device) -> Callable[..., Any]:
-    def move(value: Any) -> Any:
-        return value.to(place) if isinstance(value, Tensor) else value
-
-    def moved(*args: Any, **kwargs: Any) -> Any:
-        output = forward(*tree_map(move, args), **tree_map(move, kwargs))
-        if place == FIRST:
-            output.logits = output.logits.to(FIRST)
-        return output
-
-    return moved
+class _Aligned(AlignDevicesHook):
+    def init_hook(self, module: nn.Module) -> nn.Module:
+        """Its tensors are where they should be."""
+        return module

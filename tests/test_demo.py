@@ -14,7 +14,7 @@ from prunetui.engine.loading import Loaded, load
 from prunetui.engine.lockstep import LaneGates, Lockstep
 from prunetui.engine.options import Options
 from prunetui.engine.packing import PackedLinears
-from prunetui.engine.pruning.layerwise import matrix, sparsify_model
+from prunetui.engine.pruning.layerwise import sparsify_model
 from prunetui.engine.recipes import Method, Pattern, Sparsify
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.records import Step
@@ -180,13 +180,13 @@ def test_two_layers_are_pruned_as_the_papers_say(
     group.model.config.num_hidden_layers = 2
     group = WeightGroup(group.model, find_anatomy(group.model))
     dense = {
-        name: matrix(module).numpy()
+        name: module.weight.numpy()
         for name, module in group.model.named_modules()
         if isinstance(module, torch.nn.Linear) and "layers" in name
     }
     windows = [torch.arange(1000, 1300), torch.arange(5000, 5300)]
     sparsify_model(group.model, group.anatomy, Sparsify(method, sparsity), windows, lambda _: None)
-    pruned = {name: matrix(group.model.get_submodule(name)).numpy() for name in dense}
+    pruned = {name: group.model.get_submodule(name).weight.numpy() for name in dense}
 
     # A layer's inputs, from the pruned layers before it and its own dense weights.
     inputs: dict[str, list[torch.Tensor]] = {name: [] for name in dense}

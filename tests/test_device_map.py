@@ -13,10 +13,13 @@ from prunetui.engine.lockstep import LaneGates, Lockstep
 from prunetui.engine.numbers import StepNumbers, Wanted, step_numbers
 from prunetui.engine.options import Options
 from prunetui.engine.pruning.importance import measure_similarity
+from prunetui.engine.pruning.layerwise import sparsify_model
+from prunetui.engine.recipes import Method, Sparsify
 from prunetui.engine.trace.records import Sampling
 from prunetui.engine.weights import WeightGroup
+from torch import Tensor
 
-from .devices import FIRST, SECOND, Devices, move, spread
+from .devices import FIRST, SECOND, Devices, move, spread, where
 from .models import make_model, save_model_directory
 
 PROMPT = [5, 17, 200, 31, 8, 99]
@@ -70,6 +73,42 @@ def test_on_another_device_nothing_is_on_the_cpu(family: str) -> None:
     assert other_ranks == ranks
 
 
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
+def test_a_spread_model_is_pruned_and_decodes_like_a_whole_one(
+    family: str, method: Method, monkeypatch
+) -> None:
+    monkeypatch.setattr(decoder, "is_of_llamas_kind", lambda *_: False)
+    expected, weights = _prune(family, method, spread_out=False)
+    with Devices():
+        found, spread_weights = _prune(family, method, spread_out=True)
+        assert {where(weight) for weight in spread_weights} == {FIRST, SECOND}
+        assert all(map(torch.equal, map(Tensor.cpu, spread_weights), weights))
+    for here, there in zip(found, expected, strict=True):
+        assert (here.tokens, here.top) == (there.tokens, there.top)
+        # Where weights lie in memory changes how a product rounds.
+        for drift, other in zip(here.drift, there.drift, strict=True):
+            assert drift == pytest.approx(other, rel=1e-5)
+
+
+def _prune(
+    family: str, method: Method, *, spread_out: bool
+) -> tuple[list[StepNumbers], list[Tensor]]:
+    """Steps of the baseline beside its pruned form, and that one's weights."""
+    model = make_model(family)
+    if spread_out:
+        anatomy = find_anatomy(model)
+        spread(model, [layer.module for layer in anatomy.layers], anatomy.head)
+    baseline = WeightGroup(model, find_anatomy(model))
+    before = [weight.clone() for weight in model.parameters()]
+    group = baseline.copy()
+    windows = [torch.arange(first, first + 24) for first in (3, 40, 110, 170)]
+    sparsify_model(group.model, group.anatomy, Sparsify(method, 0.5), windows, lambda _: None)
+    assert all(map(torch.equal, before, model.parameters()))
+    lanes = [(baseline, LaneGates()), (group, LaneGates()), (group, LaneGates(frozenset({2})))]
+    return _steps(lanes), [*group.model.parameters()]
+
+
 def _decode(
     family: str, *, spread_out: bool = False, place: torch.device | None = None
 ) -> tuple[list[StepNumbers], object]:
@@ -83,14 +122,19 @@ def _decode(
         spread(model, [layer.module for layer in anatomy.layers], anatomy.head)
         assert {p.device for p in model.parameters()} == {FIRST, SECOND}
     anatomy = find_anatomy(model)
-    lockstep = Lockstep([(WeightGroup(model, anatomy), gates) for gates in LANES])
-    outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(len(LANES), 1))
+    steps = _steps([(WeightGroup(model, anatomy), gates) for gates in LANES])
+    return steps, measure_similarity(model, anatomy, [torch.tensor(PROMPT)], lambda _: None)
+
+
+def _steps(lanes: list[tuple[WeightGroup, LaneGates]]) -> list[StepNumbers]:
+    lockstep = Lockstep(lanes)
+    outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(len(lanes), 1))
     steps = []
-    wanted = Wanted(lanes=len(LANES), candidates=3, answers=[1, 2])
+    wanted = Wanted(lanes=len(lanes), candidates=3, answers=[1, 2])
     with torch.inference_mode():
         for step in range(3):
             numbers, chosen = step_numbers(outputs, SAMPLING, step, wanted, {})
             steps.append(numbers)
             outputs = lockstep.advance(chosen[:, None].cpu())
     lockstep.close()
-    return steps, measure_similarity(model, anatomy, [torch.tensor(PROMPT)], lambda _: None)
+    return steps

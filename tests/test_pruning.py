@@ -1,20 +1,23 @@
 """Masks and weights against slow references written from the papers' formulas."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.errors import UserError
-from prunetui.engine.pruning.layerwise import linears, matrix, sparsify_model
+from prunetui.engine.pruning.layerwise import sparsify_model
 from prunetui.engine.pruning.sparsify import magnitude, sparsegpt, wanda
 from prunetui.engine.recipes import Pattern, Sparsify
 from prunetui.engine.weights import WeightGroup, find_sparsity
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from .models import FAMILIES, make_model
 
-FUSED = {"mixtral", "qwen2_moe", "gpt_oss"}
-WINDOWS = [torch.arange(3, 27), torch.arange(40, 64)]
+WINDOWS = [torch.arange(first, first + 24) for first in (3, 40, 110, 170)]
 
 
 def example(rows: int = 12, columns: int = 32, tokens: int = 100) -> tuple[Tensor, Tensor]:
@@ -142,8 +145,78 @@ def test_an_input_that_is_always_zero_loses_its_weights() -> None:
 # -- whole models ---------------------------------------------------------------------------------
 
 
+Gate = Callable[[Tensor, nn.Module, int], Tensor]
+
+
+def silu_gate(product: Tensor, _module: nn.Module, _number: int) -> Tensor:
+    gate, up = product.split(len(product) // 2)
+    return gate / (1 + (-gate).exp()) * up
+
+
+def gpt_oss_gate(product: Tensor, module: nn.Module, number: int) -> Tensor:
+    product = product + module.get_parameter("gate_up_proj_bias")[number]
+    gate, up = product[::2].clamp(max=7.0), product[1::2].clamp(-7.0, 7.0)
+    return (up + 1) * gate / (1 + (-1.702 * gate).exp())
+
+
+GATES = {"mixtral": silu_gate, "qwen2_moe": silu_gate, "gpt_oss": gpt_oss_gate}
+
+
+class Watched:
+    """The inputs of every matrix of a layer, and the matrices, by the names of the parameters and,
+    in a mixture, the numbers of the experts. Written from the families' own forward passes."""
+
+    def __init__(self, family: str, layer: nn.Module) -> None:
+        self.weights: dict[tuple[str, int], np.ndarray] = {}
+        self.inputs: dict[tuple[str, int], list[Tensor]] = {}
+        self.handles = []
+        for path, module in layer.named_modules():
+            if path == "mlp.shared_expert_gate":
+                continue
+            if isinstance(module, nn.Linear | Conv1D):
+                weight = module.weight.T if isinstance(module, Conv1D) else module.weight
+                self.weights[f"{path}.weight", 0] = weight.numpy().copy()
+                hook = partial(self.linear, f"{path}.weight")
+            elif path == "mlp.experts":
+                for name in ("gate_up_proj", "down_proj"):
+                    for number, weight in enumerate(getattr(module, name)):
+                        w = weight.T if family == "gpt_oss" else weight
+                        self.weights[f"{path}.{name}", number] = w.numpy().copy()
+                hook = partial(self.experts, path, GATES[family])
+            else:
+                continue
+            self.handles.append(module.register_forward_pre_hook(hook))
+
+    def linear(self, name: str, _module: nn.Module, args: tuple[Tensor]) -> None:
+        self.inputs.setdefault((name, 0), []).append(args[0].reshape(-1, args[0].shape[-1]))
+
+    def experts(self, path: str, gate: Gate, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        hidden, chosen, _ = args
+        for token, experts in zip(hidden, chosen.tolist(), strict=True):
+            for number in experts:
+                weight = torch.from_numpy(self.weights[f"{path}.gate_up_proj", number])
+                gated = gate(weight @ token, module, number)
+                for name, x in (("gate_up_proj", token), ("down_proj", gated)):
+                    self.inputs.setdefault((f"{path}.{name}", number), []).append(x[None])
+
+    def restore(self, layer: nn.Module) -> None:
+        """The weights of before, where the layer has others now."""
+        for (name, number), w in self.weights.items():
+            held = current(layer, name, number)
+            held.copy_(torch.from_numpy(w))
+
+
+def current(layer: nn.Module, name: str, number: int) -> Tensor:
+    """[out, in]"""
+    parameter = layer.get_parameter(name)
+    module = layer.get_submodule(name.rpartition(".")[0])
+    matrix = parameter[number] if parameter.dim() == 3 else parameter
+    transposed = isinstance(module, Conv1D) or type(module).__name__ == "GptOssExperts"
+    return matrix.T if transposed else matrix
+
+
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
-@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - FUSED))
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_matrix_of_every_family_is_pruned_in_order(family: str, method: str) -> None:
     """Each from the inputs that the pruned layers before give; nothing else changes."""
     baseline = WeightGroup(model := make_model(family), find_anatomy(model))
@@ -153,46 +226,54 @@ def test_every_matrix_of_every_family_is_pruned_in_order(family: str, method: st
     sparsify_model(group.model, group.anatomy, part, WINDOWS, progress.append)
     assert progress == [0.25, 0.5, 0.75, 1.0]
 
-    pruned = {m for layer in group.anatomy.layers for m in linears(layer.module)}
-    owned = {id(m.weight) for m in pruned}
-    shared = {id(p) for p in model.parameters()}
-    assert pruned
-    assert {id(p) for p in group.model.parameters()} - shared == owned
+    own = {id(p) for p in group.model.parameters()} - {id(p) for p in model.parameters()}
+    assert own == {
+        id(layer.module.get_parameter(name))
+        for layer in group.anatomy.layers
+        for name, _ in Watched(family, layer.module).weights
+    }
 
-    if method == "sparsegpt":
-        return
+    # A layer's own weights are those of before, the layers before it are pruned.
     for before, after in zip(baseline.anatomy.layers, group.anatomy.layers, strict=True):
-        inputs = {linear: [] for linear in linears(after.module)}
-        originals = dict(zip(linears(after.module), linears(before.module), strict=True))
-        kept = {linear: linear.weight for linear in inputs}
-        for linear, original in originals.items():
-            linear.weight = original.weight
-        handles = [
-            linear.register_forward_pre_hook(
-                lambda _m, args, seen=seen: seen.append(args[0].reshape(-1, args[0].shape[-1]))
-            )
-            for linear, seen in inputs.items()
-        ]
+        watched = Watched(family, after.module)
+        pruned = watched.weights
+        watched.weights = Watched(family, before.module).weights
+        watched.restore(after.module)
         with torch.inference_mode():
             for window in WINDOWS:
                 group.model(input_ids=window[None], use_cache=False)
-        for handle in handles:
+        for handle in watched.handles:
             handle.remove()
-        for linear, seen in inputs.items():
-            w = matrix(originals[linear]).numpy()
+        assert watched.inputs.keys() == pruned.keys()
+        for place, w in watched.weights.items():
+            x = torch.cat(watched.inputs[place]).numpy()
             if method == "magnitude":
                 expected = reference_magnitude(w, 0.5)
+            elif method == "wanda":
+                expected = reference_wanda(w, x, 0.5)
             else:
-                expected = reference_wanda(w, torch.cat(seen).numpy(), 0.5)
-            linear.weight = kept[linear]
-            assert np.array_equal(matrix(linear).numpy(), expected)
+                hessian = torch.from_numpy(2 / len(x) * x.T @ x)
+                expected = sparsegpt(torch.from_numpy(w), hessian, 0.5).numpy()
+                assert np.allclose(pruned[place], expected, rtol=1e-3, atol=1e-3)
+                continue
+            assert np.array_equal(pruned[place], expected)
+        for place, w in pruned.items():
+            current(after.module, *place).copy_(torch.from_numpy(w))
 
 
-@pytest.mark.parametrize("family", sorted(FUSED))
-def test_fused_experts_are_refused_and_nothing_is_changed(family: str) -> None:
-    group = WeightGroup(model := make_model(family), find_anatomy(model))
+def test_an_expert_that_no_token_reaches_is_named() -> None:
+    group = WeightGroup(model := make_model("mixtral"), find_anatomy(model))
+    router = model.get_submodule("model.layers.1.mlp.gate")
+    router.weight.zero_()  # of equal experts the same two each time
+    with pytest.raises(UserError, match=r"never reaches expert \d of gate_up_proj in .* layer 1"):
+        sparsify_model(model, group.anatomy, Sparsify("wanda", 0.5), WINDOWS, lambda _: None)
+
+
+def test_fused_experts_of_an_unknown_kind_are_refused_and_nothing_is_changed() -> None:
+    group = WeightGroup(model := make_model("mixtral"), find_anatomy(model))
+    del model.get_submodule("model.layers.3.mlp.experts").has_gate
     before = {name: p.clone() for name, p in model.named_parameters()}
-    with pytest.raises(UserError, match=f"this {family} model: its experts are fused"):
+    with pytest.raises(UserError, match="its experts are fused in a way of their own"):
         sparsify_model(model, group.anatomy, Sparsify("wanda", 0.5), WINDOWS, lambda _: None)
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
 

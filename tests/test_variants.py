@@ -169,7 +169,9 @@ def test_importance_is_measured_on_the_weights_so_far(tiny: Path) -> None:
 # -- what is decoded ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text", "gpt_neox"])
+@pytest.mark.parametrize(
+    "family", ["llama", "gpt2", "gemma3_text", "gpt_neox", "mixtral", "qwen2_moe", "gpt_oss"]
+)
 def test_lanes_of_several_weight_groups_decode_as_if_alone(family: str, tmp_path: Path) -> None:
     """Interleaved groups, sparse and dropped: each lane is what its checkpoint generates."""
     directory = save_model_directory(tmp_path / family, family)

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from ..anatomy import Anatomy
 from ..errors import UserError
 from ..gates import first_tensor
 from ..recipes import Pattern, Sparsify
+from .matrices import is_experts, matrices
 from .sparsify import magnitude, sparsegpt, wanda
 
 Progress = Callable[[float], None]
@@ -26,26 +26,32 @@ def sparsify_model(
     windows: list[Tensor],
     progress: Progress,
 ) -> None:
-    """Give every linear layer inside the decoder layers a new, pruned weight.
+    """Give every matrix inside the decoder layers a new, pruned weight.
 
     Embeddings, head and norms stay, and so do the old weights themselves, which other models may
-    share. `windows` are calibration tokens, int64 [positions] each; magnitude looks at none.
-    Raises `UserError`, before anything is changed, for a model that it would half prune.
+    share. An expert of a mixture is pruned by the tokens that are routed to it. `windows` are
+    calibration tokens, int64 [positions] each; magnitude looks at none. Raises `UserError` for
+    tokens that never reach a matrix and, before anything is changed, for a model that it would
+    half prune.
     """
     layers = [layer.module for layer in anatomy.layers]
     for layer in layers:
         _check(model, layer, part)
     if part.method == "magnitude":
         for number, layer in enumerate(layers):
-            for linear in linears(layer):
-                _set(linear, magnitude(matrix(linear), part.sparsity))
+            for held in matrices(layer):
+                held.replace(magnitude(matrix, part.sparsity) for matrix in held)
             progress((number + 1) / len(layers))
         return
     calls, hidden = _record_calls(model, layers, windows)
     for number, layer in enumerate(layers):
-        statistics = {linear: _Statistics(part.method == "sparsegpt") for linear in linears(layer)}
+        statistics = {
+            held: [_Statistics(part.method == "sparsegpt") for _ in held]
+            for held in matrices(layer)
+        }
         handles = [
-            linear.register_forward_pre_hook(seen.watch) for linear, seen in statistics.items()
+            held.watch(lambda which, x, seen=seen: seen[which].add(x))
+            for held, seen in statistics.items()
         ]
         try:
             for state, call in zip(hidden, calls, strict=True):
@@ -53,8 +59,16 @@ def sparsify_model(
         finally:
             for handle in handles:
                 handle.remove()
-        for linear, seen in statistics.items():
-            _set(linear, seen.prune(matrix(linear), part))
+        for held, seen in statistics.items():
+            for which, of in enumerate(seen):
+                if not of.tokens:
+                    expert = f"expert {which} of " if len(seen) > 1 else ""
+                    raise UserError(
+                        f"{part} cannot be applied: the calibration text never reaches {expert}"
+                        f"{held.name} in {type(held.module).__name__} of layer {number}; "
+                        "use more of it (--calibration-samples)"
+                    )
+            held.replace(of.prune(matrix, part) for of, matrix in zip(seen, held, strict=True))
         statistics.clear()
         hidden = [
             first_tensor(layer(state, *call[number].args, **call[number].kwargs))
@@ -63,34 +77,24 @@ def sparsify_model(
         progress((number + 1) / len(layers))
 
 
-def linears(layer: nn.Module) -> list[nn.Linear]:
-    """The matrices that weight pruning prunes; GPT-2's Conv1D is a linear layer transposed."""
-    return [module for module in layer.modules() if isinstance(module, nn.Linear | Conv1D)]  # type: ignore[misc]
-
-
 class _Statistics:
-    """Of one linear layer's inputs over the calibration tokens."""
+    """Of one matrix's inputs over the calibration tokens."""
 
     def __init__(self, second_order: bool) -> None:
         self._second_order = second_order
-        self._tokens = 0
-        self._sum: Tensor | None = None
+        self.tokens = 0
+        self._sum = torch.empty(0)
         """Σ X Xᵀ, [in, in], or just its diagonal Σ X², [in]."""
 
-    def watch(self, _module: nn.Module, args: tuple[Tensor]) -> None:
-        x = args[0].reshape(-1, args[0].shape[-1]).float()
-        self._tokens += len(x)
+    def add(self, x: Tensor) -> None:
+        x = x.float()
         update = x.T @ x if self._second_order else x.square().sum(dim=0)
-        self._sum = update if self._sum is None else self._sum + update
+        self._sum = self._sum + update if self.tokens else update
+        self.tokens += len(x)
 
     def prune(self, weight: Tensor, part: Sparsify) -> Tensor:
-        if self._sum is None:
-            raise UserError(
-                f"{part} cannot be applied: the calibration text reaches a matrix of this model "
-                "never; use a longer one"
-            )
         if self._second_order:
-            return sparsegpt(weight, self._sum * (2 / self._tokens), part.sparsity)
+            return sparsegpt(weight, self._sum * (2 / self.tokens), part.sparsity)
         return wanda(weight, self._sum, part.sparsity)
 
 
@@ -134,27 +138,16 @@ def _check(model: PreTrainedModel, layer: nn.Module, part: Sparsify) -> None:
     family = model.config.model_type
     for module in layer.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.dim() > 2 and not isinstance(module, nn.Conv1d):
+            if parameter.dim() > 2 and not (isinstance(module, nn.Conv1d) or is_experts(module)):
                 raise UserError(
-                    f"{part} cannot be applied to this {family} model: its experts are fused "
-                    f"({name}, {tuple(parameter.shape)}), and pruning the rest would half prune it"
+                    f"{part} cannot be applied to this {family} model: its experts are fused in a "
+                    f"way of their own ({name}, {tuple(parameter.shape)}), and pruning the rest "
+                    "would half prune it"
                 )
     if isinstance(part.sparsity, Pattern):
-        for linear in linears(layer):
-            inputs = matrix(linear).shape[1]
-            if inputs % part.sparsity.m:
+        for held in matrices(layer):
+            if held.shape[-1] % part.sparsity.m:
                 raise UserError(
                     f"{part} cannot be applied to this {family} model: {part.sparsity.m} does not "
-                    f"divide a matrix's {inputs} inputs"
+                    f"divide a matrix's {held.shape[-1]} inputs"
                 )
-
-
-def matrix(linear: nn.Linear) -> Tensor:
-    """A linear layer's weight, [out, in], float32."""
-    weight = linear.weight.data.float()
-    return weight.T.contiguous() if isinstance(linear, Conv1D) else weight
-
-
-def _set(linear: nn.Linear, weight: Tensor) -> None:
-    plain = weight.T.contiguous() if isinstance(linear, Conv1D) else weight
-    linear.weight = nn.Parameter(plain.to(linear.weight.dtype), requires_grad=False)

@@ -21,7 +21,7 @@ from prunetui.engine.lockstep import Lockstep
 from prunetui.engine.memory import memory_in_use
 from prunetui.engine.options import Options
 from prunetui.engine.packing import Products
-from prunetui.engine.pruning.layerwise import linears
+from prunetui.engine.pruning.matrices import matrices
 from prunetui.engine.session import open_session
 from prunetui.engine.trace.log import read_trace
 
@@ -83,11 +83,12 @@ def _measure(name: str) -> dict[str, int]:
     caches, baseline = _cache_room(session._lanes.lockstep), session._lanes.variants[0].group
     session.close()  # the weights are plain again
     own = {
-        id(linear.weight): linear.weight.nbytes
+        id(parameter): parameter.nbytes
         for lane in session._lanes.variants
         if lane.group is not baseline
         for layer in lane.group.anatomy.layers
-        for linear in linears(layer.module)
+        for held in matrices(layer.module)
+        for parameter in [held.module.get_parameter(held.name)]
     }
     weights = sum(parameter.nbytes for parameter in baseline.model.parameters())
     return {
