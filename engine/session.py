@@ -4,7 +4,6 @@ import datetime
 import importlib.metadata
 import itertools
 import logging
-import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,19 +14,25 @@ from torch import Tensor
 
 from .bandwidth import read_bandwidth
 from .detokenize import LaneText, TokenTexts
-from .drift import finite
 from .errors import UserError
 from .lanes import Lanes
 from .lens import check_lens, read_lens
 from .loading import Progress
 from .lockstep import Outputs
 from .memory import memory_in_use, out_of_memory
-from .numbers import StepNumbers, Wanted, step_numbers
+from .numbers import Wanted, step_numbers
 from .options import Context, Options
 from .prompts import context_length, end_tokens, find_answers, prompt_tokens
 from .pruning.ranking import Similarity
 from .recipes import parse
 from .recording import Recording
+from .step_record import (
+    answer_records,
+    candidate_records,
+    drift_records,
+    layer_records,
+    token_records,
+)
 from .trace import records
 from .trace.trace import Trace
 from .variants import Variant, VariantBuilder, check_droppable, open_builder
@@ -393,37 +398,33 @@ class Session:
             forced,
         )
         running = self._running(self.trace.steps)
-        ended = self._ends(numbers.tokens, running)
         measured = [running[0] and runs for runs in running[1:]]
+        on_baseline = [running[0]] * variants
+        same_depth = self._lanes.same_depth[1:]
+        first, behind = range(variants + 1), range(variants + 1, 2 * variants + 1)
         lens = self._lens(outputs, running) if self._options.lens else None
         step = records.Step(
             step=number,
-            lanes=[
-                self._token(numbers, lane, ended[lane], lane in forced) if runs else None
-                for lane, runs in enumerate(running)
-            ],
-            candidates=self._candidates(numbers, running),
-            drift=[
-                _drift(drift) if runs else None
-                for drift, runs in zip(numbers.drift[:variants], measured, strict=True)
-            ],
-            layers=self._layers(numbers.layers[:variants], measured),
+            lanes=token_records(
+                numbers, running, self._ends(numbers.tokens, running), forced, self._lane_texts
+            ),
+            candidates=candidate_records(numbers, running, self._texts),
+            drift=drift_records(numbers.drift[:variants], measured),
+            layers=layer_records(numbers.layers[:variants], measured, same_depth),
             seconds=time.perf_counter() - began,
             # Step 0 chooses from what reading the prompt has left.
             read=self._lanes.weight_bytes + self._lanes.lockstep.cache_bytes if number else 0,
             memory=memory_in_use(self._loaded.model.device),
-            local=[_drift(drift) if running[0] else None for drift in numbers.drift[variants:]]
-            if both
-            else None,
-            answers=_answers(numbers, running, 0) if answers else None,
-            local_answers=_answers(numbers, [running[0]] * variants, len(running))
+            local=drift_records(numbers.drift[variants:], on_baseline) if both else None,
+            answers=answer_records(numbers, first, running) if answers else None,
+            local_answers=answer_records(numbers, behind, on_baseline)
             if answers and both
             else None,
-            local_layers=self._layers(numbers.layers[variants:], [running[0]] * variants)
+            local_layers=layer_records(numbers.layers[variants:], on_baseline, same_depth)
             if both
             else None,
             block=self._recording.keep(
-                {"h": outputs.h, "z": outputs.z}, running + [running[0]] * variants * both
+                {"h": outputs.h, "z": outputs.z}, running + on_baseline * both
             ),
             lens=lens,
         )
@@ -447,30 +448,6 @@ class Session:
             else:
                 rows.append(None)
         return records.Lens(lanes=rows[: len(lanes)], local=rows[len(lanes) :] or None)
-
-    def _layers(
-        self, layers: list[list[float]], measured: list[bool]
-    ) -> list[list[float | None] | None]:
-        """Per variant."""
-        return [
-            [finite(round(cosine, 7)) for cosine in of_variant] if is_measured and same else None
-            for of_variant, is_measured, same in zip(
-                layers, measured, self._lanes.same_depth[1:], strict=True
-            )
-        ]
-
-    def _token(self, numbers: StepNumbers, lane: int, ended: bool, forced: bool) -> records.Token:
-        token, logprob = numbers.tokens[lane], numbers.logprobs[lane]
-        return records.Token(
-            token=token,
-            text=self._lane_texts[lane].add(token),
-            prob=finite(math.exp(logprob)),
-            logprob=finite(logprob),
-            entropy=finite(numbers.entropies[lane]),
-            margin=finite(numbers.margins[lane]),
-            ended=ended,
-            forced=forced,
-        )
 
     def _outputs(self, number: int) -> Outputs:
         """The outputs that step `number` chooses from, with the caches holding all before it."""
@@ -517,24 +494,6 @@ class Session:
             for token, is_running in zip(tokens, running, strict=True)
         ]
 
-    def _candidates(self, numbers: StepNumbers, running: list[bool]) -> records.Candidates:
-        """Of the running lanes' top tokens each once, most probable in the baseline first."""
-        place: dict[int, int] = {}
-        count = len(numbers.top[0])
-        for lane, top in enumerate(numbers.top):
-            if running[lane]:
-                for rank, token in enumerate(top):
-                    place.setdefault(token, lane * count + rank)
-        order = sorted(place, key=lambda token: -numbers.probs[0][place[token]])
-        return records.Candidates(
-            tokens=order,
-            texts=[self._texts[token] for token in order],
-            probs=[
-                [finite(probs[place[token]]) for token in order] if runs else None
-                for probs, runs in zip(numbers.probs, running, strict=True)
-            ],
-        )
-
 
 def _check_resumable(old: records.Header, new: records.Header) -> None:
     """Raises `UserError` if what decodes now would not go on with what was decoded then."""
@@ -561,26 +520,3 @@ def _common(a: list[Tensor], b: list[Tensor]) -> int:
     """How many of the first tensors are the same objects."""
     pairs = zip(a, b, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] is pair[1], pairs))
-
-
-def _drift(numbers: dict[str, float]) -> records.Drift:
-    return records.Drift(
-        **{key: finite(value) for key, value in numbers.items() if key != "top1"},
-        top1=numbers["top1"] == 1,
-    )
-
-
-def _answers(
-    numbers: StepNumbers, measured: list[bool], first: int
-) -> list[records.AnswerNumbers | None]:
-    """Of the rows from `first` on."""
-    rows = range(first, first + len(measured))
-    return [
-        records.AnswerNumbers(
-            z=[finite(z) for z in numbers.answer_z[row]],
-            logprob=[finite(logprob) for logprob in numbers.answer_logprobs[row]],
-        )
-        if is_measured
-        else None
-        for row, is_measured in zip(rows, measured, strict=True)
-    ]
