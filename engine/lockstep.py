@@ -60,8 +60,15 @@ class Lockstep:
         by_group: dict[WeightGroup, list[int]] = {}
         for number, (group, _) in enumerate(lanes):
             by_group.setdefault(group, []).append(number)
+        # Where tokens are chosen: what picks rows lies there too, or each step would move it.
+        self._device = lanes[0][0].model.device
         self._batches = [
-            _Batch(group, torch.tensor(rows), [lanes[row][1] for row in rows], compiled)
+            _Batch(
+                group,
+                torch.tensor(rows, device=self._device),
+                [lanes[row][1] for row in rows],
+                compiled,
+            )
             for group, rows in by_group.items()
         ]
         # Where each lane's row is, once the batches' rows are put one behind the other.
@@ -100,6 +107,7 @@ class Lockstep:
         A compiled step can read `room` positions more. Raises `UserError` if it should be compiled
         and cannot be.
         """
+        tokens = tokens.to(self._device)
         if self._compiled:
             self._compile(tokens, room)
         else:
@@ -127,11 +135,11 @@ class Lockstep:
     @torch.inference_mode()
     def advance(self, tokens: Tensor) -> Outputs:
         """Read int64 [lanes, positions] behind what the caches hold."""
+        tokens = tokens.to(self._device)
         outputs = [batch.advance(tokens[batch.rows]) for batch in self._batches]
         first = outputs[0]
         if len(outputs) == 1:
             return first
-        order = self._order.to(first.z.device)
         points = len(first.streams)
         streams = [
             out.streams
@@ -140,9 +148,9 @@ class Lockstep:
             for out in outputs
         ]
         return Outputs(
-            h=torch.cat([out.h.to(first.h.device) for out in outputs])[order],
-            z=torch.cat([out.z.to(first.z.device) for out in outputs])[order],
-            streams=torch.cat([s.to(first.streams.device) for s in streams], dim=1)[:, order],
+            h=torch.cat([out.h.to(self._device) for out in outputs])[self._order],
+            z=torch.cat([out.z.to(self._device) for out in outputs])[self._order],
+            streams=torch.cat([s.to(self._device) for s in streams], dim=1)[:, self._order],
         )
 
     @torch.inference_mode()

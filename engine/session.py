@@ -306,7 +306,7 @@ class Session:
             for step in steps:
                 # A lane that has ended reads what it likes.
                 tokens = [0 if token is None else token.token for token in step.lanes]
-                self._chosen[-1].append(tensors.setdefault(id(step), torch.tensor(tokens)))
+                self._chosen[-1].append(tensors.setdefault(id(step), self._tensor(tokens)))
         self._read_lane_texts()
         self._recording.begin(trace.header)
         for event in trace.events():
@@ -316,7 +316,7 @@ class Session:
         return Lanes(variants, context, prompt, self._progress, self._options.compile)
 
     def _prefill(self, tokens: list[int]) -> Outputs:
-        rows = torch.tensor(tokens).repeat(self._lanes.lockstep.rows, 1)
+        rows = self._tensor(tokens).repeat(self._lanes.lockstep.rows, 1)
         what = "compiling the step" if self._options.compile else "reading the prompt"
         self._progress(what, None)
         try:
@@ -330,6 +330,10 @@ class Session:
             ) from error
         # Kept for every rewind to the start; h is a view of what the whole prompt has made.
         return Outputs(outputs.h.clone(), outputs.z, outputs.streams)
+
+    def _tensor(self, tokens: list[int]) -> Tensor:
+        """int64, where the model reads them."""
+        return torch.tensor(tokens, device=self._loaded.model.device)
 
     def _read_lane_texts(self) -> None:
         """After the steps have become others."""
@@ -458,7 +462,7 @@ class Session:
         # The caches keep what they have of these; the last is read for its outputs at any rate.
         kept = _common(self._cached or [], chosen[:-1])
         if self._cached is None or not self._lanes.lockstep.crop(len(prompt) + kept):
-            rows = torch.tensor(prompt).repeat(self._lanes.lockstep.rows, 1)
+            rows = self._tensor(prompt).repeat(self._lanes.lockstep.rows, 1)
             past = [self._read(tokens) for tokens in chosen[:-1]]
             read = torch.cat([rows, *past], dim=1)
             self._lanes.lockstep.prefill(read, self._options.max_new_tokens)
@@ -475,7 +479,7 @@ class Session:
             chosen = chosen[:1].expand_as(chosen)
         elif context == "both":
             chosen = torch.cat([chosen, chosen[:1].expand(len(chosen) - 1)])
-        return chosen[:, None].cpu()
+        return chosen[:, None]
 
     def _running(self, steps: list[records.Step]) -> list[bool]:
         """The lanes that have not ended after these steps."""

@@ -13,6 +13,9 @@ FIRST, SECOND = torch.device("cpu:0"), torch.device("cpu:1")
 CPU = torch.device("cpu")
 
 
+FETCHES = {"cpu", "item", "tolist", "numpy", "nonzero", "__bool__", "__int__", "__float__"}
+
+
 class Placed(Tensor):
     """A tensor on the CPU that claims to be on one of the devices."""
 
@@ -24,6 +27,11 @@ class Devices(TorchFunctionMode):
 
     As CUDA has it: numbers without dimensions may come from the CPU, and copies from anywhere.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[str] = []
+        """By which functions the host has waited for a device: what they gave it back."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -45,6 +53,11 @@ class Devices(TorchFunctionMode):
         with torch._C.DisableTorchFunctionSubclass():
             output = func(*args, **kwargs)
 
+        if any(isinstance(tensor, Placed) for tensor in inputs) and (
+            name in FETCHES or (name == "to" and place == CPU) or _picks_by_mask(name, args)
+        ):
+            self.waits.append(name)
+
         def placed(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
@@ -55,6 +68,13 @@ class Devices(TorchFunctionMode):
             return put(value, place)
 
         return tree_map(placed, output)
+
+
+def _picks_by_mask(name: str, args: tuple[Any, ...]) -> bool:
+    """How many it picks is known on the device only."""
+    return name in ("__getitem__", "__setitem__") and any(
+        isinstance(leaf, Tensor) and leaf.dtype == torch.bool for leaf in tree_leaves(args[1])
+    )
 
 
 def where(tensor: Tensor) -> torch.device:

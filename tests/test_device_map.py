@@ -5,13 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from prunetui.engine import loading
+from prunetui.engine import lanes, loading, session, variants
 from prunetui.engine import lockstep as decoder
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.errors import UserError
 from prunetui.engine.lockstep import LaneGates, Lockstep
 from prunetui.engine.numbers import StepNumbers, Wanted, step_numbers
-from prunetui.engine.options import Options
+from prunetui.engine.options import Context, Options
+from prunetui.engine.packing import Products
 from prunetui.engine.pruning.importance import measure_similarity
 from prunetui.engine.pruning.layerwise import sparsify_model
 from prunetui.engine.recipes import Method, Sparsify
@@ -107,6 +108,38 @@ def _prune(
     assert all(map(torch.equal, before, model.parameters()))
     lanes = [(baseline, LaneGates()), (group, LaneGates()), (group, LaneGates(frozenset({2})))]
     return _steps(lanes), [*group.model.parameters()]
+
+
+@pytest.mark.parametrize("context", ["free", "forced", "both"])
+def test_a_step_waits_for_the_device_once(context: Context, monkeypatch, tmp_path: Path) -> None:
+    """Lanes of two weight groups, before and after a rewind; all that is fetched is the record."""
+    source = save_model_directory(tmp_path / "model")
+
+    def load_elsewhere(options: Options, progress: loading.Progress) -> loading.Loaded:
+        loaded = loading.load(options, progress)
+        for module in loaded.model.modules():
+            move(module, SECOND)
+        return loaded
+
+    monkeypatch.setattr(variants, "load", load_elsewhere)
+    monkeypatch.setattr(session, "read_bandwidth", lambda _: 1e9)
+    monkeypatch.setattr(lanes, "fastest_products", lambda _: Products.PLAIN)
+    options = Options(
+        model=str(source),
+        prompt="hello",
+        variants=("drop:attn=[1]", "magnitude:0.5"),
+        context=context,
+        ignore_eos=True,
+    )
+    with Devices() as devices:
+        opened = session.open_session(options, None, lambda *_: None)
+        for rewound_to in (0, 2):
+            opened.rewind(rewound_to)
+            for _ in range(4):
+                devices.waits.clear()
+                opened.step()
+                assert devices.waits == ["cpu"]
+        opened.close()
 
 
 def _decode(
