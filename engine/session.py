@@ -460,8 +460,13 @@ class Session:
             return self._first
         chosen = self._chosen[self.trace.branch][:number]
         # The caches keep what they have of these; the last is read for its outputs at any rate.
-        kept = _common(self._cached or [], chosen[:-1])
-        if self._cached is None or not self._lanes.lockstep.crop(len(prompt) + kept):
+        cached = self._cached
+        kept = _common(cached or [], chosen[:-1])
+        # A compiled step's caches know their length on the device only: a crop waits for it.
+        stands = cached is not None and (
+            kept == len(cached) or self._lanes.lockstep.crop(len(prompt) + kept)
+        )
+        if not stands:
             rows = self._tensor(prompt).repeat(self._lanes.lockstep.rows, 1)
             past = [self._read(tokens) for tokens in chosen[:-1]]
             read = torch.cat([rows, *past], dim=1)

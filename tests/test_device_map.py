@@ -110,8 +110,11 @@ def _prune(
     return _steps(lanes), [*group.model.parameters()]
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("context", ["free", "forced", "both"])
-def test_a_step_waits_for_the_device_once(context: Context, monkeypatch, tmp_path: Path) -> None:
+def test_a_step_waits_for_the_device_once(
+    context: Context, temperature: float, monkeypatch, tmp_path: Path
+) -> None:
     """Lanes of two weight groups, before and after a rewind; all that is fetched is the record."""
     source = save_model_directory(tmp_path / "model")
 
@@ -129,6 +132,9 @@ def test_a_step_waits_for_the_device_once(context: Context, monkeypatch, tmp_pat
         prompt="hello",
         variants=("drop:attn=[1]", "magnitude:0.5"),
         context=context,
+        temperature=temperature,
+        top_k=20,
+        top_p=0.9,
         ignore_eos=True,
     )
     with Devices() as devices:
