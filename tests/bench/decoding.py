@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.attention import FastAttention, faster_attention
+from prunetui.engine.bandwidth import read_bandwidth
 from prunetui.engine.drift import Distributions, measure
-from prunetui.engine.loading import Loaded, load
+from prunetui.engine.loading import Loaded, find_device, load
 from prunetui.engine.lockstep import LaneGates, Lockstep, Outputs
 from prunetui.engine.memory import keep_freed_memory
 from prunetui.engine.numbers import Wanted, step_numbers
@@ -47,7 +48,7 @@ def decoding(dtype: str) -> None:
         add_generation_prompt=True,
         return_dict=True,
         return_tensors="pt",
-    )
+    ).to(loaded.model.device)
     generate: list[float] = []
     lanes: dict[int, list[float]] = {1: [], 2: [], 5: []}
     # Interleaved, so that a machine that slows down slows all of them.
@@ -55,7 +56,8 @@ def decoding(dtype: str) -> None:
         generate += _generate(loaded, prompt)
         for count, seconds in lanes.items():
             seconds += _lockstep(dtype, count)
-    alone, read = median(generate), _read_seconds(loaded)
+    weights = sum(parameter.nbytes for parameter in loaded.model.parameters())
+    alone, read = median(generate), weights / read_bandwidth(loaded.model.device)
     print(f"  model.generate      {alone * 1e3:6.1f} ms")
     for count, seconds in lanes.items():
         step = median(seconds)
@@ -71,7 +73,7 @@ def context_growth(dtype: str) -> None:
     generate: dict[int, float] = {}
     five: dict[int, float] = {}
     for length in CONTEXTS:
-        tokens = torch.arange(length)[None] % 1000 + 100
+        tokens = torch.arange(length, device=loaded.model.device)[None] % 1000 + 100
         prompt = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
         generate[length] = median(_generate(loaded, prompt))
     with _five_lanes(loaded.model) as lockstep:
@@ -79,7 +81,7 @@ def context_growth(dtype: str) -> None:
             read = (torch.arange(length) % 1000 + 100).repeat(5, 1)
             outputs = lockstep.prefill(read)
             five[length] = _median_seconds(
-                lambda z=outputs.z: lockstep.advance(z.argmax(dim=-1)[:, None])
+                lambda z=outputs.z: _finish(lockstep.advance(z.argmax(dim=-1)[:, None]))
             )
     first = CONTEXTS[0]
     for length in CONTEXTS:
@@ -96,10 +98,10 @@ def large_vocabulary() -> None:
     config = LlamaConfig(**BODY, vocab_size=vocabulary, tie_word_embeddings=True)
     with torch.device("meta"):
         model: Any = LlamaForCausalLM(config)
-    model.to_empty(device="cpu")
+    model.to_empty(device=find_device("auto"))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
-    model.model.rotary_emb = type(model.model.rotary_emb)(config)
+    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(model.device)
     model.eval().requires_grad_(False)
     wanted = Wanted(lanes=5, candidates=10, answers=[1, 2, 3, 4])
     forward, numbers = [], []
@@ -110,6 +112,7 @@ def large_vocabulary() -> None:
             _, chosen = step_numbers(outputs, GREEDY, step, wanted, {})
             measured = time.perf_counter()
             outputs = lockstep.advance(chosen[:, None])
+            _finish(outputs)
             numbers.append(measured - began)
             forward.append(time.perf_counter() - measured)
     step = median(map(sum, zip(numbers, forward, strict=True)))
@@ -122,13 +125,17 @@ def measuring() -> None:
     """All of a step's numbers for five lanes, over one exp of as many logits in float64."""
     keep_freed_memory()
     wanted = Wanted(lanes=5, candidates=10, answers=[1, 2, 3, 4])
+    device = find_device("auto")
     for vocabulary in VOCABULARIES:
-        z = torch.randn(5, vocabulary) * 3
-        outputs = Outputs(torch.randn(5, 576), z, torch.randn(60, 5, 576))
+        z = torch.randn(5, vocabulary, device=device) * 3
+        h, streams = torch.randn(5, 576, device=device), torch.randn(60, 5, 576, device=device)
+        outputs = Outputs(h, z, streams)
         with torch.inference_mode():
             whole = _median_seconds(lambda o=outputs: step_numbers(o, GREEDY, 0, wanted, {}))
-            drift = _median_seconds(lambda o=outputs: measure(o.h, Distributions.of(o.z, 1.0)))
-            exp = _median_seconds(lambda z=z: z.double().exp_())
+            drift = _median_seconds(
+                lambda o=outputs: measure(o.h, Distributions.of(o.z, 1.0))["kl"].cpu()
+            )
+            exp = _median_seconds(lambda z=z: z.double().exp_()[0, 0].item())
         print(
             f"  {vocabulary:7} tokens      {whole * 1e3:6.1f} ms   {whole / exp:.1f} × one exp in",
             end="",
@@ -163,11 +170,9 @@ def _median_seconds(run) -> float:
     return median(times)
 
 
-def _read_seconds(loaded: Loaded) -> float:
-    """Reading every weight once, at the bandwidth at which a sum reads 512 MiB."""
-    block = torch.ones(128 << 20)
-    bandwidth = block.numel() * block.element_size() / _median_seconds(block.sum)
-    return sum(p.numel() * p.element_size() for p in loaded.model.parameters()) / bandwidth
+def _finish(outputs: Outputs) -> None:
+    """A device answers when all that it was given is done."""
+    outputs.z[0, 0].item()
 
 
 def _generate(loaded: Loaded, prompt: Mapping[str, torch.Tensor]) -> list[float]:
