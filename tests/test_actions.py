@@ -136,7 +136,7 @@ async def test_a_candidate_is_forced_at_the_cursor(key: str, lanes: list[int]) -
         assert visible(text) in str(shown_first.prompt)
         assert (at, [*tokens]) == (7, lanes)
         await until(pilot, lambda: screen.cursor == 7)
-        await until(pilot, lambda: "branch 1 of 2" in shown(app, "#status"))
+        await until(pilot, lambda: "branch 2 of 2" in shown(app, "#status"))
 
 
 async def test_the_tree_leads_from_branch_to_branch() -> None:
@@ -153,7 +153,26 @@ async def test_the_tree_leads_from_branch_to_branch() -> None:
         assert lines[1].endswith(", 12 steps")
         await pilot.press("up", "enter")
         await until(pilot, lambda: screen.cursor == 19)
-        assert "branch 0 of 2" in shown(app, "#status")
+        assert "branch 1 of 2" in shown(app, "#status")
+
+
+async def test_a_branch_taken_back_past_its_beginning_says_so() -> None:
+    trace = branched()
+    trace.rewind(4)
+    app = replay(trace)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("t")
+        await until(pilot, lambda: isinstance(app.screen, BranchesDialog))
+        lines = [str(o.prompt) for o in app.screen.query_one(OptionList).options]
+        assert lines[1] == "● └ step 4: taken back, 4 steps"
+        await pilot.press("escape")
+    trace.append(make_step(4))
+    app = replay(trace)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("t")
+        await until(pilot, lambda: isinstance(app.screen, BranchesDialog))
+        lines = [str(o.prompt) for o in app.screen.query_one(OptionList).options]
+        assert lines[1] == "● └ step 4: nothing forced, 5 steps"
 
 
 async def test_a_replay_forces_nothing() -> None:

@@ -221,6 +221,29 @@ def test_what_cannot_be_resumed(models) -> None:
             open_session(msgspec.structs.replace(options, **changed), None, lambda *_: None, trace)
 
 
+def test_branches_that_were_decoded_again_are_made_again_too() -> None:
+    """Of parents that no longer have the steps that a child took along, and of a child that was
+    taken back past where it left its parent."""
+    trace = Trace(make_header())
+    for number in range(8):
+        trace.append(make_step(number))
+    trace.fork(3)
+    for number in range(3, 8):
+        trace.append(msgspec.structs.replace(make_step(number), seconds=9.0))
+    trace.fork(6)
+    trace.append(make_step(6))
+    trace.switch(1)
+    trace.rewind(0)
+    for number in range(7):
+        trace.append(make_step(number))
+    assert trace.origins == [None, Origin(0, 0), Origin(1, 6)]
+    again = Trace(trace.header)
+    for event in trace.events():
+        again.apply(event)
+    assert (again.branches, again.branch) == (trace.branches, trace.branch)
+    assert again.branches[2][3] != again.branches[1][3]
+
+
 def test_a_trace_is_made_again_of_its_events() -> None:
     trace = Trace(make_header())
     for number in range(5):

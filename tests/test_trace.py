@@ -162,16 +162,31 @@ def test_divergence() -> None:
 def test_a_divergence_under_the_noise_floor_is_a_tie() -> None:
     trace = make_trace(6)
     step = trace.steps[4]
-    assert not is_tie(trace.header, step)
+    assert not is_tie(trace.header, step, 1)
     close = [msgspec.structs.replace(token, margin=9e-5) for token in step.lanes if token]
     tied = msgspec.structs.replace(step, lanes=close)
-    assert is_tie(trace.header, tied)
+    assert is_tie(trace.header, tied, 1)
+    at_the_floor = [msgspec.structs.replace(token, margin=1e-4) for token in close]
+    assert trace.header.noise_floor == 1e-4
+    assert not is_tie(trace.header, msgspec.structs.replace(step, lanes=at_the_floor), 1)
     trace.steps[4] = tied
     one, two = summarize(trace)
     assert (one.first_divergence, one.tie) == (4, True)
     assert (two.first_divergence, two.tie) == (None, False)
     assert summary_cells(one)[0] == "≈ 4"
     assert "| `drop:attn=1` | ≈ 4 |" in to_markdown(trace)
+
+
+@pytest.mark.parametrize(("forced", "ties"), [(0, [False, False]), (1, [False, True])])
+def test_a_token_that_is_forced_or_drawn_ties_with_none(forced: int, ties: list[bool]) -> None:
+    trace = make_trace(6)
+    close = [msgspec.structs.replace(t, margin=9e-5) for t in trace.steps[4].lanes if t]
+    close[forced] = msgspec.structs.replace(close[forced], forced=True)
+    step = msgspec.structs.replace(trace.steps[4], lanes=close)
+    assert [is_tie(trace.header, step, lane) for lane in (1, 2)] == ties
+    drawn = msgspec.structs.replace(trace.header.sampling, temperature=0.5)
+    header = msgspec.structs.replace(trace.header, sampling=drawn)
+    assert not is_tie(header, step, 2)
 
 
 def test_torch_is_not_imported_to_read_a_trace(tmp_path: Path) -> None:

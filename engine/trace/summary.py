@@ -45,7 +45,7 @@ def _variant(trace: Trace, lane: Lane, number: int) -> VariantSummary:
         name=lane.name,
         recipe=lane.recipe,
         first_divergence=first,
-        tie=first is not None and is_tie(trace.header, steps[first]),
+        tie=first is not None and is_tie(trace.header, steps[first], number),
         divergent=mean([float(differs(step, number)) for step in running]),
         cos_h=mean([d.cos_h for d in drift]),
         cos_z=mean([d.cos_z for d in drift]),

@@ -1,5 +1,6 @@
 """A trace in memory: the header and the steps that stand, in branches."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -55,6 +56,10 @@ class Trace:
         if not 0 <= to <= len(self.steps):
             raise ValueError(f"cannot rewind {len(self.steps)} steps to {to}")
         self.steps = self.branches[self.branch] = self.steps[:to]
+        origin = self.origins[self.branch]
+        if origin is not None and to < origin.at:
+            # It leaves its parent no more where it did.
+            self.origins[self.branch] = Origin(origin.parent, to)
 
     def fork(self, at: int) -> None:
         """Begin a branch that shares the first `at` steps with this one."""
@@ -94,10 +99,11 @@ class Trace:
                 continue
             if origin.parent != open_branch:
                 yield Switch(to=origin.parent)
-            # The parent may have been taken back since.
-            at = min(origin.at, len(self.branches[origin.parent]))
-            yield Branch(parent=origin.parent, at=at)
-            yield from self.branches[branch][at:]
+            # Either may have been taken back and decoded again since.
+            pairs = zip(self.branches[origin.parent], self.branches[branch], strict=False)
+            shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] is pair[1], pairs))
+            yield Branch(parent=origin.parent, at=shared)
+            yield from self.branches[branch][shared:]
             open_branch = branch
         if open_branch != self.branch:
             yield Switch(to=self.branch)
@@ -119,13 +125,17 @@ def differs(step: Step, lane: int) -> bool:
     return own.token != baseline.token
 
 
-def is_tie(header: Header, step: Step) -> bool:
-    """The baseline's first two tokens are so close that rounding alone could swap them."""
-    baseline = step.lanes[0]
+def is_tie(header: Header, step: Step, lane: int) -> bool:
+    """The baseline's first two tokens are so close that rounding alone could have made the lane's
+    another: of tokens that were the most probable, neither drawn nor forced."""
+    own, baseline = step.lanes[lane], step.lanes[0]
     return (
         baseline is not None
         and baseline.margin is not None
         and baseline.margin < header.noise_floor
+        and header.sampling.temperature == 0
+        and not baseline.forced
+        and not (own and own.forced)
     )
 
 

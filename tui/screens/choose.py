@@ -155,17 +155,19 @@ def _line(trace: Trace, branch: int, depth: int) -> str:
     here = "●" if branch == trace.branch else " "
     if origin is None:
         return f"{here} as decoded, {len(steps)} steps"
-    forced = "taken back"
-    if origin.at < len(steps):
-        step = steps[origin.at]
+    # Taken back and decoded again, it may force nothing any more.
+    at, forced = origin.at, "nothing forced" if origin.at < len(steps) else "taken back"
+    for step in steps[origin.at :]:
         taken = [
             (trace.lane_names[lane], token.text)
             for lane, token in enumerate(step.lanes)
             if token is not None and token.forced
         ]
-        texts = {text for _, text in taken}
-        if len(taken) == len(step.lanes) and len(texts) == 1:
-            forced = f"all lanes {quoted(taken[0][1])}"
-        else:
-            forced = ", ".join(f"{name} {quoted(text)}" for name, text in taken)
-    return f"{here} {'  ' * (depth - 1)}└ step {origin.at}: {visible(forced)}, {len(steps)} steps"
+        if taken:
+            at = step.step
+            if len(taken) == len(step.lanes) and len({text for _, text in taken}) == 1:
+                forced = f"all lanes {quoted(taken[0][1])}"
+            else:
+                forced = ", ".join(f"{name} {quoted(text)}" for name, text in taken)
+            break
+    return f"{here} {'  ' * (depth - 1)}└ step {at}: {visible(forced)}, {len(steps)} steps"

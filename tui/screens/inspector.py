@@ -490,7 +490,7 @@ class Inspector(Screen[None]):
         steps = trace.steps
         lane = min(self.lane, len(trace.header.lanes) - 1)
         count = len(trace.branches)
-        branch = f"branch {trace.branch} of {count}" if count > 1 else ""
+        branch = f"branch {trace.branch + 1} of {count}" if count > 1 else ""
         return View(trace.header, steps, self._cursor_in(steps), lane, branch)
 
     def _draw_text(self) -> None:

@@ -128,7 +128,7 @@ class AlignmentPanel(Panel):
         if self.mode == AGREEMENT:
             if not differs(step, lane):
                 return SAME if lane else "", "alignment--same"
-            return TIE if is_tie(view.header, step) else DIFFERENT, "alignment--diverged"
+            return TIE if is_tie(view.header, step, lane) else DIFFERENT, "alignment--diverged"
         first, second = LIMITS[self.mode]
         if self.mode == PROBABILITY:
             # Downwards: the less probable, the more remarkable.

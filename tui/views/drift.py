@@ -93,9 +93,9 @@ def divergence_marks(header: Header, steps: list[Step], lane: int) -> Marks:
         return {}
     first = differing[0]
     return {
-        TIE: [step.step for step in differing if is_tie(header, step)],
-        DIFFERENT: [step.step for step in differing if not is_tie(header, step)],
-        TIES if is_tie(header, first) else DIVERGES: [first.step],
+        TIE: [step.step for step in differing if is_tie(header, step, lane)],
+        DIFFERENT: [step.step for step in differing if not is_tie(header, step, lane)],
+        TIES if is_tie(header, first, lane) else DIVERGES: [first.step],
     }
 
 

@@ -44,7 +44,7 @@ class Block:
             text = visible(token.text) if token else ""
             if self.diverges is None and differs(step, self.lane):
                 self.diverges = step.step
-                self.mark = TIES if is_tie(header, step) else DIVERGES
+                self.mark = TIES if is_tie(header, step, self.lane) else DIVERGES
                 unindented = text.lstrip(" ")
                 text = " " * (len(text) - len(unindented)) + self.mark + unindented
             if token and token.ended:
