@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from .errors import UserError
 from .loading import Loaded
@@ -70,7 +71,9 @@ def _read_text(file: Path) -> str:
     text = read_text(file, "calibration text")
     if file.suffix == ".jsonl":
         try:
-            text = "\n\n".join(json.loads(line)["text"] for line in text.splitlines() if line)
+            text = "\n\n".join(
+                json.loads(line)["text"] for line in text.split("\n") if line.strip()
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file} is not JSONL with a string `text` in each line") from error
     if not text.strip():
@@ -82,24 +85,30 @@ def _read_text(file: Path) -> str:
 def _sampled(loaded: Loaded, samples: int, length: int) -> list[Tensor]:
     """What the baseline says at temperature 1 from its first token on, with a fixed seed."""
     model: Any = loaded.model
+    # What the model brings may punish repetitions.
+    brought, model.generation_config = model.generation_config, GenerationConfig()
     start = loaded.tokenizer.bos_token_id
     if not isinstance(start, int):
         start = loaded.tokenizer.eos_token_id
     if not isinstance(start, int):
         start = 0
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        tokens = model.generate(
-            torch.full((samples, 1), start, device=model.device),
-            attention_mask=torch.ones(samples, 1, dtype=torch.long, device=model.device),
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            min_new_tokens=length,
-            max_new_tokens=length,
-            pad_token_id=start,
-        )
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            tokens = model.generate(
+                torch.full((samples, 1), start, device=model.device),
+                attention_mask=torch.ones(samples, 1, dtype=torch.long, device=model.device),
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                eos_token_id=getattr(brought, "eos_token_id", None),
+                min_new_tokens=length,
+                max_new_tokens=length,
+                pad_token_id=start,
+            )
+    finally:
+        model.generation_config = brought
     return [*tokens[:, 1:].cpu()]
 
 

@@ -1,7 +1,9 @@
 """Key-value caches: one that grows in place, and one that never does."""
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
@@ -96,6 +98,27 @@ def crop(caches: list[DynamicCache], positions: int) -> bool:
             elif isinstance(layer, DynamicLayer):
                 layer.crop(-positions)
     return True
+
+
+def remember(caches: list[DynamicCache]) -> Callable[[], None]:
+    """What puts the caches back to where they are now, after they were cropped and have read again
+    what they had read: the same keys and values, in the same place."""
+    layers: list[Any] = [layer for cache in caches for layer in cache.layers]
+    states = [dict(vars(layer)) for layer in layers]
+    # A compiled step is bound to the tensor that counts.
+    counted = [
+        layer.cumulative_length.clone() if isinstance(layer, StaticLayer) else None
+        for layer in layers
+    ]
+
+    @torch.inference_mode()
+    def put_back() -> None:
+        for layer, state, count in zip(layers, states, counted, strict=True):
+            vars(layer).update(state)
+            if count is not None:
+                layer.cumulative_length.copy_(count)
+
+    return put_back
 
 
 def _croppable(layer: object) -> bool:

@@ -30,6 +30,7 @@ class Lanes:
     ) -> None:
         """`prompt` is tokens, on which the noise floor is measured."""
         self.variants = variants
+        self._prompt, self._progress = prompt, progress
         self._compiled = compiled
         self.records = [_record(lane, lane is variants[0]) for lane in variants]
         depths = [len(lane.group.anatomy.layers) for lane in variants]
@@ -44,11 +45,7 @@ class Lanes:
         self._attends_by = faster_attention(self._rows)
         self._install()
         try:
-            progress("measuring the noise floor", None)
-            baseline = variants[0].group.model
-            # Two rows at least: a lane of another weight group is a batch of its own.
-            self.noise_floor = noise_floor(baseline, max(2, self._rows[baseline]), prompt)
-            self.lockstep = self._make_lockstep(context)
+            self.noise_floor, self.lockstep = self._make_lockstep(context)
         except BaseException:
             self._uninstall()
             raise
@@ -57,7 +54,7 @@ class Lanes:
         """Have as many rows as the context needs."""
         if len(self._in_rows(context)) != self.lockstep.rows:
             self.lockstep.close()
-            self.lockstep = self._make_lockstep(context)
+            self.noise_floor, self.lockstep = self._make_lockstep(context)
 
     def close(self) -> None:
         self.lockstep.close()
@@ -75,9 +72,15 @@ class Lanes:
         self._packed.remove()
         self._attention.remove()
 
-    def _make_lockstep(self, context: Context) -> Lockstep:
+    def _make_lockstep(self, context: Context) -> tuple[float, Lockstep]:
+        """And the noise floor in so many rows."""
+        self._progress("measuring the noise floor", None)
         lanes = [(lane.group, lane.gates) for lane in self._in_rows(context)]
-        return Lockstep(lanes, self._compiled)
+        baseline = self.variants[0].group
+        # Two rows at least: a lane of another weight group is a batch of its own.
+        rows = max(2, sum(group is baseline for group, _ in lanes))
+        floor = noise_floor(baseline.model, rows, self._prompt)
+        return floor, Lockstep(lanes, self._compiled)
 
     def _in_rows(self, context: Context) -> list[Variant]:
         """In context both, a second lane of each variant stands behind all the first ones."""

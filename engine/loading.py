@@ -312,6 +312,6 @@ def _identity(path: Path) -> list[str]:
 
 def _fingerprint(source: Path, model: PreTrainedModel) -> str:
     parts = [str(model.dtype)]
-    for file in sorted([*source.glob("*.safetensors"), source / "config.json"]):
+    for file in sorted(file for file in source.iterdir() if file.is_file()):
         parts += _identity(file)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

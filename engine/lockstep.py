@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from .bandwidth import cache_bytes
 from .errors import UserError
 from .gates import Gates
-from .kvcache import crop, length, new_cache, new_static_cache
+from .kvcache import crop, length, new_cache, new_static_cache, remember
 from .llama import LlamaStep, is_of_llamas_kind
 from .streams import StreamHooks
 from .weights import WeightGroup
@@ -160,6 +160,17 @@ class Lockstep:
         if surplus == 0:
             return True
         return crop([batch.cache for batch in self._batches], surplus)
+
+    def look_back(self, positions: int, tokens: Tensor) -> Outputs | None:
+        """Read int64 [lanes, 1] behind the first `positions` only, and leave the caches as they
+        are; None, and nothing done, if they cannot be cut."""
+        put_back = remember([batch.cache for batch in self._batches])
+        if not self.crop(positions):
+            return None
+        try:
+            return self.advance(tokens)
+        finally:
+            put_back()
 
 
 class _Batch:

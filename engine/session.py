@@ -18,7 +18,7 @@ from .errors import UserError
 from .lanes import Lanes
 from .lens import check_lens, read_lens
 from .loading import Progress
-from .lockstep import Outputs
+from .lockstep import PREFILL_CHUNK, Outputs
 from .memory import memory_in_use, out_of_memory
 from .numbers import Wanted, step_numbers
 from .options import Context, Options
@@ -82,6 +82,9 @@ class Session:
         if options.lens:
             check_lens(lanes[0].group)
         self._lanes = self._make_lanes(lanes, options.context, tokens)
+        if left_out:
+            built = tuple(str(lane.recipe) for lane in lanes[1:])
+            self._options = msgspec.structs.replace(options, variants=built)
         self._recording = Recording(record_to, options.keep)
         self._begin(options.prompt, options.context, resume)
 
@@ -142,7 +145,7 @@ class Session:
         """
         check_lens(self._lanes.variants[0].group)
         try:
-            lens = self._lens(self._outputs(number), self._running(self.trace.steps[:number]))
+            lens = self._lens(self._outputs_again(number), self._running(self.trace.steps[:number]))
         except BaseException as error:
             self._cached = None
             if not out_of_memory(error):
@@ -281,6 +284,9 @@ class Session:
 
     def _begin(self, prompt: str, context: Context, resume: Trace | None = None) -> None:
         tokens, templated = prompt_tokens(prompt, self._loaded, self._options.raw)
+        self._lanes.read_in(context)
+        # Until the new prompt is read, the caches hold neither it nor the old one.
+        self._cached = None
         trace = Trace(self._header(prompt, tokens, templated, context))
         if resume is not None:
             _check_resumable(resume.header, trace.header)
@@ -289,10 +295,6 @@ class Session:
                     # Vectors that were kept stay beside the old file.
                     event = msgspec.structs.replace(event, block=None)
                 trace.apply(event)
-        self._progress("reading the prompt", None)
-        self._lanes.read_in(context)
-        # Until the new prompt is read, the caches hold neither it nor the old one.
-        self._cached = None
         self._first = self._prefill(tokens)
         self.trace = trace
         self._chosen: list[list[Tensor]] = []
@@ -466,16 +468,36 @@ class Session:
         stands = cached is not None and (
             kept == len(cached) or self._lanes.lockstep.crop(len(prompt) + kept)
         )
-        if not stands:
-            rows = self._tensor(prompt).repeat(self._lanes.lockstep.rows, 1)
-            past = [self._read(tokens) for tokens in chosen[:-1]]
-            read = torch.cat([rows, *past], dim=1)
-            self._lanes.lockstep.prefill(read, self._options.max_new_tokens)
-            kept = number - 1
-        unread = torch.cat([self._read(tokens) for tokens in chosen[kept:]], dim=1)
-        outputs = self._lanes.lockstep.advance(unread)
+        lockstep = self._lanes.lockstep
+        unread = [self._read(tokens) for tokens in chosen]
+        if stands:
+            unread = unread[kept:]
+        else:
+            rows = self._tensor(prompt).repeat(lockstep.rows, 1)
+            lockstep.prefill(rows, self._options.max_new_tokens)
+        *past, last = unread
+        if past and self._loaded.model.dtype == torch.float32:
+            # Several at once are read faster. They round otherwise, which in 16 bits would be
+            # enough for other tokens than those that were decoded.
+            past = torch.cat(past, dim=1).split(PREFILL_CHUNK, dim=1)
+        for place, tokens in enumerate(past):
+            self._progress("reading the steps before", place / len(past))
+            lockstep.advance(tokens)
+        outputs = lockstep.advance(last)
         self._cached = chosen
         return outputs
+
+    def _outputs_again(self, number: int) -> Outputs:
+        """The same of a step that stands; the caches are as before, where they can be."""
+        if number == 0:
+            return self._first
+        chosen = self._chosen[self.trace.branch][:number]
+        if self._cached is not None and _common(self._cached, chosen[:-1]) == number - 1:
+            behind = len(self.trace.header.prompt.tokens) + number - 1
+            outputs = self._lanes.lockstep.look_back(behind, self._read(chosen[-1]))
+            if outputs is not None:
+                return outputs
+        return self._outputs(number)
 
     def _read(self, chosen: Tensor) -> Tensor:
         """What each row reads after the lanes chose these: int64 [rows, 1]."""

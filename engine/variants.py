@@ -189,12 +189,14 @@ class VariantBuilder:
         key = [self.loaded.fingerprint, *self.calibration.key, weights, checkpoint, dropped]
 
         def make(directory: Path) -> None:
+            # Before the gates: the baseline may have to say them.
+            windows = self.calibration.windows()
             gates = _install(state.group.anatomy, state.gates)
             try:
                 result = measure_similarity(
                     state.group.model,
                     state.group.anatomy,
-                    self.calibration.windows(),
+                    windows,
                     lambda done: self._progress("ranking the sublayers", done),
                 )
             finally:

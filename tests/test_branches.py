@@ -208,6 +208,29 @@ def test_a_resumed_session_goes_on_as_if_uninterrupted(
     assert read_trace(tmp_path / "b.trace.jsonl").branches == session.trace.branches
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2", "lfm2"])
+def test_in_bfloat16_a_step_decoded_again_is_the_same(models, tmp_path: Path, family: str) -> None:
+    """To the last bit: after a rewind, on another branch's caches, and in another session."""
+    given = {"dtype": "bfloat16", "max_new_tokens": 40}
+    whole = run(open_tiny(models[family], **given))
+    session = open_tiny(models[family], tmp_path / "a.trace.jsonl", **given)
+    for _ in range(30):
+        session.step()
+    session.force(5, {0: FORCED})
+    for _ in range(20):
+        session.step()
+    session.switch(0)
+    session.rewind(29)
+    session.step()
+    session.close()
+    old = read_trace(tmp_path / "a.trace.jsonl")
+    assert old.header.options is not None
+    resumed = open_session(old.header.options, None, lambda *_: None, old)
+    for ours, theirs in zip(run(resumed), whole, strict=True):
+        assert (ours.lanes, ours.drift, ours.layers) == (theirs.lanes, theirs.drift, theirs.layers)
+    resumed.close()
+
+
 def test_what_cannot_be_resumed(models) -> None:
     trace = open_tiny(models["llama"]).trace
     options = trace.header.options

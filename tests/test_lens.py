@@ -156,6 +156,21 @@ def test_a_step_read_later_is_as_if_read_at_once(llama: Path, tmp_path: Path, co
     assert [step.step for step in recorded.steps if step.lens] == [0, 2, 4]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_decoded_does_not_depend_on_what_was_read_before(llama: Path, dtype: str) -> None:
+    """To the last bit."""
+    looking, plain = (lens_session(llama, dtype=dtype, max_new_tokens=40) for _ in range(2))
+    expected = [plain.step() for _ in range(40)]
+    for number in range(40):
+        looking.step()
+        for earlier in {0, number // 2, number}:
+            looking.read(earlier)
+    for ours, theirs in zip(looking.trace.steps, expected, strict=True):
+        assert (ours.lanes, ours.drift, ours.layers) == (theirs.lanes, theirs.drift, theirs.layers)
+    plain.close()
+    looking.close()
+
+
 def test_a_lane_that_has_ended_is_not_read(llama: Path) -> None:
     session = lens_session(llama, variants=("control",), context="both")
     session.step()

@@ -12,10 +12,12 @@ from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.checkpoints import mergekit_yaml, save_checkpoint
 from prunetui.engine.errors import UserError
 from prunetui.engine.options import Options
-from prunetui.engine.recipes import parse
+from prunetui.engine.pruning.layerwise import sparsify_model
+from prunetui.engine.recipes import Sparsify, parse
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.records import Step
 from prunetui.engine.variants import Variant, VariantBuilder, open_builder
+from prunetui.engine.weights import WeightGroup
 from transformers import AutoModelForCausalLM
 
 from .models import FAMILIES, make_model, make_tokenizer, save_model_directory, zero_output
@@ -347,6 +349,55 @@ def test_calibration_may_be_jsonl_or_sampled(tiny: Path, tmp_path: Path) -> None
     file.write_text("not json\n")
     with pytest.raises(UserError, match="is not JSONL"):
         builder(tiny, calibration=str(file))
+
+
+def test_jsonl_may_hold_other_separators_of_lines(tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "One\u2028two"}\r\n\n{"text": "three\u0085four"}\n', "utf-8")
+    assert (
+        builder(tiny, calibration=str(file)).calibration.key[0] == "One\u2028two\n\nthree\u0085four"
+    )
+
+
+def test_what_the_baseline_says_depends_on_nothing_but_its_weights(tiny: Path) -> None:
+    """Not on the gates of what is being measured, nor on how the model punishes repetitions."""
+    expected = builder(tiny, calibration="self").calibration.windows()
+    ranked = builder(tiny, calibration="self")
+    ranked.build(parse("drop:attn=[0,1]+drop:mlp=1"))
+    assert all(map(torch.equal, ranked.calibration.windows(), expected))
+    punishing = builder(tiny, calibration="self")
+    generation = punishing.loaded.model.generation_config
+    generation.repetition_penalty = 5.0
+    assert all(map(torch.equal, punishing.calibration.windows(), expected))
+    assert punishing.loaded.model.generation_config is generation
+
+
+def test_what_a_ranking_depends_on_is_in_its_key(tiny: Path) -> None:
+    made = [
+        builder(tiny),
+        builder(tiny, calibration_samples=2),
+        builder(tiny, calibration_length=23),
+        builder(tiny, calibration="self"),
+        builder(tiny, dtype="bfloat16"),
+    ]
+    (tiny / "tokenizer.json").write_text((tiny / "tokenizer.json").read_text() + " ")
+    made.append(builder(tiny))
+    keys = {(build.loaded.fingerprint, *build.calibration.key) for build in made}
+    assert len(keys) == len(made)
+
+
+def test_weights_are_pruned_by_what_the_drops_before_leave(tiny: Path) -> None:
+    made = builder(tiny).build(parse("drop:attn=[1]+drop:mlp=[0]+wanda:0.5"))
+    model = make_model("llama")
+    zero_output(model, 1, "attn")
+    zero_output(model, 0, "mlp")
+    expected = WeightGroup(model, find_anatomy(model))
+    windows = builder(tiny).calibration.windows()
+    sparsify_model(model, expected.anatomy, Sparsify("wanda", 0.5), windows, lambda _: None)
+    weights = model.state_dict()
+    own = {"model.layers.1.self_attn.o_proj.weight", "model.layers.0.mlp.down_proj.weight"}
+    for name, weight in made.group.model.state_dict().items():
+        assert name in own or torch.equal(weight, weights[name]), name
 
 
 def test_a_data_set_needs_its_package(tiny: Path, monkeypatch) -> None:
