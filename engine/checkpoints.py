@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import UserError, reason
 from .variants import Variant
@@ -18,8 +18,14 @@ _OUTPUT_PROJECTIONS = (
 )
 
 
-def save_checkpoint(variant: Variant, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Write the variant's weights, the output projections of dropped sublayers zeroed.
+def save_checkpoint(
+    variant: Variant,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write the variant's weights, in `dtype` or their own, the output projections of dropped
+    sublayers zeroed.
 
     config.json lists the dropped layers as LLM-Drop does (`drop_attn_list`, `drop_mlp_list`). The
     directory is filled under a temporary name and renamed. Raises `UserError` if it exists, cannot
@@ -33,6 +39,8 @@ def save_checkpoint(variant: Variant, tokenizer: PreTrainedTokenizerBase, direct
     dropped += [layers[number].mlp for number in variant.gates.mlp]
     for module in dropped:
         _zero_output(module)
+    if dtype is not None:
+        _cast(group.model, dtype)
     config = group.model.config
     config.drop_attn_list = sorted(variant.gates.attention)
     config.drop_mlp_list = sorted(variant.gates.mlp)
@@ -49,6 +57,21 @@ def save_checkpoint(variant: Variant, tokenizer: PreTrainedTokenizerBase, direct
             shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise UserError(f"cannot write {directory}: {reason(error)}") from error
+
+
+def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """All but what transformers keeps in float32. Not by `to`: the parameters are other models'
+    too."""
+    kept = {*(model._keep_in_fp32_modules_strict or ())}
+    if dtype == torch.float16:
+        kept.update(model._keep_in_fp32_modules or ())
+    cast: dict[nn.Parameter, nn.Parameter] = {}
+    for path, parameter in [*model.named_parameters(remove_duplicate=False)]:
+        if parameter.is_floating_point() and kept.isdisjoint(path.split(".")):
+            if parameter not in cast:
+                cast[parameter] = nn.Parameter(parameter.to(dtype), requires_grad=False)
+            owner, _, name = path.rpartition(".")
+            setattr(model.get_submodule(owner), name, cast[parameter])
 
 
 def _zero_output(module: nn.Module) -> None:
@@ -76,9 +99,9 @@ def _zero_output(module: nn.Module) -> None:
         setattr(part, name, nn.Parameter(zeros, requires_grad=False))
 
 
-def mergekit_yaml(variant: Variant, model: str) -> str:
+def mergekit_yaml(variant: Variant, model: str, dtype: torch.dtype) -> str:
     """A passthrough merge of the layers that are left. Raises `UserError` unless all that the
-    variant does is to drop whole layers."""
+    variant does is to drop whole layers, and not all of them."""
     gates = variant.gates
     if gates.attention != gates.mlp or variant.sparsity is not None:
         raise UserError(
@@ -86,6 +109,8 @@ def mergekit_yaml(variant: Variant, model: str) -> str:
             "passthrough can say; use drop:block"
         )
     depth = len(variant.group.anatomy.layers)
+    if len(gates.attention) == depth:
+        raise UserError(f"recipe {variant.recipe} drops every layer, and nothing is left to merge")
     lines = ["slices:"]
     begin = None
     for layer in range(depth + 1):
@@ -99,8 +124,8 @@ def mergekit_yaml(variant: Variant, model: str) -> str:
                 f"        layer_range: [{begin}, {layer}]",
             ]
             begin = None
-    dtype = str(variant.group.model.dtype).removeprefix("torch.")
-    return "\n".join([*lines, "merge_method: passthrough", f"dtype: {dtype}", ""])
+    name = str(dtype).removeprefix("torch.")
+    return "\n".join([*lines, "merge_method: passthrough", f"dtype: {name}", ""])
 
 
 def _quoted(text: str) -> str:

@@ -45,7 +45,9 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
     name: str
     fingerprint: str
-    """Changes when the weights do."""
+    """Changes when the weights or the tokenizer do."""
+    stored_dtype: torch.dtype
+    """Of the weights in the file; the model's is what they are decoded in."""
 
 
 def load(options: Options, progress: Progress) -> Loaded:
@@ -65,7 +67,10 @@ def load(options: Options, progress: Progress) -> Loaded:
     placement = _placement(options, device)
     model = _read_model(source, name, options, device, placement, Dropped())
     tokenizer = _read_tokenizer(source, name, options)
-    return Loaded(model, tokenizer, name, _fingerprint(source, model))
+    config = _read_config(source, name, trust=options.trust_remote_code)
+    said: Any = config.get_text_config().dtype
+    stored_dtype = said if isinstance(said, torch.dtype) else model.dtype
+    return Loaded(model, tokenizer, name, _fingerprint(source, model), stored_dtype)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.records import Step
 from prunetui.engine.variants import Variant, VariantBuilder, open_builder
 from prunetui.engine.weights import WeightGroup
+from prunetui.tui.prune import prune
 from transformers import AutoModelForCausalLM
 
 from .models import FAMILIES, make_model, make_tokenizer, save_model_directory, zero_output
@@ -316,9 +317,30 @@ def test_a_checkpoint_is_never_half_written(tiny: Path, tmp_path: Path, monkeypa
         save_checkpoint(made, make_tokenizer(), tmp_path / "out" / "pruned")
 
 
+def test_a_checkpoint_of_16_bits_is_pruned_into_one(tmp_path: Path) -> None:
+    """Though it is decoded, and its variants made, in float32; other weights stay bit for bit."""
+    model = make_model("llama", tie_word_embeddings=True).to(torch.bfloat16)
+    model.save_pretrained(tmp_path / "model")
+    make_tokenizer().save_pretrained(tmp_path / "model")
+    recipe = "wanda:0.5+drop:mlp=[0]"
+    prune(options(tmp_path / "model", recipe), tmp_path / "pruned", "transformers")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "pruned")
+    assert stock.dtype == torch.bfloat16
+    before = model.state_dict()
+    for name, weight in stock.state_dict().items():
+        pruned = "mlp.down" in name and "layers.0" in name
+        assert torch.equal(
+            weight, torch.zeros_like(weight) if pruned else before[name].where(weight != 0, 0)
+        )
+    steps = decode(open_session(options(tmp_path / "model", recipe), None, lambda *_: None))
+    assert tokens(steps, 1) == generate(stock.float())
+    prune(options(tmp_path / "model", recipe, dtype="float32"), tmp_path / "wide", "transformers")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "wide").dtype == torch.float32
+
+
 def test_mergekit_keeps_the_layers_that_are_left(tiny: Path) -> None:
     build = builder(tiny)
-    assert mergekit_yaml(build.build(parse("drop:block=[1]")), "it's") == (
+    assert mergekit_yaml(build.build(parse("drop:block=[1]")), "it's", torch.bfloat16) == (
         "slices:\n"
         "  - sources:\n"
         "      - model: 'it''s'\n"
@@ -327,10 +349,12 @@ def test_mergekit_keeps_the_layers_that_are_left(tiny: Path) -> None:
         "      - model: 'it''s'\n"
         "        layer_range: [2, 4]\n"
         "merge_method: passthrough\n"
-        "dtype: float32\n"
+        "dtype: bfloat16\n"
     )
     with pytest.raises(UserError, match="is not a drop of whole layers"):
-        mergekit_yaml(build.build(parse("drop:attn=[1]")), "m")
+        mergekit_yaml(build.build(parse("drop:attn=[1]")), "m", torch.float32)
+    with pytest.raises(UserError, match="drops every layer, and nothing is left to merge"):
+        mergekit_yaml(build.build(parse("drop:block=4")), "m", torch.float32)
 
 
 # -- calibration ----------------------------------------------------------------------------------

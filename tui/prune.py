@@ -20,11 +20,14 @@ def prune(options: Options, output: Path, form: str) -> None:
 
         builder = open_builder(options, report)
         variant = builder.build(recipe)
+        loaded = builder.loaded
+        # On a CPU, weights of 16 bits are pruned in 32.
+        dtype = loaded.stored_dtype if options.dtype == "auto" else loaded.model.dtype
         if form == "mergekit":
-            write_new(output, mergekit_yaml(variant, options.model))
+            write_new(output, mergekit_yaml(variant, options.model, dtype))
         else:
             report("writing", None)
-            save_checkpoint(variant, builder.loaded.tokenizer, output)
+            save_checkpoint(variant, loaded.tokenizer, output, dtype)
     gates, sparsity = variant.gates, variant.sparsity
     said = f"{recipe} is written to {output}: "
     said += f"attention dropped in {sorted(gates.attention)}, MLP in {sorted(gates.mlp)}"
