@@ -9,18 +9,28 @@ from pathlib import Path
 
 import platformdirs
 
+from .errors import UserError, reason
+from .paths import exists
+
 
 def cached(kind: str, key: list[str], make: Callable[[Path], None]) -> Path:
     """The directory that `make` fills, made once per `kind` and `key`.
 
-    It is filled under a temporary name and then renamed, so that nobody sees half of it.
+    It is filled under a temporary name and then renamed, so that nobody sees half of it. Raises
+    `UserError` where nothing can be written.
     """
     digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:24]
     place = platformdirs.user_cache_path("prunetui") / kind / digest
-    if place.is_dir():
+    if exists(place):
         return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=place.parent))
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=place.parent))
+    except OSError as error:
+        raise UserError(
+            f"nothing can be kept in the cache directory {place.parent} ({reason(error)}); "
+            "set XDG_CACHE_HOME to one that can be written"
+        ) from error
     try:
         make(unfinished)
         try:

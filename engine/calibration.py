@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 from .errors import UserError
 from .loading import Loaded
 from .options import Options
+from .paths import expanded
 from .textfile import read_text
 
 DATASET = "hf:"
@@ -30,7 +31,7 @@ class Calibration:
         if self._source is None:
             self._text = Path(__file__).with_name("calibration.txt").read_text("utf-8")
         elif self._source != "self" and not self._source.startswith(DATASET):
-            self._text = _read_text(Path(self._source).expanduser())
+            self._text = _read_text(expanded(self._source))
 
     @property
     def key(self) -> list[str]:

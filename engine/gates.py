@@ -53,12 +53,12 @@ class _Gate:
             # Never a product with 0: an overflow would stay as NaN.
             rows = rows.masked_fill(self.closed, 0)
         gated = rows.view(hidden.shape)
-        return (gated, *output[1:]) if isinstance(output, tuple) else gated
+        return type(output)((gated, *output[1:])) if isinstance(output, tuple | list) else gated
 
 
 def first_tensor(value: Any) -> Tensor:
-    """A module's main output, which may be the first of a tuple."""
-    return value[0] if isinstance(value, tuple) else value
+    """A module's main output, which may be the first of several."""
+    return value[0] if isinstance(value, tuple | list) else value
 
 
 def _residual_argument(module: nn.Module) -> str | None:

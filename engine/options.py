@@ -15,6 +15,14 @@ POSTER_QUESTION = (
 )
 
 
+TEMPERATURES = "0 or from 1e-6 to 1e6"
+
+
+def is_temperature(value: float) -> bool:
+    """Outside of these, logits over T, or T², are no numbers any more."""
+    return value == 0 or 1e-6 <= value <= 1e6
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides what is decoded; a default says what a new user gets.
 

@@ -48,8 +48,10 @@ def find_answers(
         if len(encoded) != 1 or encoded[0] in tokens:
             if texts is None:
                 return None
+            if len(encoded) == 1:
+                raise UserError(f"the answer {text!r} is named twice; name each token once")
             raise UserError(
-                f"the answer {text!r} is {len(encoded)} tokens and must be one, unlike the others; "
+                f"the answer {text!r} is {len(encoded)} tokens and must be one; "
                 "name another, with or without a space before it"
             )
         tokens += encoded

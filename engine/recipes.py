@@ -14,10 +14,11 @@ Parts apply left to right.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from decimal import Decimal
 from typing import Literal, NoReturn
 
 from .errors import UserError
+from .paths import exists, expanded
 
 Kind = Literal["attn", "mlp", "joint", "block"]
 Method = Literal["magnitude", "wanda", "sparsegpt"]
@@ -64,7 +65,10 @@ class Sparsify:
     sparsity: float | Pattern
 
     def __str__(self) -> str:
-        return f"{self.method}:{self.sparsity}"
+        if isinstance(self.sparsity, Pattern):
+            return f"{self.method}:{self.sparsity}"
+        # Never 1e-05, which the language does not have.
+        return f"{self.method}:{Decimal(str(self.sparsity)):f}"
 
 
 @dataclass(frozen=True)
@@ -169,8 +173,8 @@ class _Parser:
     def drop(self) -> Drop:
         kind: Kind = self.expect("attn|mlp|joint|block", "attn, mlp, joint or block")  # type: ignore[assignment]
         self.expect("=", "=")
-        number = r"\s*[0-9]+\s*"
-        found = self.expect(rf"[0-9]+|\[{number}(,{number})*\]", "4 or [3,7]")
+        number = r"\s*[0-9]{1,6}\s*"
+        found = self.expect(rf"[0-9]{{1,6}}|\[{number}(,{number})*\]", "4 or [3,7]")
         if found.startswith("["):
             if kind == "joint":
                 self.refuse("lists layers for joint, which cannot say of what; use attn and mlp")
@@ -205,5 +209,5 @@ class _Parser:
 
 def _names_a_checkpoint(text: str) -> bool:
     """A path, or `owner/name`; a bare word only if it stands for something on the disk."""
-    path = Path(text).expanduser()
-    return ":" not in text and bool(text) and ("/" in text or text.startswith("~") or path.exists())
+    named = "/" in text or text.startswith("~") or exists(expanded(text))
+    return ":" not in text and bool(text) and named

@@ -103,7 +103,9 @@ class Session:
     @property
     def finished(self) -> str | None:
         """Why no step can follow; None while one can."""
-        steps = self.trace.steps
+        return self._finished_after(self.trace.steps)
+
+    def _finished_after(self, steps: list[records.Step]) -> str | None:
         limit = self.trace.header.model.context_length
         if steps and all(token is None or token.ended for token in steps[-1].lanes):
             return "every lane has ended"
@@ -164,8 +166,11 @@ class Session:
     def force(self, at: int, tokens: dict[int, int]) -> records.Step:
         """Begin a branch with these tokens, by lane, at step `at`; the other lanes choose theirs.
 
-        Raises `UserError` if a lane had ended by then, or would not read what it is given.
+        Raises `UserError` if no step can follow there, a lane had ended by then, or would not read
+        what it is given.
         """
+        if why := self._finished_after(self.trace.steps[:at]):
+            raise UserError(f"nothing can be forced there: {why}")
         if self.trace.header.context == "forced" and 0 not in tokens:
             raise UserError(
                 "in a forced context every lane reads the baseline's tokens; force the baseline's"

@@ -128,6 +128,15 @@ def test_what_cannot_be_forced(models, monkeypatch) -> None:
     assert len(session.trace.branches) == 1
 
 
+def test_where_no_step_can_follow_nothing_is_forced(models, tmp_path: Path) -> None:
+    session = open_tiny(models["llama"], tmp_path / "a.trace.jsonl")
+    run(session)
+    with pytest.raises(UserError, match=f"nothing can be forced there: {STEPS} new tokens are"):
+        session.force(STEPS, {0: FORCED})
+    session.close()
+    assert len(read_trace(tmp_path / "a.trace.jsonl").branches) == 1
+
+
 def test_branches_are_recorded(models, tmp_path: Path) -> None:
     path = tmp_path / "a.trace.jsonl"
     session = open_tiny(models["llama"], path)

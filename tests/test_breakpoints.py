@@ -98,6 +98,8 @@ def test_a_lane_repeats() -> None:
         ("", "'' is no condition"),
         ("kl", "'kl' is no condition"),
         ("kl > five", "'five' is no number"),
+        ("kl > nan", "'nan' is no number"),
+        ("kl > 1e999", "'1e999' is no number"),
         ("speed > 5", "there is no measure speed; there are cos_h"),
         ("local.entropy > 5", "there is no measure entropy"),
         ("lane 3 kl > 5", "there is no lane 3; lanes are 0 to 2"),

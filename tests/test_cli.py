@@ -145,7 +145,20 @@ def complaint(capsys, *arguments: object) -> str:
         (["record", "--prompt-file", "/no/such/file"], "cannot read the prompt file"),
         (["record", "--top-p", "0"], "--top-p is 0.0"),
         (["record", "--top-p", "1.5"], "--top-p is 1.5"),
-        (["record", "--temperature", "-1"], "--temperature"),
+        (
+            ["record", "--temperature", "-1"],
+            "--temperature is -1.0; it must be 0 or from 1e-6 to 1e6",
+        ),
+        (["record", "--temperature", "inf"], "--temperature is inf"),
+        (["record", "--temperature", "1e300"], "--temperature is 1e+300"),
+        (["record", "--device", "meta"], "there is no device 'meta' here"),
+        (["record", "-v", "~nobody/x"], "there is no model at ~nobody/x"),
+        (["record", "-m", "~nobody/x"], "there is no model at ~nobody/x"),
+        (["record", "-m", "x" * 300], "the Hugging Face hub did not give a model"),
+        (["record", "-v", "drop:attn=" + "9" * 5000], "does not parse"),
+        (["record", "-o", "x" * 300], "File name too long"),
+        (["record", "--prompt", "a \udcff"], "is no UTF-8 text"),
+        (["record", "--answers", "A,A"], "the answer 'A' is named twice"),
         (["record", "--context", "loose"], "--context"),
         (["record", "--dtype", "int8"], "--dtype"),
         (["record", "--device", "toaster"], "there is no device 'toaster' here"),
@@ -161,6 +174,22 @@ def complaint(capsys, *arguments: object) -> str:
 )
 def test_a_mistake_gets_a_sentence(arguments: list[str], said: str, capsys) -> None:
     assert said in complaint(capsys, *arguments)
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    tiny: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    said = complaint(capsys, "record", "-m", tiny, "--raw", "--no-trace", "-v", "drop:attn=1")
+    assert "nothing can be kept in the cache directory" in said
+    assert "set XDG_CACHE_HOME" in said
+
+
+def test_a_recording_says_why_it_has_ended(tiny: Path, capsys) -> None:
+    assert prunetui("record", "-m", tiny, "--raw", "--no-trace", "--max-new-tokens", 2) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Nothing is left to decode: 2 new tokens are decoded" in said
 
 
 def test_a_device_map_spreads_a_model_or_says_why_not(tiny: Path, tmp_path: Path, capsys) -> None:

@@ -1,5 +1,6 @@
 """The editor of prompt and sampling: what it decodes, what it refuses, and its library."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ async def test_decoding_what_was_decoded_begins_no_other_trace() -> None:
         assert session.trace is trace
 
 
-@pytest.mark.parametrize("number", [0.1 + 0.2, 1e-7, 123456.789, 2.0])
+@pytest.mark.parametrize("number", [0.1 + 0.2, 1e-5, 123456.789, 2.0])
 async def test_a_number_stays_what_it_is_unless_it_is_edited(number: float) -> None:
     sampling = Sampling(
         temperature=number, top_k=0, top_p=1 / 3, seed=10**12, max_new_tokens=1, ignore_eos=False
@@ -98,11 +99,31 @@ async def test_a_number_stays_what_it_is_unless_it_is_edited(number: float) -> N
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
-        ("temperature", "-1", "temperature is '-1'; it must be a number, 0 or more."),
-        ("temperature", "nan", "temperature is 'nan'; it must be a number, 0 or more."),
-        ("temperature", "inf", "temperature is 'inf'; it must be a number, 0 or more."),
-        ("temperature", "hot", "temperature is 'hot'; it must be a number, 0 or more."),
-        ("temperature", "", "temperature is ''; it must be a number, 0 or more."),
+        (
+            "temperature",
+            "-1",
+            "temperature is '-1'; it must be 0 or from 1e-6 to 1e6.",
+        ),
+        (
+            "temperature",
+            "nan",
+            "temperature is 'nan'; it must be 0 or from 1e-6 to 1e6.",
+        ),
+        (
+            "temperature",
+            "inf",
+            "temperature is 'inf'; it must be 0 or from 1e-6 to 1e6.",
+        ),
+        (
+            "temperature",
+            "hot",
+            "temperature is 'hot'; it must be 0 or from 1e-6 to 1e6.",
+        ),
+        (
+            "temperature",
+            "",
+            "temperature is ''; it must be 0 or from 1e-6 to 1e6.",
+        ),
         ("top_k", "1.5", "top-k is '1.5'; it must be a whole number, 0 or more."),
         ("top_k", "-1", "top-k is '-1'; it must be a whole number, 0 or more."),
         ("top_p", "0", "top-p is '0'; it must be a number above 0 and at most 1."),
@@ -281,8 +302,8 @@ async def test_what_is_pasted_is_text() -> None:
         box = editor.query_one(TextBox)
         box.select_all()
         app.post_message(events.Paste(HOSTILE))
-        expected = "a␛]52;c;aGk=␇b<U+202E>c<U+009B>2J\nd\te\nf"
-        await until(pilot, lambda: box.text == expected)
+        shown = "a␛]52;c;aGk=␇b<U+202E>c<U+009B>2J\nd\te\nf"
+        await until(pilot, lambda: box.text == shown)
         seed = editor.query_one("#seed", TextField)
         seed.focus()
         seed.value = ""
@@ -296,7 +317,32 @@ async def test_what_is_pasted_is_text() -> None:
         await pilot.press("ctrl+r")
         await until(pilot, lambda: results)
     assert results[0] is not None
-    assert results[0].prompt == expected
+    # Marks of direction are a part of some languages, escape sequences of none.
+    assert results[0].prompt == shown.replace("<U+202E>", "\u202e")
+
+
+@pytest.mark.parametrize(
+    ("edit", "after"),
+    [
+        ("", "👩\u200d👩 \x1b[1m <U+202E> \u202e می\u200cخواهم"),
+        # A glyph that the prompt itself has can be meant as it stands.
+        ("x", "x👩\u200d👩 \x1b[1m <U+202E> <U+202E> می\u200cخواهم"),
+    ],
+)
+async def test_a_prompt_keeps_its_controls(edit: str, after: str) -> None:
+    prompt = "👩\u200d👩 \x1b[1m <U+202E> \u202e می\u200cخواهم"
+    results: list[Decoding | None] = []
+    app = replay()
+    async with app.run_test(size=SIZE) as pilot:
+        editor = PromptEditor(replace(DECODING, prompt=prompt))
+        await app.push_screen(editor, results.append)
+        box = editor.query_one(TextBox)
+        assert box.text == "👩<U+200D>👩 ␛[1m <U+202E> <U+202E> می<U+200C>خواهم"
+        box.insert(edit, (0, 0))
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: results)
+    assert results[0] is not None
+    assert results[0].prompt == after
 
 
 async def test_hostile_names_and_texts_of_files_are_made_visible() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.errors import UserError
+from prunetui.engine.pruning.importance import measure_similarity
 from prunetui.engine.pruning.layerwise import sparsify_model
 from prunetui.engine.pruning.sparsify import magnitude, sparsegpt, wanda
 from prunetui.engine.recipes import Pattern, Sparsify
@@ -265,7 +266,7 @@ def test_an_expert_that_no_token_reaches_is_named() -> None:
     group = WeightGroup(model := make_model("mixtral"), find_anatomy(model))
     router = model.get_submodule("model.layers.1.mlp.gate")
     router.weight.zero_()  # of equal experts the same two each time
-    with pytest.raises(UserError, match=r"never reaches expert \d of gate_up_proj in .* layer 1"):
+    with pytest.raises(UserError, match=r"never reach expert \d of gate_up_proj in .* layer 1"):
         sparsify_model(model, group.anatomy, Sparsify("wanda", 0.5), WINDOWS, lambda _: None)
 
 
@@ -273,9 +274,24 @@ def test_fused_experts_of_an_unknown_kind_are_refused_and_nothing_is_changed() -
     group = WeightGroup(model := make_model("mixtral"), find_anatomy(model))
     del model.get_submodule("model.layers.3.mlp.experts").has_gate
     before = {name: p.clone() for name, p in model.named_parameters()}
-    with pytest.raises(UserError, match="its experts are fused in a way of their own"):
+    with pytest.raises(UserError, match="is no matrix and no experts' of a known layout"):
         sparsify_model(model, group.anatomy, Sparsify("wanda", 0.5), WINDOWS, lambda _: None)
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+def test_inputs_that_overflow_are_refused() -> None:
+    group = WeightGroup(model := make_model("llama"), find_anatomy(model))
+    model.get_submodule("model.layers.2.post_attention_layernorm").weight.fill_(1e30)
+    with pytest.raises(UserError, match="a matrix is multiplied by on the calibration text overf"):
+        sparsify_model(model, group.anatomy, Sparsify("sparsegpt", 0.5), WINDOWS, lambda _: None)
+
+
+def test_a_stream_without_a_direction_is_not_ranked() -> None:
+    group = WeightGroup(model := make_model("gpt2"), find_anatomy(model))
+    model.get_submodule("transformer.wte").weight[WINDOWS[0][3]] = 0
+    model.get_submodule("transformer.wpe").weight[3] = 0
+    with pytest.raises(UserError, match="somewhere 0 or no number, and has no direction"):
+        measure_similarity(model, group.anatomy, WINDOWS, lambda _: None)
 
 
 def test_a_pattern_that_does_not_divide_the_inputs_is_refused() -> None:

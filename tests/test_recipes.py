@@ -85,6 +85,7 @@ def test_what_does_not_parse_is_shown_where(text: str, shown: str, expected: str
     ("text", "why"),
     [
         ("drop:attn=0", "drops nothing"),
+        ("drop:attn=1000000", "does not parse"),
         ("wanda:0.0", "has a sparsity of 0.0, which is not between 0 and 1"),
         ("wanda:1.5", "has a sparsity of 1.5"),
         ("sparsegpt:4:4", "zeroes 4 of 4; N:M needs 0 < N < M"),
@@ -96,3 +97,8 @@ def test_what_does_not_parse_is_shown_where(text: str, shown: str, expected: str
 def test_what_makes_no_sense_is_refused(text: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
         parse(text)
+
+
+@pytest.mark.parametrize("text", ["wanda:0.00001", "magnitude:0.5", "sparsegpt:0.000000123"])
+def test_a_sparsity_reads_as_it_was_written(text: str) -> None:
+    assert str(parse(text)) == text

@@ -97,3 +97,5 @@ def test_the_command_makes_it_again() -> None:
         *("--prompt", "It's; `rm`", "--raw", "--temperature", "0.5", "--answers", " A, B"),
     ]
     assert command(Options()) == "prunetui record"
+    # The baseline alone, which the screen can decode, would be the default variants.
+    assert command(Options(variants=())) == "prunetui record --variant control"

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from prunetui.engine import lanes
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.checkpoints import mergekit_yaml, save_checkpoint
 from prunetui.engine.errors import UserError
@@ -207,6 +208,17 @@ def test_a_control_lane_is_the_baseline_again(tiny: Path) -> None:
         assert step.drift[0].cos_z == pytest.approx(1, abs=1e-10)
 
 
+def test_the_noise_floor_is_that_of_the_rows_there_are(tiny: Path, monkeypatch) -> None:
+    monkeypatch.setattr(lanes, "noise_floor", lambda _model, rows, _prompt: float(rows))
+    session = open_session(options(tiny, "drop:attn=[1]", context="free"), None, lambda *_: None)
+    assert session.trace.header.noise_floor == 2
+    session.restart(context="both")
+    assert session.trace.header.noise_floor == 3
+    session.restart(prompt="Other bytes", context="free")
+    assert session.trace.header.noise_floor == 2
+    session.close()
+
+
 # -- checkpoints ----------------------------------------------------------------------------------
 
 
@@ -273,6 +285,26 @@ def test_a_checkpoint_of_llm_drop_may_lack_what_it_dropped(
     )
     assert session.trace.header.lanes[1].dropped_attention == [1, 3]
     assert tokens(steps, 1) == tokens(steps, 2)
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ([4], r"drop_mlp_list of pruned is \[4\], but the layers are 0 to 3"),
+        ([-1], "but the layers are 0 to 3"),
+        (["2"], r"is \['2'\], which is no list of layers"),
+        ({"2": True}, "which is no list of layers"),
+        ([False, False, False, False, True], "but the layers are 0 to 3"),
+    ],
+)
+def test_drops_of_layers_that_are_not_there_are_refused(
+    tiny: Path, tmp_path: Path, listed: object, message: str
+) -> None:
+    place = save_model_directory(tmp_path / "pruned")
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps(config | {"drop_mlp_list": listed}))
+    with pytest.raises(UserError, match=message):
+        builder(tiny).build(parse(str(place)))
 
 
 LLM_DROP_PARTS = ("self_attn", "input_layernorm")
@@ -491,6 +523,13 @@ def test_a_variant_that_memory_has_no_room_for_is_left_out(tiny: Path, monkeypat
     monkeypatch.setattr("prunetui.engine.variants.sparsify_model", full)
     session = open_session(options(tiny, "wanda:0.5", "drop:attn=[1]"), None, lambda *_: None)
     assert [lane.name for lane in session.trace.header.lanes] == ["baseline", "drop:attn=[1]"]
+    asked = session.trace.header.options
+    assert asked is not None
+    assert asked.variants == ("drop:attn=[1]",)
+    session.step()
+    resumed = open_session(asked, None, lambda *_: None, session.trace)
+    assert len(resumed.trace.steps) == 1
+    resumed.close()
     assert session.left_out == [
         "variant wanda:0.5 is left out: out of memory while applying wanda:0.5"
     ]

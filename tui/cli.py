@@ -18,7 +18,15 @@ import typer
 from rich.console import Console
 
 from ..engine.errors import UserError
-from ..engine.options import DEMO, POSTER_QUESTION, Context, Dtype, Options
+from ..engine.options import (
+    DEMO,
+    POSTER_QUESTION,
+    TEMPERATURES,
+    Context,
+    Dtype,
+    Options,
+    is_temperature,
+)
 from ..engine.textfile import read_text
 from ..engine.trace.exports import FORMATS
 from ..engine.trace.log import SUFFIX, check_writable, read_trace, write_new
@@ -64,7 +72,7 @@ def decoding_options(
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Use no chat template.")] = False,
     temperature: Annotated[
-        float, typer.Option(min=0, help="T in softmax(z/T); 0 decodes greedily.")
+        float, typer.Option(help="T in softmax(z/T); 0 decodes greedily.")
     ] = _DEFAULTS.temperature,
     top_k: Annotated[
         int, typer.Option(min=0, help="Sample from the k most probable tokens; 0 from all.")
@@ -151,10 +159,15 @@ def decoding_options(
     """What the inspector and `record` both take, as the command line says it."""
     if prompt is not None and prompt_file is not None:
         raise UserError("--prompt and --prompt-file name two prompts; give one of them")
+    if not is_temperature(temperature):
+        raise UserError(f"--temperature is {temperature}; it must be {TEMPERATURES}")
     if not 0 < top_p <= 1:
         raise UserError(f"--top-p is {top_p}; it must be above 0 and at most 1")
     if prompt_file is not None:
         prompt = read_text(prompt_file, "prompt file")
+    for said in (model, prompt, answers, calibration, *(variant or ())):
+        if said is not None and not _is_utf8(said):
+            raise UserError(f"{said!r} is no UTF-8 text; write it in UTF-8")
     return Options(
         model=model,
         variants=_DEFAULTS.variants if variant is None else tuple(variant),
@@ -181,6 +194,15 @@ def decoding_options(
         lens=lens,
         compile=compile,
     )
+
+
+def _is_utf8(text: str) -> bool:
+    """Other bytes of the command line come as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 LOADING = {"model", "dtype", "device", "device_map", "threads", "trust_remote_code"}

@@ -45,6 +45,8 @@ def record(options: Options, record_to: Path | None) -> None:
     for sentence in session.left_out:
         console.print(Text(visible(sentence), style="bold"))
     _report(console, session.trace, session.recording)
+    if session.finished is not None:
+        console.print(Text(f"Nothing is left to decode: {session.finished}."))
     if failure is not None:
         raise failure
     if session.recording_error is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..anatomy import Anatomy
+from ..errors import UserError
 from ..streams import StreamHooks
 from .ranking import Similarity
 
@@ -26,6 +27,7 @@ def measure_similarity(
     """Mean over every token of the windows, int64 [positions] each.
 
     Where attention and MLP run in parallel, the attention is counted as the first of the two.
+    Raises `UserError` where a stream has no direction.
     """
     depth = len(anatomy.layers)
     sublayers = torch.zeros(depth, 2, dtype=torch.float64)
@@ -57,6 +59,11 @@ def measure_similarity(
     tokens = sum(len(window) for window in windows)
     sublayers /= tokens
     runs /= tokens
+    if not (sublayers.isfinite().all() and runs.isfinite().all()):
+        raise UserError(
+            "nothing can be ranked: on the calibration text the residual stream is somewhere 0 or "
+            "no number, and has no direction; use another text (--calibration)"
+        )
     return Similarity(
         attn=sublayers[:, 0].tolist(),
         mlp=sublayers[:, 1].tolist(),

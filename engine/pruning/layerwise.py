@@ -64,9 +64,10 @@ def sparsify_model(
                 if not of.tokens:
                     expert = f"expert {which} of " if len(seen) > 1 else ""
                     raise UserError(
-                        f"{part} cannot be applied: the calibration text never reaches {expert}"
-                        f"{held.name} in {type(held.module).__name__} of layer {number}; "
-                        "use more of it (--calibration-samples)"
+                        f"{part} cannot be applied: the {len(windows)} calibration samples never "
+                        f"reach {expert}{held.name} in {type(held.module).__name__} of layer "
+                        f"{number}; take more, of a longer text (--calibration, "
+                        "--calibration-samples)"
                     )
             held.replace(of.prune(matrix, part) for of, matrix in zip(seen, held, strict=True))
         statistics.clear()
@@ -94,7 +95,13 @@ class _Statistics:
 
     def prune(self, weight: Tensor, part: Sparsify) -> Tensor:
         if self._second_order:
-            return sparsegpt(weight, self._sum * (2 / self.tokens), part.sparsity)
+            try:
+                return sparsegpt(weight, self._sum * (2 / self.tokens), part.sparsity)
+            except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+                raise UserError(
+                    f"{part} cannot be applied: what a matrix is multiplied by on the calibration "
+                    "text overflows; use another text, or --dtype float32"
+                ) from error
         return wanda(weight, self._sum, part.sparsity)
 
 
@@ -140,9 +147,9 @@ def _check(model: PreTrainedModel, layer: nn.Module, part: Sparsify) -> None:
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.dim() > 2 and not (isinstance(module, nn.Conv1d) or is_experts(module)):
                 raise UserError(
-                    f"{part} cannot be applied to this {family} model: its experts are fused in a "
-                    f"way of their own ({name}, {tuple(parameter.shape)}), and pruning the rest "
-                    "would half prune it"
+                    f"{part} cannot be applied to this {family} model: {name} of its layers, "
+                    f"{tuple(parameter.shape)}, is no matrix and no experts' of a known layout, "
+                    "and pruning the rest would half prune it"
                 )
     if isinstance(part.sparsity, Pattern):
         for held in matrices(layer):

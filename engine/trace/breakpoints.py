@@ -1,5 +1,6 @@
 """Conditions at which decoding stops: `kl > 5`, `lane 2 cos_p < 0.5`, `lane 1 repeats`."""
 
+import math
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -79,8 +80,10 @@ def _comparison(found: re.Match[str], names: list[str]) -> Callable[[Sequence[St
         raise UserError(f"there is no measure {measure}; there are {known}")
     try:
         limit = float(found["number"])
-    except ValueError as error:
-        raise UserError(f"{found['number']!r} is no number") from error
+    except ValueError:
+        limit = math.nan
+    if not math.isfinite(limit):
+        raise UserError(f"{found['number']!r} is no number")
     compare = _COMPARISONS[sign]
 
     def test(steps: Sequence[Step], lane: int) -> str:

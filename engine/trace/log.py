@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import UserError, reason
+from ..paths import exists
 from .records import VERSION, Event, Header, Lens, Read, Step
 from .trace import Trace
 
@@ -42,7 +43,7 @@ class TraceWriter:
 
 def check_writable(path: Path) -> None:
     """Raise `UserError` if a new file cannot be made at `path`; leaves nothing behind."""
-    if path.exists():
+    if exists(path):
         raise UserError(f"{path} exists already; name another file, none is ever overwritten")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,8 @@ def command(options: Options) -> str:
             continue
         name = "--" + key.replace("_", "-")
         if key == "variants":
-            for recipe in value:
+            # The baseline alone cannot be asked for; beside itself it can.
+            for recipe in value or ["control"]:
                 words += ["--variant", recipe]
         elif key in ("answers", "keep"):
             words += [name, ",".join(value)]

@@ -38,7 +38,7 @@ class AskDialog(ModalScreen[Answer | None], Generic[Answer]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Label(Content(visible(self._title)), classes="dialog-title")
-            yield TextField(visible(self._text))
+            yield TextField(self._text)
             yield Label(Content(visible(self._hint)), classes="dialog-hint")
             yield Label("", classes="dialog-problem")
             with Horizontal(classes="dialog-buttons"):
@@ -52,7 +52,7 @@ class AskDialog(ModalScreen[Answer | None], Generic[Answer]):
     @on(Input.Submitted)
     def _answer(self) -> None:
         try:
-            answer = self._parse(self.query_one(Input).value)
+            answer = self._parse(self.query_one(TextField).meant)
         except UserError as error:
             self.query_one(".dialog-problem", Label).update(Content(visible(f"{error}.")))
         else:

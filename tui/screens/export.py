@@ -12,6 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
 from ...engine.errors import UserError, reason
+from ...engine.paths import expanded
 from ...engine.trace.exports import FORMATS
 from ...engine.trace.text import visible
 from ...engine.trace.trace import Trace
@@ -56,7 +57,7 @@ class ExportDialog(ModalScreen[None]):
     @on(Button.Pressed, "#write")
     @on(Input.Submitted)
     def _write(self) -> None:
-        path = Path(self.query_one(Input).value).expanduser()
+        path = expanded(self.query_one(Input).value)
         form = self._formats.get(path.suffix.removeprefix("."))
         if form is None:
             endings = ", ".join(f".{ending}" for ending in self._formats)

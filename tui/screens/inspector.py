@@ -363,7 +363,7 @@ class Inspector(Screen[None]):
         last = len(self.trace.steps) - 1
 
         def parse(text: str) -> int:
-            if not text.strip().isdecimal() or int(text) > last:
+            if not text.strip().isdecimal() or len(text) > len(str(last)) + 8 or int(text) > last:
                 raise UserError(f"{text.strip()!r} is no step; steps are 0 to {last}")
             return int(text)
 

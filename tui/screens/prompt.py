@@ -15,6 +15,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, OptionList
 
 from ...engine.errors import UserError
+from ...engine.options import TEMPERATURES, is_temperature
 from ...engine.trace.records import Sampling
 from ...engine.trace.text import visible
 from ..library import OURS, folder, read_saved, save, saved_names
@@ -59,7 +60,7 @@ class Number:
 
 
 NUMBERS = (
-    Number("temperature", "temperature", float, lambda t: 0 <= t < math.inf, "a number, 0 or more"),
+    Number("temperature", "temperature", float, is_temperature, TEMPERATURES),
     Number("top_k", "top-k", int, lambda k: k >= 0, "a whole number, 0 or more"),
     Number("max_new_tokens", "new tokens", int, lambda n: n >= 1, "a whole number, 1 or more"),
     Number("seed", "seed", int, lambda s: s >= 0, "a whole number, 0 or more"),
@@ -89,7 +90,7 @@ class PromptEditor(ModalScreen[Decoding | None]):
             yield Label("Prompt and sampling", classes="dialog-title")
             with Horizontal(id="prompt-texts"):
                 yield OptionList(*self._names(), compact=True, id="library")
-                yield TextBox(visible(decoding.prompt, keep="\n\t"), show_line_numbers=False)
+                yield TextBox(decoding.prompt, show_line_numbers=False)
             with Grid(id="prompt-numbers"):
                 for number in NUMBERS:
                     value = getattr(decoding.sampling, number.key)
@@ -135,8 +136,7 @@ class PromptEditor(ModalScreen[Decoding | None]):
             return
         if ours:
             self.query_one("#template", Tick).value = not ours.raw
-        box = self.query_one(TextBox)
-        box.replace(visible(text, keep="\n\t"), (0, 0), box.document.end)
+        self.query_one(TextBox).put(text)
         self._refuse("")
 
     @work
@@ -176,7 +176,7 @@ class PromptEditor(ModalScreen[Decoding | None]):
 
     def _text(self) -> str | None:
         """The prompt; None, and a sentence on the screen, if it is empty."""
-        text = self.query_one(TextBox).text
+        text = self.query_one(TextBox).meant
         if text.strip():
             return text
         self._refuse("The prompt is empty; write something for the lanes to go on from.")
