@@ -187,7 +187,12 @@ def test_a_cache_that_cannot_be_written_is_named(
 
 
 def test_a_recording_says_why_it_has_ended(tiny: Path, capsys) -> None:
-    assert prunetui("record", "-m", tiny, "--raw", "--no-trace", "--max-new-tokens", 2) == 0
+    assert (
+        prunetui(
+            "record", "-m", tiny, "--raw", "--no-trace", "--max-new-tokens", 2, "-v", "control"
+        )
+        == 0
+    )
     said = " ".join(capsys.readouterr().out.split())
     assert "Nothing is left to decode: 2 new tokens are decoded" in said
 
