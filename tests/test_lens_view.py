@@ -152,3 +152,18 @@ async def test_l_reads_the_step_at_the_cursor(view: str) -> None:
         await pilot.press("right", "l")
         await until(pilot, lambda: session.trace.steps[2].lens is not None)
         assert mode(app) == LENS
+
+
+async def test_a_step_that_is_read_while_decoding_stays_at_the_cursor() -> None:
+    session = ReadingSession(most=100_000)
+    app = live(session)
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("space")
+        await until(pilot, lambda: len(session.trace.steps) > 3)
+        await pilot.press("l")
+        await until(pilot, lambda: any(step.lens for step in session.trace.steps))
+        (read,) = (step.step for step in session.trace.steps if step.lens)
+        await until(pilot, lambda: len(session.trace.steps) > read + 3)
+        assert screen.cursor == read
+        assert "nats" in view_text(app)

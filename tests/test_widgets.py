@@ -19,7 +19,12 @@ from prunetui.tui.widgets.candidates import (
     quoted,
     ranked,
 )
-from prunetui.tui.widgets.drift_panel import LABEL_CELLS, DriftPanel, vertical_bars
+from prunetui.tui.widgets.drift_panel import (
+    CHARTS,
+    LABEL_CELLS,
+    DriftPanel,
+    vertical_bars,
+)
 from prunetui.tui.widgets.loading import LoadingPanel
 from prunetui.tui.widgets.measures import nats, table
 from prunetui.tui.widgets.panel import Line, Panel, shorten
@@ -528,3 +533,21 @@ def test_the_status_line_says_how_much_of_the_bandwidth_is_used() -> None:
     header = make_header(1)
     assert _limit(header, [make_step(0, 1)]) == "50% bw"
     assert _limit(header, []) == ""
+
+
+@pytest.mark.parametrize(
+    ("kl", "figure"),
+    [
+        (9.256e-5, "9.3e-5 nats"),
+        (0.000123, "1.2e-4 nats"),
+        (0.0123, "0.0123 nats"),
+        (0.0, "0.00 nats"),
+        (12.3456, "12.3 nats"),
+        (1e-12, "1e-12 nats"),
+    ],
+)
+def test_a_divergence_keeps_its_unit(kl: float, figure: str) -> None:
+    drift = make_step(1).drift[0]
+    assert drift is not None
+    (chart,) = (measure for measure in CHARTS if measure.key == "kl")
+    assert chart.figure(msgspec.structs.replace(drift, kl=kl)) == figure

@@ -174,6 +174,9 @@ class LiveInspector(Inspector):
     can_read = True
 
     def read_step(self, number: int) -> None:
+        if self._thread.playing:
+            # The newest step would be another before this one is read.
+            self._cursor = number
         self._thread.read(number)
 
     def switch(self, branch: int) -> None:

@@ -123,8 +123,11 @@ class LayersPanel(Panel):
             lines.append(line.add(figure.rjust(8), self.style("layers--value")))
         last = min(first + columns, len(view.steps)) - 1
         texts = "the baseline's tokens" if view.header.context != "free" else "its own tokens"
-        foot = f"steps {first} to {last}, on {texts}".ljust(columns + 2)
+        foot = f"steps {first} to {last}, on {texts}"
         profile = f"cosine at step {view.cursor}"
+        if len(foot) > columns:
+            foot = f"steps {first}–{last}, {texts.removeprefix('the ')}"
+        foot = foot.ljust(columns + 2)
         lines.append(Line().pad_to(NAME_CELLS, self.rich_style).add(foot + profile, quiet))
         return lines
 

@@ -40,7 +40,11 @@ class Measure:
         value = self.value(drift)
         if value is None:
             return "n/a"
-        return nats(value) if self.nats else f"{value:.4f}"
+        if not self.nats:
+            return f"{value:.4f}"
+        # The unit has to fit in.
+        ways = (nats(value), f"{_short(value, 1)} nats", f"{_short(value, 0)} nats")
+        return next((figure for figure in ways if len(figure) <= VALUE_CELLS), ways[-1])
 
 
 CHARTS = (
@@ -250,3 +254,9 @@ def vertical_bars(values: list[Value], top: float, rows: int) -> list[str]:
         )
         for row in range(rows)
     ]
+
+
+def _short(value: float, decimals: int) -> str:
+    """9.3e-5"""
+    mantissa, _, exponent = f"{value:.{decimals}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
