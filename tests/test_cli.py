@@ -152,13 +152,11 @@ def complaint(capsys, *arguments: object) -> str:
         (["record", "--temperature", "inf"], "--temperature is inf"),
         (["record", "--temperature", "1e300"], "--temperature is 1e+300"),
         (["record", "--device", "meta"], "there is no device 'meta' here"),
-        (["record", "-v", "~nobody/x"], "there is no model at ~nobody/x"),
         (["record", "-m", "~nobody/x"], "there is no model at ~nobody/x"),
         (["record", "-m", "x" * 300], "the Hugging Face hub did not give a model"),
         (["record", "-v", "drop:attn=" + "9" * 5000], "does not parse"),
         (["record", "-o", "x" * 300], "File name too long"),
         (["record", "--prompt", "a \udcff"], "is no UTF-8 text"),
-        (["record", "--answers", "A,A"], "the answer 'A' is named twice"),
         (["record", "--context", "loose"], "--context"),
         (["record", "--dtype", "int8"], "--dtype"),
         (["record", "--device", "toaster"], "there is no device 'toaster' here"),
@@ -174,6 +172,18 @@ def complaint(capsys, *arguments: object) -> str:
 )
 def test_a_mistake_gets_a_sentence(arguments: list[str], said: str, capsys) -> None:
     assert said in complaint(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-v", "~nobody/x"], "there is no model at ~nobody/x"),
+        (["-v", "control", "--answers", "A,A"], "the answer 'A' is named twice"),
+        (["-v", "control", "--answers", "A,BC"], "the answer 'BC' is 2 tokens and must be one"),
+    ],
+)
+def test_a_mistake_that_a_model_finds(tiny: Path, arguments: list[str], said: str, capsys) -> None:
+    assert said in complaint(capsys, "record", "-m", tiny, "--raw", "--no-trace", *arguments)
 
 
 def test_a_cache_that_cannot_be_written_is_named(
