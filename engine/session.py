@@ -474,13 +474,11 @@ class Session:
             kept == len(cached) or self._lanes.lockstep.crop(len(prompt) + kept)
         )
         lockstep = self._lanes.lockstep
-        unread = [self._read(tokens) for tokens in chosen]
-        if stands:
-            unread = unread[kept:]
-        else:
+        if not stands:
             rows = self._tensor(prompt).repeat(lockstep.rows, 1)
             lockstep.prefill(rows, self._options.max_new_tokens)
-        *past, last = unread
+            kept = 0
+        *past, last = [self._read(tokens) for tokens in chosen[kept:]]
         if past and self._loaded.model.dtype == torch.float32:
             # Several at once are read faster. They round otherwise, which in 16 bits would be
             # enough for other tokens than those that were decoded.
