@@ -61,7 +61,7 @@ def test_a_cache_may_grow_as_often_as_it_likes(monkeypatch: pytest.MonkeyPatch) 
     """A compiler keeps eight programs of a function, and then refuses to make more."""
     made = partial(torch.compile, backend="eager")
     monkeypatch.setattr(torch, "compile", made)
-    model = make_model("llama", max_position_embeddings=4096)
+    model = make_model("llama", max_position_embeddings=4096, num_hidden_layers=1)
     group = WeightGroup(model, find_anatomy(model))
     lockstep = Lockstep([(group, LaneGates())], compiled=True)
     plain = Lockstep([(group, LaneGates())])
