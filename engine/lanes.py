@@ -50,11 +50,17 @@ class Lanes:
             self._uninstall()
             raise
 
-    def read_in(self, context: Context) -> None:
-        """Have as many rows as the context needs."""
-        if len(self._in_rows(context)) != self.lockstep.rows:
-            self.lockstep.close()
+    def read_in(self, context: Context) -> bool:
+        """Have as many rows as the context needs; whether those are others, with empty caches."""
+        if len(self._in_rows(context)) == self.lockstep.rows:
+            return False
+        self.lockstep.close()
+        try:
             self.noise_floor, self.lockstep = self._make_lockstep(context)
+        except BaseException:
+            self.lockstep.reopen()
+            raise
+        return True
 
     def close(self) -> None:
         self.lockstep.close()

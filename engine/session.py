@@ -1,7 +1,5 @@
 """A session: a lockstep decoder with a trace, which is all that a front end drives."""
 
-import datetime
-import importlib.metadata
 import itertools
 import logging
 import time
@@ -15,6 +13,7 @@ from torch import Tensor
 from .bandwidth import read_bandwidth
 from .detokenize import LaneText, TokenTexts
 from .errors import UserError
+from .header import check_resumable, make_header
 from .lanes import Lanes
 from .lens import check_lens, read_lens
 from .loading import Progress
@@ -22,7 +21,7 @@ from .lockstep import PREFILL_CHUNK, Outputs
 from .memory import memory_in_use, out_of_memory
 from .numbers import Wanted, step_numbers
 from .options import Context, Options
-from .prompts import context_length, end_tokens, find_answers, prompt_tokens
+from .prompts import end_tokens, prompt_tokens
 from .pruning.ranking import Similarity
 from .recipes import parse
 from .recording import Recording
@@ -206,8 +205,8 @@ class Session:
         """Decode from the prompt again; what is given, if it is another than before, begins a new
         trace and file.
 
-        Raises `UserError` for a prompt or an answer that cannot be read, or where the model has no
-        chat template and `raw` asks for it; all stays as it was.
+        Raises `UserError` for a prompt or an answer that cannot be read, where the model has no
+        chat template and `raw` asks for it, or memory runs out; all stays as it was.
         """
         header, before = self.trace.header, self._options
         prompt = header.prompt.text if prompt is None else prompt
@@ -227,10 +226,15 @@ class Session:
         self._options = options
         try:
             self._begin(prompt, context)
-        except BaseException:
+        except BaseException as error:
             self._options = before
             self._lanes.read_in(header.context)
-            raise
+            if not out_of_memory(error):
+                raise
+            raise UserError(
+                f"out of memory in context {context}; the one before goes on, and fewer variants "
+                "need less"
+            ) from error
 
     def importance(self) -> Similarity:
         """What the baseline's sublayers and layers do; measured once per model and calibration.
@@ -289,17 +293,23 @@ class Session:
 
     def _begin(self, prompt: str, context: Context, resume: Trace | None = None) -> None:
         tokens, templated = prompt_tokens(prompt, self._loaded, self._options.raw)
-        self._lanes.read_in(context)
-        # Until the new prompt is read, the caches hold neither it nor the old one.
-        self._cached = None
-        trace = Trace(self._header(prompt, tokens, templated, context))
+        if self._lanes.read_in(context):
+            self._cached = None
+        said = records.Prompt(text=prompt, chat_template=templated, tokens=tokens)
+        options = msgspec.structs.replace(self._options, prompt=prompt, context=context)
+        header = make_header(
+            self._loaded, self._parameters, self._lanes, options, said, self._bandwidth
+        )
+        trace = Trace(header)
         if resume is not None:
-            _check_resumable(resume.header, trace.header)
+            check_resumable(resume.header, trace.header)
             for event in resume.events():
                 if isinstance(event, records.Step):
                     # Vectors that were kept stay beside the old file.
                     event = msgspec.structs.replace(event, block=None)
                 trace.apply(event)
+        # Until the new prompt is read, the caches hold neither it nor the old one.
+        self._cached = None
         self._first = self._prefill(tokens)
         self.trace = trace
         self._chosen: list[list[Tensor]] = []
@@ -350,46 +360,6 @@ class Session:
             for text, token in zip(self._lane_texts, step.lanes, strict=True):
                 if token is not None:
                     text.add(token.token)
-
-    def _header(
-        self, prompt: str, tokens: list[int], templated: bool, context: Context
-    ) -> records.Header:
-        model, options = self._loaded.model, self._options
-        config = model.config.get_text_config()
-        return records.Header(
-            version=records.VERSION,
-            model=records.Model(
-                name=self._loaded.name,
-                family=model.config.model_type,
-                layers=config.num_hidden_layers,
-                hidden_size=config.hidden_size,
-                vocab_size=config.vocab_size,
-                parameters=self._parameters,
-                dtype=str(model.dtype).removeprefix("torch."),
-                device=", ".join(dict.fromkeys(str(p.device) for p in model.parameters())),
-                context_length=context_length(model),
-            ),
-            lanes=self._lanes.records,
-            prompt=records.Prompt(text=prompt, chat_template=templated, tokens=tokens),
-            sampling=records.Sampling(
-                temperature=options.temperature,
-                top_k=options.top_k,
-                top_p=options.top_p,
-                seed=options.seed,
-                max_new_tokens=options.max_new_tokens,
-                ignore_eos=options.ignore_eos,
-            ),
-            context=context,
-            noise_floor=self._lanes.noise_floor,
-            bandwidth=self._bandwidth,
-            versions={
-                package: importlib.metadata.version(package)
-                for package in ("prunetui", "torch", "transformers")
-            },
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            options=msgspec.structs.replace(options, prompt=prompt, context=context),
-            answers=find_answers(options.answers, self._loaded.tokenizer, templated),
-        )
 
     # -- one step -----------------------------------------------------------------------------
 
@@ -527,27 +497,6 @@ class Session:
             is_running and token in self._end_tokens
             for token, is_running in zip(tokens, running, strict=True)
         ]
-
-
-def _check_resumable(old: records.Header, new: records.Header) -> None:
-    """Raises `UserError` if what decodes now would not go on with what was decoded then."""
-    same_model = (old.model.name, old.model.parameters, old.model.vocab_size) == (
-        new.model.name,
-        new.model.parameters,
-        new.model.vocab_size,
-    )
-    if not same_model:
-        raise UserError(
-            f"the trace is of {old.model.name} ({old.model.parameters} parameters), and this is "
-            f"{new.model.name} ({new.model.parameters}); it cannot be resumed"
-        )
-    if old.prompt.tokens != new.prompt.tokens:
-        raise UserError("the prompt's tokens are not the trace's any more; it cannot be resumed")
-    if old.lanes != new.lanes:
-        raise UserError(
-            "the recipes do not drop what they dropped in the trace; it cannot be resumed with "
-            "this calibration text"
-        )
 
 
 def _common(a: list[Tensor], b: list[Tensor]) -> int:

@@ -156,23 +156,21 @@ async def test_the_tree_leads_from_branch_to_branch() -> None:
         assert "branch 1 of 2" in shown(app, "#status")
 
 
-async def test_a_branch_taken_back_past_its_beginning_says_so() -> None:
+@pytest.mark.parametrize(
+    ("again", "line"),
+    [([], "taken back, 4 steps"), ([4], "nothing forced, 5 steps")],
+)
+async def test_a_branch_taken_back_past_its_beginning_says_so(again: list[int], line: str) -> None:
     trace = branched()
     trace.rewind(4)
+    for number in again:
+        trace.append(make_step(number))
     app = replay(trace)
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("t")
         await until(pilot, lambda: isinstance(app.screen, BranchesDialog))
         lines = [str(o.prompt) for o in app.screen.query_one(OptionList).options]
-        assert lines[1] == "● └ step 4: taken back, 4 steps"
-        await pilot.press("escape")
-    trace.append(make_step(4))
-    app = replay(trace)
-    async with app.run_test(size=SIZE) as pilot:
-        await pilot.press("t")
-        await until(pilot, lambda: isinstance(app.screen, BranchesDialog))
-        lines = [str(o.prompt) for o in app.screen.query_one(OptionList).options]
-        assert lines[1] == "● └ step 4: nothing forced, 5 steps"
+        assert lines[1] == f"● └ step 4: {line}"
 
 
 async def test_a_replay_forces_nothing() -> None:

@@ -219,6 +219,24 @@ def test_the_noise_floor_is_that_of_the_rows_there_are(tiny: Path, monkeypatch) 
     session.close()
 
 
+def test_a_context_that_memory_has_no_room_for_leaves_the_lanes(tiny: Path, monkeypatch) -> None:
+    """With their gates."""
+    given = options(tiny, "drop:attn=[1]", context="free")
+    expected = decode(open_session(given, None, lambda *_: None))
+    session = open_session(given, None, lambda *_: None)
+    session.step()
+
+    def full(*_: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(lanes, "noise_floor", full)
+    with pytest.raises(UserError, match="out of memory in context both; the one before goes on"):
+        session.restart(context="both")
+    assert session.trace.header.context == "free"
+    for ours, theirs in zip(decode(session), expected, strict=True):
+        assert (ours.lanes, ours.drift) == (theirs.lanes, theirs.drift)
+
+
 # -- checkpoints ----------------------------------------------------------------------------------
 
 
