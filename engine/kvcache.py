@@ -36,16 +36,31 @@ class RoomyLayer(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         length = self.get_seq_length()
+        keys, values = self._extend(key_states, value_states)
+        keys[..., length:, :] = key_states
+        values[..., length:, :] = value_states
+        return keys, values
+
+    def extend(self, like: Tensor, heads: int, width: int) -> tuple[Tensor, Tensor, int]:
+        """Have one more position, to be written: the rooms of keys and values, [rows, heads, room,
+        width], in the dtype and with the rows of `like`, and the positions filled in them."""
+        one = like.new_empty(len(like), heads, 1, width)
+        if not self.is_initialized:
+            self.lazy_initialization(one, one)
+        self._extend(one, one)
+        keys, values = self._room
+        return keys, values, self.get_seq_length()
+
+    def _extend(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
+        """`keys` and `values` with as many positions more, to be written."""
+        length = self.get_seq_length()
         end = length + key_states.shape[-2]
         if not self._room or end > self._room[0].shape[-2]:
             self._room = [_more_room(new, 2 * end) for new in (key_states, value_states)]
             for room, filled in zip(self._room, (self.keys, self.values), strict=True):
                 if length and filled is not None:
                     room[..., :length, :] = filled
-        keys, values = self._room
-        keys[..., length:end, :] = key_states
-        values[..., length:end, :] = value_states
-        self.keys, self.values = keys[..., :end, :], values[..., :end, :]
+        self.keys, self.values = (room[..., :end, :] for room in self._room)
         return self.keys, self.values
 
 

@@ -1,14 +1,14 @@
-"""The lanes of a session, made ready to decode: packed weights, fast attention, a lockstep."""
+"""The lanes of a session, made ready to decode: fast products, fast attention, a lockstep."""
 
 from collections import Counter
 
 from .attention import FastAttention, faster_attention
 from .bandwidth import weight_bytes
+from .linears import FastLinears
 from .loading import Progress
 from .lockstep import Lockstep
 from .noise import noise_floor
 from .options import Context
-from .packing import PackedLinears, Products, fastest_products
 from .trace import records
 from .variants import Variant
 
@@ -37,11 +37,8 @@ class Lanes:
         self.same_depth = [depth == depths[0] for depth in depths]
         """As the baseline's, per lane."""
         self._rows = Counter(lane.group.model for lane in self._in_rows(context))
-        # Counted while the weights are plain.
         self.weight_bytes = weight_bytes([*self._rows])
         """Bytes of weights that a step reads."""
-        # A compiler does not see through packed weights.
-        self._products = Products.PLAIN if compiled else fastest_products(self._rows)
         self._attends_by = faster_attention(self._rows)
         self._install()
         try:
@@ -71,11 +68,13 @@ class Lanes:
         self.lockstep.reopen()
 
     def _install(self) -> None:
-        self._packed = PackedLinears(self._rows, self._products)
+        self._progress("preparing the step (compiled once)", None)
+        # Torch's compiler does not see through our products.
+        self._linears = FastLinears([] if self._compiled else self._rows)
         self._attention = FastAttention(self._rows, self._attends_by)
 
     def _uninstall(self) -> None:
-        self._packed.remove()
+        self._linears.remove()
         self._attention.remove()
 
     def _make_lockstep(self, context: Context) -> tuple[float, Lockstep]:

@@ -38,7 +38,7 @@ def is_of_llamas_kind(model: PreTrainedModel, cache: DynamicCache) -> bool:
 class LlamaStep:
     """Reads one position in every row, past the hooks of gates and streams.
 
-    To be made anew when the model's linear layers have been packed or unpacked.
+    To be made anew when the model's linear layers have others' products.
     """
 
     def __init__(self, model: Any, closed: Mapping[nn.Module, Tensor]) -> None:
@@ -49,17 +49,13 @@ class LlamaStep:
         self._layers = [
             (_Attention(layer, closed, attend), _Mlp(layer, closed)) for layer in model.model.layers
         ]
-        self._norm = _Norm(model.model.norm)
+        self._norm = Norm(model.model.norm)
         self._head = model.lm_head.forward
 
     def __call__(self, tokens: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor, Tensor]:
         """h, z and the streams, as in `lockstep.Outputs`, of tokens, int64 [rows, 1]."""
         x = self._embed(tokens)
-        position = tokens.new_full((1, 1), cache.get_seq_length())
-        cos, sin = (of_angle[:, :, None] for of_angle in self._angles(x, position))
-        half = cos.shape[-1] // 2
-        # The stock rotation takes the first half of what it turns by with the other sign.
-        sin = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
+        cos, sin = (angle[:, :, None] for angle in turning(self._angles, x, cache))
         streams = [x]
         caches: list[Any] = cache.layers
         for (attention, mlp), held in zip(self._layers, caches, strict=True):
@@ -71,11 +67,20 @@ class LlamaStep:
         return h[:, 0], self._head(h)[:, 0], torch.cat(streams, dim=1).transpose(0, 1)
 
 
+def turning(rotary: nn.Module, x: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [1, 1, head dimension] of the next position's rotary embedding, the first
+    half of the sine with the other sign."""
+    position = torch.full((1, 1), cache.get_seq_length(), device=x.device)
+    cos, sin = rotary(x, position)
+    half = cos.shape[-1] // 2
+    return cos, torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
+
+
 class _Attention:
     def __init__(self, layer: Any, closed: Mapping[nn.Module, Tensor], attend: Attend) -> None:
         module = layer.self_attn
         self._closed = _mask(module, closed)
-        self._norm = _Norm(layer.input_layernorm)
+        self._norm = Norm(layer.input_layernorm)
         self._width: int = module.head_dim
         self._attend, self._scaling = attend, module.scaling
         self._q, self._k, self._v = (
@@ -83,8 +88,8 @@ class _Attention:
         )
         self._out = module.o_proj.forward
         normed = hasattr(module, "q_norm")
-        self._q_norm = _Norm(module.q_norm) if normed else None
-        self._k_norm = _Norm(module.k_norm) if normed else None
+        self._q_norm = Norm(module.q_norm) if normed else None
+        self._k_norm = Norm(module.k_norm) if normed else None
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, held: RoomyLayer) -> Tensor:
         each = (len(x), 1, -1, self._width)
@@ -107,7 +112,7 @@ class _Mlp:
     def __init__(self, layer: Any, closed: Mapping[nn.Module, Tensor]) -> None:
         module = layer.mlp
         self._closed = _mask(module, closed)
-        self._norm = _Norm(layer.post_attention_layernorm)
+        self._norm = Norm(layer.post_attention_layernorm)
         self._gate, self._up = module.gate_proj.forward, module.up_proj.forward
         self._activation, self._down = module.act_fn, module.down_proj.forward
 
@@ -117,13 +122,13 @@ class _Mlp:
         return added if self._closed is None else added.masked_fill(self._closed, 0)
 
 
-class _Norm:
+class Norm:
     def __init__(self, module: Any) -> None:
-        self._weight, self._eps = module.weight, module.variance_epsilon
+        self.weight, self.eps = module.weight, module.variance_epsilon
 
     def __call__(self, x: Tensor) -> Tensor:
         # The stock norm rounds before it multiplies by the weight.
-        return self._weight * torch.rms_norm(x, self._weight.shape, None, self._eps)
+        return self.weight * torch.rms_norm(x, self.weight.shape, None, self.eps)
 
 
 def _mask(module: nn.Module, closed: Mapping[nn.Module, Tensor]) -> Tensor | None:

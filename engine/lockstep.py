@@ -14,6 +14,7 @@ from .errors import UserError
 from .gates import Gates
 from .kvcache import crop, length, new_cache, new_static_cache, remember
 from .llama import LlamaStep, is_of_llamas_kind
+from .llama_program import LlamaProgram, runs_as_program
 from .streams import StreamHooks
 from .weights import WeightGroup
 
@@ -192,7 +193,7 @@ class _Batch:
             attention = [number in lane.attention for lane in gates]
             self._closed[layer.attention] = torch.tensor(attention)
             self._closed[layer.mlp] = torch.tensor([number in lane.mlp for lane in gates])
-        self._llama: LlamaStep | None = None
+        self._llama: LlamaStep | LlamaProgram | None = None
         self._points: list[Tensor] = []
         """The stream's, while the model runs: [rows, hidden] each."""
         self._h = torch.empty(0)
@@ -200,7 +201,8 @@ class _Batch:
 
     def open(self) -> None:
         if is_of_llamas_kind(self.model, self.cache):
-            self._llama = LlamaStep(self.model, self._closed)
+            program = runs_as_program(self.model, len(self.rows))
+            self._llama = (LlamaProgram if program else LlamaStep)(self.model, self._closed)
         self._hooks = [
             Gates(self._closed),
             StreamHooks(self._anatomy, self._keep_point),
@@ -208,7 +210,7 @@ class _Batch:
         ]
 
     def close(self) -> None:
-        self._llama = None  # it holds the packed weights
+        self._llama = None
         for hook in self._hooks:
             hook.remove()
 

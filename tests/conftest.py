@@ -28,6 +28,16 @@ def _own_directories(
 def _no_timing() -> Iterator[None]:
     """Sessions are compared to the last bit; which of two ways is faster must not decide."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("attention", "packing"):
-            patch.setattr(f"prunetui.engine.{module}.plainly_faster", lambda *_: False)
+        patch.setattr("prunetui.engine.attention.plainly_faster", lambda *_: False)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _kernels_are_compiled_once() -> Iterator[None]:
+    """In the person's cache: in a test's own it would be for each test."""
+    from prunetui.engine.kernels import program
+
+    kept = program._keep_compiled()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "_keep_compiled", lambda: kept)
         yield

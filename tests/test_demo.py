@@ -10,10 +10,10 @@ import torch
 from prunetui.engine import variants
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.drift import Distributions, measure
+from prunetui.engine.linears import FastLinears
 from prunetui.engine.loading import Loaded, load
 from prunetui.engine.lockstep import LaneGates, Lockstep
 from prunetui.engine.options import Options
-from prunetui.engine.packing import PackedLinears
 from prunetui.engine.pruning.layerwise import sparsify_model
 from prunetui.engine.recipes import Method, Pattern, Sparsify
 from prunetui.engine.session import Session, open_session
@@ -151,7 +151,7 @@ def test_in_bfloat16_a_row_depends_on_the_number_of_rows_alone(demo: Loaded) -> 
     model = copy.deepcopy(demo.model).to(torch.bfloat16)
     group = WeightGroup(model, find_anatomy(model))
     variant = LaneGates(mlp=frozenset({3, 12, 13}))
-    packed = PackedLinears({model: 3})
+    linears = FastLinears([model])
     prompt = torch.arange(100, 140).repeat(3, 1)
     logits = []
     for gates in ((LaneGates(), variant, LaneGates()), (LaneGates(),) * 3):
@@ -162,7 +162,7 @@ def test_in_bfloat16_a_row_depends_on_the_number_of_rows_alone(demo: Loaded) -> 
             outputs = lockstep.advance(seen[-1].argmax(dim=-1)[:, None])
         lockstep.close()
         logits.append(torch.stack(seen))
-    packed.remove()
+    linears.remove()
     beside, padded = logits
     assert torch.equal(beside[:, 0], padded[:, 0])
     assert torch.equal(beside[:, 0], beside[:, 2])

@@ -5,14 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from prunetui.engine import lanes, loading, session, variants
+from prunetui.engine import loading, session, variants
 from prunetui.engine import lockstep as decoder
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.errors import UserError
 from prunetui.engine.lockstep import LaneGates, Lockstep
 from prunetui.engine.numbers import StepNumbers, Wanted, step_numbers
 from prunetui.engine.options import Context, Options
-from prunetui.engine.packing import Products
 from prunetui.engine.pruning.importance import measure_similarity
 from prunetui.engine.pruning.layerwise import sparsify_model
 from prunetui.engine.recipes import Method, Sparsify
@@ -126,7 +125,6 @@ def test_a_step_waits_for_the_device_once(
 
     monkeypatch.setattr(variants, "load", load_elsewhere)
     monkeypatch.setattr(session, "read_bandwidth", lambda _: 1e9)
-    monkeypatch.setattr(lanes, "fastest_products", lambda _: Products.PLAIN)
     options = Options(
         model=str(source),
         prompt="hello",

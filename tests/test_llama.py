@@ -1,18 +1,18 @@
-"""A step of the models of Llama's kind: the stock model's, bit for bit."""
-
-import gc
-import weakref
+"""A step of the models of Llama's kind: the stock model's."""
 
 import pytest
 import torch
 from prunetui.engine import lockstep as module
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.attention import ATTENTIONS, FastAttention
+from prunetui.engine.kernels.products import FEW
 from prunetui.engine.kvcache import new_cache
+from prunetui.engine.linears import FastLinears
 from prunetui.engine.llama import is_of_llamas_kind
+from prunetui.engine.llama_program import runs_as_program
 from prunetui.engine.lockstep import LaneGates, Lockstep, Outputs
-from prunetui.engine.packing import PackedLinears
 from prunetui.engine.weights import WeightGroup
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from .models import FAMILIES, make_model
@@ -43,41 +43,48 @@ CONFIGS = {
 }
 
 
-def make(name: str, dtype: torch.dtype) -> PreTrainedModel:
+WIDE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 32}
+"""Sizes that our products take."""
+AGREED = torch.arange(20, 80).view(6, len(LANES) * 2)[:, ::2, None]
+"""Tokens of each lane in turn, the same whatever is computed."""
+
+
+def make(name: str, dtype: torch.dtype, **changes: object) -> PreTrainedModel:
     """With norms and biases that do something."""
-    model = make_model(name.split()[0], **CONFIGS[name])
+    model = make_model(name.split()[0], **CONFIGS[name] | changes)
     for parameter in model.parameters():
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, mean=1.0, std=0.3)
     return model.to(dtype)
 
 
-def decode(model: PreTrainedModel, steps: int = 6) -> list[Outputs]:
+def decode(model: PreTrainedModel, agreed: Tensor | None = None) -> list[Outputs]:
+    """Greedily, or the tokens [steps, lanes, 1] that are agreed on."""
     group = WeightGroup(model, find_anatomy(model))
     lockstep = Lockstep([(group, gates) for gates in LANES])
     tokens = torch.arange(5, 12) * torch.arange(1, 6)[:, None]
     outputs = [lockstep.prefill(tokens)]
-    for _ in range(steps):
-        outputs.append(lockstep.advance(outputs[-1].z.argmax(dim=-1)[:, None]))
+    for step in range(len(AGREED)):
+        token = outputs[-1].z.argmax(dim=-1)[:, None] if agreed is None else agreed[step]
+        outputs.append(lockstep.advance(token))
     lockstep.close()
     return outputs
 
 
 @pytest.mark.parametrize("attention_name", ATTENTIONS)
-@pytest.mark.parametrize("packs", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_step_is_the_stock_step(
-    name: str, dtype: torch.dtype, packs: bool, attention_name: str, monkeypatch
+    name: str, dtype: torch.dtype, attention_name: str, monkeypatch
 ) -> None:
+    """Bit for bit, with the model's own layers."""
     model = make(name, dtype)
     attention = FastAttention([model], attention_name)
-    packed = PackedLinears({model: len(LANES)} if packs else {})
     assert is_of_llamas_kind(model, new_cache(model))
+    assert not runs_as_program(model, len(LANES))
     ours = decode(model)
     monkeypatch.setattr(module, "is_of_llamas_kind", lambda *_: False)
     stock = decode(model)
-    packed.remove()
     attention.remove()
     for one, other in zip(ours, stock, strict=True):
         assert torch.equal(one.h, other.h)
@@ -86,22 +93,94 @@ def test_a_step_is_the_stock_step(
     assert len({tuple(z.tolist()) for z in ours[-1].z}) == len(LANES)
 
 
-def test_closed_it_lets_go_of_packed_weights() -> None:
-    model = make("qwen2", torch.float32)
-    packed = PackedLinears({model: len(LANES)})
-    held = [weakref.ref(weights) for _, weights in packed._packed]
-    assert held
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_program_is_the_stock_step(name: str, monkeypatch) -> None:
+    model = make(name, torch.float32, **WIDE)
+    assert runs_as_program(model, len(LANES))
+    ours = decode(model)
+    monkeypatch.setattr(module, "is_of_llamas_kind", lambda *_: False)
+    for one, other in zip(ours, decode(model), strict=True):
+        for tensor, stock in ((one.h, other.h), (one.z, other.z), (one.streams, other.streams)):
+            assert torch.allclose(tensor, stock, rtol=1e-4, atol=1e-4 * float(stock.abs().max()))
+    assert len({tuple(z.tolist()) for z in ours[-1].z}) == len(LANES)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_program_in_bfloat16_is_no_farther_from_float32_than_the_stock_step(
+    name: str, monkeypatch
+) -> None:
+    model = make(name, torch.bfloat16, **WIDE)
+    ours = decode(model, AGREED)
+    monkeypatch.setattr(module, "is_of_llamas_kind", lambda *_: False)
+    stock = decode(model, AGREED)
+    exact = decode(model.float(), AGREED)
+
+    def error(outputs: list[Outputs]) -> float:
+        return sum(
+            float((one.streams.float() - other.streams).square().mean().sqrt())
+            for one, other in zip(outputs, exact, strict=True)
+        )
+
+    assert 0 < error(ours) < 1.2 * error(stock)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_lane_of_a_program_is_the_same_alone(name: str, dtype: torch.dtype) -> None:
+    """Bit for bit, from the first token on."""
+    model = make(name, dtype, **WIDE)
+    linears = FastLinears([model])
+    group = WeightGroup(model, find_anatomy(model))
+    together = Lockstep([(group, gates) for gates in LANES])
+    alone = [Lockstep([(group, gates)]) for gates in LANES]
+    tokens = torch.arange(3, 3 + len(LANES))[:, None]
+    outputs = together.prefill(tokens)
+    each = [lane.prefill(tokens[row, None]) for row, lane in enumerate(alone)]
+    for _ in range(6):
+        assert torch.equal(outputs.z, torch.cat([one.z for one in each]))
+        assert torch.equal(outputs.streams, torch.cat([one.streams for one in each], dim=1))
+        tokens = outputs.z.argmax(dim=-1)[:, None]
+        outputs = together.advance(tokens)
+        each = [lane.advance(tokens[row, None]) for row, lane in enumerate(alone)]
+    for lockstep in (together, *alone):
+        lockstep.close()
+    linears.remove()
+
+
+def test_a_program_goes_on_where_caches_were_cropped_or_the_lanes_reopened() -> None:
+    model = make("qwen2", torch.float32, **WIDE)
     group = WeightGroup(model, find_anatomy(model))
     lockstep = Lockstep([(group, gates) for gates in LANES])
-    lockstep.prefill(torch.arange(3, 8).repeat(len(LANES), 1))
+    prompt = torch.arange(5, 12).repeat(len(LANES), 1)
+    tokens = torch.arange(30, 33).repeat(len(LANES), 1)
+    lockstep.prefill(prompt)
+    first = [lockstep.advance(token) for token in tokens.split(1, dim=1)]
+    assert lockstep.crop(prompt.shape[1] + 1)
     lockstep.close()
-    packed.remove()
-    gc.collect()
-    assert [ref() for ref in held] == [None] * len(held)
-    # And it goes on with others.
     lockstep.reopen()
-    lockstep.advance(torch.ones(len(LANES), 1, dtype=torch.int64))
+    again = [lockstep.advance(token) for token in tokens[:, 1:].split(1, dim=1)]
+    for one, other in zip(first[1:], again, strict=True):
+        assert torch.equal(one.z, other.z)
     lockstep.close()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_act": "gelu"},
+        {"intermediate_size": 100},
+        {"head_dim": 48},
+    ],
+)
+def test_a_model_that_no_program_is_made_for(changes: dict[str, object]) -> None:
+    model = make("llama", torch.float32, **WIDE | changes)
+    assert is_of_llamas_kind(model, new_cache(model))
+    assert not runs_as_program(model, 2)
+    wide = make("llama", torch.float32, **WIDE)
+    assert runs_as_program(wide, FEW)
+    assert not runs_as_program(wide, FEW + 1)
+    assert not runs_as_program(wide.half(), 2)
+    assert not runs_as_program(wide.to("meta"), 2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -152,7 +152,7 @@ def decoding_options(
         typer.Option(
             "--compile",
             help="Compile the step, which takes a minute at the start. Meant for a GPU; on a CPU "
-            "the packed weights, which this leaves out, are faster.",
+            "the step that prunetui compiles itself is faster.",
         ),
     ] = False,
 ) -> Options:

@@ -12,12 +12,12 @@ from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.attention import FastAttention, faster_attention
 from prunetui.engine.bandwidth import read_bandwidth
 from prunetui.engine.drift import Distributions, measure
+from prunetui.engine.linears import FastLinears
 from prunetui.engine.loading import Loaded, find_device, load
 from prunetui.engine.lockstep import LaneGates, Lockstep, Outputs
 from prunetui.engine.memory import keep_freed_memory
 from prunetui.engine.numbers import Wanted, step_numbers
 from prunetui.engine.options import Options
-from prunetui.engine.packing import PackedLinears, fastest_products
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.records import Sampling
 from prunetui.engine.weights import WeightGroup
@@ -148,13 +148,13 @@ def _five_lanes(model: PreTrainedModel) -> Iterator[Lockstep]:
     group = WeightGroup(model, find_anatomy(model))
     lanes = [LaneGates(), *(LaneGates(attention=frozenset({layer})) for layer in range(4))]
     rows = {model: len(lanes)}
-    packed = PackedLinears(rows, fastest_products(rows))
+    linears = FastLinears(rows)
     attention = FastAttention(rows, faster_attention(rows))
     lockstep = Lockstep([(group, gates) for gates in lanes])
     yield lockstep
     lockstep.close()
     attention.remove()
-    packed.remove()
+    linears.remove()
 
 
 def _silent(_what: str, _done: float | None) -> None:

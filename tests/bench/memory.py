@@ -15,12 +15,10 @@ import time
 from pathlib import Path
 
 import torch
-from prunetui.engine import lanes
 from prunetui.engine.loading import find_device
 from prunetui.engine.lockstep import Lockstep
 from prunetui.engine.memory import memory_in_use
 from prunetui.engine.options import Options
-from prunetui.engine.packing import Products
 from prunetui.engine.pruning.matrices import matrices
 from prunetui.engine.session import open_session
 from prunetui.engine.trace.log import read_trace
@@ -71,9 +69,6 @@ def _measure(name: str) -> dict[str, int]:
         calibration_length=64,
     )
     before = _in_use()
-    # A packed head that is the input embedding too is held twice; more lanes may be packed where
-    # one is not, and that is not theirs.
-    lanes.fastest_products = lambda _: Products.PACKED
     session = open_session(options, None, lambda *_: None)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -81,7 +76,7 @@ def _measure(name: str) -> dict[str, int]:
         session.step()
     used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _in_use()
     caches, baseline = _cache_room(session._lanes.lockstep), session._lanes.variants[0].group
-    session.close()  # the weights are plain again
+    session.close()
     own = {
         id(parameter): parameter.nbytes
         for lane in session._lanes.variants

@@ -1,0 +1,84 @@
+"""Tasks that run one after the other, each on all threads, in one call."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numba import cfunc, njit, types
+from numba.core import config
+
+from ..cache import cached
+from ..errors import UserError
+from . import threads
+from .attention import attend
+from .products import multiply
+from .scalars import at
+from .task import KIND, PRODUCT, Task
+
+_TASKS, _TABLE, _FIELDS, _SCRATCH, _ROOM, _END = range(6)
+
+
+class Program:
+    """All on numbers of one dtype, float32 or bfloat16."""
+
+    def __init__(self, tasks: Sequence[Task], dtype: torch.dtype) -> None:
+        self._tasks = tasks
+        self.table = np.zeros((len(tasks), max(len(task.fields) for task in tasks)), np.int64)
+        """Of each task its fields, to be changed between runs."""
+        for row, task in zip(self.table, tasks, strict=True):
+            row[: len(task.fields)] = task.fields
+        self._plan = np.zeros(_END, np.int64)
+        self._plan[[_TASKS, _FIELDS]] = self.table.shape
+        self._plan[_TABLE] = self.table.ctypes.data
+        self._function: int = _compiled(dtype).address
+
+    def run(self, room: int) -> None:
+        """`room` is how many numbers a thread needs at the most."""
+        scratch = torch.empty(torch.get_num_threads() * room)
+        self._plan[_SCRATCH], self._plan[_ROOM] = scratch.data_ptr(), room
+        threads.run(self._function, self._plan.ctypes.data)
+
+
+@njit(inline="always")
+def _run(plan, half):
+    scratch = plan[_SCRATCH] + np.int64(threads.number()) * plan[_ROOM] * 4
+    for number in range(plan[_TASKS]):
+        task = at(plan[_TABLE] + number * plan[_FIELDS] * 8, np.int64)
+        if task[KIND] == PRODUCT:
+            multiply(task, scratch, half)
+        else:
+            attend(task, scratch, half)
+        threads.barrier()
+
+
+def _run_float(plan):
+    _run(plan, False)
+
+
+def _run_half(plan):
+    _run(plan, True)
+
+
+@functools.cache
+def _compiled(dtype: torch.dtype) -> Any:
+    function = {torch.float32: _run_float, torch.bfloat16: _run_half}[dtype]
+    return cfunc(types.void(types.CPointer(types.int64)), cache=_keep_compiled())(function)
+
+
+def _keep_compiled() -> bool:
+    """Have numba keep what it compiles; False where nothing can be kept."""
+    # Numba looks at the file of the function alone, not at those that it calls.
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    try:
+        place = cached("kernels", [source.read_text("utf-8") for source in sources], _nothing)
+    except UserError:
+        return False
+    config.CACHE_DIR = str(place)  # pyright: ignore[reportAttributeAccessIssue]
+    return True
+
+
+def _nothing(_: Path) -> None:
+    pass

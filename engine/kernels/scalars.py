@@ -1,0 +1,86 @@
+"""What compiled functions share: pointers, bfloat16, and an exponential that vectors can do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+
+REORDERED = {"reassoc", "contract"}
+"""For sums whose terms may be added in any order, the same one each time."""
+
+
+def _generated(function: Callable[..., Any]) -> Any:
+    """An intrinsic, which compiled functions call without the first argument."""
+    return intrinsic(function)
+
+
+@_generated
+def at(_typing: Any, address: Any, of: Any) -> Any:  # noqa: ARG001
+    """A pointer to numbers of a type."""
+    pointer = types.CPointer(of.dtype)
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
+
+    return pointer(types.int64, of), generate
+
+
+@_generated
+def float_of(_typing: Any, word: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
+
+    return types.float32(types.uint32), generate
+
+
+@_generated
+def word_of(_typing: Any, number: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.uint32))
+
+    return types.uint32(types.float32), generate
+
+
+@njit(forceinline=True)
+def rounded(word):
+    """The nearest bfloat16, even in the middle, as the float32 that it is; both as words."""
+    if (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000):
+        return np.uint32(0x7FC00000)  # NaN
+    odd = (word >> np.uint32(16)) & np.uint32(1)
+    return (word + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)
+
+
+@njit(forceinline=True)
+def round_all(address, count):
+    words = at(address, np.uint32)
+    for i in range(count):
+        words[i] = rounded(words[i])
+
+
+@njit(forceinline=True)
+def exp(x):
+    """Of float32 up to 0, to two units in the last place; 0 below -87."""
+    # 1.5 · 2²³: added to a small number, it leaves the nearest integer in the last bits.
+    shifter = np.float32(12582912.0)
+    shifted = x * np.float32(1.4426950408889634) + shifter
+    whole = shifted - shifter
+    # ln 2 in two parts, the first of which has few enough digits for exact products.
+    rest = x - whole * np.float32(0.693359375) - whole * np.float32(-2.12194440e-4)
+    series = np.float32(1 / 720)
+    series = series * rest + np.float32(1 / 120)
+    series = series * rest + np.float32(1 / 24)
+    series = series * rest + np.float32(1 / 6)
+    series = series * rest + np.float32(1 / 2)
+    series = series * rest + np.float32(1)
+    series = series * rest + np.float32(1)
+    exponent = np.uint32(word_of(shifted) - word_of(shifter) + np.uint32(127))
+    power = float_of(np.uint32(exponent << np.uint32(23)))
+    return np.float32(0) if x < np.float32(-87) else series * power
+
+
+@njit(forceinline=True)
+def silu(x):
+    power = exp(-abs(x))
+    return (x if x > 0 else x * power) / (np.float32(1) + power)

@@ -1,0 +1,275 @@
+"""What a step computes on a CPU, against the formulas in float64."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from numba import njit
+from prunetui.engine.kernels import scalars
+from prunetui.engine.kernels.attention import (
+    COS,
+    KEY_ROOM,
+    LENGTH,
+    ROOM,
+    SIN,
+    VALUE_ROOM,
+    attention,
+    attention_room,
+)
+from prunetui.engine.kernels.products import FEW, RESIDUAL, multiplies, product, product_room
+from prunetui.engine.kernels.program import Program
+from prunetui.engine.kernels.task import INPUT, OUTPUT, ROWS, Task
+from torch import Tensor
+from torch.nn.functional import silu
+
+DTYPES = [torch.float32, torch.bfloat16]
+COLUMNS = 96
+SIZES = (64, 33, 190)
+"""Outputs of layers that read the same: an odd number, and more than are finished at once."""
+EPS = 1e-5
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    """As many as before, behind a test that changes the number."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def close(ours: Tensor, exact: Tensor) -> bool:
+    """To the dtype's last places, for sums of about a hundred terms."""
+    relative, least = {torch.float32: (1e-5, 1e-5), torch.bfloat16: (2**-7, 2**-6)}[ours.dtype]
+    return torch.allclose(ours.double(), exact, rtol=relative, atol=least)
+
+
+def layers(dtype: torch.dtype) -> list[tuple[Tensor, Tensor | None]]:
+    biases = [torch.randn(SIZES[0]).to(dtype), None, torch.randn(SIZES[2]).to(dtype)]
+    weights = [(torch.randn(size, COLUMNS) / 8).to(dtype) for size in SIZES]
+    return list(zip(weights, biases, strict=True))
+
+
+def exact(x: Tensor, of: list[tuple[Tensor, Tensor | None]]) -> Tensor:
+    return torch.cat(
+        [x @ w.double().T + (0 if bias is None else bias.double()) for w, bias in of], dim=-1
+    )
+
+
+def run(task: Task, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    out = x.new_empty(len(x), sum(SIZES))
+    program = Program([task], x.dtype)
+    (fields,) = program.table
+    fields[ROWS], fields[INPUT], fields[OUTPUT] = len(x), x.data_ptr(), out.data_ptr()
+    fields[RESIDUAL] = 0 if residual is None else residual.data_ptr()
+    program.run(product_room(len(x), COLUMNS))
+    return out
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 9, FEW])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_product_is_the_formula(dtype: torch.dtype, rows: int) -> None:
+    of, x = layers(dtype), torch.randn(rows, COLUMNS).to(dtype)
+    assert close(run(product(of), x), exact(x.double(), of))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_it_reads_can_be_normed(dtype: torch.dtype) -> None:
+    of, x = layers(dtype), (torch.randn(5, COLUMNS) * 3).to(dtype)
+    weight = (torch.rand(COLUMNS) + 0.5).to(dtype)
+    wide = x.double()
+    normed = wide / (wide.square().mean(dim=-1, keepdim=True) + EPS).sqrt()
+    if dtype == torch.bfloat16:  # the stock norm rounds before its weight, and behind it
+        normed = normed.bfloat16().double()
+    normed = (weight.double() * normed).to(dtype).double()
+    assert close(run(product(of, norm=(weight, EPS)), x), exact(normed, of))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_it_reads_can_be_gated(dtype: torch.dtype) -> None:
+    of, both = layers(dtype), (torch.randn(5, 2 * COLUMNS) * 3).to(dtype)
+    gate, up = both.chunk(2, dim=-1)
+    gated = silu(gate.double()).to(dtype).double() * up.double()
+    assert close(run(product(of, gated=True), both), exact(gated.to(dtype).double(), of))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_it_writes_is_added_to_the_stream_but_for_closed_rows(dtype: torch.dtype) -> None:
+    of, x = layers(dtype), torch.randn(5, COLUMNS).to(dtype)
+    stream = torch.randn(5, sum(SIZES)).to(dtype)
+    closed = torch.tensor([False, True, False, True, True])
+    ours = run(product(of, closed=closed), x, stream)
+    assert torch.equal(ours[closed], stream[closed])
+    added = run(product(of), x)
+    assert torch.equal(ours[~closed], (stream + added)[~closed])
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_depends_on_no_other_row_nor_on_the_threads(dtype: torch.dtype) -> None:
+    of, x = layers(dtype), torch.randn(FEW, COLUMNS).to(dtype)
+    task = product(of, norm=(torch.ones(COLUMNS, dtype=dtype), EPS))
+    together = run(task, x)
+    for threads in (1, 2, 3, 7):
+        torch.set_num_threads(threads)
+        for rows in range(1, FEW + 1):
+            assert torch.equal(run(task, x[:rows]), together[:rows])
+        assert torch.equal(run(task, x[5:6]), together[5:6])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
+    of, x = layers(dtype), torch.randn(3, COLUMNS).to(dtype)
+    x[0, 7], x[1, 7] = float("nan"), float("inf")
+    ours = run(product(of), x)
+    assert ours[0].isnan().all()
+    expected = (x[1] @ torch.cat([weight for weight, _ in of]).T).isinf()
+    assert expected.any()
+    assert torch.equal(ours[1].isinf(), expected)
+    assert ours[2].isfinite().all()
+
+
+def test_weights_that_cannot_be_read_as_they_lie() -> None:
+    assert multiplies(torch.empty(3, 64))
+    assert not multiplies(torch.empty(3, 48))
+    assert not multiplies(torch.empty(64, 3).T)
+    assert not multiplies(torch.empty(3, 64, dtype=torch.float16))
+    assert not multiplies(torch.empty(3, 64, device="meta"))
+
+
+def test_rounding_to_bfloat16_is_torchs() -> None:
+    words = torch.randint(-(2**31), 2**31, (200_000,)).to(torch.int32)
+    halves = torch.arange(-(2**15), 2**15).to(torch.int32) << 16
+    words = torch.cat((words, halves, halves | 0x8000, halves | 0x7FFF, halves | 0x8001))
+    expected = words.view(torch.float32).bfloat16().float()
+    rounded = words.clone()
+    njit(lambda address, count: scalars.round_all(address, count))(rounded.data_ptr(), len(rounded))
+    ours = rounded.view(torch.float32)
+    assert torch.equal(ours.isnan(), expected.isnan())
+    assert torch.equal(ours[~ours.isnan()], expected[~ours.isnan()])
+
+
+def test_the_exponential_and_silu_are_right_to_the_last_places() -> None:
+    exp, gate = (njit(lambda x, f=f: f(x)) for f in (scalars.exp, scalars.silu))
+    x = -np.geomspace(1e-6, 87, 20_001, dtype=np.float32)
+    ours = np.array([exp(each) for each in x])
+    assert np.abs(ours / np.exp(x.astype(np.float64)) - 1).max() < 2.5e-7
+    assert exp(np.float32(0)) == 1
+    assert exp(np.float32(-88)) == exp(np.float32(-np.inf)) == 0
+    assert np.isnan(exp(np.float32(np.nan)))
+    x = np.concatenate((x, -x)).astype(np.float64)
+    ours = np.array([gate(np.float32(each)) for each in x])
+    assert np.allclose(ours, x / (1 + np.exp(-x)), rtol=5e-7, atol=0)
+
+
+CASES = {
+    "shared keys": (9, 3, 64, 5, 100),
+    "a key head each": (4, 4, 32, 2, 7),
+    "more queries than rows at once": (10, 1, 96, 1, 301),
+    "the first position": (14, 2, 128, 3, 1),
+}
+"""Heads of queries and of keys, their width, rows and positions."""
+
+
+def attend(task: Task, heads: Tensor, keys: Tensor, values: Tensor, turn: Tensor) -> Tensor:
+    """keys and values: [rows, key heads, positions, width], the last position to be written."""
+    rows, key_heads, positions, width = keys.shape
+    queries = heads.shape[1] - 2 * key_heads
+    out = heads.new_empty(rows, queries, width)
+    program = Program([task], heads.dtype)
+    (fields,) = program.table
+    fields[[ROWS, LENGTH, ROOM]] = rows, positions, positions
+    fields[[INPUT, OUTPUT]] = heads.data_ptr(), out.data_ptr()
+    fields[[KEY_ROOM, VALUE_ROOM]] = keys.data_ptr(), values.data_ptr()
+    fields[[COS, SIN]] = turn[0].data_ptr(), turn[1].data_ptr()
+    program.run(attention_room(width, positions))
+    return out
+
+
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention_is_the_formula(dtype: torch.dtype, case: str, normed: bool) -> None:
+    queries, key_heads, width, rows, positions = CASES[case]
+    heads = (torch.randn(rows, queries + 2 * key_heads, width) * 2).to(dtype)
+    keys, values = torch.randn(2, rows, key_heads, positions, width).to(dtype)
+    angles = (torch.rand(width // 2) * 6).repeat(2)
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    sin[: width // 2] *= -1
+    norms = (torch.rand(2, width) + 0.5).to(dtype) if normed else None
+    scaling = width**-0.5
+
+    def rounded(x: Tensor) -> Tensor:
+        return x.to(dtype).double()
+
+    def turned(x: Tensor, norm: Tensor | None) -> Tensor:
+        x = x.double()
+        if norm is not None:
+            x = rounded(x / (x.square().mean(dim=-1, keepdim=True) + EPS).sqrt())
+            x = rounded(norm.double() * x)
+        there = x.roll(width // 2, dims=-1)
+        return rounded(rounded(x * cos.double()) + rounded(there * sin.double()))
+
+    q, k, v = heads.split((queries, key_heads, key_heads), dim=1)
+    q, k = turned(q, norms[0] if normed else None), turned(k, norms[1] if normed else None)
+    all_keys, all_values = keys.double(), values.double()
+    all_keys[:, :, -1], all_values[:, :, -1] = k, v.double()
+    shared = queries // key_heads
+    scores = torch.einsum("rgsd,rgpd->rgsp", q.view(rows, key_heads, shared, width), all_keys).mul(
+        scaling
+    )
+    exact = torch.einsum("rgsp,rgpd->rgsd", scores.softmax(dim=-1), all_values)
+
+    task = attention(queries, key_heads, width, scaling, (*norms, EPS) if normed else None)
+    ours = attend(task, heads, keys, values, torch.stack((cos, sin)).float())
+    assert close(ours, exact.reshape(rows, queries, width))
+    assert close(keys[:, :, -1], k)
+    assert torch.equal(values[:, :, -1], v)
+    # And nothing else of the cache is written.
+    assert torch.equal(keys[:, :, :-1].double(), all_keys[:, :, :-1])
+    assert torch.equal(values[:, :, :-1].double(), all_values[:, :, :-1])
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_attends_the_same_whatever_stands_beside_it(dtype: torch.dtype) -> None:
+    heads = torch.randn(6, 15, 64).to(dtype)
+    keys, values = torch.randn(2, 6, 3, 50, 64).to(dtype)
+    turn = torch.rand(2, 64)
+    task = attention(9, 3, 64, 0.125)
+    together = attend(task, heads, keys, values, turn)
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        for rows in range(1, 7):
+            alone = attend(task, heads[:rows], keys[:rows], values[:rows], turn)
+            assert torch.equal(alone, together[:rows])
+
+
+def test_scores_that_are_no_numbers_give_none() -> None:
+    heads = torch.randn(2, 3, 32)
+    keys, values = torch.randn(2, 2, 1, 20, 32)
+    keys[0, 0, 3, 5] = float("nan")
+    ours = attend(attention(1, 1, 32, 1.0), heads, keys, values, torch.rand(2, 32))
+    assert ours[0].isnan().all()
+    assert ours[1].isfinite().all()
+
+
+def test_tasks_of_a_program_follow_one_another() -> None:
+    """Each reads what the one before has written, on all threads."""
+    weights = [torch.randn(COLUMNS, COLUMNS) / 8 for _ in range(20)]
+    program = Program([product([(weight, None)]) for weight in weights], torch.float32)
+    states = torch.empty(len(weights) + 1, 3, COLUMNS)
+    states[0] = torch.randn(3, COLUMNS)
+    places = states.data_ptr() + states[0].nbytes * np.arange(len(states))
+    program.table[:, ROWS] = 3
+    program.table[:, INPUT], program.table[:, OUTPUT] = places[:-1], places[1:]
+    for _ in range(50):
+        states[1:] = float("nan")
+        program.run(product_room(3, COLUMNS))
+        for weight, x, y in zip(weights, states, states[1:], strict=False):
+            assert torch.allclose(y, x @ weight.T, rtol=1e-4, atol=1e-4)

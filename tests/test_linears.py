@@ -1,0 +1,99 @@
+"""Linear layers that multiply a few rows by our products: those of plain ones, on every family."""
+
+import pytest
+import torch
+from prunetui.engine.kernels.products import FEW
+from prunetui.engine.kvcache import new_cache
+from prunetui.engine.linears import FastLinears
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from .models import FAMILIES, make_model
+
+
+@torch.inference_mode()
+def logits(model: PreTrainedModel, rows: int) -> Tensor:
+    """Of three tokens, then of one after the other."""
+    cache = new_cache(model)
+    tokens = torch.arange(6).repeat(rows, 1) + torch.arange(rows)[:, None]
+    parts = (tokens[:, :3], *tokens[:, 3:].split(1, dim=1))
+    return torch.cat([model(input_ids=p, past_key_values=cache).logits for p in parts], dim=1)
+
+
+def replaced(model: PreTrainedModel) -> list[str]:
+    """The first layer's linear layers whose products are ours."""
+    return [
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if "forward" in vars(module)
+        and ".1." not in name
+        and ".2." not in name
+        and ".3." not in name
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_products_and_then_the_model_are_the_plain_ones(family: str) -> None:
+    model = make_model(family)
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    plain = {rows: logits(model, rows) for rows in (1, 2, 3, FEW + 1)}
+    linears = FastLinears([model])
+    assert replaced(model)
+    for rows, expected in plain.items():
+        assert torch.allclose(logits(model, rows), expected, rtol=1e-4, atol=1e-4)
+    linears.remove()
+    assert not replaced(model)
+    assert all(torch.equal(weights[name], now) for name, now in model.state_dict().items())
+    for rows, expected in plain.items():
+        assert torch.allclose(logits(model, rows), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_whose_weights_cannot_be_read_as_they_lie_stay_stock() -> None:
+    """The MLP's down projection reads 48 numbers, which is no multiple of 32."""
+    model = make_model("llama")
+    linears = FastLinears([model])
+    assert replaced(model) == [
+        *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"),
+        "lm_head",
+    ]
+    linears.remove()
+
+
+def test_transposed_layers_are_read_in_rows() -> None:
+    """GPT-2's, whose weights lie the other way round in a checkpoint."""
+    model = make_model("gpt2")
+    linears = FastLinears([model])
+    assert replaced(model) == ["c_attn", "c_proj", "c_fc", "lm_head"]
+    linears.remove()
+
+
+def test_more_rows_than_a_few_are_multiplied_as_torch_does() -> None:
+    model = make_model("llama")
+    linear = model.get_submodule("model.layers.0.self_attn.q_proj")
+    x = torch.randn(FEW + 1, 1, 32)
+    stock = linear(x)
+    linears = FastLinears([model])
+    assert torch.equal(linear(x), stock)
+    assert torch.allclose(linear(x[:FEW]), stock[:FEW], rtol=1e-5, atol=1e-6)
+    assert torch.equal(linear(x[:0]), stock[:0])
+    linears.remove()
+
+
+def test_a_model_that_is_not_on_a_cpu_is_left_alone() -> None:
+    model = make_model("llama").to("meta")
+    linears = FastLinears([model])
+    assert replaced(model) == []
+    linears.remove()
+
+
+def test_two_models_may_share_a_layer_and_have_biases() -> None:
+    model, other = make_model("llama"), make_model("llama")
+    key = model.get_submodule("model.layers.0.self_attn.k_proj")
+    key.bias = nn.Parameter(torch.linspace(-1, 1, len(key.weight)), requires_grad=False)
+    other.model.layers[0].self_attn.k_proj = key
+    expected = [logits(of, 3) for of in (model, other)]
+    linears = FastLinears([model, other])
+    for of, plain in zip((model, other), expected, strict=True):
+        assert torch.allclose(logits(of, 3), plain, rtol=1e-4, atol=1e-4)
+    linears.remove()
+    assert replaced(model) == replaced(other) == []
