@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .drift import Distributions, measure, stream_cosines
-from .highest import topk
+from .drift import Distributions, measure
 from .lockstep import Outputs
 from .sampling import sample
 from .trace.records import Sampling
+from .vocabulary import survey
 
 
 @dataclass(frozen=True)
@@ -61,62 +62,72 @@ def step_numbers(
 
     `forced` are tokens by lane that stand in for what those would choose.
     """
-    count, candidates = wanted.lanes, wanted.candidates
-    rows = Distributions.of(outputs.z, sampling.measured_temperature)
-    highest, ranked = topk(outputs.z, max(candidates, 2))
+    count, temperature = wanted.lanes, sampling.measured_temperature
+    z = outputs.z
+    found = survey(z, max(wanted.candidates, 2), temperature)
     if sampling.temperature:
-        chosen = sample(outputs.z[:count].float(), sampling, step)
+        chosen = sample(z[:count].float(), sampling, step)
     else:
-        chosen = ranked[:count, 0].clone()
+        chosen = found.tokens[:count, 0].clone()
     for lane, token in forced.items():
         chosen[lane] = token
-    top = ranked[:count, :candidates]
-    drift = measure(outputs.h, rows)
+    top = found.tokens[:count, : wanted.candidates]
     answers = torch.tensor(wanted.answers, dtype=torch.int64, device=chosen.device)
     tokens = torch.cat([chosen, top.flatten(), answers])
-    logprobs = rows.logprob(tokens[None])
-    probs = logprobs.exp()
-    others = count + top.numel()
-    drift["top1"] = (ranked[1:, 0] == ranked[0, 0]).double()
+    on_device = [
+        chosen,
+        found.tokens,
+        found.highest,
+        found.sums,
+        z.index_select(-1, tokens),
+        _dots(outputs.h),
+        *_stream_dots(outputs.streams[1:]),
+    ]
+    # All become float64, as some are; it holds a token id exactly.
+    flat = torch.cat([tensor.flatten() for tensor in on_device]).cpu().numpy()
+    ends = np.cumsum([tensor.numel() for tensor in on_device])
+    tokens, ranked, highest, sums, logits, h_dots, products, squares = (
+        piece.reshape(tensor.shape)
+        for piece, tensor in zip(np.split(flat, ends[:-1]), on_device, strict=True)
+    )
+    # What a broken model gives is no number either.
+    with np.errstate(all="ignore"):
+        lanes = Distributions(sums, highest[:, 0], z.shape[-1], temperature)
+        drift = measure(h_dots, lanes)
+        logprobs = lanes.logprob(logits)
+        probs = np.exp(logprobs)
+        layers = products[:, 1:] / np.sqrt(squares[:, :1] * squares[:, 1:])
+        margins = highest[:count, 0] - highest[:count, 1]
+    drift["top1"] = (ranked[1:, 0] == ranked[0, 0]).astype(float)
     drift["dp"] = probs[1:, 0] - probs[0, 0]
     drift["logq"] = logprobs[1:, 0]
-    values = [
-        chosen,
-        logprobs[:count, :count].diagonal(),
-        rows.entropy[:count],
-        (highest[:, 0].double() - highest[:, 1].double())[:count],
-        top,
-        probs[:count, count:others],
-        torch.stack([*drift.values()], dim=1),
-        stream_cosines(outputs.streams[1:]).T,
-        outputs.z[:, answers],
-        logprobs[:, others:],
-    ]
-    # float64 holds a token id exactly.
-    host = torch.cat([value.flatten().double() for value in values]).cpu()
-    pieces = host.split([value.numel() for value in values])
-    (
-        tokens,
-        logprobs,
-        entropies,
-        margins,
-        top,
-        probs,
-        measures,
-        layers,
-        answer_z,
-        answer_logprobs,
-    ) = (piece.view(value.shape).tolist() for piece, value in zip(pieces, values, strict=True))
+    others = count + top.numel()
     numbers = StepNumbers(
-        tokens=[int(token) for token in tokens],
-        logprobs=logprobs,
-        entropies=entropies,
-        margins=margins,
-        top=[[int(token) for token in lane] for lane in top],
-        probs=probs,
-        drift=[dict(zip(drift, row, strict=True)) for row in measures],
-        layers=layers,
-        answer_z=answer_z,
-        answer_logprobs=answer_logprobs,
+        tokens=tokens.astype(int).tolist(),
+        logprobs=logprobs[:count, :count].diagonal().tolist(),
+        entropies=lanes.entropy[:count].tolist(),
+        margins=margins.tolist(),
+        top=ranked[:count, : wanted.candidates].astype(int).tolist(),
+        probs=probs[:count, count:others].tolist(),
+        drift=[
+            dict(zip(drift, row, strict=True)) for row in np.stack([*drift.values()], 1).tolist()
+        ],
+        layers=layers.T.tolist(),
+        answer_z=logits[:, others:].tolist(),
+        answer_logprobs=logprobs[:, others:].tolist(),
     )
     return numbers, chosen
+
+
+def _dots(h: Tensor) -> Tensor:
+    """[3, variants], x·x, x·d and d·d, as `drift.measure` takes them, of h, [lanes, hidden]."""
+    h = h.double()
+    x, d = h[0], h[1:] - h[0]
+    return torch.stack([(x @ x).expand(len(d)), d @ x, d.square().sum(dim=-1)])
+
+
+def _stream_dots(streams: Tensor) -> tuple[Tensor, Tensor]:
+    """[points, lanes] each: products with lane 0, and squares, of [points, lanes, hidden]."""
+    streams = streams.double()
+    products = streams @ streams.mT
+    return products[..., 0], products.diagonal(dim1=-2, dim2=-1)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from prunetui.engine.drift import Distributions, measure
 from prunetui.engine.trace.log import read_trace
 from prunetui.tui.cli import main
 
+from .measures import measured
 from .models import (
     OUTPUT_PROJECTIONS,
     make_model,
@@ -75,8 +75,7 @@ def test_record_decodes_what_stock_models_decode(family: str, kind: str, tmp_pat
             out = model(input_ids=text, use_cache=False, output_hidden_states=True)
             h.append(out.hidden_states[-1][0, -1])
             z.append(out.logits[0, -1])
-        lanes = Distributions.of(torch.stack(z), 1.0)
-        for key, value in measure(torch.stack(h), lanes).items():
+        for key, value in measured(torch.stack(h), torch.stack(z), 1.0).items():
             assert getattr(step.drift[0], key) == pytest.approx(value.item(), rel=1e-3, abs=1e-4)
 
 

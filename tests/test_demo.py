@@ -9,7 +9,6 @@ import pytest
 import torch
 from prunetui.engine import variants
 from prunetui.engine.anatomy import find_anatomy
-from prunetui.engine.drift import Distributions, measure
 from prunetui.engine.linears import FastLinears
 from prunetui.engine.loading import Loaded, load
 from prunetui.engine.lockstep import LaneGates, Lockstep
@@ -20,6 +19,7 @@ from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.records import Step
 from prunetui.engine.weights import WeightGroup
 
+from .measures import measured
 from .test_pruning import reference_magnitude, reference_sparsegpt, reference_wanda
 
 STEPS = 200
@@ -89,7 +89,7 @@ def test_lanes_decode_what_stock_models_decode(
         for number, step in [*enumerate(steps)][::5]:
             h = torch.stack([hidden[0][number], hidden[lane][number]])
             z = torch.stack([logits[0][number], logits[lane][number]])
-            for key, value in measure(h, Distributions.of(z, 1.0)).items():
+            for key, value in measured(h, z, 1.0).items():
                 found = getattr(step.drift[lane - 1], key)
                 assert found == pytest.approx(value.item(), rel=2e-3, abs=2e-4), (number, key)
 

@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from prunetui.engine import drift
-from prunetui.engine.drift import Distributions, measure, stream_cosines
+from prunetui.engine import vocabulary
+from prunetui.engine.lockstep import Outputs
+from prunetui.engine.numbers import Wanted, step_numbers
+from prunetui.engine.trace.records import Sampling
+
+from .measures import distributions, measured
 
 LANES, HIDDEN, VOCABULARY = 4, 24, 500
 
@@ -61,70 +65,72 @@ def expected(h: torch.Tensor, z: torch.Tensor, variant: int, T: float) -> dict[s
     }
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("scale", [1e-3, 0.3, 3.0])
-def test_measures_equal_their_formulas(scale: float, temperature: float, monkeypatch) -> None:
+def test_measures_equal_their_formulas(
+    scale: float, temperature: float, compiled: bool, monkeypatch
+) -> None:
     # The vocabulary is no multiple of the chunk.
-    monkeypatch.setattr(drift, "CHUNK", 128)
+    monkeypatch.setattr(vocabulary, "CHUNK", 128)
+    monkeypatch.setattr(vocabulary, "readable", lambda _: compiled)
     h, z = example(scale)
-    measured = measure(h, Distributions.of(z, temperature))
+    found = measured(h, z, temperature)
     for variant in range(1, LANES):
         formulas = expected(h, z, variant, temperature)
-        assert measured.keys() == formulas.keys()
+        assert found.keys() == formulas.keys()
         for key, value in formulas.items():
-            assert measured[key][variant - 1].item() == pytest.approx(value, rel=1e-9, abs=1e-12), (
-                key
-            )
+            assert found[key][variant - 1] == pytest.approx(value, rel=1e-9, abs=1e-12), key
 
 
 @pytest.mark.parametrize("scale", [1e-2, 1e-3])
 def test_the_estimates_approach_what_they_estimate(scale: float) -> None:
     """Theorems 1 to 3: the relative error is of the order of the perturbation."""
     h, z = example(scale)
-    m = {key: value[0].item() for key, value in measure(h, Distributions.of(z, 1.0)).items()}
+    m = {key: value[0] for key, value in measured(h, z, 1.0).items()}
     pairs = [
         (m["est_h"], 1 - m["cos_h"]),
         (m["est_z"], 1 - m["cos_z"]),
         (m["est_p"], 1 - m["cos_p"]),
         (m["est_kl"], m["kl"]),
     ]
-    for estimate, measured in pairs:
-        assert estimate == pytest.approx(measured, rel=5 * scale)
+    for estimate, exact in pairs:
+        assert estimate == pytest.approx(exact, rel=5 * scale)
 
 
 def test_kl_is_from_the_baseline_to_the_variant() -> None:
     """A variant that spreads out is punished by KL(p ‖ q) less than one that is sure and wrong."""
     sure, spread = torch.tensor([10.0, 0.0, 0.0]), torch.zeros(3)
     z = torch.stack([sure, spread])
-    measured = measure(torch.ones(2, 2), Distributions.of(z, 1.0))
+    found = measured(torch.ones(2, 2), z, 1.0)
     p, q = softmax(sure.double().numpy()), np.full(3, 1 / 3)
-    assert measured["kl"].item() == pytest.approx(p @ np.log(p / q))
-    assert measured["kl_rev"].item() == pytest.approx(q @ np.log(q / p))
-    assert measured["kl_rev"].item() > measured["kl"].item()
+    assert found["kl"].item() == pytest.approx(p @ np.log(p / q))
+    assert found["kl_rev"].item() == pytest.approx(q @ np.log(q / p))
+    assert found["kl_rev"].item() > found["kl"].item()
 
 
 def test_equal_lanes_do_not_drift() -> None:
     h, z = torch.randn(1, HIDDEN), torch.randn(1, VOCABULARY)
-    measured = measure(h.repeat(2, 1), Distributions.of(z.repeat(2, 1), 1.0))
+    found = measured(h.repeat(2, 1), z.repeat(2, 1), 1.0)
     for key in ("cos_h", "cos_z", "cos_p", "cos_z_centred"):
-        assert measured[key].item() == pytest.approx(1, abs=1e-15)
+        assert found[key].item() == pytest.approx(1, abs=1e-15)
     for key in ("par_h", "orth_h", "par_z", "orth_z", "est_h", "est_z", "kl", "kl_rev"):
-        assert measured[key].item() == pytest.approx(0, abs=1e-14)
+        assert found[key].item() == pytest.approx(0, abs=1e-14)
 
 
 def test_a_common_offset_of_the_logits_moves_cosine_but_not_probability() -> None:
     z = torch.randn(1, VOCABULARY)
-    measured = measure(torch.ones(2, 2), Distributions.of(torch.cat([z, z + 3]), 1.0))
-    assert measured["cos_z"].item() < 0.5
-    assert measured["cos_z_centred"].item() == pytest.approx(1, abs=1e-6)
-    assert measured["kl"].item() == pytest.approx(0, abs=1e-6)
+    found = measured(torch.ones(2, 2), torch.cat([z, z + 3]), 1.0)
+    assert found["cos_z"].item() < 0.5
+    assert found["cos_z_centred"].item() == pytest.approx(1, abs=1e-6)
+    assert found["kl"].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_entropy_and_log_probability() -> None:
     _, z = example(1.0)
-    lanes = Distributions.of(z, 0.7)
+    lanes = distributions(z, 0.7)
     tokens = torch.tensor([3, 1, 4, 1])
-    logprobs = lanes.logprob(tokens[None])
+    logprobs = lanes.logprob(z[:, tokens].double().numpy())
     for lane in range(LANES):
         p = softmax(z[lane].double().numpy() / 0.7)
         assert lanes.entropy[lane].item() == pytest.approx(-(p @ np.log(p)))
@@ -133,17 +139,22 @@ def test_entropy_and_log_probability() -> None:
 
 def test_probabilities_that_underflow_leave_every_measure_finite() -> None:
     z = torch.tensor([[0.0, 4000.0, -4000.0], [4000.0, 0.0, -4000.0]])
-    measured = measure(torch.eye(2), Distributions.of(z, 1.0))
-    assert measured["kl"].item() == 4000
-    assert measured["cos_p"].item() == 0
-    assert all(torch.isfinite(value).all() for value in measured.values())
+    found = measured(torch.eye(2), z, 1.0)
+    assert found["kl"].item() == 4000
+    assert found["cos_p"].item() == 0
+    assert all(np.isfinite(value).all() for value in found.values())
 
 
 def test_stream_cosines() -> None:
-    streams = torch.randn(5, 3, 8)
-    cosines = stream_cosines(streams)
-    assert cosines.shape == (5, 2)
-    for point in range(5):
-        for variant in (1, 2):
+    streams = torch.randn(6, 3, 8)
+    greedy = Sampling(
+        temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=1, ignore_eos=False
+    )
+    wanted = Wanted(lanes=3, candidates=2, answers=[])
+    outputs = Outputs(torch.randn(3, 8), torch.randn(3, 40), streams)
+    numbers, _ = step_numbers(outputs, greedy, 0, wanted, {})
+    for variant in (1, 2):
+        assert len(numbers.layers[variant - 1]) == 5
+        for point in range(1, 6):
             x, y = streams[point, 0].double().numpy(), streams[point, variant].double().numpy()
-            assert cosines[point, variant - 1].item() == pytest.approx(cos(x, y))
+            assert numbers.layers[variant - 1][point - 1] == pytest.approx(cos(x, y))

@@ -167,6 +167,18 @@ def test_the_exponential_and_silu_are_right_to_the_last_places() -> None:
     assert np.allclose(ours, x / (1 + np.exp(-x)), rtol=5e-7, atol=0)
 
 
+def test_the_exponential_of_float64_is_right_to_the_last_places() -> None:
+    exp = njit(lambda x: scalars.exp64(x))
+    x = -np.geomspace(1e-12, 708, 20_001)
+    ours = np.array([exp(each) for each in x])
+    # Longer floats have the digits that a comparison needs.
+    exact = np.exp(x.astype(np.longdouble))
+    assert np.abs(ours / exact - 1).max() < 4.5e-16
+    assert exp(0.0) == 1
+    assert exp(-709.0) == exp(-np.inf) == 0
+    assert np.isnan(exp(np.nan))
+
+
 CASES = {
     "shared keys": (9, 3, 64, 5, 100),
     "a key head each": (4, 4, 32, 2, 7),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import threads
 from .scalars import REORDERED, at, float_of, round_all, silu
-from .task import FIRST, INPUT, KIND, OUTPUT, PRODUCT, ROWS, Task, address
+from .task import FIRST, INPUT, KIND, OUTPUT, PRODUCT, ROWS, Task, address, readable
 from .vectors import MOST, STRIDE, float_dots, half_dots
 
 FEW = 16
@@ -30,13 +30,7 @@ _WEIGHT, _BIAS, _SIZE, _NEXT = range(4)
 
 def multiplies(weight: Tensor) -> bool:
     """Whether weights [outputs, inputs] can be read as they lie."""
-    return (
-        threads.available()
-        and weight.device.type == "cpu"
-        and weight.dtype in (torch.float32, torch.bfloat16)
-        and weight.shape[1] % STRIDE == 0
-        and weight.is_contiguous()
-    )
+    return readable(weight) and weight.shape[1] % STRIDE == 0
 
 
 def product(

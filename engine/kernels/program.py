@@ -16,7 +16,8 @@ from . import threads
 from .attention import attend
 from .products import multiply
 from .scalars import at
-from .task import KIND, PRODUCT, Task
+from .task import ATTENTION, HIGHEST, KIND, PRODUCT, Task
+from .vocabulary import add_up, find_highest
 
 _TASKS, _TABLE, _FIELDS, _SCRATCH, _ROOM, _END = range(6)
 
@@ -49,8 +50,12 @@ def _run(plan, half):
         task = at(plan[_TABLE] + number * plan[_FIELDS] * 8, np.int64)
         if task[KIND] == PRODUCT:
             multiply(task, scratch, half)
-        else:
+        elif task[KIND] == ATTENTION:
             attend(task, scratch, half)
+        elif task[KIND] == HIGHEST:
+            find_highest(task, half)
+        else:
+            add_up(task, scratch, half)
         threads.barrier()
 
 

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from . import threads
 
 KIND, ROWS, INPUT, OUTPUT, FIRST = range(5)
 """Fields of every task; a kind's own begin at `FIRST`."""
-PRODUCT, ATTENTION = range(2)
+PRODUCT, ATTENTION, HIGHEST, SUMS = range(4)
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,16 @@ class Task:
     """int64."""
     held: tuple[object, ...]
     """All that the fields have addresses of."""
+
+
+def readable(tensor: Tensor) -> bool:
+    """Whether compiled functions can read a tensor as it lies."""
+    return (
+        threads.available()
+        and tensor.device == torch.device("cpu")
+        and tensor.dtype in (torch.float32, torch.bfloat16)
+        and tensor.is_contiguous()
+    )
 
 
 def address(tensor: Tensor | None) -> int:

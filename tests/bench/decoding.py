@@ -11,7 +11,6 @@ import torch
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.attention import FastAttention, faster_attention
 from prunetui.engine.bandwidth import read_bandwidth
-from prunetui.engine.drift import Distributions, measure
 from prunetui.engine.linears import FastLinears
 from prunetui.engine.loading import Loaded, find_device, load
 from prunetui.engine.lockstep import LaneGates, Lockstep, Outputs
@@ -20,6 +19,7 @@ from prunetui.engine.numbers import Wanted, step_numbers
 from prunetui.engine.options import Options
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.records import Sampling
+from prunetui.engine.vocabulary import survey
 from prunetui.engine.weights import WeightGroup
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
@@ -132,9 +132,7 @@ def measuring() -> None:
         outputs = Outputs(h, z, streams)
         with torch.inference_mode():
             whole = _median_seconds(lambda o=outputs: step_numbers(o, GREEDY, 0, wanted, {}))
-            drift = _median_seconds(
-                lambda o=outputs: measure(o.h, Distributions.of(o.z, 1.0))["kl"].cpu()
-            )
+            drift = _median_seconds(lambda o=outputs: survey(o.z, 10, 1.0).sums.cpu())
             exp = _median_seconds(lambda z=z: z.double().exp_()[0, 0].item())
         print(
             f"  {vocabulary:7} tokens      {whole * 1e3:6.1f} ms   {whole / exp:.1f} × one exp in",

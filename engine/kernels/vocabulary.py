@@ -1,0 +1,158 @@
+"""A look at all logits, on a CPU: the highest, and sums of them and their softmax in float64."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from . import threads
+from .scalars import REORDERED, at, exp64, float_of
+from .task import FIRST, HIGHEST, INPUT, KIND, OUTPUT, ROWS, SUMS, Task, address
+
+PART = 1024
+"""Tokens that one thread looks at at a time: what is made of them stays at hand. Sums are of such
+parts, so that they do not depend on the number of threads."""
+BLOCK = 128
+"""Tokens whose highest logit is found first."""
+COUNT = 13
+"""Sums per lane."""
+
+_VOCABULARY, _MAXIMA, _LARGEST, _TEMPERATURE, _WANTED, _VALUES, _END = range(FIRST, FIRST + 7)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What tasks, in this order, find in z [lanes, vocabulary]."""
+
+    tasks: list[Task]
+    sums: Tensor
+    """float64 [parts, lanes, COUNT], to be added up: those of `vocabulary.survey`."""
+    highest: Tensor
+    """float32 [lanes, k], equal ones in the order of their tokens."""
+    tokens: Tensor
+    """int64 [lanes, k]"""
+
+
+def look(z: Tensor, k: int, temperature: float) -> Look:
+    lanes, vocabulary = z.shape
+    maxima = _maxima(z)
+    held = z, maxima, maxima.amax(dim=-1), torch.tensor([temperature], dtype=torch.float64)
+    found = Look(
+        tasks=[],
+        sums=torch.empty(-(-vocabulary // PART), lanes, COUNT, dtype=torch.float64),
+        highest=torch.empty(lanes, k),
+        tokens=torch.empty(lanes, k, dtype=torch.int64),
+    )
+    for kind, out in ((SUMS, found.sums), (HIGHEST, found.tokens)):
+        fields = np.zeros(_END, np.int64)
+        fields[[KIND, ROWS, _VOCABULARY, _WANTED]] = kind, lanes, vocabulary, k
+        fields[[INPUT, _MAXIMA, _LARGEST, _TEMPERATURE]] = [address(tensor) for tensor in held]
+        fields[[OUTPUT, _VALUES]] = address(out), address(found.highest)
+        found.tasks.append(Task(fields, held))
+    return found
+
+
+def _maxima(z: Tensor) -> Tensor:
+    """float32 [lanes, blocks]: of each block, the last of which may be smaller."""
+    lanes, vocabulary = z.shape
+    whole = vocabulary // BLOCK
+    blocks = z[:, : whole * BLOCK].view(lanes, whole, BLOCK).amax(dim=-1)
+    rest = z[:, whole * BLOCK :]
+    if rest.shape[-1]:
+        blocks = torch.cat([blocks, rest.amax(dim=-1, keepdim=True)], dim=-1)
+    return blocks.float()
+
+
+def look_room(lanes: int) -> int:
+    """Numbers of four bytes that a thread needs: of each lane's part z and e, in float64."""
+    return 2 * 2 * lanes * PART
+
+
+@njit(forceinline=True)
+def _logit(logits, i, half):
+    if half:
+        return float_of(np.uint32(np.uint32(at(logits, np.uint16)[i]) << np.uint32(16)))
+    return at(logits, np.float32)[i]
+
+
+@njit(forceinline=True)
+def _higher(one, other):
+    """NaN is the highest, as to torch."""
+    return one > other or (one != one and other == other)
+
+
+@njit(inline="always")
+def find_highest(task, half):
+    """This thread's share of the lanes."""
+    thread, count = np.int64(threads.number()), np.int64(threads.count())
+    lanes, vocabulary, wanted = task[ROWS], task[_VOCABULARY], task[_WANTED]
+    blocks = (vocabulary + BLOCK - 1) // BLOCK
+    for lane in range(lanes * thread // count, lanes * (thread + 1) // count):
+        maxima = at(task[_MAXIMA] + lane * blocks * 4, np.float32)
+        values = at(task[_VALUES] + lane * wanted * 4, np.float32)
+        tokens = at(task[OUTPUT] + lane * wanted * 8, np.int64)
+        logits = task[INPUT] + lane * vocabulary * (2 if half else 4)
+        found = 0
+        for block in range(blocks):
+            if found == wanted and not _higher(maxima[block], values[wanted - 1]):
+                continue
+            for token in range(block * BLOCK, min((block + 1) * BLOCK, vocabulary)):
+                z = _logit(logits, token, half)
+                if found == wanted and not _higher(z, values[wanted - 1]):
+                    continue
+                place = min(found, wanted - 1)
+                while place > 0 and _higher(z, values[place - 1]):
+                    values[place], tokens[place] = values[place - 1], tokens[place - 1]
+                    place -= 1
+                values[place], tokens[place] = z, token
+                found = min(found + 1, wanted)
+
+
+@njit(inline="always")
+def add_up(task, scratch, half):
+    """This thread's share of the parts."""
+    thread, count = np.int64(threads.number()), np.int64(threads.count())
+    lanes, vocabulary = task[ROWS], task[_VOCABULARY]
+    parts = (vocabulary + PART - 1) // PART
+    temperature = at(task[_TEMPERATURE], np.float64)[0]
+    x, e_x = at(scratch, np.float64), at(scratch + PART * 8, np.float64)
+    for part in range(parts * thread // count, parts * (thread + 1) // count):
+        begin = part * PART
+        tokens = min(PART, vocabulary - begin)
+        for lane in range(lanes):
+            place = scratch + 2 * lane * PART * 8
+            z, e = at(place, np.float64), at(place + PART * 8, np.float64)
+            logits = task[INPUT] + (lane * vocabulary + begin) * (2 if half else 4)
+            highest = np.float64(at(task[_LARGEST], np.float32)[lane])
+            for i in range(tokens):
+                z[i] = np.float64(_logit(logits, i, half))
+                e[i] = exp64((z[i] - highest) / temperature)
+            out = at(task[OUTPUT] + (part * lanes + lane) * COUNT * 8, np.float64)
+            _add_up_lane(z, e, x, e_x, tokens, out)
+
+
+@njit(fastmath=REORDERED)
+def _add_up_lane(z, e, x, e_x, tokens, out):
+    total = own_z = z_under_p = x_under_own = p_dot_x = p_dot_p = z_sum = z_dot_z = 0.0
+    x_dot_d = d_dot_d = squares_under_p = d_under_r = squares_under_r = 0.0
+    for i in range(tokens):
+        total += e[i]
+        own_z += e[i] * z[i]
+        z_under_p += e_x[i] * z[i]
+        x_under_own += e[i] * x[i]
+        p_dot_x += e[i] * e_x[i]
+        p_dot_p += e[i] * e[i]
+        z_sum += z[i]
+        z_dot_z += z[i] * z[i]
+        d = z[i] - x[i]
+        r = e_x[i] * e_x[i]
+        x_dot_d += x[i] * d
+        d_dot_d += d * d
+        squares_under_p += e_x[i] * (d * d)
+        d_under_r += r * d
+        squares_under_r += r * (d * d)
+    out[0], out[1], out[2], out[3], out[4] = total, own_z, z_under_p, x_under_own, p_dot_x
+    out[5], out[6], out[7], out[8], out[9] = p_dot_p, z_sum, z_dot_z, x_dot_d, d_dot_d
+    out[10], out[11], out[12] = squares_under_p, d_under_r, squares_under_r
