@@ -68,7 +68,6 @@ class Lanes:
         self.lockstep.reopen()
 
     def _install(self) -> None:
-        self._progress("preparing the step (compiled once)", None)
         # Torch's compiler does not see through our products.
         self._linears = FastLinears([] if self._compiled else self._rows)
         self._attention = FastAttention(self._rows, self._attends_by)

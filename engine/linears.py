@@ -1,4 +1,4 @@
-"""Linear layers of any model on a CPU, which multiply a few rows by our products."""
+"""Linear layers of any model on a CPU, which multiply a few rows as our step does."""
 
 from collections.abc import Iterable
 from typing import TypeGuard
@@ -36,22 +36,30 @@ class FastLinears:
         self._modules = []
 
 
-class _Forward:
-    def __init__(self, module: nn.Linear, weight: Tensor) -> None:
-        self._stock = module.forward
-        self._program = Program([product([(weight, module.bias)])], weight.dtype)
-        (self._outputs, self._inputs), self._dtype = weight.shape, weight.dtype
+class Product:
+    """xWᵀ + b of 1 to `FEW` rows x [..., inputs], in the dtype of the weight [outputs, inputs]."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._program = Program([product([(weight, bias)])], weight.dtype)
+        self._outputs, self._inputs = weight.shape
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = x.numel() // self._inputs
-        if not 0 < rows <= FEW or x.dtype != self._dtype:
-            return self._stock(x)
-        x = x.contiguous()
+        x, rows = x.contiguous(), x.numel() // self._inputs
         out = x.new_empty(*x.shape[:-1], self._outputs)
         (task,) = self._program.table
         task[ROWS], task[INPUT], task[OUTPUT] = rows, x.data_ptr(), out.data_ptr()
         self._program.run(product_room(rows, self._inputs))
         return out
+
+
+class _Forward:
+    def __init__(self, module: nn.Linear, weight: Tensor) -> None:
+        self._stock, self._product = module.forward, Product(weight, module.bias)
+        self._most, self._dtype = FEW * weight.shape[1], weight.dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        few = 0 < x.numel() <= self._most and x.dtype == self._dtype
+        return self._product(x) if few else self._stock(x)
 
 
 def _is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:

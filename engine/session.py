@@ -74,10 +74,10 @@ class Session:
         self._end_tokens = end_tokens(loaded.model, loaded.tokenizer)
         self.left_out = left_out
         """A sentence for each variant that there was no memory for."""
-        # Counted while the weights are plain; the lanes pack them.
         self._parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         tokens, _ = prompt_tokens(options.prompt, loaded, options.raw)
-        self._bandwidth = read_bandwidth(loaded.model.device)
+        progress("preparing the step (compiled once)", None)
+        self._bandwidth = read_bandwidth(loaded.model.device, loaded.model.dtype)
         if options.lens:
             check_lens(lanes[0].group)
         self._lanes = self._make_lanes(lanes, options.context, tokens)

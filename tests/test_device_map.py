@@ -130,7 +130,7 @@ def test_a_step_waits_for_the_device_once(
         return loaded
 
     monkeypatch.setattr(variants, "load", load_elsewhere)
-    monkeypatch.setattr(session, "read_bandwidth", lambda _: 1e9)
+    monkeypatch.setattr(session, "read_bandwidth", lambda *_: 1e9)
     options = Options(
         model=str(source),
         prompt="hello",

@@ -35,7 +35,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(autouse=True)
 def _no_bandwidth(monkeypatch) -> None:
     """Measuring it takes seconds, and no test here reads it."""
-    monkeypatch.setattr(session_module, "read_bandwidth", lambda _: 1e9)
+    monkeypatch.setattr(session_module, "read_bandwidth", lambda *_: 1e9)
 
 
 def open_tiny(model: Path, record_to: Path | None = None, progress=None, **options) -> Session:

@@ -57,7 +57,10 @@ def decoding(dtype: str) -> None:
         for count, seconds in lanes.items():
             seconds += _lockstep(dtype, count)
     weights = sum(parameter.nbytes for parameter in loaded.model.parameters())
-    alone, read = median(generate), weights / read_bandwidth(loaded.model.device)
+    alone, read = (
+        median(generate),
+        weights / read_bandwidth(loaded.model.device, loaded.model.dtype),
+    )
     print(f"  model.generate      {alone * 1e3:6.1f} ms")
     for count, seconds in lanes.items():
         step = median(seconds)
