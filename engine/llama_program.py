@@ -40,7 +40,7 @@ def runs_as_program(model: Any, rows: int) -> bool:
         rows <= FEW
         and attends(model.model.layers[0].self_attn.head_dim)
         and model.config.hidden_act == "silu"
-        and all(multiplies(weight) for weight in linears)
+        and all(multiplies(weight) and weight.dtype == model.dtype for weight in linears)
     )
 
 

@@ -70,7 +70,11 @@ def _run_half(plan):
 @functools.cache
 def _compiled(dtype: torch.dtype) -> Any:
     function = {torch.float32: _run_float, torch.bfloat16: _run_half}[dtype]
-    return cfunc(types.void(types.CPointer(types.int64)), cache=_keep_compiled())(function)
+    signature = types.void(types.CPointer(types.int64))
+    try:
+        return cfunc(signature, cache=_keep_compiled())(function)
+    except OSError:  # no room to keep it
+        return cfunc(signature)(function)
 
 
 def _keep_compiled() -> bool:
@@ -78,12 +82,8 @@ def _keep_compiled() -> bool:
     # Numba looks at the file of the function alone, not at those that it calls.
     sources = sorted(Path(__file__).parent.glob("*.py"))
     try:
-        place = cached("kernels", [source.read_text("utf-8") for source in sources], _nothing)
+        place = cached("kernels", [source.read_text("utf-8") for source in sources], lambda _: None)
     except UserError:
         return False
     config.CACHE_DIR = str(place)  # pyright: ignore[reportAttributeAccessIssue]
     return True
-
-
-def _nothing(_: Path) -> None:
-    pass
