@@ -18,7 +18,7 @@ from .scalars import REORDERED, at, float_of, round_all, silu
 from .task import FIRST, INPUT, KIND, OUTPUT, PRODUCT, ROWS, Task, address, readable
 from .vectors import MOST, STRIDE, float_dots, half_dots
 
-FEW = 16
+FEW = 24
 """Rows; more have enough arithmetic to be multiplied as torch does."""
 BLOCK = 64
 """Outputs of each row that are finished at once; even."""

@@ -93,8 +93,8 @@ class _Loop:
         prefetch = self._declared(
             "llvm.prefetch.p0", ir.VoidType(), _I8.as_pointer(), _I32, _I32, _I32
         )
-        # To read, to keep, of data.
-        flags = [ir.Constant(_I32, flag) for flag in (0, 3, 1)]
+        # To read, into the second cache, of data.
+        flags = [ir.Constant(_I32, flag) for flag in (0, 2, 1)]
         self.builder.call(prefetch, [self.builder.inttoptr(ahead, _I8.as_pointer()), *flags])
         if not self.half:
             return [self.load(address)]
