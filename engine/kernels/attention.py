@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import threads
 from .products import scale
-from .scalars import REORDERED, at, exp, float_of, rounded, word_of
+from .scalars import REORDERED, at, exp, float_of, read, rounded, word_of
 from .task import ATTENTION, FIRST, INPUT, KIND, OUTPUT, ROWS, Task, address
 from .vectors import MOST, STRIDE, float_dots, float_mix, half_dots, half_mix
 
@@ -83,7 +83,7 @@ def _attend_head(task, row, key_head, scratch, half):
     _turn(task, key, task[_KEY_NORM], spare, half)
     for i in range(width):
         _write(keys + last, i, turned[i], half)
-        _write(values + last, i, _read(value, i, half), half)
+        _write(values + last, i, read(value, i, half), half)
 
     scaling = np.float32(at(task[_SCALING], np.float64)[0])
     for begin in range(0, shared, MOST):
@@ -125,7 +125,7 @@ def _turn(task, head, norm, out, half):
     middle = width // 2
     cos, sin, numbers = at(task[COS], np.float32), at(task[SIN], np.float32), at(out, np.float32)
     for i in range(width):
-        numbers[i] = _read(head, i, half)
+        numbers[i] = read(head, i, half)
     if norm:
         weight, eps = at(norm, np.float32), np.float32(at(task[_EPS], np.float64)[0])
         by = scale(numbers, width, eps)
@@ -164,13 +164,6 @@ def _sum(numbers, count):
     for i in range(count):
         total += numbers[i]
     return total
-
-
-@njit(forceinline=True)
-def _read(head, i, half):
-    if half:
-        return float_of(np.uint32(np.uint32(at(head, np.uint16)[i]) << np.uint32(16)))
-    return at(head, np.float32)[i]
 
 
 @njit(forceinline=True)

@@ -14,7 +14,7 @@ from numba.extending import register_jitable
 from torch import Tensor
 
 from . import threads
-from .scalars import REORDERED, at, float_of, round_all, silu
+from .scalars import REORDERED, at, read, round_all, silu
 from .task import FIRST, INPUT, KIND, OUTPUT, PRODUCT, ROWS, Task, address, readable
 from .vectors import MOST, STRIDE, float_dots, half_dots
 
@@ -197,9 +197,8 @@ def _finish(task, layer, begin, place, sums, count, half):
         if half:
             round_all(here, count)
             if residual:
-                stream = at(residual + behind * 2, np.uint16)
                 for i in range(count):
-                    numbers[i] += float_of(np.uint32(np.uint32(stream[i]) << np.uint32(16)))
+                    numbers[i] += read(residual + behind * 2, i, half)
                 round_all(here, count)
             out = at(task[OUTPUT] + behind * 2, np.uint16)
             for i in range(count):

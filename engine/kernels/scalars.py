@@ -49,6 +49,14 @@ float_of64, word_of64 = (
 
 
 @njit(forceinline=True)
+def read(address, i, half):
+    """A number, bfloat16 (`half`) or float32, as float32."""
+    if half:
+        return float_of(np.uint32(np.uint32(at(address, np.uint16)[i]) << np.uint32(16)))
+    return at(address, np.float32)[i]
+
+
+@njit(forceinline=True)
 def rounded(word):
     """The nearest bfloat16, even in the middle, as the float32 that it is; both as words."""
     if (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000):

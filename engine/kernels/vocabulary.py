@@ -8,7 +8,7 @@ from numba import njit
 from torch import Tensor
 
 from . import threads
-from .scalars import REORDERED, at, exp64, float_of
+from .scalars import REORDERED, at, exp64, read
 from .task import FIRST, HIGHEST, INPUT, KIND, OUTPUT, ROWS, SUMS, Task, address
 
 PART = 1024
@@ -71,13 +71,6 @@ def look_room(lanes: int) -> int:
 
 
 @njit(forceinline=True)
-def _logit(logits, i, half):
-    if half:
-        return float_of(np.uint32(np.uint32(at(logits, np.uint16)[i]) << np.uint32(16)))
-    return at(logits, np.float32)[i]
-
-
-@njit(forceinline=True)
 def _higher(one, other):
     """NaN is the highest, as to torch."""
     return one > other or (one != one and other == other)
@@ -99,7 +92,7 @@ def find_highest(task, half):
             if found == wanted and not _higher(maxima[block], values[wanted - 1]):
                 continue
             for token in range(block * BLOCK, min((block + 1) * BLOCK, vocabulary)):
-                z = _logit(logits, token, half)
+                z = read(logits, token, half)
                 if found == wanted and not _higher(z, values[wanted - 1]):
                     continue
                 place = min(found, wanted - 1)
@@ -127,7 +120,7 @@ def add_up(task, scratch, half):
             logits = task[INPUT] + (lane * vocabulary + begin) * (2 if half else 4)
             highest = np.float64(at(task[_LARGEST], np.float32)[lane])
             for i in range(tokens):
-                z[i] = np.float64(_logit(logits, i, half))
+                z[i] = np.float64(read(logits, i, half))
                 e[i] = exp64((z[i] - highest) / temperature)
             out = at(task[OUTPUT] + (part * lanes + lane) * COUNT * 8, np.float64)
             _add_up_lane(z, e, x, e_x, tokens, out)
