@@ -19,7 +19,8 @@ class FastLinears:
     def __init__(self, models: Iterable[PreTrainedModel]) -> None:
         self._modules: list[nn.Module] = []
         for module in {module: None for model in models for module in model.modules()}:
-            if not _is_linear(module):
+            # Some move their inputs between devices.
+            if not _is_linear(module) or "forward" in vars(module):
                 continue
             weight = module.weight
             if isinstance(module, Conv1D):

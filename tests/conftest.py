@@ -37,7 +37,7 @@ def _kernels_are_compiled_once() -> Iterator[None]:
     """In the person's cache: in a test's own it would be for each test."""
     from prunetui.engine.kernels import program
 
-    kept = program._keep_compiled()
+    kept = program._kept()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(program, "_keep_compiled", lambda: kept)
+        patch.setattr(program, "_kept", lambda: kept)
         yield

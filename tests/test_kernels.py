@@ -1,12 +1,13 @@
 """What a step computes on a CPU, against the formulas in float64."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numba import njit
-from prunetui.engine.kernels import scalars
+from prunetui.engine.kernels import program, scalars
 from prunetui.engine.kernels.attention import (
     COS,
     KEY_ROOM,
@@ -132,6 +133,51 @@ def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
     assert expected.any()
     assert torch.equal(ours[1].isinf(), expected)
     assert ours[2].isfinite().all()
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_norm_of_nothing_is_no_number_and_stops_no_thread(dtype: torch.dtype) -> None:
+    """0 over 0, as the stock norm has it; the other row goes on."""
+    torch.set_num_threads(2)
+    of, x = layers(dtype), torch.randn(2, COLUMNS).to(dtype)
+    task = product(of, norm=(torch.ones(COLUMNS, dtype=dtype), 0.0))
+    expected = run(task, x)[1]
+    x[0] = 0
+    ours = run(task, x)
+    assert ours[0].isnan().all()
+    assert torch.equal(ours[1], expected)
+    heads = torch.randn(1, 4, 32).to(dtype)
+    heads[:, 2] = 0  # the first of two keys, and so of two threads
+    keys, values = torch.randn(2, 1, 2, 5, 32).to(dtype)
+    ones = torch.ones(32, dtype=dtype)
+    heads = torch.cat((heads, heads[:, 2:]), dim=1)
+    attended = attend(
+        attention(2, 2, 32, 1.0, (ones, ones, 0.0)), heads, keys, values, torch.rand(2, 32)
+    )
+    assert attended[:, 0].isnan().all()
+    assert attended[:, 1].isfinite().all()
+
+
+def _nothing(_plan) -> None:
+    """Stands for what takes seconds to compile."""
+
+
+def test_what_was_kept_compiled_and_is_damaged_is_compiled_anew(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(program, "_run_float", _nothing)
+    monkeypatch.setattr(program, "_kept", lambda: tmp_path)
+    compile_it = program._compiled.__wrapped__
+    assert compile_it(torch.float32).address
+    kept = [*tmp_path.rglob("*.nb?")]
+    assert {file.suffix for file in kept} == {".nbi", ".nbc"}
+    for file in kept:
+        file.write_bytes(b"")
+    assert compile_it(torch.float32).address
+    assert not tmp_path.exists()
+    monkeypatch.setattr(program, "_kept", lambda: None)
+    assert compile_it(torch.float32).address
 
 
 def test_weights_that_cannot_be_read_as_they_lie() -> None:

@@ -5,13 +5,12 @@ Each key and value is read once, by one thread, for all queries that share it.
 
 import numpy as np
 import torch
-from numba import njit
 from numba.extending import register_jitable
 from torch import Tensor
 
 from . import threads
 from .products import scale
-from .scalars import REORDERED, at, exp, float_of, read, rounded, word_of
+from .scalars import REORDERED, at, compiled, exp, float_of, read, rounded, word_of
 from .task import ATTENTION, FIRST, INPUT, KIND, OUTPUT, ROWS, Task, address
 from .vectors import MOST, STRIDE, float_dots, float_mix, half_dots, half_mix
 
@@ -54,7 +53,7 @@ def attention_room(width: int, length: int) -> int:
     return MOST * (2 * width + length + 1) + width
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def attend(task, scratch, half):
     """This thread's share of the rows' key heads."""
     thread, count = np.int64(threads.number()), np.int64(threads.count())
@@ -63,7 +62,7 @@ def attend(task, scratch, half):
         _attend_head(task, number // task[_KEYS], number % task[_KEYS], scratch, half)
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _attend_head(task, row, key_head, scratch, half):
     """The queries of a row that share a key head."""
     width, length = task[_WIDTH], task[LENGTH]
@@ -117,7 +116,7 @@ def _attend_head(task, row, key_head, scratch, half):
                 _write(out, i, of_query[i // 2 + i % 2 * middle if half else i], half)
 
 
-@njit(forceinline=True)
+@compiled(forceinline=True)
 def _turn(task, head, norm, out, half):
     """A head [width], normed if it is to be, behind the rotary embedding; each operation is rounded
     as the stock ones."""
@@ -138,7 +137,7 @@ def _turn(task, head, norm, out, half):
         numbers[i], numbers[i + middle] = _round(a + b, half), _round(c + d, half)
 
 
-@njit(forceinline=True)
+@compiled(forceinline=True)
 def _softmax(scores, count):
     """In their place."""
     highest = _highest(scores, count)
@@ -150,7 +149,7 @@ def _softmax(scores, count):
 
 
 # Where no number is NaN. If one is, whatever this gives, the sum behind it is NaN.
-@njit(fastmath={"nnan", "nsz"})
+@compiled(fastmath={"nnan", "nsz"})
 def _highest(numbers, count):
     highest = numbers[0]
     for i in range(1, count):
@@ -158,7 +157,7 @@ def _highest(numbers, count):
     return highest
 
 
-@njit(fastmath=REORDERED)
+@compiled(fastmath=REORDERED)
 def _sum(numbers, count):
     total = np.float32(0)
     for i in range(count):
@@ -166,7 +165,7 @@ def _sum(numbers, count):
     return total
 
 
-@njit(forceinline=True)
+@compiled(forceinline=True)
 def _write(head, i, number, half):
     if half:
         at(head, np.uint16)[i] = np.uint16(rounded(word_of(number)) >> np.uint32(16))
@@ -174,6 +173,6 @@ def _write(head, i, number, half):
         at(head, np.float32)[i] = number
 
 
-@njit(forceinline=True)
+@compiled(forceinline=True)
 def _round(number, half):
     return float_of(np.uint32(rounded(word_of(number)))) if half else number

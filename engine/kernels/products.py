@@ -9,12 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numba import njit
 from numba.extending import register_jitable
 from torch import Tensor
 
 from . import threads
-from .scalars import REORDERED, at, read, round_all, silu
+from .scalars import REORDERED, at, compiled, read, round_all, silu
 from .task import FIRST, INPUT, KIND, OUTPUT, PRODUCT, ROWS, Task, address, readable
 from .vectors import MOST, STRIDE, float_dots, half_dots
 
@@ -71,7 +70,7 @@ def product_room(rows: int, columns: int) -> int:
     return (rows + 1) * columns + rows * BLOCK
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def multiply(task, scratch, half):
     """This thread's share of the outputs."""
     rows, columns, outputs = task[ROWS], task[COLUMNS], task[OUTPUTS]
@@ -102,7 +101,7 @@ def multiply(task, scratch, half):
         before += size
 
 
-@njit(fastmath=REORDERED)
+@compiled(fastmath=REORDERED)
 def scale(numbers, count, eps):
     """Of an RMS norm: 1 over the root of the mean square."""
     total = np.float32(0)
@@ -111,7 +110,7 @@ def scale(numbers, count, eps):
     return np.float32(1) / np.sqrt(total / np.float32(count) + eps)
 
 
-@njit
+@compiled()
 def _float_inputs(task, scratch):
     """The address of the inputs: in the scratch if they are to be normed or gated."""
     rows, columns = task[ROWS], task[COLUMNS]
@@ -133,7 +132,7 @@ def _float_inputs(task, scratch):
     return scratch
 
 
-@njit
+@compiled()
 def _half_inputs(task, scratch):
     """The address of the inputs, even columns first, normed or gated if they are to be; each
     operation is rounded as the stock ones."""
@@ -168,7 +167,7 @@ def _half_inputs(task, scratch):
     return scratch
 
 
-@njit(forceinline=True)
+@compiled(forceinline=True)
 def _widen(source, out, count):
     """As float32, even columns first."""
     words = at(source, np.uint32)
@@ -178,7 +177,7 @@ def _widen(source, out, count):
         odds[i] = words[i] & np.uint32(0xFFFF0000)
 
 
-@njit(forceinline=True)
+@compiled(forceinline=True)
 def _finish(task, layer, begin, place, sums, count, half):
     """Write `count` outputs of each row: sums [rows, BLOCK] and the layer's bias, 0 in a closed
     row, added to the residual."""

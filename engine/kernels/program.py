@@ -1,13 +1,15 @@
 """Tasks that run one after the other, each on all threads, in one call."""
 
 import functools
+import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numba import cfunc, njit, types
+from numba import cfunc, types
 from numba.core import config
 
 from ..cache import cached
@@ -15,15 +17,17 @@ from ..errors import UserError
 from . import threads
 from .attention import attend
 from .products import multiply
-from .scalars import at
+from .scalars import at, compiled
 from .task import ATTENTION, HIGHEST, KIND, PRODUCT, Task
 from .vocabulary import add_up, find_highest
+
+log = logging.getLogger(__name__)
 
 _TASKS, _TABLE, _FIELDS, _SCRATCH, _ROOM, _END = range(6)
 
 
 class Program:
-    """All on numbers of one dtype, float32 or bfloat16."""
+    """All on numbers of one dtype, float32 or bfloat16; to be run by one thread at a time."""
 
     def __init__(self, tasks: Sequence[Task], dtype: torch.dtype) -> None:
         self._tasks = tasks
@@ -38,12 +42,13 @@ class Program:
 
     def run(self, room: int) -> None:
         """`room` is how many numbers a thread needs at the most."""
-        scratch = torch.empty(torch.get_num_threads() * room)
+        threads_room = torch.get_num_threads() * room
+        scratch = torch.empty(threads_room, dtype=torch.float32, device="cpu")
         self._plan[_SCRATCH], self._plan[_ROOM] = scratch.data_ptr(), room
         threads.run(self._function, self._plan.ctypes.data)
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _run(plan, half):
     scratch = plan[_SCRATCH] + np.int64(threads.number()) * plan[_ROOM] * 4
     for number in range(plan[_TASKS]):
@@ -70,20 +75,23 @@ def _run_half(plan):
 @functools.cache
 def _compiled(dtype: torch.dtype) -> Any:
     function = {torch.float32: _run_float, torch.bfloat16: _run_half}[dtype]
-    signature = types.void(types.CPointer(types.int64))
-    try:
-        return cfunc(signature, cache=_keep_compiled())(function)
-    except OSError:  # no room to keep it
-        return cfunc(signature)(function)
+    make = functools.partial(cfunc, types.void(types.CPointer(types.int64)), error_model="numpy")
+    place = _kept()
+    if place:
+        # Numba looks at the file of the function alone, not at those that it calls.
+        config.CACHE_DIR = str(place)  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            return make(cache=True)(function)
+        except Exception:  # what is kept there is damaged, or cannot be written to
+            log.warning("compiled functions in %s are of no use", place, exc_info=True)
+            shutil.rmtree(place, ignore_errors=True)
+    return make()(function)
 
 
-def _keep_compiled() -> bool:
-    """Have numba keep what it compiles; False where nothing can be kept."""
-    # Numba looks at the file of the function alone, not at those that it calls.
+def _kept() -> Path | None:
+    """The directory of what these sources were compiled to; None where nothing can be kept."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     try:
-        place = cached("kernels", [source.read_text("utf-8") for source in sources], lambda _: None)
+        return cached("kernels", [source.read_text("utf-8") for source in sources], lambda _: None)
     except UserError:
-        return False
-    config.CACHE_DIR = str(place)  # pyright: ignore[reportAttributeAccessIssue]
-    return True
+        return None

@@ -1,5 +1,6 @@
 """What compiled functions share: pointers, bfloat16, and an exponential that vectors can do."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,11 @@ from numba.extending import intrinsic
 
 REORDERED = {"reassoc", "contract"}
 """For sums whose terms may be added in any order, the same one each time."""
+
+
+compiled = functools.partial(njit, error_model="numpy")
+"""For functions of tasks, which divide by 0 as numbers do: a thread that raised instead would leave
+the others waiting."""
 
 
 def _generated(function: Callable[..., Any]) -> Any:
@@ -48,7 +54,7 @@ float_of64, word_of64 = (
 )
 
 
-@njit(forceinline=True)
+@compiled(forceinline=True)
 def read(address, i, half):
     """A number, bfloat16 (`half`) or float32, as float32."""
     if half:
@@ -56,7 +62,7 @@ def read(address, i, half):
     return at(address, np.float32)[i]
 
 
-@njit(forceinline=True)
+@compiled(forceinline=True)
 def rounded(word):
     """The nearest bfloat16, even in the middle, as the float32 that it is; both as words."""
     if (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000):
@@ -65,14 +71,14 @@ def rounded(word):
     return (word + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)
 
 
-@njit(forceinline=True)
+@compiled(forceinline=True)
 def round_all(address, count):
     words = at(address, np.uint32)
     for i in range(count):
         words[i] = rounded(words[i])
 
 
-@njit(forceinline=True)
+@compiled(forceinline=True)
 def exp(x):
     """Of float32 up to 0, to two units in the last place; 0 below -87."""
     # 1.5 · 2²³: added to a small number, it leaves the nearest integer in the last bits.
@@ -93,7 +99,7 @@ def exp(x):
     return np.float32(0) if x < np.float32(-87) else series * power
 
 
-@njit(forceinline=True)
+@compiled(forceinline=True)
 def exp64(x):
     """Of float64 up to 0, to two units in the last place; 0 below -708."""
     # As above, with 1.5 · 2⁵².
@@ -120,7 +126,7 @@ def exp64(x):
     return 0.0 if x < -708 else series * power
 
 
-@njit(forceinline=True)
+@compiled(forceinline=True)
 def silu(x):
     power = exp(-abs(x))
     return (x if x > 0 else x * power) / (np.float32(1) + power)

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from . import threads
-from .scalars import REORDERED, at, exp64, read
+from .scalars import REORDERED, at, compiled, exp64, read
 from .task import FIRST, HIGHEST, INPUT, KIND, OUTPUT, ROWS, SUMS, Task, address
 
 PART = 1024
@@ -42,7 +41,7 @@ def look(z: Tensor, k: int, temperature: float) -> Look:
     found = Look(
         tasks=[],
         sums=torch.empty(-(-vocabulary // PART), lanes, COUNT, dtype=torch.float64),
-        highest=torch.empty(lanes, k),
+        highest=torch.empty(lanes, k, dtype=torch.float32),
         tokens=torch.empty(lanes, k, dtype=torch.int64),
     )
     for kind, out in ((SUMS, found.sums), (HIGHEST, found.tokens)):
@@ -70,13 +69,13 @@ def look_room(lanes: int) -> int:
     return 2 * 2 * lanes * PART
 
 
-@njit(forceinline=True)
+@compiled(forceinline=True)
 def _higher(one, other):
     """NaN is the highest, as to torch."""
     return one > other or (one != one and other == other)
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def find_highest(task, half):
     """This thread's share of the lanes."""
     thread, count = np.int64(threads.number()), np.int64(threads.count())
@@ -103,7 +102,7 @@ def find_highest(task, half):
                 found = min(found + 1, wanted)
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def add_up(task, scratch, half):
     """This thread's share of the parts."""
     thread, count = np.int64(threads.number()), np.int64(threads.count())
@@ -126,7 +125,7 @@ def add_up(task, scratch, half):
             _add_up_lane(z, e, x, e_x, tokens, out)
 
 
-@njit(fastmath=REORDERED)
+@compiled(fastmath=REORDERED)
 def _add_up_lane(z, e, x, e_x, tokens, out):
     total = own_z = z_under_p = x_under_own = p_dot_x = p_dot_p = z_sum = z_dot_z = 0.0
     x_dot_d = d_dot_d = squares_under_p = d_under_r = squares_under_r = 0.0
