@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 import torch
+from prunetui.engine.kernels import threads
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+needs_openmp = pytest.mark.skipif(not threads.available(), reason="torch without GNU's OpenMP")
+"""What is tested is used on Linux alone."""
 
 END = 0
 VOCABULARY = 257

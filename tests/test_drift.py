@@ -9,6 +9,7 @@ from prunetui.engine.numbers import Wanted, step_numbers
 from prunetui.engine.trace.records import Sampling
 
 from .measures import distributions, measured
+from .models import needs_openmp
 
 LANES, HIDDEN, VOCABULARY = 4, 24, 500
 
@@ -65,7 +66,7 @@ def expected(h: torch.Tensor, z: torch.Tensor, variant: int, T: float) -> dict[s
     }
 
 
-@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_openmp), False])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("scale", [1e-3, 0.3, 3.0])
 def test_measures_equal_their_formulas(

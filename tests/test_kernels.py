@@ -24,6 +24,10 @@ from prunetui.engine.kernels.task import INPUT, OUTPUT, ROWS, Task
 from torch import Tensor
 from torch.nn.functional import silu
 
+from .models import needs_openmp
+
+pytestmark = needs_openmp
+
 DTYPES = [torch.float32, torch.bfloat16]
 COLUMNS = 96
 SIZES = (64, 33, 190)

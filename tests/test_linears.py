@@ -8,7 +8,9 @@ from prunetui.engine.linears import FastLinears
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .models import FAMILIES, make_model
+from .models import FAMILIES, make_model, needs_openmp
+
+pytestmark = needs_openmp
 
 
 @torch.inference_mode()

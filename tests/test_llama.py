@@ -15,7 +15,7 @@ from prunetui.engine.weights import WeightGroup
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .models import FAMILIES, make_model
+from .models import FAMILIES, make_model, needs_openmp
 
 LANES = [
     LaneGates(),
@@ -93,6 +93,7 @@ def test_a_step_is_the_stock_step(
     assert len({tuple(z.tolist()) for z in ours[-1].z}) == len(LANES)
 
 
+@needs_openmp
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_program_is_the_stock_step(name: str, monkeypatch) -> None:
     model = make(name, torch.float32, **WIDE)
@@ -105,6 +106,7 @@ def test_a_program_is_the_stock_step(name: str, monkeypatch) -> None:
     assert len({tuple(z.tolist()) for z in ours[-1].z}) == len(LANES)
 
 
+@needs_openmp
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_program_in_bfloat16_is_no_farther_from_float32_than_the_stock_step(
     name: str, monkeypatch
@@ -124,6 +126,7 @@ def test_a_program_in_bfloat16_is_no_farther_from_float32_than_the_stock_step(
     assert 0 < error(ours) < 1.2 * error(stock)
 
 
+@needs_openmp
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_lane_of_a_program_is_the_same_alone(name: str, dtype: torch.dtype) -> None:
@@ -164,6 +167,7 @@ def test_a_program_goes_on_where_caches_were_cropped_or_the_lanes_reopened() -> 
     lockstep.close()
 
 
+@needs_openmp
 @pytest.mark.parametrize(
     "changes",
     [

@@ -9,6 +9,10 @@ from prunetui.engine.kernels.vocabulary import BLOCK, COUNT, PART
 from prunetui.engine.vocabulary import Survey, survey
 from torch import Tensor
 
+from .models import needs_openmp
+
+pytestmark = needs_openmp
+
 SIZES = (1, 7, BLOCK - 1, BLOCK, PART, PART + 1, 5 * PART + 3 * BLOCK + 17)
 
 

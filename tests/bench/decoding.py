@@ -135,13 +135,13 @@ def measuring() -> None:
         outputs = Outputs(h, z, streams)
         with torch.inference_mode():
             whole = _median_seconds(lambda o=outputs: step_numbers(o, GREEDY, 0, wanted, {}))
-            drift = _median_seconds(lambda o=outputs: survey(o.z, 10, 1.0).sums.cpu())
+            look = _median_seconds(lambda o=outputs: survey(o.z, 10, 1.0).sums.cpu())
             exp = _median_seconds(lambda z=z: z.double().exp_()[0, 0].item())
         print(
             f"  {vocabulary:7} tokens      {whole * 1e3:6.1f} ms   {whole / exp:.1f} × one exp in",
             end="",
         )
-        print(f" float64; drift alone {drift * 1e3:.1f} ms")
+        print(f" float64; the look at the logits alone {look * 1e3:.1f} ms")
 
 
 @contextmanager
