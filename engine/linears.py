@@ -9,7 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .kernels.products import FEW, multiplies, product, product_room
 from .kernels.program import Program
-from .kernels.task import INPUT, OUTPUT, ROWS
+from .kernels.task import INPUT, OUTPUT, ROWS, readable
 
 
 class FastLinears:
@@ -24,8 +24,9 @@ class FastLinears:
                 continue
             weight = module.weight
             if isinstance(module, Conv1D):
-                # Its weight is [inputs, outputs]: the same, but lying as other layers' do.
-                weight.data = weight.data.T.contiguous().T
+                if readable(weight):
+                    # It lies as [inputs, outputs]: the same, but lying as other layers' do.
+                    weight.data = weight.data.T.contiguous().T
                 weight = weight.T
             if multiplies(weight):
                 vars(module)["forward"] = _Forward(module, weight)

@@ -88,6 +88,26 @@ def test_a_model_that_is_not_on_a_cpu_is_left_alone() -> None:
     linears.remove()
 
 
+def test_a_transposed_layer_elsewhere_lies_as_it_did() -> None:
+    model = make_model("gpt2").to("meta")
+    linears = FastLinears([model])
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
+    linears.remove()
+
+
+def test_a_layer_with_a_forward_of_its_own_keeps_it() -> None:
+    """Accelerate's hooks put one there."""
+    model = make_model("llama")
+    hooked = model.get_submodule("model.layers.0.self_attn.q_proj")
+    own = hooked.forward
+    hooked.forward = own
+    linears = FastLinears([model])
+    assert hooked.forward is own
+    assert "k_proj" in replaced(model)
+    linears.remove()
+    assert vars(hooked)["forward"] is own
+
+
 def test_two_models_may_share_a_layer_and_have_biases() -> None:
     model, other = make_model("llama"), make_model("llama")
     key = model.get_submodule("model.layers.0.self_attn.k_proj")

@@ -5,7 +5,6 @@ Each key and value is read once, by one thread, for all queries that share it.
 
 import numpy as np
 import torch
-from numba.extending import register_jitable
 from torch import Tensor
 
 from . import threads
@@ -47,7 +46,6 @@ def attention(
     return Task(fields, (constants, weights))
 
 
-@register_jitable
 def attention_room(width: int, length: int) -> int:
     """Numbers that a thread needs: queries, what they mix, a head and scores."""
     return MOST * (2 * width + length + 1) + width

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numba.extending import register_jitable
 from torch import Tensor
 
 from . import threads
@@ -64,7 +63,6 @@ def product(
     return Task(fields, (layers, biases, norm_weight, eps, closed))
 
 
-@register_jitable
 def product_room(rows: int, columns: int) -> int:
     """Numbers that a thread needs: inputs, one row more, and sums."""
     return (rows + 1) * columns + rows * BLOCK
