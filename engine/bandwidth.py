@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from .kernels.task import readable
-from .linears import Product
+from .linears import Product, read_weight
 
 BLOCK = 256 << 20
 """Bytes: more than any cache between the memory and the arithmetic holds."""
@@ -35,28 +35,21 @@ def read_bandwidth(device: torch.device, dtype: torch.dtype) -> float:
     return BLOCK / best
 
 
-def weight_bytes(models: list[nn.Module]) -> int:
-    """Bytes that one forward pass of each model reads.
+def weight_bytes(models: list[PreTrainedModel]) -> int:
+    """Bytes that one forward pass of each model reads, of a few rows.
 
     All its parameters but for an input embedding that is not the head too, of which a pass reads
     a few rows; all experts of a mixture are counted.
     """
     total = 0
     for model in models:
-        looked_up = {
-            id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
-        }
-        multiplied = {
-            id(parameter)
-            for module in model.modules()
-            if not isinstance(module, nn.Embedding)
-            for parameter in module.parameters(recurse=False)
-        }
-        total += sum(
-            parameter.nbytes
-            for parameter in model.parameters()
-            if id(parameter) not in looked_up - multiplied
-        )
+        read: dict[int, int] = {}
+        for module in model.modules():
+            if not isinstance(module, nn.Embedding):
+                for name, parameter in module.named_parameters(recurse=False):
+                    held = read_weight(module) if name == "weight" else parameter
+                    read[id(parameter)] = held.nbytes
+        total += sum(read.values())
     return total
 
 

@@ -37,10 +37,10 @@ class Lanes:
         self.same_depth = [depth == depths[0] for depth in depths]
         """As the baseline's, per lane."""
         self._rows = Counter(lane.group.model for lane in self._in_rows(context))
-        self.weight_bytes = weight_bytes([*self._rows])
-        """Bytes of weights that a step reads."""
         self._attends_by = faster_attention(self._rows)
         self._install()
+        self.weight_bytes = weight_bytes([*self._rows])
+        """Bytes of weights that a step reads."""
         try:
             self.noise_floor, self.lockstep = self._make_lockstep(context)
         except BaseException:

@@ -1,47 +1,79 @@
 """Linear layers of any model on a CPU, which multiply a few rows as our step does."""
 
 from collections.abc import Iterable
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from .kernels.narrow import Narrow
 from .kernels.products import FEW, multiplies, product, product_room
 from .kernels.program import Program
 from .kernels.task import INPUT, OUTPUT, ROWS, readable
+from .narrow import narrowed, widened
 
 
 class FastLinears:
     """Has the linear layers of models multiply a few rows by our products; `remove` puts the stock
-    ones back. The weights must stay where they are until then."""
+    ones back. The weights must stay where they are until then.
+
+    Weights of float32 that fewer bytes hold are kept in those alone, unless something else shares
+    them: the parameter is empty then, and a layer's `weight` made anew whenever it is asked for.
+    """
 
     def __init__(self, models: Iterable[PreTrainedModel]) -> None:
-        self._modules: list[nn.Module] = []
-        for module in {module: None for model in models for module in model.modules()}:
-            # Some move their inputs between devices.
-            if not _is_linear(module) or "forward" in vars(module):
-                continue
-            weight = module.weight
-            if isinstance(module, Conv1D):
-                if readable(weight):
-                    # It lies as [inputs, outputs]: the same, but lying as other layers' do.
-                    weight.data = weight.data.T.contiguous().T
-                weight = weight.T
-            if multiplies(weight):
-                vars(module)["forward"] = _Forward(module, weight)
-                self._modules.append(module)
+        modules = [*{module: None for model in models for module in model.modules()}]
+        # Some move their inputs between devices.
+        linears = [m for m in modules if _is_linear(m) and "forward" not in vars(m)]
+        for linear in linears:
+            if isinstance(linear, Conv1D) and readable(linear.weight):
+                # It lies as [inputs, outputs]: the same, but lying as other layers' do.
+                linear.weight.data = linear.weight.data.T.contiguous().T
+        linears = [linear for linear in linears if multiplies(_rows(linear))]
+        others = set(modules).difference(linears)
+        self._shared = {parameter for m in others for parameter in m.parameters(recurse=False)}
+        self._weights: dict[nn.Parameter, Tensor | Narrow] = {}
+        self._replaced: list[nn.Linear] = []
+        try:
+            for linear in linears:
+                self._replace(linear)
+        except BaseException:
+            self.remove()
+            raise
+
+    def _replace(self, linear: nn.Linear) -> None:
+        parameter: Any = linear.weight
+        if parameter not in self._weights:
+            self._weights[parameter] = narrowed(_rows(linear))
+        weight = self._weights[parameter]
+        vars(linear)["forward"] = _Forward(linear, weight)
+        self._replaced.append(linear)
+        if isinstance(weight, Narrow) and parameter not in self._shared:
+            parameter.data = parameter.new_empty(0)
+            linear.__class__ = _NARROW[type(linear)]
 
     def remove(self) -> None:
-        for module in self._modules:
-            del vars(module)["forward"]
-        self._modules = []
+        for linear in self._replaced:
+            if type(linear) in _STOCK:
+                parameter: Any = linear._parameters["weight"]
+                if not parameter.numel():
+                    parameter.data = linear.weight
+                linear.__class__ = _STOCK[type(linear)]
+            del vars(linear)["forward"]
+        self._replaced, self._weights = [], {}
+
+
+def read_weight(module: nn.Module) -> Tensor | Narrow:
+    """What a product with a few rows reads of a module's weight."""
+    forward = vars(module).get("forward")
+    return forward.weight if isinstance(forward, _Forward) else module.get_parameter("weight")
 
 
 class Product:
     """xWᵀ + b of 1 to `FEW` rows x [..., inputs], in the dtype of the weight [outputs, inputs]."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor | Narrow, bias: Tensor | None = None) -> None:
         self._program = Program([product([(weight, bias)])], weight.dtype)
         self._outputs, self._inputs = weight.shape
 
@@ -55,7 +87,8 @@ class Product:
 
 
 class _Forward:
-    def __init__(self, module: nn.Linear, weight: Tensor) -> None:
+    def __init__(self, module: nn.Linear, weight: Tensor | Narrow) -> None:
+        self.weight = weight
         self._stock, self._product = module.forward, Product(weight, module.bias)
         self._most, self._dtype = FEW * weight.shape[1], weight.dtype
 
@@ -64,6 +97,27 @@ class _Forward:
         return self._product(x) if few else self._stock(x)
 
 
+class _NarrowLinear(nn.Linear):
+    @property
+    def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return widened(vars(self)["forward"].weight)
+
+
+class _NarrowConv1D(Conv1D):
+    @property
+    def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return widened(vars(self)["forward"].weight).T
+
+
+_NARROW: dict[type, type] = {nn.Linear: _NarrowLinear, Conv1D: _NarrowConv1D}
+_STOCK = {narrow: stock for stock, narrow in _NARROW.items()}
+
+
 def _is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     """A subclass may compute something else; GPT-2's Conv1D is a linear layer transposed."""
     return type(module) in (nn.Linear, Conv1D)
+
+
+def _rows(linear: nn.Linear) -> Tensor:
+    """The weight, [outputs, inputs]."""
+    return linear.weight.T if isinstance(linear, Conv1D) else linear.weight

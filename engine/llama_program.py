@@ -19,9 +19,11 @@ from .kernels.attention import (
     attention,
     attention_room,
 )
+from .kernels.narrow import Narrow
 from .kernels.products import COLUMNS, FEW, OUTPUTS, RESIDUAL, multiplies, product, product_room
 from .kernels.program import Program
 from .kernels.task import INPUT, KIND, OUTPUT, PRODUCT, ROWS, Task
+from .linears import read_weight
 from .llama import Norm, turning
 
 TASKS = 5
@@ -30,8 +32,8 @@ TASKS = 5
 
 def runs_as_program(model: Any, rows: int) -> bool:
     """Of a model of Llama's kind with so many rows."""
-    linears = (
-        module.weight
+    weights = (
+        read_weight(module)
         for layer in model.model.layers
         for module in layer.modules()
         if isinstance(module, nn.Linear)
@@ -40,7 +42,10 @@ def runs_as_program(model: Any, rows: int) -> bool:
         rows <= FEW
         and attends(model.model.layers[0].self_attn.head_dim)
         and model.config.hidden_act == "silu"
-        and all(multiplies(weight) and weight.dtype == model.dtype for weight in linears)
+        and all(
+            weight.dtype == model.dtype and (isinstance(weight, Narrow) or multiplies(weight))
+            for weight in weights
+        )
     )
 
 
@@ -112,8 +117,8 @@ def _tasks(layer: Any, closed: Mapping[nn.Module, Tensor]) -> list[Task]:
     ]
 
 
-def _layers(*linears: nn.Linear) -> list[tuple[Tensor, Tensor | None]]:
-    return [(linear.weight, linear.bias) for linear in linears]
+def _layers(*linears: nn.Linear) -> list[tuple[Tensor | Narrow, Tensor | None]]:
+    return [(read_weight(linear), linear.bias) for linear in linears]
 
 
 def _norm(module: Any) -> tuple[Tensor, float]:

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
-from prunetui.engine.kernels.products import FEW
+from prunetui.engine.bandwidth import weight_bytes
+from prunetui.engine.kernels.narrow import Narrow
+from prunetui.engine.kernels.products import FEW, multiplies
 from prunetui.engine.kvcache import new_cache
-from prunetui.engine.linears import FastLinears
+from prunetui.engine.linears import FastLinears, read_weight
+from prunetui.engine.narrow import narrowed
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -119,3 +122,79 @@ def test_two_models_may_share_a_layer_and_have_biases() -> None:
         assert torch.allclose(logits(of, 3), plain, rtol=1e-4, atol=1e-4)
     linears.remove()
     assert replaced(model) == replaced(other) == []
+
+
+def rounded(model: PreTrainedModel) -> PreTrainedModel:
+    """Weights that are bfloat16's, as those of most checkpoints."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_that_fewer_bytes_hold_are_kept_in_those(family: str) -> None:
+    model = rounded(make_model(family))
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    wide, plain = weight_bytes([model]), {rows: logits(model, rows) for rows in (2, FEW + 1)}
+    linears = FastLinears([model])
+    assert weight_bytes([model]) < wide
+    for rows, expected in plain.items():
+        assert torch.allclose(logits(model, rows), expected, rtol=1e-4, atol=1e-4)
+    linears.remove()
+    assert all(torch.equal(weights[name], now) for name, now in model.state_dict().items())
+    assert weight_bytes([model]) == wide
+
+
+def test_half_of_what_bfloat16s_took_is_read_and_nothing_else_is_held() -> None:
+    model = rounded(make_model("llama"))
+    halved = [m for m in model.modules() if isinstance(m, nn.Linear) and multiplies(m.weight)]
+    wide, saved = weight_bytes([model]), sum(linear.weight.nbytes for linear in halved) / 2
+    linears = FastLinears([model])
+    assert weight_bytes([model]) == wide - saved
+    assert [linear._parameters["weight"].numel() for linear in halved] == [0] * len(halved)
+    linears.remove()
+    assert weight_bytes([model]) == wide
+
+
+def test_a_weight_that_is_looked_up_too_stays_where_it_is() -> None:
+    model = rounded(make_model("llama", tie_word_embeddings=True))
+    embedding = model.get_input_embeddings().weight
+    linears = FastLinears([model])
+    assert isinstance(read_weight(model.lm_head), Narrow)
+    assert model.lm_head.weight is embedding
+    assert embedding.numel()
+    linears.remove()
+
+
+def test_a_weight_that_two_layers_have_is_kept_once() -> None:
+    model = rounded(make_model("llama"))
+    first, second = model.model.layers[0].self_attn, model.model.layers[1].self_attn
+    second.k_proj.weight = first.k_proj.weight
+    expected = logits(model, 2)
+    weight = first.k_proj.weight.clone()
+    linears = FastLinears([model])
+    assert read_weight(first.k_proj) is read_weight(second.k_proj)
+    assert torch.equal(second.k_proj.weight, weight)
+    assert torch.allclose(logits(model, 2), expected, rtol=1e-4, atol=1e-4)
+    linears.remove()
+    assert second.k_proj.weight is first.k_proj.weight
+    assert torch.equal(first.k_proj.weight, weight)
+
+
+def test_no_memory_for_a_narrow_weight_leaves_the_model_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = rounded(make_model("llama"))
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    left = iter(range(3))
+
+    def narrowed_thrice(weight: Tensor) -> Tensor | Narrow:
+        if next(left, None) is None:
+            raise MemoryError
+        return narrowed(weight)
+
+    monkeypatch.setattr("prunetui.engine.linears.narrowed", narrowed_thrice)
+    with pytest.raises(MemoryError):
+        FastLinears([model])
+    assert replaced(model) == []
+    assert all(torch.equal(weights[name], now) for name, now in model.state_dict().items())

@@ -12,9 +12,18 @@ import torch
 from torch import Tensor
 
 from . import threads
+from .narrow import Narrow
 from .scalars import REORDERED, at, compiled, read, round_all, silu
 from .task import FIRST, INPUT, KIND, OUTPUT, PRODUCT, ROWS, Task, address, readable
-from .vectors import MOST, STRIDE, float_dots, half_dots
+from .vectors import (
+    MOST,
+    STRIDE,
+    bfloat16_dots,
+    float16_dots,
+    float_dots,
+    half_dots,
+    scaled_dots,
+)
 
 FEW = 24
 """Rows; more have enough arithmetic to be multiplied as torch does."""
@@ -22,8 +31,11 @@ BLOCK = 64
 """Outputs of each row that are finished at once; even."""
 
 COLUMNS, OUTPUTS, RESIDUAL, _CLOSED, _NORM, _EPS, _GATED, _LAYERS, _LAYER = range(FIRST, FIRST + 9)
-_WEIGHT, _BIAS, _SIZE, _NEXT = range(4)
+_WEIGHT, _FORM, _ROW_BYTES, _BIAS, _SIZE, _NEXT = range(6)
 """Of each layer, from `_LAYER` on."""
+_PLAIN, _BFLOAT16, _FLOAT16, _SCALED = range(4)
+"""Forms of weights: in the rows' dtype, or `Narrow`."""
+_FORMS = {torch.bfloat16: _BFLOAT16, torch.float16: _FLOAT16, torch.uint8: _SCALED}
 
 
 def multiplies(weight: Tensor) -> bool:
@@ -32,16 +44,17 @@ def multiplies(weight: Tensor) -> bool:
 
 
 def product(
-    layers: Sequence[tuple[Tensor, Tensor | None]],
+    layers: Sequence[tuple[Tensor | Narrow, Tensor | None]],
     norm: tuple[Tensor, float] | None = None,
     closed: Tensor | None = None,
     gated: bool = False,
 ) -> Task:
     """Of rows [rows, inputs] with linear layers that read the same: xWᵀ + b, side by side.
 
-    `layers` are weights [outputs, inputs] and biases [outputs]. `norm` is the weight [inputs] and ε
-    of an RMS norm of what they read; `gated` layers read silu(a)b of inputs a and b that lie side
-    by side. Outputs are 0 in rows that are `closed`, bool [rows], and added to the `RESIDUAL`.
+    `layers` are weights [outputs, inputs] in the rows' dtype and biases [outputs]. `norm` is the
+    weight [inputs] and ε of an RMS norm of what they read; `gated` layers read silu(a)b of inputs a
+    and b that lie side by side. Outputs are 0 in rows that are `closed`, bool [rows], and added to
+    the `RESIDUAL`.
     """
     first, _ = layers[0]
     biases = [None if bias is None else bias.float() for _, bias in layers]
@@ -53,14 +66,20 @@ def product(
         eps = torch.tensor(norm[1], dtype=torch.float64)
     fields = np.zeros(_LAYER + _NEXT * len(layers), np.int64)
     fields[[KIND, COLUMNS, _GATED, _LAYERS]] = PRODUCT, first.shape[1], gated, len(layers)
-    fields[OUTPUTS] = sum(len(weight) for weight, _ in layers)
+    fields[OUTPUTS] = sum(weight.shape[0] for weight, _ in layers)
     fields[[_CLOSED, _NORM, _EPS]] = address(closed), address(norm_weight), address(eps)
     fields[_LAYER:] = [
         value
         for (weight, _), bias in zip(layers, biases, strict=True)
-        for value in (address(weight), address(bias), len(weight))
+        for value in (*_form(weight), address(bias), weight.shape[0])
     ]
     return Task(fields, (layers, biases, norm_weight, eps, closed))
+
+
+def _form(weight: Tensor | Narrow) -> tuple[int, int, int]:
+    if isinstance(weight, Tensor):
+        return weight.data_ptr(), _PLAIN, weight[0].nbytes
+    return weight.held.data_ptr(), _FORMS[weight.held.dtype], weight.held[0].nbytes
 
 
 def product_room(rows: int, columns: int) -> int:
@@ -75,12 +94,12 @@ def multiply(task, scratch, half):
     thread, count = np.int64(threads.number()), np.int64(threads.count())
     inputs = _half_inputs(task, scratch) if half else _float_inputs(task, scratch)
     sums = scratch + (rows + 1) * columns * 4
-    row_bytes = columns * (2 if half else 4)
     begin, end = outputs * thread // count, outputs * (thread + 1) // count
     before = 0
     for number in range(task[_LAYERS]):
         layer = _LAYER + number * _NEXT
         weight, size = task[layer + _WEIGHT], task[layer + _SIZE]
+        form, row_bytes = task[layer + _FORM], task[layer + _ROW_BYTES]
         last = min(end - before, size)
         for start in range(max(begin - before, 0), last, BLOCK):
             finished = min(BLOCK, last - start)
@@ -93,6 +112,12 @@ def multiply(task, scratch, half):
                     x, place = inputs + row * columns * 4, sums + (row * BLOCK + i) * 4
                     if half:
                         half_dots(some, x, first, second, columns, place, BLOCK)
+                    elif form == _BFLOAT16:
+                        bfloat16_dots(some, x, first, second, columns, place, BLOCK)
+                    elif form == _FLOAT16:
+                        float16_dots(some, x, first, second, columns, place, BLOCK)
+                    elif form == _SCALED:
+                        scaled_dots(some, x, first, second, columns, place, BLOCK)
                     else:
                         float_dots(some, x, first, second, columns, place, BLOCK)
             _finish(task, layer, start, before + start, sums, finished, half)

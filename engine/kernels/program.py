@@ -16,9 +16,10 @@ from ..cache import cached
 from ..errors import UserError
 from . import threads
 from .attention import attend
+from .narrow import narrow, widen
 from .products import multiply
 from .scalars import at, compiled
-from .task import ATTENTION, HIGHEST, KIND, PRODUCT, Task
+from .task import ATTENTION, HIGHEST, KIND, NARROW, PRODUCT, SUMS, Task
 from .vocabulary import add_up, find_highest
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,12 @@ def _run(plan, half):
             attend(task, scratch, half)
         elif task[KIND] == HIGHEST:
             find_highest(task, half)
-        else:
+        elif task[KIND] == SUMS:
             add_up(task, scratch, half)
+        elif task[KIND] == NARROW:
+            narrow(task)
+        else:
+            widen(task)
         threads.barrier()
 
 

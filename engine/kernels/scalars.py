@@ -33,6 +33,16 @@ def at(_typing: Any, address: Any, of: Any) -> Any:  # noqa: ARG001
     return pointer(types.int64, of), generate
 
 
+@_generated
+def fma(_typing: Any, _a: Any, _b: Any, _c: Any) -> Any:
+    """ab + c of float32, rounded once."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return types.float32(*[types.float32] * 3), generate
+
+
 def _same_bits(source: types.Type, target: types.Type) -> Any:
     @_generated
     def convert(_typing: Any, number: Any) -> Any:  # noqa: ARG001

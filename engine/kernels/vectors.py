@@ -5,6 +5,7 @@ at the memory's pace.
 """
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 from llvmlite import binding, ir
@@ -16,19 +17,36 @@ MOST = 8
 """Rows at once: processors have registers for the sums of no more."""
 STRIDE = 32
 """What the number of columns must be a multiple of."""
+SCALED = 16
+"""Weights that share a scale and an offset."""
+SCALED_BYTES = 8 + SCALED
+ZERO = 255
+"""The integer that stands for 0, which need be no number of scales away from an offset."""
 
 _WIDTH = 16 if binding.get_host_cpu_features().get("avx512f") else 8
 """Numbers per vector."""
 _AHEAD = 8192
 """Bytes that are asked for ahead: by itself a processor does not look past a page."""
 
-_F32, _I8, _I32, _I64 = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_F32, _I64 = ir.FloatType(), ir.IntType(64)
+_I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _FLOATS, _WORDS = ir.VectorType(_F32, _WIDTH), ir.VectorType(_I32, _WIDTH)
+_HALVES, _BYTES = ir.VectorType(_I16, _WIDTH), ir.VectorType(_I8, _WIDTH)
 
 
-def _function(body: Callable[..., None], half: bool) -> Callable[..., Any]:
+class _Form(Enum):
+    """What numbers are in memory."""
+
+    FLOAT = "float32"
+    HALF = "bfloat16, of as many words the even columns and then the odd ones"
+    BFLOAT16 = "bfloat16, in order"
+    FLOAT16 = "float16, in order"
+    SCALED = "a scale and an offset, float32, and uint8, in order"
+
+
+def _function(body: Callable[..., None], form: _Form) -> Callable[..., Any]:
     """Of `rows` and six integers more; does nothing for other than 1 to `MOST` rows."""
-    name = f"prunetui{body.__name__}_{'half' if half else 'float'}"
+    name = f"prunetui{body.__name__}_{form.name}"
     integers = [_I64] * 7
 
     @intrinsic
@@ -58,7 +76,7 @@ def _function(body: Callable[..., None], half: bool) -> Callable[..., Any]:
             block = builder.append_basic_block()
             choice.add_case(count, block)
             builder.position_at_end(block)
-            body(_Loop(builder, half), count, *others)
+            body(_Loop(builder, form), count, *others)
             builder.branch(done)
         builder.position_at_end(done)
         builder.ret_void()
@@ -67,12 +85,14 @@ def _function(body: Callable[..., None], half: bool) -> Callable[..., Any]:
 
 
 class _Loop:
-    """What the loops are made of; numbers in memory are bfloat16 (`half`) or float32."""
+    """What the loops are made of."""
 
-    def __init__(self, builder: Any, half: bool) -> None:
-        self.builder, self.half = builder, half
-        self.parts = 2 if half else 1
-        """Vectors of float32 in one of memory: of bfloat16 the even columns and the odd ones."""
+    def __init__(self, builder: Any, form: _Form) -> None:
+        self.builder, self.form = builder, form
+        self.vectors = {_Form.FLOAT: 1, _Form.SCALED: SCALED // _WIDTH}.get(form, 2)
+        """Of float32 in one read."""
+        self.bytes = SCALED_BYTES if form is _Form.SCALED else 4 * _WIDTH
+        """Of one read."""
 
     def number(self, value: int) -> ir.Constant:
         return ir.Constant(_I64, value)
@@ -96,12 +116,38 @@ class _Loop:
         # To read, into the second cache, of data.
         flags = [ir.Constant(_I32, flag) for flag in (0, 2, 1)]
         self.builder.call(prefetch, [self.builder.inttoptr(ahead, _I8.as_pointer()), *flags])
-        if not self.half:
+        if self.form is _Form.FLOAT:
             return [self.load(address)]
-        words = self.load(address, _WORDS)
-        even = self.builder.shl(words, ir.Constant(_WORDS, [16] * _WIDTH))
-        odd = self.builder.and_(words, ir.Constant(_WORDS, [0xFFFF0000] * _WIDTH))
-        return [self.builder.bitcast(part, _FLOATS) for part in (even, odd)]
+        if self.form is _Form.HALF:
+            words = self.load(address, _WORDS)
+            even = self.builder.shl(words, ir.Constant(_WORDS, [16] * _WIDTH))
+            odd = self.builder.and_(words, ir.Constant(_WORDS, [0xFFFF0000] * _WIDTH))
+            return [self.builder.bitcast(part, _FLOATS) for part in (even, odd)]
+        if self.form in (_Form.BFLOAT16, _Form.FLOAT16):
+            return [self._widened(self.at(address, self.number(i), 2 * _WIDTH)) for i in range(2)]
+        scale, offset = self.repeated(address), self.repeated(self.at(address, self.number(1), 4))
+        first = self.builder.add(address, self.number(8))
+        places = [self.at(first, self.number(i), _WIDTH) for i in range(SCALED // _WIDTH)]
+        return [self._scaled(place, scale, offset) for place in places]
+
+    def _widened(self, address: Any) -> Any:
+        """Exact: of float16 the exponent's bias is mended, which a product with 2¹¹² does."""
+        words = self.builder.sext(self.load(address, _HALVES), _WORDS)
+        if self.form is _Form.BFLOAT16:
+            words = self.builder.shl(words, ir.Constant(_WORDS, [16] * _WIDTH))
+            return self.builder.bitcast(words, _FLOATS)
+        words = self.builder.shl(words, ir.Constant(_WORDS, [13] * _WIDTH))
+        words = self.builder.and_(words, ir.Constant(_WORDS, [0x8FFFE000] * _WIDTH))
+        bias = ir.Constant(_FLOATS, [2.0**112] * _WIDTH)
+        return self.builder.fmul(self.builder.bitcast(words, _FLOATS), bias)
+
+    def _scaled(self, address: Any, scale: Any, offset: Any) -> Any:
+        words = self.builder.zext(self.load(address, _BYTES), _WORDS)
+        fma = self._declared(f"llvm.fma.v{_WIDTH}f32", _FLOATS, *[_FLOATS] * 3)
+        steps = self.builder.sitofp(words, _FLOATS)
+        number = self.builder.call(fma, (steps, scale, offset))
+        is_zero = self.builder.icmp_unsigned("==", words, ir.Constant(_WORDS, [ZERO] * _WIDTH))
+        return self.builder.select(is_zero, ir.Constant(_FLOATS, [0.0] * _WIDTH), number)
 
     def zeros(self) -> Any:
         """A place for running sums."""
@@ -143,17 +189,21 @@ def _dots(
 ) -> None:
     builder = loop.builder
     running = [[loop.zeros() for _ in range(2)] for _ in range(rows)]
-    half_row = builder.udiv(columns, loop.number(2))
-    at_once = loop.number(loop.parts * _WIDTH)
-    with cgutils.for_range(builder, builder.udiv(columns, at_once)) as each:
-        offset = builder.mul(each.index, loop.number(4 * _WIDTH))
+    vectors, halves = loop.vectors, loop.form is _Form.HALF
+    # Of inputs, from one read to the next and between the vectors of one, in bytes.
+    step = loop.number(4 * _WIDTH * (1 if halves else vectors))
+    apart = builder.mul(columns, loop.number(2)) if halves else loop.number(4 * _WIDTH)
+    reads = builder.udiv(columns, loop.number(vectors * _WIDTH))
+    with cgutils.for_range(builder, reads) as each:
+        offset = builder.mul(each.index, loop.number(loop.bytes))
         weights = [loop.read(builder.add(row, offset)) for row in (first, second)]
         for row, places in enumerate(running):
-            address = builder.add(inputs, offset)
+            address = builder.add(inputs, builder.mul(each.index, step))
             address = loop.at(address, builder.mul(columns, loop.number(row)), 4)
-            values = [loop.load(address)]
-            if loop.half:
-                values.append(loop.load(loop.at(address, half_row, 4)))
+            values = [
+                loop.load(builder.add(address, builder.mul(apart, loop.number(vector))))
+                for vector in range(vectors)
+            ]
             for place, of_row in zip(places, weights, strict=True):
                 for value, weight in zip(values, of_row, strict=True):
                     loop.add_product(place, value, weight)
@@ -175,11 +225,11 @@ def _mix(
 ) -> None:
     builder = loop.builder
     half_row = builder.udiv(columns, loop.number(2))
-    row_bytes = builder.mul(columns, loop.number(4 // loop.parts))
+    row_bytes = builder.mul(columns, loop.number(4 // loop.vectors))
 
     def add_up(begin: Any, reads: int) -> None:
         """So many vectors of memory, `begin` bytes behind a position's first."""
-        running = [[loop.zeros() for _ in range(reads * loop.parts)] for _ in range(rows)]
+        running = [[loop.zeros() for _ in range(reads * loop.vectors)] for _ in range(rows)]
         for place in (place for places in running for place in places):
             builder.store(ir.Constant(_FLOATS, [0.0] * _WIDTH), place)
         with cgutils.for_range(builder, positions) as position:
@@ -196,13 +246,13 @@ def _mix(
             address = builder.add(out, begin)
             address = loop.at(address, builder.mul(columns, loop.number(row)), 4)
             for number, place in enumerate(places):
-                read, part = divmod(number, loop.parts)
+                read, part = divmod(number, loop.vectors)
                 behind = builder.add(address, loop.number(read * 4 * _WIDTH))
                 behind = loop.at(behind, half_row, 4 * part) if part else behind
                 loop.store(builder.load(place), behind)
 
     # As much of a position as registers have sums for, then the rest.
-    many = (4 if rows <= _WIDTH // 4 else 2) // loop.parts
+    many = (4 if rows <= _WIDTH // 4 else 2) // loop.vectors
     vectors = builder.udiv(row_bytes, loop.number(4 * _WIDTH))
     whole = builder.udiv(vectors, loop.number(many))
     with cgutils.for_range(builder, whole) as each:
@@ -212,17 +262,20 @@ def _mix(
         add_up(builder.mul(builder.add(done, each.index), loop.number(4 * _WIDTH)), 1)
 
 
-float_dots, half_dots = (_function(_dots, half) for half in (False, True))
+float_dots, half_dots, bfloat16_dots, float16_dots, scaled_dots = (
+    _function(_dots, form) for form in _Form
+)
 """Dot products, of addresses: `(rows, inputs, first, second, columns, sums, stride)`.
 
-`inputs` are float32 [rows, columns], `first` and `second` two rows of weights [columns], float32 or
-bfloat16, and `sums` float32 [rows, stride], of which the first two columns are written. For
-bfloat16 weights the inputs of even columns come first in each row and then those of odd ones, as
-two weights are taken out of one word. What a row's sums are does not depend on how many rows there
-are.
+`inputs` are float32 [rows, columns], `first` and `second` two rows of weights [columns], and `sums`
+float32 [rows, stride], of which the first two columns are written. `scaled` weights are [columns /
+`SCALED`] of a scale s and an offset o, float32, and integers n, uint8 [`SCALED`]: each is sn + o,
+or 0 where n is `ZERO`. For `half` ones, bfloat16, the inputs of even columns come first in each row
+and then those of odd ones, as two weights are taken out of one word. What a row's sums are does not
+depend on how many rows there are, and but for `half` weights not on the form that they are in.
 """
 
-float_mix, half_mix = (_function(_mix, half) for half in (False, True))
+float_mix, half_mix = (_function(_mix, form) for form in (_Form.FLOAT, _Form.HALF))
 """Weighted sums, of addresses: `(rows, weights, stride, values, positions, columns, out)`.
 
 `weights` are float32 [rows, stride], of which the first `positions` columns are read, `values`

@@ -51,23 +51,24 @@ def decoding(dtype: str) -> None:
     ).to(loaded.model.device)
     generate: list[float] = []
     lanes: dict[int, list[float]] = {1: [], 2: [], 5: []}
+    read = {}
     # Interleaved, so that a machine that slows down slows all of them.
     for _ in range(ROUNDS):
         generate += _generate(loaded, prompt)
         for count, seconds in lanes.items():
-            seconds += _lockstep(dtype, count)
-    weights = sum(parameter.nbytes for parameter in loaded.model.parameters())
-    alone, read = (
-        median(generate),
-        weights / read_bandwidth(loaded.model.device, loaded.model.dtype),
-    )
+            more, read[count] = _lockstep(dtype, count)
+            seconds += more
+    alone = median(generate)
+    bandwidth = read_bandwidth(loaded.model.device, loaded.model.dtype)
     print(f"  model.generate      {alone * 1e3:6.1f} ms")
     for count, seconds in lanes.items():
         step = median(seconds)
         print(f"  {count} lane{'s' if count > 1 else ' '}             {step * 1e3:6.1f} ms", end="")
-        print(f"   {step / alone:.2f} × generate, {read / step:.2f} of the physical limit")
-    print(f"  reading the weights {read * 1e3:6.1f} ms, the limit: their bytes at the measured")
-    print("                                read bandwidth")
+        limit = read[count] / bandwidth
+        print(f"   {step / alone:.2f} × generate, {limit / step:.2f} of the physical limit", end="")
+        print(f" ({read[count] / 1e6:.0f} MB)")
+    print("  the limit: the weights and caches that a step reads, at the", end="")
+    print(f" {bandwidth / 1e9:.1f} GB/s that were measured")
 
 
 def context_growth(dtype: str) -> None:
@@ -197,7 +198,8 @@ def _generate(loaded: Loaded, prompt: Mapping[str, torch.Tensor]) -> list[float]
     return [after - before for before, after in itertools.pairwise(clock.times[1:])]
 
 
-def _lockstep(dtype: str, count: int) -> list[float]:
+def _lockstep(dtype: str, count: int) -> tuple[list[float], int]:
+    """Seconds of each step, and the bytes that the last one read."""
     options = Options(
         variants=VARIANTS[: count - 1],
         dtype=dtype,  # pyright: ignore[reportArgumentType]
@@ -208,7 +210,7 @@ def _lockstep(dtype: str, count: int) -> list[float]:
     session = open_session(options, None, _silent)
     seconds = _steps(session)
     session.close()
-    return seconds
+    return seconds, session.trace.steps[-1].read
 
 
 def _steps(session: Session) -> list[float]:
