@@ -1,6 +1,5 @@
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,13 +13,13 @@ def _own_directories(
 ) -> None:
     """Keep the person's state, settings and rankings out of the tests, and the tests out of them.
 
-    The demo model's conversion is slow, so its test uses the person's cache.
+    Tests that would be slow without what is kept there use the person's cache.
     """
     patch = request.getfixturevalue("monkeypatch")
     home = tmp_path_factory.mktemp("home")
     patch.setenv("XDG_STATE_HOME", str(home / "state"))
     patch.setenv("XDG_CONFIG_HOME", str(home / "config"))
-    if "demo" not in Path(request.node.fspath).stem:
+    if request.node.get_closest_marker("persons_cache") is None:
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
 
 

@@ -330,6 +330,7 @@ def test_export_writes_a_new_file(form: str, tmp_path: Path, capsys) -> None:
     assert other.read_bytes() == output.read_bytes()
 
 
+@pytest.mark.persons_cache
 def test_a_recording_killed_replays_to_its_last_whole_line(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.trace.jsonl"
     program = "from prunetui.tui.cli import main; main()"

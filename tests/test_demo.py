@@ -22,6 +22,8 @@ from prunetui.engine.weights import WeightGroup
 from .measures import measured
 from .test_pruning import reference_magnitude, reference_sparsegpt, reference_wanda
 
+pytestmark = pytest.mark.persons_cache
+
 STEPS = 200
 
 

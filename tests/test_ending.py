@@ -18,6 +18,8 @@ from prunetui.engine.trace.log import read_trace
 
 from .models import save_model_directory
 
+pytestmark = pytest.mark.persons_cache
+
 SECONDS = 60
 """How long to wait for what comes at once on an idle machine."""
 
