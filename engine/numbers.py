@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .drift import Distributions, measure
+from .dots import dots
+from .drift import Distributions, cosine, measure, split
 from .lockstep import Outputs
 from .sampling import sample
 from .trace.records import Sampling
@@ -80,23 +81,23 @@ def step_numbers(
         found.highest,
         found.sums,
         z.index_select(-1, tokens),
-        _dots(outputs.h),
-        *_stream_dots(outputs.streams[1:]),
+        dots(outputs.h[None]),
+        dots(outputs.streams[1:]),
     ]
     # All become float64, as some are; it holds a token id exactly.
     flat = torch.cat([tensor.flatten() for tensor in on_device]).cpu().numpy()
     ends = np.cumsum([tensor.numel() for tensor in on_device])
-    tokens, ranked, highest, sums, logits, h_dots, products, squares = (
+    tokens, ranked, highest, sums, logits, h_dots, stream_dots = (
         piece.reshape(tensor.shape)
         for piece, tensor in zip(np.split(flat, ends[:-1]), on_device, strict=True)
     )
     # What a broken model gives is no number either.
     with np.errstate(all="ignore"):
         lanes = Distributions(sums, highest[:, 0], z.shape[-1], temperature)
-        drift = measure(h_dots, lanes)
+        drift = measure(h_dots[:, 0], lanes)
         logprobs = lanes.logprob(logits)
         probs = np.exp(logprobs)
-        layers = products[:, 1:] / np.sqrt(squares[:, :1] * squares[:, 1:])
+        layers = cosine(*split(*stream_dots))
         margins = highest[:count, 0] - highest[:count, 1]
     drift["top1"] = (ranked[1:, 0] == ranked[0, 0]).astype(float)
     drift["dp"] = probs[1:, 0] - probs[0, 0]
@@ -117,17 +118,3 @@ def step_numbers(
         answer_logprobs=logprobs[:, others:].tolist(),
     )
     return numbers, chosen
-
-
-def _dots(h: Tensor) -> Tensor:
-    """[3, variants], x·x, x·d and d·d, as `drift.measure` takes them, of h, [lanes, hidden]."""
-    h = h.double()
-    x, d = h[0], h[1:] - h[0]
-    return torch.stack([(x @ x).expand(len(d)), d @ x, d.square().sum(dim=-1)])
-
-
-def _stream_dots(streams: Tensor) -> tuple[Tensor, Tensor]:
-    """[points, lanes] each: products with lane 0, and squares, of [points, lanes, hidden]."""
-    streams = streams.double()
-    products = streams @ streams.mT
-    return products[..., 0], products.diagonal(dim1=-2, dim2=-1)

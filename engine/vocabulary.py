@@ -50,18 +50,21 @@ def _sums(z: Tensor, largest: Tensor, temperature: float) -> Tensor:
         e.exp_()
         x, e_x = part[0], e[0]
         d, r = part - x, e_x.square()
+        # Minus infinity that no probability falls on has no part in a mean.
+        empty, empty_under_p = e == 0, e_x == 0
         sums[0] += e.sum(dim=-1)
-        sums[1] += torch.stack([*map(torch.dot, e, part)])
-        sums[2].addmv_(part, e_x)
-        sums[3].addmv_(e, x)
+        sums[1] += torch.stack([*map(torch.dot, e, part.masked_fill(empty, 0))])
+        sums[2].addmv_(part.masked_fill(empty_under_p, 0), e_x)
+        sums[3] += torch.stack([*map(torch.dot, e, x.expand_as(e).masked_fill(empty, 0))])
         sums[4].addmv_(e, e_x)
         sums[5] += torch.stack([*map(torch.dot, e, e)])
         sums[6] += part.sum(dim=-1)
         sums[7] += torch.stack([*map(torch.dot, part, part)])
         sums[8].addmv_(d, x)
+        sums[9] += torch.stack([*map(torch.dot, d, d)])
+        d.masked_fill_(empty_under_p, 0)
         sums[11].addmv_(d, r)
         squares = d.square_()
-        sums[9] += squares.sum(dim=-1)
         sums[10].addmv_(squares, e_x)
         sums[12].addmv_(squares, r)
     return sums

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
+from prunetui.engine.dots import dots
 from prunetui.engine.drift import Distributions, measure
-from prunetui.engine.numbers import _dots
 from prunetui.engine.vocabulary import survey
 
 
@@ -18,4 +18,4 @@ def distributions(z: torch.Tensor, temperature: float) -> Distributions:
 def measured(h: torch.Tensor, z: torch.Tensor, temperature: float) -> dict[str, np.ndarray]:
     """By name, [variants] each; h: [lanes, hidden]."""
     with np.errstate(all="ignore"):
-        return measure(_dots(h).numpy(), distributions(z, temperature))
+        return measure(dots(h[None])[:, 0].numpy(), distributions(z, temperature))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from prunetui.engine import vocabulary
+from prunetui.engine import dots, vocabulary
 from prunetui.engine.lockstep import Outputs
 from prunetui.engine.numbers import Wanted, step_numbers
 from prunetui.engine.trace.records import Sampling
@@ -75,6 +75,7 @@ def test_measures_equal_their_formulas(
     # The vocabulary is no multiple of the chunk.
     monkeypatch.setattr(vocabulary, "CHUNK", 128)
     monkeypatch.setattr(vocabulary, "readable", lambda _: compiled)
+    monkeypatch.setattr(dots, "readable", lambda _: compiled)
     h, z = example(scale)
     found = measured(h, z, temperature)
     for variant in range(1, LANES):
@@ -144,6 +145,46 @@ def test_probabilities_that_underflow_leave_every_measure_finite() -> None:
     assert found["kl"].item() == 4000
     assert found["cos_p"].item() == 0
     assert all(np.isfinite(value).all() for value in found.values())
+
+
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_openmp), False])
+def test_a_token_that_no_lane_can_choose_has_no_part_in_probabilities(
+    compiled: bool, monkeypatch
+) -> None:
+    monkeypatch.setattr(vocabulary, "readable", lambda _: compiled)
+    h, z = example(0.3)
+    masked = z.clone()
+    masked[:, ::7] = -torch.inf
+    found, kept = measured(h, masked, 0.7), measured(h, z[:, masked[0].isfinite()], 0.7)
+    for key in ("cos_p", "est_p", "kl", "kl_rev", "est_kl"):
+        assert found[key] == pytest.approx(kept[key], rel=1e-9), key
+    assert np.isnan(found["cos_z"]).all()  # of infinite vectors
+
+
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_openmp), False])
+def test_a_token_that_only_the_baseline_can_choose_makes_kl_infinite(
+    compiled: bool, monkeypatch
+) -> None:
+    monkeypatch.setattr(vocabulary, "readable", lambda _: compiled)
+    x, y = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, -torch.inf, 1.0])
+    found = measured(torch.ones(2, 2), torch.stack([x, y]), 1.0)
+    p, q = softmax(x.double().numpy()), softmax(y[[0, 2]].double().numpy())
+    assert found["kl"].item() == np.inf
+    assert found["kl_rev"].item() == pytest.approx(q @ np.log(q / p[[0, 2]]))
+
+
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_openmp), False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dots_are_their_formulas(dtype: torch.dtype, compiled: bool, monkeypatch) -> None:
+    monkeypatch.setattr(dots, "readable", lambda _: compiled)
+    vectors = torch.randn(7, LANES, 1003).to(dtype)
+    vectors[:, 1] = vectors[:, 0] * (1 + 2**-8)
+    wide = vectors.double().numpy().astype(np.longdouble)
+    x, d = wide[:, :1], wide[:, 1:] - wide[:, :1]
+    found = dots.dots(vectors).numpy()
+    for product, (one, other) in zip(found, ((x, x), (x, d), (d, d)), strict=True):
+        exact = (one * other).sum(axis=-1) * np.ones((7, LANES - 1))
+        assert np.abs(product - exact).max() <= 1e-14 * np.abs(one * other).sum(axis=-1).max()
 
 
 def test_stream_cosines() -> None:

@@ -16,11 +16,12 @@ from ..cache import cached
 from ..errors import UserError
 from . import threads
 from .attention import attend
+from .dots import multiply_lanes
 from .narrow import narrow, widen
 from .products import multiply
 from .scalars import at, compiled
-from .task import ATTENTION, HIGHEST, KIND, NARROW, PRODUCT, SUMS, Task
-from .vocabulary import add_up, find_highest
+from .task import ATTENTION, DOTS, HIGHEST, KIND, MAXIMA, NARROW, PRODUCT, SUMS, Task
+from .vocabulary import add_up, find_highest, find_maxima
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +59,14 @@ def _run(plan, half):
             multiply(task, scratch, half)
         elif task[KIND] == ATTENTION:
             attend(task, scratch, half)
+        elif task[KIND] == MAXIMA:
+            find_maxima(task, half)
         elif task[KIND] == HIGHEST:
             find_highest(task, half)
         elif task[KIND] == SUMS:
             add_up(task, scratch, half)
+        elif task[KIND] == DOTS:
+            multiply_lanes(task, half)
         elif task[KIND] == NARROW:
             narrow(task)
         else:

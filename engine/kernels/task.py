@@ -10,7 +10,7 @@ from . import threads
 
 KIND, ROWS, INPUT, OUTPUT, FIRST = range(5)
 """Fields of every task; a kind's own begin at `FIRST`."""
-PRODUCT, ATTENTION, HIGHEST, SUMS, NARROW, WIDEN = range(6)
+PRODUCT, ATTENTION, MAXIMA, HIGHEST, SUMS, DOTS, NARROW, WIDEN = range(8)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,6 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-MOST = 8
-"""Rows at once: processors have registers for the sums of no more."""
 STRIDE = 32
 """What the number of columns must be a multiple of."""
 SCALED = 16
@@ -25,6 +23,8 @@ ZERO = 255
 
 _WIDTH = 16 if binding.get_host_cpu_features().get("avx512f") else 8
 """Numbers per vector."""
+MOST = 12 if _WIDTH == 16 else 8
+"""Rows at once: processors have registers for the sums of no more."""
 _AHEAD = 8192
 """Bytes that are asked for ahead: by itself a processor does not look past a page."""
 

@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 
 from . import threads
-from .scalars import REORDERED, at, compiled, exp64, read
-from .task import FIRST, HIGHEST, INPUT, KIND, OUTPUT, ROWS, SUMS, Task, address
+from .scalars import REORDERED, at, compiled, exp64, float_of, read, word_of
+from .task import FIRST, HIGHEST, INPUT, KIND, MAXIMA, OUTPUT, ROWS, SUMS, Task, address
 
 PART = 1024
 """Tokens that one thread looks at at a time: what is made of them stays at hand. Sums are of such
 parts, so that they do not depend on the number of threads."""
 BLOCK = 128
-"""Tokens whose highest logit is found first."""
+"""Tokens whose highest logit is found first: most blocks have none of the highest of all."""
 COUNT = 13
 """Sums per lane."""
 
-_VOCABULARY, _MAXIMA, _LARGEST, _TEMPERATURE, _WANTED, _VALUES, _END = range(FIRST, FIRST + 7)
+_VOCABULARY, _MAXIMA, _TEMPERATURE, _WANTED, _VALUES, _END = range(FIRST, FIRST + 6)
 
 
 @dataclass(frozen=True)
@@ -36,32 +36,21 @@ class Look:
 
 def look(z: Tensor, k: int, temperature: float) -> Look:
     lanes, vocabulary = z.shape
-    maxima = _maxima(z)
-    held = z, maxima, maxima.amax(dim=-1), torch.tensor([temperature], dtype=torch.float64)
+    maxima = torch.empty(lanes, -(-vocabulary // BLOCK), dtype=torch.float32)
+    held = z, maxima, torch.tensor([temperature], dtype=torch.float64)
     found = Look(
         tasks=[],
         sums=torch.empty(-(-vocabulary // PART), lanes, COUNT, dtype=torch.float64),
         highest=torch.empty(lanes, k, dtype=torch.float32),
         tokens=torch.empty(lanes, k, dtype=torch.int64),
     )
-    for kind, out in ((SUMS, found.sums), (HIGHEST, found.tokens)):
+    for kind, out in ((MAXIMA, maxima), (HIGHEST, found.tokens), (SUMS, found.sums)):
         fields = np.zeros(_END, np.int64)
         fields[[KIND, ROWS, _VOCABULARY, _WANTED]] = kind, lanes, vocabulary, k
-        fields[[INPUT, _MAXIMA, _LARGEST, _TEMPERATURE]] = [address(tensor) for tensor in held]
+        fields[[INPUT, _MAXIMA, _TEMPERATURE]] = [address(tensor) for tensor in held]
         fields[[OUTPUT, _VALUES]] = address(out), address(found.highest)
         found.tasks.append(Task(fields, held))
     return found
-
-
-def _maxima(z: Tensor) -> Tensor:
-    """float32 [lanes, blocks]: of each block, the last of which may be smaller."""
-    lanes, vocabulary = z.shape
-    whole = vocabulary // BLOCK
-    blocks = z[:, : whole * BLOCK].view(lanes, whole, BLOCK).amax(dim=-1)
-    rest = z[:, whole * BLOCK :]
-    if rest.shape[-1]:
-        blocks = torch.cat([blocks, rest.amax(dim=-1, keepdim=True)], dim=-1)
-    return blocks.float()
 
 
 def look_room(lanes: int) -> int:
@@ -73,6 +62,33 @@ def look_room(lanes: int) -> int:
 def _higher(one, other):
     """NaN is the highest, as to torch."""
     return one > other or (one != one and other == other)
+
+
+@compiled(inline="always")
+def find_maxima(task, half):
+    """Of this thread's share of the blocks, the last of which may be smaller."""
+    thread, count = np.int64(threads.number()), np.int64(threads.count())
+    lanes, vocabulary = task[ROWS], task[_VOCABULARY]
+    blocks = (vocabulary + BLOCK - 1) // BLOCK
+    maxima = at(task[OUTPUT], np.float32)
+    for lane in range(lanes):
+        for block in range(blocks * thread // count, blocks * (thread + 1) // count):
+            begin = block * BLOCK
+            tokens = min(BLOCK, vocabulary - begin)
+            first = task[INPUT] + (lane * vocabulary + begin) * (2 if half else 4)
+            maxima[lane * blocks + block] = _maximum(first, tokens, half)
+
+
+@compiled()
+def _maximum(logits, tokens, half):
+    # Of integers in the same order, which vectors can compare; NaN is the highest.
+    most = np.int32(-0x80000000)
+    for i in range(tokens):
+        word = np.int32(word_of(read(logits, i, half)))
+        size = word & np.int32(0x7FFFFFFF)
+        ordered = size if word >= 0 else ~size
+        most = max(most, np.int32(0x7FFFFFFF) if size > np.int32(0x7F800000) else ordered)
+    return float_of(np.uint32(most if most >= 0 else ~most | np.int32(-0x80000000)))
 
 
 @compiled(inline="always")
@@ -117,10 +133,15 @@ def add_up(task, scratch, half):
             place = scratch + 2 * lane * PART * 8
             z, e = at(place, np.float64), at(place + PART * 8, np.float64)
             logits = task[INPUT] + (lane * vocabulary + begin) * (2 if half else 4)
-            highest = np.float64(at(task[_LARGEST], np.float32)[lane])
+            highest = np.float64(at(task[_VALUES], np.float32)[lane * task[_WANTED]])
             for i in range(tokens):
                 z[i] = np.float64(read(logits, i, half))
-                e[i] = exp64((z[i] - highest) / temperature)
+                e[i] = z[i] - highest
+            if temperature != 1:  # dividing takes as long as the rest
+                for i in range(tokens):
+                    e[i] /= temperature
+            for i in range(tokens):
+                e[i] = exp64(e[i])
             out = at(task[OUTPUT] + (part * lanes + lane) * COUNT * 8, np.float64)
             _add_up_lane(z, e, x, e_x, tokens, out)
 
@@ -130,10 +151,12 @@ def _add_up_lane(z, e, x, e_x, tokens, out):
     total = own_z = z_under_p = x_under_own = p_dot_x = p_dot_p = z_sum = z_dot_z = 0.0
     x_dot_d = d_dot_d = squares_under_p = d_under_r = squares_under_r = 0.0
     for i in range(tokens):
+        # Minus infinity that no probability falls on has no part in a mean.
+        falls, falls_under_p = e[i] != 0, e_x[i] != 0
         total += e[i]
-        own_z += e[i] * z[i]
-        z_under_p += e_x[i] * z[i]
-        x_under_own += e[i] * x[i]
+        own_z += e[i] * (z[i] if falls else 0)
+        z_under_p += e_x[i] * (z[i] if falls_under_p else 0)
+        x_under_own += e[i] * (x[i] if falls else 0)
         p_dot_x += e[i] * e_x[i]
         p_dot_p += e[i] * e[i]
         z_sum += z[i]
@@ -142,6 +165,7 @@ def _add_up_lane(z, e, x, e_x, tokens, out):
         r = e_x[i] * e_x[i]
         x_dot_d += x[i] * d
         d_dot_d += d * d
+        d = d if falls_under_p else 0
         squares_under_p += e_x[i] * (d * d)
         d_under_r += r * d
         squares_under_r += r * (d * d)

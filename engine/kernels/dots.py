@@ -1,0 +1,44 @@
+"""Products of vectors of each lane with those of lane 0, on a CPU, in float64."""
+
+import numpy as np
+from torch import Tensor
+
+from . import threads
+from .scalars import REORDERED, at, compiled, read
+from .task import DOTS, FIRST, INPUT, KIND, OUTPUT, ROWS, Task, address
+
+_LANES, _SIZE, _END = range(FIRST, FIRST + 3)
+
+
+def dots_task(vectors: Tensor, out: Tensor) -> Task:
+    """Write x·x, x·d and d·d of vectors [points, lanes, size] to float64 [3, points, variants]."""
+    fields = np.zeros(_END, np.int64)
+    fields[KIND], (fields[ROWS], fields[_LANES], fields[_SIZE]) = DOTS, vectors.shape
+    fields[[INPUT, OUTPUT]] = address(vectors), address(out)
+    return Task(fields, (vectors, out))
+
+
+@compiled(inline="always")
+def multiply_lanes(task, half):
+    """This thread's share of the vectors."""
+    thread, count = np.int64(threads.number()), np.int64(threads.count())
+    size, variants = task[_SIZE], task[_LANES] - 1
+    vectors = task[ROWS] * variants
+    out = at(task[OUTPUT], np.float64)
+    for number in range(vectors * thread // count, vectors * (thread + 1) // count):
+        first = number // variants * task[_LANES]
+        _multiply(
+            task[INPUT], first, first + 1 + number % variants, size, half, out, number, vectors
+        )
+
+
+@compiled(fastmath=REORDERED)
+def _multiply(vectors, first, second, size, half, out, place, apart):
+    x_dot_x = x_dot_d = d_dot_d = 0.0
+    for i in range(size):
+        x = np.float64(read(vectors, first * size + i, half))
+        d = np.float64(read(vectors, second * size + i, half)) - x
+        x_dot_x += x * x
+        x_dot_d += x * d
+        d_dot_d += d * d
+    out[place], out[apart + place], out[2 * apart + place] = x_dot_x, x_dot_d, d_dot_d
