@@ -10,6 +10,8 @@ from numba.extending import intrinsic
 
 REORDERED = {"reassoc", "contract"}
 """For sums whose terms may be added in any order, the same one each time."""
+FUSED = {"contract"}
+"""For products that something is added to: both at once, and rounded once."""
 
 
 compiled = functools.partial(njit, error_model="numpy")
@@ -88,7 +90,7 @@ def round_all(address, count):
         words[i] = rounded(words[i])
 
 
-@compiled(forceinline=True)
+@compiled(forceinline=True, fastmath=FUSED)
 def exp(x):
     """Of float32 up to 0, to two units in the last place; 0 below -87."""
     # 1.5 · 2²³: added to a small number, it leaves the nearest integer in the last bits.
@@ -109,7 +111,7 @@ def exp(x):
     return np.float32(0) if x < np.float32(-87) else series * power
 
 
-@compiled(forceinline=True)
+@compiled(forceinline=True, fastmath=FUSED)
 def exp64(x):
     """Of float64 up to 0, to two units in the last place; 0 below -708."""
     # As above, with 1.5 · 2⁵².

@@ -18,8 +18,12 @@ for dtype in ("float32", "bfloat16"):
     context_growth(dtype)
 print("\nmeasuring: all numbers of a step of five lanes (random logits)")
 measuring()
-print("\nlarge vocabulary: a step of five lanes with 262,144 tokens (the demo's body, random)")
-large_vocabulary()
+for dtype in ("float32", "bfloat16"):
+    print(
+        "\nlarge vocabulary: a step of five lanes with 262,144 tokens "
+        f"(the demo's body, random bfloat16 weights, {dtype})"
+    )
+    large_vocabulary(dtype)
 print("\nmemory: what lanes add, each in a process of its own (float32)")
 memory()
 print("\nlong run: five lanes of a tiny model, resident")

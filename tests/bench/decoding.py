@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from prunetui.engine import session
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.attention import FastAttention, faster_attention
 from prunetui.engine.bandwidth import read_bandwidth
@@ -51,12 +52,14 @@ def decoding(dtype: str) -> None:
     ).to(loaded.model.device)
     generate: list[float] = []
     lanes: dict[int, list[float]] = {1: [], 2: [], 5: []}
+    numbers: dict[int, list[float]] = {count: [] for count in lanes}
     read = {}
     # Interleaved, so that a machine that slows down slows all of them.
     for _ in range(ROUNDS):
         generate += _generate(loaded, prompt)
         for count, seconds in lanes.items():
-            more, read[count] = _lockstep(dtype, count)
+            with _timed(session, "step_numbers", numbers[count]):
+                more, read[count] = _lockstep(dtype, count)
             seconds += more
     alone = median(generate)
     bandwidth = read_bandwidth(loaded.model.device, loaded.model.dtype)
@@ -66,9 +69,10 @@ def decoding(dtype: str) -> None:
         print(f"  {count} lane{'s' if count > 1 else ' '}             {step * 1e3:6.1f} ms", end="")
         limit = read[count] / bandwidth
         print(f"   {step / alone:.2f} × generate, {limit / step:.2f} of the physical limit", end="")
-        print(f" ({read[count] / 1e6:.0f} MB)")
+        print(f" ({read[count] / 1e6:.0f} MB), numbers {median(numbers[count]) / step:.3f}")
     print("  the limit: the weights and caches that a step reads, at the", end="")
-    print(f" {bandwidth / 1e9:.1f} GB/s that were measured")
+    print(f" {bandwidth / 1e9:.1f} GB/s that were measured;")
+    print("  numbers: all measures and candidates, over the step")
 
 
 def context_growth(dtype: str) -> None:
@@ -95,16 +99,20 @@ def context_growth(dtype: str) -> None:
         print(f"   grown by {grown[0] / grown[1]:.2f} × generate's" if length > first else "")
 
 
-def large_vocabulary() -> None:
-    """The demo model's body under a vocabulary of 262,144 tokens, with random weights."""
+def large_vocabulary(dtype: str) -> None:
+    """The demo model's body under a vocabulary of 262,144 tokens, with random weights.
+
+    They are bfloat16's, as those of most checkpoints.
+    """
     keep_freed_memory()
     vocabulary = VOCABULARIES[-1]
     config = LlamaConfig(**BODY, vocab_size=vocabulary, tie_word_embeddings=True)
     with torch.device("meta"):
-        model: Any = LlamaForCausalLM(config)
+        model: Any = LlamaForCausalLM(config).bfloat16()
     model.to_empty(device=find_device("auto"))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
+    model.to(getattr(torch, dtype))
     model.model.rotary_emb = type(model.model.rotary_emb)(config).to(model.device)
     model.eval().requires_grad_(False)
     wanted = Wanted(lanes=5, candidates=10, answers=[1, 2, 3, 4])
@@ -143,6 +151,22 @@ def measuring() -> None:
             end="",
         )
         print(f" float64; the look at the logits alone {look * 1e3:.1f} ms")
+
+
+@contextmanager
+def _timed(module: Any, name: str, seconds: list[float]) -> Iterator[None]:
+    """Have what each call of a module's function takes noted."""
+    function = getattr(module, name)
+
+    def timed(*args: Any) -> Any:
+        began = time.perf_counter()
+        result = function(*args)
+        seconds.append(time.perf_counter() - began)
+        return result
+
+    setattr(module, name, timed)
+    yield
+    setattr(module, name, function)
 
 
 @contextmanager
@@ -207,14 +231,14 @@ def _lockstep(dtype: str, count: int) -> tuple[list[float], int]:
         context="free",
         ignore_eos=True,
     )
-    session = open_session(options, None, _silent)
-    seconds = _steps(session)
-    session.close()
-    return seconds, session.trace.steps[-1].read
+    opened = open_session(options, None, _silent)
+    seconds = _steps(opened)
+    opened.close()
+    return seconds, opened.trace.steps[-1].read
 
 
-def _steps(session: Session) -> list[float]:
-    while session.finished is None:
-        session.step()
+def _steps(opened: Session) -> list[float]:
+    while opened.finished is None:
+        opened.step()
     # Step 0 chooses from the prompt's logits and needs no forward pass.
-    return [step.seconds for step in session.trace.steps[1:]]
+    return [step.seconds for step in opened.trace.steps[1:]]
