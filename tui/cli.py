@@ -126,7 +126,7 @@ def decoding_options(
         ),
     ] = None,
     calibration_samples: Annotated[
-        int, typer.Option(min=1, help="Samples of it.")
+        int, typer.Option(min=1, help="Samples of it, if it is that long.")
     ] = _DEFAULTS.calibration_samples,
     calibration_length: Annotated[
         int, typer.Option(min=2, help="Tokens a sample.")
