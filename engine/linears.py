@@ -11,6 +11,7 @@ from .kernels.narrow import Narrow
 from .kernels.products import FEW, multiplies, product, product_room
 from .kernels.program import Program
 from .kernels.task import INPUT, OUTPUT, ROWS, readable
+from .memory import give_back_freed_memory
 from .narrow import narrowed, widened
 
 
@@ -30,38 +31,46 @@ class FastLinears:
             if isinstance(linear, Conv1D) and readable(linear.weight):
                 # It lies as [inputs, outputs]: the same, but lying as other layers' do.
                 linear.weight.data = linear.weight.data.T.contiguous().T
-        linears = [linear for linear in linears if multiplies(_rows(linear))]
-        others = set(modules).difference(linears)
-        self._shared = {parameter for m in others for parameter in m.parameters(recurse=False)}
+        self._linears = [linear for linear in linears if multiplies(_rows(linear))]
         self._weights: dict[nn.Parameter, Tensor | Narrow] = {}
-        self._replaced: list[nn.Linear] = []
+        others = set(modules).difference(self._linears)
+        shared = {parameter for m in others for parameter in m.parameters(recurse=False)}
         try:
-            for linear in linears:
+            for linear in self._linears:
+                self._narrow(linear, shared)
+            if any(not parameter.numel() for parameter in self._weights):
+                _let_files_go(modules)
+                give_back_freed_memory()
+            # The addresses of what is left, biases too, do not change from here on.
+            for linear in self._linears:
                 self._replace(linear)
         except BaseException:
             self.remove()
             raise
 
-    def _replace(self, linear: nn.Linear) -> None:
+    def _narrow(self, linear: nn.Linear, shared: set[nn.Parameter]) -> None:
         parameter: Any = linear.weight
         if parameter not in self._weights:
             self._weights[parameter] = narrowed(_rows(linear))
-        weight = self._weights[parameter]
-        vars(linear)["forward"] = _Forward(linear, weight)
-        self._replaced.append(linear)
-        if isinstance(weight, Narrow) and parameter not in self._shared:
-            parameter.data = parameter.new_empty(0)
+            if isinstance(self._weights[parameter], Narrow) and parameter not in shared:
+                parameter.data = parameter.new_empty(0)
+
+    def _replace(self, linear: nn.Linear) -> None:
+        parameter: Any = linear.weight
+        vars(linear)["forward"] = _Forward(linear, self._weights[parameter])
+        if not parameter.numel():
             linear.__class__ = _NARROW[type(linear)]
 
     def remove(self) -> None:
-        for linear in self._replaced:
-            if type(linear) in _STOCK:
-                parameter: Any = linear._parameters["weight"]
-                if not parameter.numel():
-                    parameter.data = linear.weight
-                linear.__class__ = _STOCK[type(linear)]
-            del vars(linear)["forward"]
-        self._replaced, self._weights = [], {}
+        for linear in self._linears:
+            vars(linear).pop("forward", None)
+            linear.__class__ = _STOCK.get(type(linear), type(linear))
+            parameter: Any = linear.weight
+            weight = self._weights.get(parameter)
+            if isinstance(weight, Narrow) and not parameter.numel():
+                wide = widened(weight)
+                parameter.data = wide.T if isinstance(linear, Conv1D) else wide
+        self._linears, self._weights = [], {}
 
 
 def read_weight(module: nn.Module) -> Tensor | Narrow:
@@ -111,6 +120,13 @@ class _NarrowConv1D(Conv1D):
 
 _NARROW: dict[type, type] = {nn.Linear: _NarrowLinear, Conv1D: _NarrowConv1D}
 _STOCK = {narrow: stock for stock, narrow in _NARROW.items()}
+
+
+def _let_files_go(modules: Iterable[nn.Module]) -> None:
+    """Of a file that is mapped into memory, what is left of it keeps all of it there."""
+    for parameter in {p for module in modules for p in module.parameters(recurse=False)}:
+        if not parameter.untyped_storage().resizable():
+            parameter.data = parameter.data.clone()
 
 
 def _is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
