@@ -1,5 +1,7 @@
 """Linear layers that multiply a few rows by our products: those of plain ones, on every family."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from prunetui.engine.bandwidth import weight_bytes
@@ -9,7 +11,7 @@ from prunetui.engine.kvcache import new_cache
 from prunetui.engine.linears import FastLinears, read_weight
 from prunetui.engine.narrow import narrowed
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from .models import FAMILIES, make_model, needs_openmp
 
@@ -198,3 +200,19 @@ def test_no_memory_for_a_narrow_weight_leaves_the_model_as_it_was(
         FastLinears([model])
     assert replaced(model) == []
     assert all(torch.equal(weights[name], now) for name, now in model.state_dict().items())
+
+
+def test_a_file_of_which_little_is_left_is_let_go(tmp_path: Path) -> None:
+    """Its biases and its embedding would keep all of it in memory."""
+    rounded(make_model("qwen2")).save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+
+    def mapped() -> list[bool]:
+        return [not p.untyped_storage().resizable() for p in model.parameters()]
+
+    assert all(mapped())
+    expected = logits(model, 2)
+    linears = FastLinears([model])
+    assert not any(mapped())
+    assert torch.allclose(logits(model, 2), expected, rtol=1e-4, atol=1e-4)
+    linears.remove()
