@@ -17,7 +17,7 @@ from prunetui.engine.loading import Loaded, find_device, load
 from prunetui.engine.lockstep import LaneGates, Lockstep, Outputs
 from prunetui.engine.memory import keep_freed_memory
 from prunetui.engine.numbers import Wanted, step_numbers
-from prunetui.engine.options import Options
+from prunetui.engine.options import Context, Options
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.records import Sampling
 from prunetui.engine.vocabulary import survey
@@ -25,6 +25,8 @@ from prunetui.engine.weights import WeightGroup
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 VARIANTS = ("drop:attn=4", "drop:attn=8", "drop:mlp=4", "drop:mlp=8")
+SESSIONS: tuple[tuple[int, Context], ...] = ((1, "free"), (2, "free"), (5, "free"), (5, "both"))
+"""Lanes, and what the variants read: in context both each has a second row."""
 STEPS = 40
 ROUNDS = 3
 VOCABULARIES = (49152, 262144)
@@ -51,25 +53,26 @@ def decoding(dtype: str) -> None:
         return_tensors="pt",
     ).to(loaded.model.device)
     generate: list[float] = []
-    lanes: dict[int, list[float]] = {1: [], 2: [], 5: []}
-    numbers: dict[int, list[float]] = {count: [] for count in lanes}
+    steps: dict[tuple[int, Context], list[float]] = {opened: [] for opened in SESSIONS}
+    numbers: dict[tuple[int, Context], list[float]] = {opened: [] for opened in SESSIONS}
     read = {}
     # Interleaved, so that a machine that slows down slows all of them.
     for _ in range(ROUNDS):
         generate += _generate(loaded, prompt)
-        for count, seconds in lanes.items():
-            with _timed(session, "step_numbers", numbers[count]):
-                more, read[count] = _lockstep(dtype, count)
-            seconds += more
+        for opened in SESSIONS:
+            with _timed(session, "step_numbers", numbers[opened]):
+                seconds, read[opened] = _lockstep(dtype, *opened)
+            steps[opened] += seconds
     alone = median(generate)
     bandwidth = read_bandwidth(loaded.model.device, loaded.model.dtype)
-    print(f"  model.generate      {alone * 1e3:6.1f} ms")
-    for count, seconds in lanes.items():
-        step = median(seconds)
-        print(f"  {count} lane{'s' if count > 1 else ' '}             {step * 1e3:6.1f} ms", end="")
-        limit = read[count] / bandwidth
+    print(f"  model.generate    {alone * 1e3:6.1f} ms")
+    for (count, context), seconds in steps.items():
+        opened = count, context
+        step, limit = median(seconds), read[opened] / bandwidth
+        name = f"{count} lane{'s' if count > 1 else ''}, {context}"
+        print(f"  {name:<18}{step * 1e3:6.1f} ms", end="")
         print(f"   {step / alone:.2f} × generate, {limit / step:.2f} of the physical limit", end="")
-        print(f" ({read[count] / 1e6:.0f} MB), numbers {median(numbers[count]) / step:.3f}")
+        print(f" ({read[opened] / 1e6:.0f} MB), numbers {median(numbers[opened]) / step:.3f}")
     print("  the limit: the weights and caches that a step reads, at the", end="")
     print(f" {bandwidth / 1e9:.1f} GB/s that were measured;")
     print("  numbers: all measures and candidates, over the step")
@@ -222,13 +225,13 @@ def _generate(loaded: Loaded, prompt: Mapping[str, torch.Tensor]) -> list[float]
     return [after - before for before, after in itertools.pairwise(clock.times[1:])]
 
 
-def _lockstep(dtype: str, count: int) -> tuple[list[float], int]:
+def _lockstep(dtype: str, count: int, context: Context) -> tuple[list[float], int]:
     """Seconds of each step, and the bytes that the last one read."""
     options = Options(
         variants=VARIANTS[: count - 1],
         dtype=dtype,  # pyright: ignore[reportArgumentType]
         max_new_tokens=STEPS,
-        context="free",
+        context=context,
         ignore_eos=True,
     )
     opened = open_session(options, None, _silent)
