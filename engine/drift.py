@@ -21,7 +21,7 @@ class Distributions:
 
     def __init__(self, sums: Array, largest: Array, vocabulary: int, temperature: float) -> None:
         """`sums` [COUNT, lanes] have e = exp((z - largest) / T) in the place of p."""
-        total, own_z, z_under_p, x_under_own, p_dot_x, p_dot_p, *others = sums
+        total, own_z, d_under_p, d_under_own, p_dot_x, p_dot_p, *others = sums
         self.z_sum, self.z_dot_z, self.x_dot_d, self.d_dot_d, *under = others
         squares_under_p, d_under_r, squares_under_r = under
         self.vocabulary, self.temperature = vocabulary, temperature
@@ -29,10 +29,10 @@ class Distributions:
         """Of z / T."""
         self.own_z = own_z / total
         """The mean of a lane's z under its own p."""
-        self.z_under_p = z_under_p / total[0]
-        """The mean of a lane's z under lane 0's p."""
-        self.x_under_own = x_under_own / total
-        """The mean of x under a lane's own p."""
+        self.d_under_p = d_under_p / total[0]
+        """The mean of d under lane 0's p."""
+        self.d_under_own = d_under_own / total
+        """The mean of d under a lane's own p."""
         self.p_dot_x = p_dot_x / total / total[0]
         """A lane's p times lane 0's."""
         self.p_dot_p = p_dot_p / total**2
@@ -69,8 +69,7 @@ def measure(h_dots: Array, lanes: Distributions) -> dict[str, Array]:
         x_dot_x - x_sum**2 / size, x_dot_d - x_sum * d_sum / size, d_dot_d - d_sum**2 / size
     )
     # KL(p ‖ q) = E_p[log p - log q], and log p - log q = -dz / T + lse(y / T) - lse(x / T).
-    dz_under_p = lanes.z_under_p[1:] - lanes.z_under_p[0]
-    dz_under_q = lanes.own_z[1:] - lanes.x_under_own[1:]
+    dz_under_p, dz_under_q = lanes.d_under_p[1:], lanes.d_under_own[1:]
     normalizer = lanes.logsumexp[1:] - lanes.logsumexp[0]
     twice = 2 * temperature**2
     return {

@@ -8,7 +8,7 @@ from torch import Tensor
 from .highest import topk
 from .kernels.program import Program
 from .kernels.task import readable
-from .kernels.vocabulary import COUNT, look, look_room
+from .kernels.vocabulary import COUNT, LOOK_ROOM, look
 
 CHUNK = 65536
 """Tokens of the vocabulary at a time on a CPU: what is made of them stays in its cache."""
@@ -31,7 +31,7 @@ def survey(z: Tensor, k: int, temperature: float) -> Survey:
     k = min(k, z.shape[-1])
     if readable(z):
         found = look(z, k, temperature)
-        Program(found.tasks, z.dtype).run(look_room(len(z)))
+        Program(found.tasks, z.dtype).run(LOOK_ROOM)
         return Survey(found.sums.sum(dim=0).T, found.highest, found.tokens)
     highest, tokens = topk(z, k)
     return Survey(_sums(z, highest[:, :1].double(), temperature), highest, tokens)
@@ -51,18 +51,18 @@ def _sums(z: Tensor, largest: Tensor, temperature: float) -> Tensor:
         x, e_x = part[0], e[0]
         d, r = part - x, e_x.square()
         # Minus infinity that no probability falls on has no part in a mean.
-        empty, empty_under_p = e == 0, e_x == 0
+        empty = e == 0
         sums[0] += e.sum(dim=-1)
         sums[1] += torch.stack([*map(torch.dot, e, part.masked_fill(empty, 0))])
-        sums[2].addmv_(part.masked_fill(empty_under_p, 0), e_x)
-        sums[3] += torch.stack([*map(torch.dot, e, x.expand_as(e).masked_fill(empty, 0))])
+        sums[3] += torch.stack([*map(torch.dot, e, d.masked_fill(empty, 0))])
         sums[4].addmv_(e, e_x)
         sums[5] += torch.stack([*map(torch.dot, e, e)])
         sums[6] += part.sum(dim=-1)
         sums[7] += torch.stack([*map(torch.dot, part, part)])
         sums[8].addmv_(d, x)
         sums[9] += torch.stack([*map(torch.dot, d, d)])
-        d.masked_fill_(empty_under_p, 0)
+        d.masked_fill_(empty[0], 0)
+        sums[2].addmv_(d, e_x)
         sums[11].addmv_(d, r)
         squares = d.square_()
         sums[10].addmv_(squares, e_x)

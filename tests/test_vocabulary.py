@@ -33,7 +33,7 @@ def test_sums_are_their_formulas(size: int, dtype: torch.dtype, temperature: flo
     x, e_x = wide[0], e[0]
     d, r = wide - x, e_x**2
     terms = [
-        *(e, e * wide, e_x * wide, e * x, e * e_x, e * e, wide, wide * wide),
+        *(e, e * wide, e_x * d, e * d, e * e_x, e * e, wide, wide * wide),
         *(x * d, d * d, e_x * d * d, r * d, r * d * d),
     ]
     assert len(terms) == COUNT

@@ -53,9 +53,8 @@ def look(z: Tensor, k: int, temperature: float) -> Look:
     return found
 
 
-def look_room(lanes: int) -> int:
-    """Numbers of four bytes that a thread needs: of each lane's part z and e, in float64."""
-    return 2 * 2 * lanes * PART
+LOOK_ROOM = 2 * 2 * 2 * PART
+"""Numbers of four bytes that a thread needs: of two lanes' part z and e, in float64."""
 
 
 @compiled(forceinline=True)
@@ -130,7 +129,8 @@ def add_up(task, scratch, half):
         begin = part * PART
         tokens = min(PART, vocabulary - begin)
         for lane in range(lanes):
-            place = scratch + 2 * lane * PART * 8
+            # Lane 0's stay for the others, which follow each other in one place.
+            place = scratch + 2 * min(lane, 1) * PART * 8
             z, e = at(place, np.float64), at(place + PART * 8, np.float64)
             logits = task[INPUT] + (lane * vocabulary + begin) * (2 if half else 4)
             highest = np.float64(at(task[_VALUES], np.float32)[lane * task[_WANTED]])
@@ -148,27 +148,27 @@ def add_up(task, scratch, half):
 
 @compiled(fastmath=REORDERED)
 def _add_up_lane(z, e, x, e_x, tokens, out):
-    total = own_z = z_under_p = x_under_own = p_dot_x = p_dot_p = z_sum = z_dot_z = 0.0
+    total = own_z = d_under_p = d_under_own = p_dot_x = p_dot_p = z_sum = z_dot_z = 0.0
     x_dot_d = d_dot_d = squares_under_p = d_under_r = squares_under_r = 0.0
     for i in range(tokens):
         # Minus infinity that no probability falls on has no part in a mean.
         falls, falls_under_p = e[i] != 0, e_x[i] != 0
+        d = z[i] - x[i]
         total += e[i]
         own_z += e[i] * (z[i] if falls else 0)
-        z_under_p += e_x[i] * (z[i] if falls_under_p else 0)
-        x_under_own += e[i] * (x[i] if falls else 0)
+        d_under_own += e[i] * (d if falls else 0)
         p_dot_x += e[i] * e_x[i]
         p_dot_p += e[i] * e[i]
         z_sum += z[i]
         z_dot_z += z[i] * z[i]
-        d = z[i] - x[i]
-        r = e_x[i] * e_x[i]
         x_dot_d += x[i] * d
         d_dot_d += d * d
         d = d if falls_under_p else 0
-        squares_under_p += e_x[i] * (d * d)
-        d_under_r += r * d
-        squares_under_r += r * (d * d)
-    out[0], out[1], out[2], out[3], out[4] = total, own_z, z_under_p, x_under_own, p_dot_x
+        d_of_p = e_x[i] * d
+        d_under_p += d_of_p
+        squares_under_p += d_of_p * d
+        d_under_r += d_of_p * e_x[i]
+        squares_under_r += d_of_p * d_of_p
+    out[0], out[1], out[2], out[3], out[4] = total, own_z, d_under_p, d_under_own, p_dot_x
     out[5], out[6], out[7], out[8], out[9] = p_dot_p, z_sum, z_dot_z, x_dot_d, d_dot_d
     out[10], out[11], out[12] = squares_under_p, d_under_r, squares_under_r

@@ -133,7 +133,7 @@ def large_vocabulary(dtype: str) -> None:
     step = median(map(sum, zip(numbers, forward, strict=True)))
     print(f"  step of 5 lanes     {step * 1e3:6.1f} ms")
     print(f"  all its numbers     {median(numbers) * 1e3:6.1f} ms", end="")
-    print(f"   {median(numbers) / step:.2f} of the step")
+    print(f"   {median(numbers) / step:.3f} of the step")
 
 
 def measuring() -> None:
