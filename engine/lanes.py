@@ -38,10 +38,12 @@ class Lanes:
         """As the baseline's, per lane."""
         self._rows = Counter(lane.group.model for lane in self._in_rows(context))
         self._attends_by = faster_attention(self._rows)
+        # Torch's compiler does not see through our products.
+        self._linears = FastLinears([] if compiled else self._rows)
         self._install()
-        self.weight_bytes = weight_bytes([*self._rows])
-        """Bytes of weights that a step reads."""
         try:
+            self.weight_bytes = weight_bytes([*self._rows])
+            """Bytes of weights that a step reads."""
             self.noise_floor, self.lockstep = self._make_lockstep(context)
         except BaseException:
             self._uninstall()
@@ -68,13 +70,16 @@ class Lanes:
         self.lockstep.reopen()
 
     def _install(self) -> None:
-        # Torch's compiler does not see through our products.
-        self._linears = FastLinears([] if self._compiled else self._rows)
         self._attention = FastAttention(self._rows, self._attends_by)
+        try:
+            self._linears.install()
+        except BaseException:
+            self._attention.remove()
+            raise
 
     def _uninstall(self) -> None:
-        self._linears.remove()
         self._attention.remove()
+        self._linears.remove()
 
     def _make_lockstep(self, context: Context) -> tuple[float, Lockstep]:
         """And the noise floor in so many rows."""

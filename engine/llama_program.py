@@ -12,12 +12,14 @@ from .kernels.attention import (
     COS,
     KEY_ROOM,
     LENGTH,
+    PARTS,
     ROOM,
     SIN,
     VALUE_ROOM,
     attends,
     attention,
     attention_room,
+    part_sizes,
 )
 from .kernels.narrow import Narrow
 from .kernels.products import COLUMNS, FEW, OUTPUTS, RESIDUAL, multiplies, product, product_room
@@ -26,8 +28,9 @@ from .kernels.task import INPUT, KIND, OUTPUT, PRODUCT, ROWS, Task
 from .linears import read_weight
 from .llama import Norm, turning
 
-TASKS = 5
-"""Of a layer: queries, keys and values; attention; its output; gate and up; down."""
+TASKS = 6
+"""Of a layer: queries, keys and values; attention, and its parts joined; its output; gate and up;
+down."""
 
 
 def runs_as_program(model: Any, rows: int) -> bool:
@@ -62,18 +65,22 @@ class LlamaProgram:
         self._embed, self._angles = model.model.embed_tokens, model.model.rotary_emb
         self._norm, self._head = Norm(model.model.norm), model.lm_head.forward
         self._rows, self._width = len(closed[first]), first.head_dim
-        self._keys = first.k_proj.out_features // self._width
+        self._queries, self._keys = (
+            linear.out_features // self._width for linear in (first.q_proj, first.k_proj)
+        )
         self._program = Program(
             [task for layer in layers for task in _tasks(layer, closed)], model.dtype
         )
         table = self._program.table
         table[:, ROWS] = self._rows
         products = table[table[:, KIND] == PRODUCT]
-        self._room = product_room(self._rows, products[:, COLUMNS].max())
-        sizes = table[0, OUTPUTS], first.o_proj.in_features, table[3, OUTPUTS]
+        self._room = max(
+            product_room(self._rows, products[:, COLUMNS].max()), attention_room(self._width)
+        )
+        sizes = table[0, OUTPUTS], first.o_proj.in_features, table[4, OUTPUTS]
         # What lies between the tasks of a layer, the same for every layer.
         self._between = [torch.empty(self._rows, size, dtype=model.dtype) for size in sizes]
-        for number, held in zip((0, 1, 3), self._between, strict=True):
+        for number, held in zip((0, 2, 4), self._between, strict=True):
             table[number::TASKS, OUTPUT] = table[number + 1 :: TASKS, INPUT] = held.data_ptr()
 
     def __call__(self, tokens: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,17 +93,21 @@ class LlamaProgram:
         places = streams.data_ptr() + streams[0].nbytes * np.arange(len(streams))
         before, between, behind = places[:-1:2], places[1::2], places[2::2]
         table = self._program.table
-        table[0::TASKS, INPUT] = table[2::TASKS, RESIDUAL] = before
-        table[2::TASKS, OUTPUT] = table[3::TASKS, INPUT] = table[4::TASKS, RESIDUAL] = between
-        table[4::TASKS, OUTPUT] = behind
-        attentions = table[1::TASKS]
+        table[0::TASKS, INPUT] = table[3::TASKS, RESIDUAL] = before
+        table[3::TASKS, OUTPUT] = table[4::TASKS, INPUT] = table[5::TASKS, RESIDUAL] = between
+        table[5::TASKS, OUTPUT] = behind
+        attentions, joins = table[1::TASKS], table[2::TASKS]
         attentions[:, COS], attentions[:, SIN] = cos.data_ptr(), sin.data_ptr()
         length = 0
         for task, layer in zip(attentions, layers, strict=True):
             keys, values, length = layer.extend(x, self._keys, self._width)
             task[KEY_ROOM], task[VALUE_ROOM] = keys.data_ptr(), values.data_ptr()
             task[LENGTH], task[ROOM] = length, keys.shape[2]
-        self._program.run(max(self._room, attention_room(self._width, length)))
+        sizes = part_sizes(self._rows, self._queries, self._width, length)
+        parts = torch.empty(sizes, dtype=torch.float32)
+        attentions[:, PARTS] = joins[:, PARTS] = parts.data_ptr()
+        joins[:, LENGTH] = length
+        self._program.run(self._room)
         h = self._norm(streams[-1])
         return h, self._head(h[:, None])[:, 0], streams
 
@@ -110,7 +121,7 @@ def _tasks(layer: Any, closed: Mapping[nn.Module, Tensor]) -> list[Task]:
     queries, keys = (linear.out_features // width for linear in (of.q_proj, of.k_proj))
     return [
         product(_layers(of.q_proj, of.k_proj, of.v_proj), norm=_norm(layer.input_layernorm)),
-        attention(queries, keys, width, of.scaling, norms),
+        *attention(queries, keys, width, of.scaling, norms),
         product(_layers(of.o_proj), closed=_mask(closed[of])),
         product(_layers(mlp.gate_proj, mlp.up_proj), norm=_norm(layer.post_attention_layernorm)),
         product(_layers(mlp.down_proj), closed=_mask(closed[mlp]), gated=True),

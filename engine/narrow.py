@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .kernels.narrow import Narrow, narrowing, widening
 from .kernels.program import Program
-from .kernels.vectors import SCALED, SCALED_BYTES
+from .kernels.vectors import SCALED, SCALED_BYTES, fuses
 
 
 def narrowed(weight: Tensor) -> Tensor | Narrow:
@@ -18,11 +18,12 @@ def narrowed(weight: Tensor) -> Tensor | Narrow:
     if weight.dtype != torch.float32:
         return weight
     outputs, inputs = weight.shape
-    scaled = torch.empty(outputs, inputs // SCALED * SCALED_BYTES, dtype=torch.uint8)
-    failed = torch.zeros(1, dtype=torch.int64)
-    Program([narrowing(weight, scaled, failed)], weight.dtype).run(0)
-    if not failed:
-        return Narrow(weight.shape, scaled)
+    if fuses():
+        scaled = torch.empty(outputs, inputs // SCALED * SCALED_BYTES, dtype=torch.uint8)
+        failed = torch.zeros(1, dtype=torch.int64)
+        Program([narrowing(weight, scaled, failed)], weight.dtype).run(0)
+        if not failed:
+            return Narrow(weight.shape, scaled)
     for dtype in (torch.bfloat16, torch.float16):
         # Most that one row says no to need no look at all of them.
         for rows in (weight[:1], weight):

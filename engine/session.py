@@ -242,8 +242,8 @@ class Session:
         Raises `UserError` if the family takes no dropping or the text cannot be used.
         """
         check_droppable(self._builder.baseline)
-        self._lanes.close()
         try:
+            self._lanes.close()
             return self._builder.baseline_similarity()
         except Exception as error:
             if not out_of_memory(error):
@@ -260,9 +260,9 @@ class Session:
         """
         parsed = [parse(recipe) for recipe in recipes]
         header, before = self.trace.header, (self._lanes, self._options, self._cached)
-        self._lanes.close()
         lanes = None
         try:
+            self._lanes.close()
             variants, left_out = self._builder.build_all(parsed)
             lanes = self._make_lanes(variants, header.context, header.prompt.tokens)
             self._lanes = lanes
@@ -286,8 +286,12 @@ class Session:
 
     def close(self) -> None:
         """Close the trace's file and leave the model as it was."""
-        self._recording.close()
+        self.end()
         self._lanes.close()
+
+    def end(self) -> None:
+        """Close the trace's file, in a process that has no more use for the model."""
+        self._recording.close()
 
     # -- one trace ----------------------------------------------------------------------------
 

@@ -154,6 +154,7 @@ def test_in_bfloat16_a_row_depends_on_the_number_of_rows_alone(demo: Loaded) -> 
     group = WeightGroup(model, find_anatomy(model))
     variant = LaneGates(mlp=frozenset({3, 12, 13}))
     linears = FastLinears([model])
+    linears.install()
     prompt = torch.arange(100, 140).repeat(3, 1)
     logits = []
     for gates in ((LaneGates(), variant, LaneGates()), (LaneGates(),) * 3):

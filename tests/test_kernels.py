@@ -12,11 +12,14 @@ from prunetui.engine.kernels.attention import (
     COS,
     KEY_ROOM,
     LENGTH,
+    PART,
+    PARTS,
     ROOM,
     SIN,
     VALUE_ROOM,
     attention,
     attention_room,
+    part_sizes,
 )
 from prunetui.engine.kernels.products import FEW, RESIDUAL, multiplies, product, product_room
 from prunetui.engine.kernels.program import Program
@@ -76,7 +79,7 @@ def run(task: Task, x: Tensor, residual: Tensor | None = None) -> Tensor:
     return out
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 9, FEW])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 9, 12, 13, FEW])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_product_is_the_formula(dtype: torch.dtype, rows: int) -> None:
     of, x = layers(dtype), torch.randn(rows, COLUMNS).to(dtype)
@@ -232,24 +235,29 @@ def test_the_exponential_of_float64_is_right_to_the_last_places() -> None:
 CASES = {
     "shared keys": (9, 3, 64, 5, 100),
     "a key head each": (4, 4, 32, 2, 7),
-    "more queries than rows at once": (10, 1, 96, 1, 301),
+    "many queries": (10, 1, 96, 1, 301),
+    "more queries than rows at once": (14, 1, 96, 1, 30),
     "the first position": (14, 2, 128, 3, 1),
+    "a part": (4, 2, 32, 2, PART),
+    "a position more": (9, 3, 64, 2, PART + 1),
+    "three parts": (6, 2, 32, 2, 2 * PART + 77),
 }
 """Heads of queries and of keys, their width, rows and positions."""
 
 
-def attend(task: Task, heads: Tensor, keys: Tensor, values: Tensor, turn: Tensor) -> Tensor:
+def attend(tasks: list[Task], heads: Tensor, keys: Tensor, values: Tensor, turn: Tensor) -> Tensor:
     """keys and values: [rows, key heads, positions, width], the last position to be written."""
     rows, key_heads, positions, width = keys.shape
     queries = heads.shape[1] - 2 * key_heads
     out = heads.new_empty(rows, queries, width)
-    program = Program([task], heads.dtype)
-    (fields,) = program.table
-    fields[[ROWS, LENGTH, ROOM]] = rows, positions, positions
-    fields[[INPUT, OUTPUT]] = heads.data_ptr(), out.data_ptr()
-    fields[[KEY_ROOM, VALUE_ROOM]] = keys.data_ptr(), values.data_ptr()
-    fields[[COS, SIN]] = turn[0].data_ptr(), turn[1].data_ptr()
-    program.run(attention_room(width, positions))
+    parts = torch.empty(part_sizes(rows, queries, width, positions))
+    program = Program(tasks, heads.dtype)
+    for fields in program.table:
+        fields[[ROWS, LENGTH, ROOM]] = rows, positions, positions
+        fields[[INPUT, OUTPUT]] = heads.data_ptr(), out.data_ptr()
+        fields[[KEY_ROOM, VALUE_ROOM]] = keys.data_ptr(), values.data_ptr()
+        fields[[COS, SIN, PARTS]] = turn[0].data_ptr(), turn[1].data_ptr(), parts.data_ptr()
+    program.run(attention_room(width))
     return out
 
 
@@ -287,8 +295,8 @@ def test_attention_is_the_formula(dtype: torch.dtype, case: str, normed: bool) -
     )
     exact = torch.einsum("rgsp,rgpd->rgsd", scores.softmax(dim=-1), all_values)
 
-    task = attention(queries, key_heads, width, scaling, (*norms, EPS) if normed else None)
-    ours = attend(task, heads, keys, values, torch.stack((cos, sin)).float())
+    tasks = attention(queries, key_heads, width, scaling, (*norms, EPS) if normed else None)
+    ours = attend(tasks, heads, keys, values, torch.stack((cos, sin)).float())
     assert close(ours, exact.reshape(rows, queries, width))
     assert close(keys[:, :, -1], k)
     assert torch.equal(values[:, :, -1], v)
@@ -301,14 +309,14 @@ def test_attention_is_the_formula(dtype: torch.dtype, case: str, normed: bool) -
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_row_attends_the_same_whatever_stands_beside_it(dtype: torch.dtype) -> None:
     heads = torch.randn(6, 15, 64).to(dtype)
-    keys, values = torch.randn(2, 6, 3, 50, 64).to(dtype)
+    keys, values = torch.randn(2, 6, 3, PART + 50, 64).to(dtype)
     turn = torch.rand(2, 64)
-    task = attention(9, 3, 64, 0.125)
-    together = attend(task, heads, keys, values, turn)
+    tasks = attention(9, 3, 64, 0.125)
+    together = attend(tasks, heads, keys, values, turn)
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
         for rows in range(1, 7):
-            alone = attend(task, heads[:rows], keys[:rows], values[:rows], turn)
+            alone = attend(tasks, heads[:rows], keys[:rows], values[:rows], turn)
             assert torch.equal(alone, together[:rows])
 
 

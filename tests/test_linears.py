@@ -1,5 +1,6 @@
 """Linear layers that multiply a few rows by our products: those of plain ones, on every family."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from prunetui.engine.kernels.narrow import Narrow
 from prunetui.engine.kernels.products import FEW, multiplies
 from prunetui.engine.kvcache import new_cache
 from prunetui.engine.linears import FastLinears, read_weight
-from prunetui.engine.narrow import narrowed
+from prunetui.engine.narrow import narrowed, widened
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -45,6 +46,7 @@ def test_the_products_and_then_the_model_are_the_plain_ones(family: str) -> None
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     plain = {rows: logits(model, rows) for rows in (1, 2, 3, FEW + 1)}
     linears = FastLinears([model])
+    linears.install()
     assert replaced(model)
     for rows, expected in plain.items():
         assert torch.allclose(logits(model, rows), expected, rtol=1e-4, atol=1e-4)
@@ -59,6 +61,7 @@ def test_layers_whose_weights_cannot_be_read_as_they_lie_stay_stock() -> None:
     """The MLP's down projection reads 48 numbers, which is no multiple of 32."""
     model = make_model("llama")
     linears = FastLinears([model])
+    linears.install()
     assert replaced(model) == [
         *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"),
         "lm_head",
@@ -70,6 +73,7 @@ def test_transposed_layers_are_read_in_rows() -> None:
     """GPT-2's, whose weights lie the other way round in a checkpoint."""
     model = make_model("gpt2")
     linears = FastLinears([model])
+    linears.install()
     assert replaced(model) == ["c_attn", "c_proj", "c_fc", "lm_head"]
     linears.remove()
 
@@ -80,6 +84,7 @@ def test_more_rows_than_a_few_are_multiplied_as_torch_does() -> None:
     x = torch.randn(FEW + 1, 1, 32)
     stock = linear(x)
     linears = FastLinears([model])
+    linears.install()
     assert torch.equal(linear(x), stock)
     assert torch.allclose(linear(x[:FEW]), stock[:FEW], rtol=1e-5, atol=1e-6)
     assert torch.equal(linear(x[:0]), stock[:0])
@@ -89,6 +94,7 @@ def test_more_rows_than_a_few_are_multiplied_as_torch_does() -> None:
 def test_a_model_that_is_not_on_a_cpu_is_left_alone() -> None:
     model = make_model("llama").to("meta")
     linears = FastLinears([model])
+    linears.install()
     assert replaced(model) == []
     linears.remove()
 
@@ -96,6 +102,7 @@ def test_a_model_that_is_not_on_a_cpu_is_left_alone() -> None:
 def test_a_transposed_layer_elsewhere_lies_as_it_did() -> None:
     model = make_model("gpt2").to("meta")
     linears = FastLinears([model])
+    linears.install()
     assert all(parameter.is_contiguous() for parameter in model.parameters())
     linears.remove()
 
@@ -107,6 +114,7 @@ def test_a_layer_with_a_forward_of_its_own_keeps_it() -> None:
     own = hooked.forward
     hooked.forward = own
     linears = FastLinears([model])
+    linears.install()
     assert hooked.forward is own
     assert "k_proj" in replaced(model)
     linears.remove()
@@ -120,6 +128,7 @@ def test_two_models_may_share_a_layer_and_have_biases() -> None:
     other.model.layers[0].self_attn.k_proj = key
     expected = [logits(of, 3) for of in (model, other)]
     linears = FastLinears([model, other])
+    linears.install()
     for of, plain in zip((model, other), expected, strict=True):
         assert torch.allclose(logits(of, 3), plain, rtol=1e-4, atol=1e-4)
     linears.remove()
@@ -139,6 +148,7 @@ def test_weights_that_fewer_bytes_hold_are_kept_in_those(family: str) -> None:
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     wide, plain = weight_bytes([model]), {rows: logits(model, rows) for rows in (2, FEW + 1)}
     linears = FastLinears([model])
+    linears.install()
     assert weight_bytes([model]) < wide
     for rows, expected in plain.items():
         assert torch.allclose(logits(model, rows), expected, rtol=1e-4, atol=1e-4)
@@ -152,6 +162,7 @@ def test_half_of_what_bfloat16s_took_is_read_and_nothing_else_is_held() -> None:
     halved = [m for m in model.modules() if isinstance(m, nn.Linear) and multiplies(m.weight)]
     wide, saved = weight_bytes([model]), sum(linear.weight.nbytes for linear in halved) / 2
     linears = FastLinears([model])
+    linears.install()
     assert weight_bytes([model]) == wide - saved
     assert [linear._parameters["weight"].numel() for linear in halved] == [0] * len(halved)
     linears.remove()
@@ -162,6 +173,7 @@ def test_a_weight_that_is_looked_up_too_stays_where_it_is() -> None:
     model = rounded(make_model("llama", tie_word_embeddings=True))
     embedding = model.get_input_embeddings().weight
     linears = FastLinears([model])
+    linears.install()
     assert isinstance(read_weight(model.lm_head), Narrow)
     assert model.lm_head.weight is embedding
     assert embedding.numel()
@@ -175,6 +187,7 @@ def test_a_weight_that_two_layers_have_is_kept_once() -> None:
     expected = logits(model, 2)
     weight = first.k_proj.weight.clone()
     linears = FastLinears([model])
+    linears.install()
     assert read_weight(first.k_proj) is read_weight(second.k_proj)
     assert torch.equal(second.k_proj.weight, weight)
     assert torch.allclose(logits(model, 2), expected, rtol=1e-4, atol=1e-4)
@@ -197,7 +210,7 @@ def test_no_memory_for_a_narrow_weight_leaves_the_model_as_it_was(
 
     monkeypatch.setattr("prunetui.engine.linears.narrowed", narrowed_thrice)
     with pytest.raises(MemoryError):
-        FastLinears([model])
+        FastLinears([model]).install()
     assert replaced(model) == []
     assert all(torch.equal(weights[name], now) for name, now in model.state_dict().items())
 
@@ -213,6 +226,36 @@ def test_a_file_of_which_little_is_left_is_let_go(tmp_path: Path) -> None:
     assert all(mapped())
     expected = logits(model, 2)
     linears = FastLinears([model])
+    linears.install()
     assert not any(mapped())
     assert torch.allclose(logits(model, 2), expected, rtol=1e-4, atol=1e-4)
     linears.remove()
+
+
+def test_no_memory_for_wide_weights_leaves_layers_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And either way on works."""
+    model = rounded(make_model("llama"))
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    expected = logits(model, 2)
+    linears = FastLinears([model])
+    for go_on in (linears.install, linears.remove, FastLinears([model]).install):
+        linears.install()
+        left = iter(range(3))
+
+        def widened_thrice(narrow: Narrow, left: Iterator[int] = left) -> Tensor:
+            if next(left, None) is None:
+                raise MemoryError
+            return widened(narrow)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("prunetui.engine.linears.widened", widened_thrice)
+            with pytest.raises(MemoryError):
+                linears.remove()
+        assert torch.allclose(logits(model, 2), expected, rtol=1e-4, atol=1e-4)
+        go_on()
+        assert torch.allclose(logits(model, 2), expected, rtol=1e-4, atol=1e-4)
+    linears.remove()
+    assert replaced(model) == []
+    assert all(torch.equal(weights[name], now) for name, now in model.state_dict().items())

@@ -133,6 +133,7 @@ def test_a_lane_of_a_program_is_the_same_alone(name: str, dtype: torch.dtype) ->
     """Bit for bit, from the first token on."""
     model = make(name, dtype, **WIDE)
     linears = FastLinears([model])
+    linears.install()
     group = WeightGroup(model, find_anatomy(model))
     together = Lockstep([(group, gates) for gates in LANES])
     alone = [Lockstep([(group, gates)]) for gates in LANES]

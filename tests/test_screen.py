@@ -76,7 +76,7 @@ class FakeSession:
         else:
             self.trace = Trace(changed)
 
-    def close(self) -> None:
+    def end(self) -> None:
         self.closed.set()
 
 

@@ -1,14 +1,19 @@
 """A session whose variants are changed: the model stays loaded, and nothing of the old is left."""
 
 import gc
+import shutil
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from prunetui.engine import linears
 from prunetui.engine import session as session_module
 from prunetui.engine.errors import UserError
+from prunetui.engine.kernels.narrow import Narrow
 from prunetui.engine.lockstep import Lockstep
+from prunetui.engine.narrow import widened
 from prunetui.engine.options import Options
 from prunetui.engine.pruning.ranking import known_drops
 from prunetui.engine.recipes import parse
@@ -18,7 +23,7 @@ from prunetui.engine.trace.records import Step
 from prunetui.engine.variants import VariantBuilder
 from transformers import AutoModelForCausalLM
 
-from .models import save_model_directory
+from .models import needs_openmp, save_model_directory
 
 STEPS = 8
 FIRST = ("drop:attn=[1]", "drop:mlp=[0,2]")
@@ -163,6 +168,33 @@ def test_no_memory_for_the_prompt_leaves_the_session_as_it_was(models, monkeypat
                 session.set_variants(["drop:mlp=1"])
             # From the caches: reading again would fail, too.
             session.step()
+    assert without_cost(run(session)) == expected
+
+
+@needs_openmp
+def test_no_memory_for_wide_weights_leaves_the_session_as_it_was(
+    models, tmp_path: Path, monkeypatch
+) -> None:
+    """A checkpoint's are bfloat16, which a step reads in float32 too."""
+    half = shutil.copytree(models["llama"], tmp_path / "half")
+    AutoModelForCausalLM.from_pretrained(half, dtype=torch.bfloat16).save_pretrained(half)
+    expected = without_cost(run(open_tiny(half)))
+    session = open_tiny(half)
+    session.step()
+    for attempt in (lambda: session.set_variants(["drop:mlp=1"]), session.importance):
+        left = iter(range(3))
+
+        def widened_thrice(narrow: Narrow, left: Iterator[int] = left) -> torch.Tensor:
+            if next(left, None) is None:
+                raise torch.OutOfMemoryError
+            return widened(narrow)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(linears, "widened", widened_thrice)
+            with pytest.raises(UserError, match="out of memory"):
+                attempt()
+        assert next(left, None) is None
+        session.step()
     assert without_cost(run(session)) == expected
 
 

@@ -40,7 +40,7 @@ def record(options: Options, record_to: Path | None) -> None:
         except UserError as error:
             failure = error
         finally:
-            session.close()
+            session.end()
     console = Console(soft_wrap=True)
     for sentence in session.left_out:
         console.print(Text(visible(sentence), style="bold"))

@@ -193,7 +193,7 @@ class SessionThread:
         while not self._closing.is_set():
             self._turn()
         try:
-            self.session.close()
+            self.session.end()
         except Exception:
             log.exception("closing the session")
 

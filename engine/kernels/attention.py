@@ -1,6 +1,7 @@
 """Attention of one position over a cache, on a CPU: turned, written to the cache, and attended.
 
-Each key and value is read once, by one thread, for all queries that share it.
+Each key and value is read once, by one thread, for all queries that share it. Threads take parts of
+the positions, which are joined then: a few heads would keep few threads busy.
 """
 
 import numpy as np
@@ -10,13 +11,18 @@ from torch import Tensor
 from . import threads
 from .products import scale
 from .scalars import REORDERED, at, compiled, exp, float_of, read, rounded, word_of
-from .task import ATTENTION, FIRST, INPUT, KIND, OUTPUT, ROWS, Task, address
-from .vectors import MOST, STRIDE, float_dots, float_mix, half_dots, half_mix
+from .task import ATTENTION, FIRST, INPUT, JOIN, KIND, OUTPUT, ROWS, Task, address
+from .vectors import AT_ONCE, MOST, STRIDE, float_mix, float_score, half_mix, half_score
 
-LENGTH, ROOM, KEY_ROOM, VALUE_ROOM, COS, SIN = range(FIRST, FIRST + 6)
+PART = 1024
+"""Positions that one thread attends to at a time. What comes out depends on it, but not on the
+number of threads."""
+
+LENGTH, ROOM, KEY_ROOM, VALUE_ROOM, COS, SIN, PARTS = range(FIRST, FIRST + 7)
 """Positions, the new one too, in so much room; the rooms [rows, keys, room, width]; what heads turn
-by, float32 [width], the first half of the sine with the other sign."""
-_QUERIES, _KEYS, _WIDTH, _SCALING, _QUERY_NORM, _KEY_NORM, _EPS, _END = range(FIRST + 6, FIRST + 14)
+by, float32 [width], the first half of the sine with the other sign; and room for what comes of the
+parts, `part_sizes` float32 numbers."""
+_QUERIES, _KEYS, _WIDTH, _SCALING, _QUERY_NORM, _KEY_NORM, _EPS, _END = range(FIRST + 7, FIRST + 15)
 
 
 def attends(width: int) -> bool:
@@ -30,88 +36,128 @@ def attention(
     width: int,
     scaling: float,
     norms: tuple[Tensor, Tensor, float] | None = None,
-) -> Task:
+) -> list[Task]:
     """Of one position in each row to all positions in the cache: heads [rows, queries + 2 keys,
-    width], not turned yet, give [rows, queries, width].
+    width], not turned yet, which the first task reads, give [rows, queries, width], which the
+    second one writes. The fields above are to be the same in both.
 
     `queries` and `keys` are numbers of heads; `norms` are the weights [width] of RMS norms of
     queries and keys, and ε.
     """
     constants = torch.tensor([scaling, norms[2] if norms else 0], dtype=torch.float64)
     weights = [norm.float() for norm in norms[:2]] if norms else [None, None]
-    fields = np.zeros(_END, np.int64)
-    fields[[KIND, _QUERIES, _KEYS, _WIDTH]] = ATTENTION, queries, keys, width
-    fields[[_SCALING, _EPS]] = address(constants), address(constants[1])
-    fields[[_QUERY_NORM, _KEY_NORM]] = [address(weight) for weight in weights]
-    return Task(fields, (constants, weights))
+    tasks = []
+    for kind in (ATTENTION, JOIN):
+        fields = np.zeros(_END, np.int64)
+        fields[[KIND, _QUERIES, _KEYS, _WIDTH]] = kind, queries, keys, width
+        fields[[_SCALING, _EPS]] = address(constants), address(constants[1])
+        fields[[_QUERY_NORM, _KEY_NORM]] = [address(weight) for weight in weights]
+        tasks.append(Task(fields, (constants, weights)))
+    return tasks
 
 
-def attention_room(width: int, length: int) -> int:
-    """Numbers that a thread needs: queries, what they mix, a head and scores."""
-    return MOST * (2 * width + length + 1) + width
+def attention_room(width: int) -> int:
+    """Numbers that a thread needs: queries, scores and a head."""
+    return MOST * (width + PART + AT_ONCE) + width
+
+
+def part_sizes(rows: int, queries: int, width: int, length: int) -> int:
+    """Of each query in each part what it mixes, its highest score and the sum of exponentials."""
+    return rows * queries * -(-length // PART) * (width + 2)
 
 
 @compiled(inline="always")
 def attend(task, scratch, half):
-    """This thread's share of the rows' key heads."""
+    """This thread's share of the parts of the rows' key heads."""
     thread, count = np.int64(threads.number()), np.int64(threads.count())
-    both = task[ROWS] * task[_KEYS]
-    for number in range(both * thread // count, both * (thread + 1) // count):
-        _attend_head(task, number // task[_KEYS], number % task[_KEYS], scratch, half)
+    parts = (task[LENGTH] + PART - 1) // PART
+    every = task[ROWS] * task[_KEYS] * parts
+    for number in range(every * thread // count, every * (thread + 1) // count):
+        _attend_part(task, number // parts, number % parts, number, scratch, half)
 
 
 @compiled(inline="always")
-def _attend_head(task, row, key_head, scratch, half):
-    """The queries of a row that share a key head."""
+def _attend_part(task, head, part, number, scratch, half):
+    """The queries that share a key head, of which there are some in each row."""
     width, length = task[_WIDTH], task[LENGTH]
     size = 2 if half else 4
     head_bytes, middle = width * size, width // 2
+    row, key_head = head // task[_KEYS], head % task[_KEYS]
     shared = task[_QUERIES] // task[_KEYS]
     inputs = task[INPUT] + row * (task[_QUERIES] + 2 * task[_KEYS]) * head_bytes
-    held = (row * task[_KEYS] + key_head) * task[ROOM] * head_bytes
+    begin = part * PART
+    positions, stride = min(PART, length - begin), PART + AT_ONCE
+    held = (head * task[ROOM] + begin) * head_bytes
     keys, values = task[KEY_ROOM] + held, task[VALUE_ROOM] + held
-    stride = length + 1
-    queries, mixed, spare = scratch, scratch + MOST * width * 4, scratch + 2 * MOST * width * 4
-    scores = spare + width * 4
+    queries, scores = scratch, scratch + MOST * width * 4
+    spare = scores + MOST * stride * 4
     turned = at(spare, np.float32)
+    mixed = task[PARTS] + number * shared * (width + 2) * 4
+    sums = at(mixed + shared * width * 4, np.float32)
 
-    key = inputs + (task[_QUERIES] + key_head) * head_bytes
-    value, last = key + task[_KEYS] * head_bytes, (length - 1) * head_bytes
-    _turn(task, key, task[_KEY_NORM], spare, half)
-    for i in range(width):
-        _write(keys + last, i, turned[i], half)
-        _write(values + last, i, read(value, i, half), half)
+    if begin + positions == length:
+        key = inputs + (task[_QUERIES] + key_head) * head_bytes
+        value, last = key + task[_KEYS] * head_bytes, (positions - 1) * head_bytes
+        _turn(task, key, task[_KEY_NORM], spare, half)
+        for i in range(width):
+            _write(keys + last, i, turned[i], half)
+            _write(values + last, i, read(value, i, half), half)
 
     scaling = np.float32(at(task[_SCALING], np.float64)[0])
-    for begin in range(0, shared, MOST):
-        count = min(MOST, shared - begin)
-        first_head = key_head * shared + begin
+    for first in range(0, shared, MOST):
+        count = min(MOST, shared - first)
         for query in range(count):
-            head = inputs + (first_head + query) * head_bytes
-            _turn(task, head, task[_QUERY_NORM], spare, half)
+            place = inputs + (key_head * shared + first + query) * head_bytes
+            _turn(task, place, task[_QUERY_NORM], spare, half)
             out = at(queries + query * width * 4, np.float32)
             for i in range(width):
                 # With bfloat16 keys the even columns come first.
                 place = i // 2 + i % 2 * middle if half else i
                 out[place] = turned[i] * scaling
-        for position in range(0, length, 2):
-            first = keys + position * head_bytes
-            second = keys + min(position + 1, length - 1) * head_bytes
-            if half:
-                half_dots(count, queries, first, second, width, scores + position * 4, stride)
-            else:
-                float_dots(count, queries, first, second, width, scores + position * 4, stride)
-        for query in range(count):
-            _softmax(at(scores + query * stride * 4, np.float32), length)
+        out = mixed + first * width * 4
         if half:
-            half_mix(count, scores, stride, values, length, width, mixed)
+            half_score(count, queries, keys, positions, width, scores, stride)
         else:
-            float_mix(count, scores, stride, values, length, width, mixed)
+            float_score(count, queries, keys, positions, width, scores, stride)
         for query in range(count):
-            out = task[OUTPUT] + (row * task[_QUERIES] + first_head + query) * head_bytes
-            of_query = at(mixed + query * width * 4, np.float32)
+            of_query = at(scores + query * stride * 4, np.float32)
+            highest = _highest(of_query, positions)
+            for i in range(positions):
+                of_query[i] = exp(of_query[i] - highest)
+            place = 2 * (first + query)
+            sums[place], sums[place + 1] = highest, _sum(of_query, positions)
+        if half:
+            half_mix(count, scores, stride, values, positions, width, out)
+        else:
+            float_mix(count, scores, stride, values, positions, width, out)
+
+
+@compiled(inline="always")
+def join(task, scratch, half):
+    """The parts of this thread's share of the queries."""
+    thread, count = np.int64(threads.number()), np.int64(threads.count())
+    width, queries = task[_WIDTH], task[ROWS] * task[_QUERIES]
+    shared, middle = task[_QUERIES] // task[_KEYS], width // 2
+    parts = (task[LENGTH] + PART - 1) // PART
+    numbers, joined = at(task[PARTS], np.float32), at(scratch, np.float32)
+    for query in range(queries * thread // count, queries * (thread + 1) // count):
+        first = query // shared * parts * shared * (width + 2)
+        mixed = first + query % shared * width
+        sums = first + shared * width + query % shared * 2
+        apart = shared * (width + 2)
+        highest, total = np.float32(-np.inf), np.float32(0)
+        for part in range(parts):
+            highest = max(highest, numbers[sums + part * apart])
+        for i in range(width):
+            joined[i] = 0
+        for part in range(parts):
+            weight = exp(numbers[sums + part * apart] - highest)
+            total += weight * numbers[sums + part * apart + 1]
             for i in range(width):
-                _write(out, i, of_query[i // 2 + i % 2 * middle if half else i], half)
+                joined[i] += weight * numbers[mixed + part * apart + i]
+        out = task[OUTPUT] + query * width * (2 if half else 4)
+        for i in range(width):
+            _write(out, i, joined[i // 2 + i % 2 * middle if half else i] / total, half)
 
 
 @compiled(forceinline=True)
@@ -133,17 +179,6 @@ def _turn(task, head, norm, out, half):
         a, b = _round(one * cos[i], half), _round(other * sin[i], half)
         c, d = _round(other * cos[i + middle], half), _round(one * sin[i + middle], half)
         numbers[i], numbers[i + middle] = _round(a + b, half), _round(c + d, half)
-
-
-@compiled(forceinline=True)
-def _softmax(scores, count):
-    """In their place."""
-    highest = _highest(scores, count)
-    for i in range(count):
-        scores[i] = exp(scores[i] - highest)
-    by = np.float32(1) / _sum(scores, count)
-    for i in range(count):
-        scores[i] *= by
 
 
 # Where no number is NaN. If one is, whatever this gives, the sum behind it is NaN.

@@ -15,12 +15,12 @@ from numba.core import config
 from ..cache import cached
 from ..errors import UserError
 from . import threads
-from .attention import attend
+from .attention import attend, join
 from .dots import multiply_lanes
 from .narrow import narrow, widen
 from .products import multiply
 from .scalars import at, compiled
-from .task import ATTENTION, DOTS, HIGHEST, KIND, MAXIMA, NARROW, PRODUCT, SUMS, Task
+from .task import ATTENTION, DOTS, HIGHEST, JOIN, KIND, MAXIMA, NARROW, PRODUCT, SUMS, Task
 from .vocabulary import add_up, find_highest, find_maxima
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,8 @@ def _run(plan, half):
             multiply(task, scratch, half)
         elif task[KIND] == ATTENTION:
             attend(task, scratch, half)
+        elif task[KIND] == JOIN:
+            join(task, scratch, half)
         elif task[KIND] == MAXIMA:
             find_maxima(task, half)
         elif task[KIND] == HIGHEST:

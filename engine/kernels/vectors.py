@@ -4,7 +4,7 @@ Written in LLVM's own terms, as compilers find neither the width nor the reach t
 at the memory's pace.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
 
@@ -13,6 +13,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+AT_ONCE = 4
+"""Positions."""
 STRIDE = 32
 """What the number of columns must be a multiple of."""
 SCALED = 16
@@ -31,6 +33,7 @@ _AHEAD = 8192
 _F32, _I64 = ir.FloatType(), ir.IntType(64)
 _I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _FLOATS, _WORDS = ir.VectorType(_F32, _WIDTH), ir.VectorType(_I32, _WIDTH)
+_FLOAT16S = ir.VectorType(ir.HalfType(), _WIDTH)
 _HALVES, _BYTES = ir.VectorType(_I16, _WIDTH), ir.VectorType(_I8, _WIDTH)
 
 
@@ -42,6 +45,12 @@ class _Form(Enum):
     BFLOAT16 = "bfloat16, in order"
     FLOAT16 = "float16, in order"
     SCALED = "a scale and an offset, float32, and uint8, in order"
+
+
+def fuses() -> bool:
+    """Whether the processor multiplies and adds at once, without which scaled numbers are slow."""
+    features = binding.get_host_cpu_features()
+    return features.get("fma", "neon" in features)
 
 
 def _function(body: Callable[..., None], form: _Form) -> Callable[..., Any]:
@@ -131,15 +140,11 @@ class _Loop:
         return [self._scaled(place, scale, offset) for place in places]
 
     def _widened(self, address: Any) -> Any:
-        """Exact: of float16 the exponent's bias is mended, which a product with 2¹¹² does."""
-        words = self.builder.sext(self.load(address, _HALVES), _WORDS)
-        if self.form is _Form.BFLOAT16:
-            words = self.builder.shl(words, ir.Constant(_WORDS, [16] * _WIDTH))
-            return self.builder.bitcast(words, _FLOATS)
-        words = self.builder.shl(words, ir.Constant(_WORDS, [13] * _WIDTH))
-        words = self.builder.and_(words, ir.Constant(_WORDS, [0x8FFFE000] * _WIDTH))
-        bias = ir.Constant(_FLOATS, [2.0**112] * _WIDTH)
-        return self.builder.fmul(self.builder.bitcast(words, _FLOATS), bias)
+        if self.form is _Form.FLOAT16:
+            return self.builder.fpext(self.load(address, _FLOAT16S), _FLOATS)
+        words = self.builder.zext(self.load(address, _HALVES), _WORDS)
+        words = self.builder.shl(words, ir.Constant(_WORDS, [16] * _WIDTH))
+        return self.builder.bitcast(words, _FLOATS)
 
     def _scaled(self, address: Any, scale: Any, offset: Any) -> Any:
         words = self.builder.zext(self.load(address, _BYTES), _WORDS)
@@ -164,13 +169,36 @@ class _Loop:
         reduce = self._declared(name, _F32, _F32, _FLOATS)
         return self.builder.call(reduce, operands, fastmath=("reassoc",))
 
+    def sums(self, vectors: list[Any]) -> Any:
+        """A vector of the sums of a power of two of vectors: together they take fewer shuffles."""
+        size = _WIDTH
+        while len(vectors) > 1:
+            half = size // 2
+            low = [i for i in range(2 * _WIDTH) if i % size < half]
+            high = [i + half for i in low]
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = [self._folded(one, other, low, high) for one, other in pairs]
+            size = half
+        (vector,) = vectors
+        half, order = size // 2, range(_WIDTH)
+        while half:
+            vector = self._folded(vector, vector, order, [i ^ half for i in order])
+            half //= 2
+        return self._shuffled(vector, vector, range(0, _WIDTH, size))
+
+    def _folded(self, one: Any, other: Any, low: Iterable[int], high: Iterable[int]) -> Any:
+        return self.builder.fadd(self._shuffled(one, other, low), self._shuffled(one, other, high))
+
     def repeated(self, address: Any) -> Any:
         """A vector of one number."""
-        first = self.builder.insert_element(
-            ir.Constant(_FLOATS, ir.Undefined), self.load(address, _F32), ir.Constant(_I32, 0)
-        )
-        mask = ir.Constant(ir.VectorType(_I32, _WIDTH), [0] * _WIDTH)
-        return self.builder.shuffle_vector(first, ir.Constant(_FLOATS, ir.Undefined), mask)
+        none = ir.Constant(_FLOATS, ir.Undefined)
+        first = self.builder.insert_element(none, self.load(address, _F32), ir.Constant(_I32, 0))
+        return self._shuffled(first, none, [0] * _WIDTH)
+
+    def _shuffled(self, one: Any, other: Any, places: Iterable[int]) -> Any:
+        places = [*places]
+        mask = ir.Constant(ir.VectorType(_I32, len(places)), places)
+        return self.builder.shuffle_vector(one, other, mask)
 
     def _declared(self, name: str, result: Any, *takes: Any) -> Any:
         signature = ir.FunctionType(result, takes)
@@ -211,6 +239,53 @@ def _dots(
         of_row = loop.at(sums, builder.mul(stride, loop.number(row)), 4)
         for column, place in enumerate(places):
             loop.store(loop.sum(place), builder.add(of_row, loop.number(4 * column)))
+
+
+def _score(
+    loop: _Loop,
+    rows: int,
+    queries: Any,
+    keys: Any,
+    positions: Any,
+    columns: Any,
+    scores: Any,
+    stride: Any,
+) -> None:
+    builder = loop.builder
+    # As many at once as registers have sums for.
+    many = AT_ONCE if rows <= _WIDTH * 3 // 8 else 2
+    vectors, halves = loop.vectors, loop.form is _Form.HALF
+    row_bytes = builder.mul(columns, loop.number(2 if halves else 4))
+    half_row = builder.mul(columns, loop.number(2))
+    last = builder.sub(positions, loop.number(1))
+    running = [[loop.zeros() for _ in range(many)] for _ in range(rows)]
+    groups = builder.udiv(builder.add(last, loop.number(many)), loop.number(many))
+    with cgutils.for_range(builder, groups) as group:
+        first = builder.mul(group.index, loop.number(many))
+        held = []
+        for i in range(many):
+            position = builder.add(first, loop.number(i))
+            # Behind the last one it is scored again.
+            position = builder.select(builder.icmp_signed("<", position, last), position, last)
+            held.append(builder.add(keys, builder.mul(position, row_bytes)))
+        for place in (place for places in running for place in places):
+            builder.store(ir.Constant(_FLOATS, [0.0] * _WIDTH), place)
+        reads = builder.udiv(row_bytes, loop.number(loop.bytes))
+        with cgutils.for_range(builder, reads) as each:
+            offset = builder.mul(each.index, loop.number(loop.bytes))
+            keys_here = [loop.read(builder.add(row, offset)) for row in held]
+            for row, places in enumerate(running):
+                address = builder.add(queries, builder.mul(each.index, loop.number(4 * _WIDTH)))
+                address = loop.at(address, builder.mul(columns, loop.number(row)), 4)
+                for vector in range(vectors):
+                    query = loop.load(
+                        builder.add(address, builder.mul(half_row, loop.number(vector)))
+                    )
+                    for place, key in zip(places, keys_here, strict=True):
+                        loop.add_product(place, query, key[vector])
+        for row, places in enumerate(running):
+            out = loop.at(scores, builder.mul(stride, loop.number(row)), 4)
+            loop.store(loop.sums([builder.load(place) for place in places]), loop.at(out, first, 4))
 
 
 def _mix(
@@ -273,6 +348,14 @@ float32 [rows, stride], of which the first two columns are written. `scaled` wei
 or 0 where n is `ZERO`. For `half` ones, bfloat16, the inputs of even columns come first in each row
 and then those of odd ones, as two weights are taken out of one word. What a row's sums are does not
 depend on how many rows there are, and but for `half` weights not on the form that they are in.
+"""
+
+float_score, half_score = (_function(_score, form) for form in (_Form.FLOAT, _Form.HALF))
+"""Dot products, of addresses: `(rows, queries, keys, positions, columns, scores, stride)`.
+
+`queries` are float32 [rows, columns], as the inputs of the dot products above, `keys` [positions,
+columns], float32 or bfloat16, and `scores` float32 [rows, stride], of which so many columns are
+written as the positions, rounded up to a multiple of `AT_ONCE`.
 """
 
 float_mix, half_mix = (_function(_mix, form) for form in (_Form.FLOAT, _Form.HALF))

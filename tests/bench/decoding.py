@@ -178,6 +178,7 @@ def _five_lanes(model: PreTrainedModel) -> Iterator[Lockstep]:
     lanes = [LaneGates(), *(LaneGates(attention=frozenset({layer})) for layer in range(4))]
     rows = {model: len(lanes)}
     linears = FastLinears(rows)
+    linears.install()
     attention = FastAttention(rows, faster_attention(rows))
     lockstep = Lockstep([(group, gates) for gates in lanes])
     yield lockstep
