@@ -132,7 +132,7 @@ def _attend_part(task, head, part, number, scratch, half):
             float_mix(count, scores, stride, values, positions, width, out)
 
 
-@compiled(inline="always")
+@compiled()
 def join(task, scratch, half):
     """The parts of this thread's share of the queries."""
     thread, count = np.int64(threads.number()), np.int64(threads.count())

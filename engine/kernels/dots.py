@@ -18,7 +18,7 @@ def dots_task(vectors: Tensor, out: Tensor) -> Task:
     return Task(fields, (vectors, out))
 
 
-@compiled(inline="always")
+@compiled()
 def multiply_lanes(task, half):
     """This thread's share of the vectors."""
     thread, count = np.int64(threads.number()), np.int64(threads.count())

@@ -52,7 +52,7 @@ def widening(held: Narrow, weight: Tensor) -> Task:
     return Task(fields, (held, weight))
 
 
-@compiled(inline="always")
+@compiled()
 def narrow(task):
     """This thread's share of the rows."""
     thread, count = np.int64(threads.number()), np.int64(threads.count())
@@ -121,7 +121,7 @@ def _step_by(weights, scale, least, integers):
     return others == 0
 
 
-@compiled(inline="always")
+@compiled()
 def widen(task):
     """This thread's share of the blocks."""
     thread, count = np.int64(threads.number()), np.int64(threads.count())

@@ -63,7 +63,7 @@ def _higher(one, other):
     return one > other or (one != one and other == other)
 
 
-@compiled(inline="always")
+@compiled()
 def find_maxima(task, half):
     """Of this thread's share of the blocks, the last of which may be smaller."""
     thread, count = np.int64(threads.number()), np.int64(threads.count())
@@ -90,7 +90,7 @@ def _maximum(logits, tokens, half):
     return float_of(np.uint32(most if most >= 0 else ~most | np.int32(-0x80000000)))
 
 
-@compiled(inline="always")
+@compiled()
 def find_highest(task, half):
     """This thread's share of the lanes."""
     thread, count = np.int64(threads.number()), np.int64(threads.count())
@@ -117,7 +117,7 @@ def find_highest(task, half):
                 found = min(found + 1, wanted)
 
 
-@compiled(inline="always")
+@compiled()
 def add_up(task, scratch, half):
     """This thread's share of the parts."""
     thread, count = np.int64(threads.number()), np.int64(threads.count())
