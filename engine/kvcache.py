@@ -25,6 +25,8 @@ class RoomyLayer(DynamicLayer):
         super().__init__()
         self._room: list[Tensor] = []
         """For keys and values: [rows, heads, room, head dimension]."""
+        self._common: Tensor | None = None
+        """None if that is not known."""
 
     def update(
         self,
@@ -35,21 +37,30 @@ class RoomyLayer(DynamicLayer):
     ) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        self._common = None
         length = self.get_seq_length()
         keys, values = self._extend(key_states, value_states)
         keys[..., length:, :] = key_states
         values[..., length:, :] = value_states
         return keys, values
 
-    def extend(self, like: Tensor, heads: int, width: int) -> tuple[Tensor, Tensor, int]:
+    def extend(self, like: Tensor, heads: int, width: int) -> tuple[Tensor, Tensor, Tensor, int]:
         """Have one more position, to be written: the rooms of keys and values, [rows, heads, room,
-        width], in the dtype and with the rows of `like`, and the positions filled in them."""
+        width], in the dtype and with the rows of `like`; what rows hold in common, to be kept true
+        by who writes it; and the positions filled.
+
+        In common, int64 [rows, 1 + heads], are of each row another one, and of each head how many
+        first positions are known to have the same keys and values in both.
+        """
         one = like.new_empty(len(like), heads, 1, width)
         if not self.is_initialized:
             self.lazy_initialization(one, one)
+        before = self.get_seq_length()
         self._extend(one, one)
         keys, values = self._room
-        return keys, values, self.get_seq_length()
+        if self._common is None:
+            self._common = _common(keys[:, :, :before], values[:, :, :before])
+        return keys, values, self._common, before + 1
 
     def _extend(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
         """`keys` and `values` with as many positions more, to be written."""
@@ -62,6 +73,32 @@ class RoomyLayer(DynamicLayer):
                     room[..., :length, :] = filled
         self.keys, self.values = (room[..., :end, :] for room in self._room)
         return self.keys, self.values
+
+
+def _common(keys: Tensor, values: Tensor) -> Tensor:
+    rows, heads, length, _ = keys.shape
+    common = torch.zeros(rows, 1 + heads, dtype=torch.int64)
+    for row in range(1, rows):
+        for other in range(row):
+            if common[row, 1] == length:
+                break
+            alike = _alike(keys[row], keys[other], length)
+            alike = _alike(values[row], values[other], alike)
+            if alike > common[row, 1]:
+                common[row, 0], common[row, 1:] = other, alike
+    return common
+
+
+def _alike(one: Tensor, other: Tensor, positions: int) -> int:
+    """How many of the first positions of [heads, positions, width] are the same."""
+    begin, size = 0, 1
+    while begin < positions and size:
+        end = min(begin + size, positions)
+        if torch.equal(one[:, begin:end], other[:, begin:end]):
+            begin, size = end, 2 * size
+        else:
+            size //= 2
+    return begin
 
 
 def _more_room(new: Tensor, positions: int) -> Tensor:

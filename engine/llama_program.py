@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from .kernels.attention import (
+    COMMON,
     COS,
     KEY_ROOM,
     LENGTH,
     PARTS,
+    READ,
     ROOM,
     SIN,
     VALUE_ROOM,
@@ -28,9 +30,9 @@ from .kernels.task import INPUT, KIND, OUTPUT, PRODUCT, ROWS, Task
 from .linears import read_weight
 from .llama import Norm, turning
 
-TASKS = 6
-"""Of a layer: queries, keys and values; attention, and its parts joined; its output; gate and up;
-down."""
+TASKS = 7
+"""Of a layer: queries, keys and values; these turned; attention, and its parts joined; its output;
+gate and up; down."""
 
 
 def runs_as_program(model: Any, rows: int) -> bool:
@@ -77,11 +79,13 @@ class LlamaProgram:
         self._room = max(
             product_room(self._rows, products[:, COLUMNS].max()), attention_room(self._width)
         )
-        sizes = table[0, OUTPUTS], first.o_proj.in_features, table[4, OUTPUTS]
+        sizes = table[0, OUTPUTS], first.o_proj.in_features, table[5, OUTPUTS]
         # What lies between the tasks of a layer, the same for every layer.
         self._between = [torch.empty(self._rows, size, dtype=model.dtype) for size in sizes]
-        for number, held in zip((0, 2, 4), self._between, strict=True):
+        for number, held in zip((0, 3, 5), self._between, strict=True):
             table[number::TASKS, OUTPUT] = table[number + 1 :: TASKS, INPUT] = held.data_ptr()
+        self.read = 0
+        """Bytes of keys and values that were read the last time."""
 
     def __call__(self, tokens: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor, Tensor]:
         """h, z and the streams, as in `lockstep.Outputs`, of tokens, int64 [rows, 1]."""
@@ -93,21 +97,25 @@ class LlamaProgram:
         places = streams.data_ptr() + streams[0].nbytes * np.arange(len(streams))
         before, between, behind = places[:-1:2], places[1::2], places[2::2]
         table = self._program.table
-        table[0::TASKS, INPUT] = table[3::TASKS, RESIDUAL] = before
-        table[3::TASKS, OUTPUT] = table[4::TASKS, INPUT] = table[5::TASKS, RESIDUAL] = between
-        table[5::TASKS, OUTPUT] = behind
-        attentions, joins = table[1::TASKS], table[2::TASKS]
-        attentions[:, COS], attentions[:, SIN] = cos.data_ptr(), sin.data_ptr()
+        table[0::TASKS, INPUT] = table[4::TASKS, RESIDUAL] = before
+        table[4::TASKS, OUTPUT] = table[5::TASKS, INPUT] = table[6::TASKS, RESIDUAL] = between
+        table[6::TASKS, OUTPUT] = behind
+        turns, attentions, joins = table[1::TASKS], table[2::TASKS], table[3::TASKS]
+        turns[:, COS], turns[:, SIN] = cos.data_ptr(), sin.data_ptr()
         length = 0
-        for task, layer in zip(attentions, layers, strict=True):
-            keys, values, length = layer.extend(x, self._keys, self._width)
+        for task, layer in zip(turns, layers, strict=True):
+            keys, values, common, length = layer.extend(x, self._keys, self._width)
             task[KEY_ROOM], task[VALUE_ROOM] = keys.data_ptr(), values.data_ptr()
+            task[COMMON] = common.data_ptr()
             task[LENGTH], task[ROOM] = length, keys.shape[2]
         sizes = part_sizes(self._rows, self._queries, self._width, length)
         parts = torch.empty(sizes, dtype=torch.float32)
-        attentions[:, PARTS] = joins[:, PARTS] = parts.data_ptr()
-        joins[:, LENGTH] = length
+        read = torch.zeros(torch.get_num_threads(), dtype=torch.int64)
+        turns[:, PARTS], turns[:, READ] = parts.data_ptr(), read.data_ptr()
+        for tasks in (attentions, joins):
+            tasks[:, LENGTH : READ + 1] = turns[:, LENGTH : READ + 1]
         self._program.run(self._room)
+        self.read = int(read.sum()) * 2 * self._width * x.element_size()
         h = self._norm(streams[-1])
         return h, self._head(h[:, None])[:, 0], streams
 
@@ -121,7 +129,7 @@ def _tasks(layer: Any, closed: Mapping[nn.Module, Tensor]) -> list[Task]:
     queries, keys = (linear.out_features // width for linear in (of.q_proj, of.k_proj))
     return [
         product(_layers(of.q_proj, of.k_proj, of.v_proj), norm=_norm(layer.input_layernorm)),
-        *attention(queries, keys, width, of.scaling, norms),
+        *attention(queries, keys, width, of.scaling, norms, _mask(closed[of])),
         product(_layers(of.o_proj), closed=_mask(closed[of])),
         product(_layers(mlp.gate_proj, mlp.up_proj), norm=_norm(layer.post_attention_layernorm)),
         product(_layers(mlp.down_proj), closed=_mask(closed[mlp]), gated=True),

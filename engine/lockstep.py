@@ -98,9 +98,9 @@ class Lockstep:
         return length(self._batches[0].cache)
 
     @property
-    def cache_bytes(self) -> int:
-        """Bytes of keys and values in all caches."""
-        return sum(cache_bytes(batch.cache) for batch in self._batches)
+    def cache_read(self) -> int:
+        """Bytes of keys and values that a step has read, if the last tokens were one."""
+        return sum(batch.cache_read for batch in self._batches)
 
     def prefill(self, tokens: Tensor, room: int = 0) -> Outputs:
         """Empty the caches and read int64 [lanes, positions]; gives the last position's outputs.
@@ -213,6 +213,12 @@ class _Batch:
         self._llama = None
         for hook in self._hooks:
             hook.remove()
+
+    @property
+    def cache_read(self) -> int:
+        if isinstance(self._llama, LlamaProgram):
+            return self._llama.read
+        return cache_bytes(self.cache)
 
     def has_room(self, positions: int) -> bool:
         return self.cache.is_initialized and self.cache.get_max_length() >= positions

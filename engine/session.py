@@ -398,7 +398,7 @@ class Session:
             layers=layer_records(numbers.layers[:variants], measured, same_depth),
             seconds=time.perf_counter() - began,
             # Step 0 chooses from what reading the prompt has left.
-            read=self._lanes.weight_bytes + self._lanes.lockstep.cache_bytes if number else 0,
+            read=self._lanes.weight_bytes + self._lanes.lockstep.cache_read if number else 0,
             memory=memory_in_use(self._loaded.model.device),
             local=drift_records(numbers.drift[variants:], on_baseline) if both else None,
             answers=answer_records(numbers, first, running) if answers else None,

@@ -9,11 +9,13 @@ import torch
 from numba import njit
 from prunetui.engine.kernels import program, scalars
 from prunetui.engine.kernels.attention import (
+    COMMON,
     COS,
     KEY_ROOM,
     LENGTH,
     PART,
     PARTS,
+    READ,
     ROOM,
     SIN,
     VALUE_ROOM,
@@ -245,9 +247,19 @@ CASES = {
 """Heads of queries and of keys, their width, rows and positions."""
 
 
-def attend(tasks: list[Task], heads: Tensor, keys: Tensor, values: Tensor, turn: Tensor) -> Tensor:
+def attend(
+    tasks: list[Task],
+    heads: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    turn: Tensor,
+    common: Tensor | None = None,
+    read: Tensor | None = None,
+) -> Tensor:
     """keys and values: [rows, key heads, positions, width], the last position to be written."""
     rows, key_heads, positions, width = keys.shape
+    common = torch.zeros(rows, 1 + key_heads, dtype=torch.int64) if common is None else common
+    read = torch.zeros(torch.get_num_threads(), dtype=torch.int64) if read is None else read
     queries = heads.shape[1] - 2 * key_heads
     out = heads.new_empty(rows, queries, width)
     parts = torch.empty(part_sizes(rows, queries, width, positions))
@@ -257,6 +269,7 @@ def attend(tasks: list[Task], heads: Tensor, keys: Tensor, values: Tensor, turn:
         fields[[INPUT, OUTPUT]] = heads.data_ptr(), out.data_ptr()
         fields[[KEY_ROOM, VALUE_ROOM]] = keys.data_ptr(), values.data_ptr()
         fields[[COS, SIN, PARTS]] = turn[0].data_ptr(), turn[1].data_ptr(), parts.data_ptr()
+        fields[[COMMON, READ]] = common.data_ptr(), read.data_ptr()
     program.run(attention_room(width))
     return out
 
@@ -318,6 +331,61 @@ def test_a_row_attends_the_same_whatever_stands_beside_it(dtype: torch.dtype) ->
         for rows in range(1, 7):
             alone = attend(tasks, heads[:rows], keys[:rows], values[:rows], turn)
             assert torch.equal(alone, together[:rows])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_rows_hold_in_common_is_read_from_one(dtype: torch.dtype) -> None:
+    length = 3 * PART + 50
+    heads = torch.randn(5, 15, 64).to(dtype)
+    keys, values = torch.randn(2, 5, 3, length, 64).to(dtype)
+    # Row 1 is as row 0 up to a part and some more, row 2 as row 1 for another part, row 4 as row 3
+    # to the end, the new position included.
+    common = torch.zeros(5, 1 + 3, dtype=torch.int64)
+    heads[4, 9:] = heads[3, 9:]
+    for row, other, positions in ((1, 0, PART + 30), (2, 1, 2 * PART), (4, 3, length - 1)):
+        common[row, 0], common[row, 1:] = other, positions
+        for held in (keys, values):
+            held[row, :, :positions] = held[other, :, :positions]
+    turn = torch.rand(2, 64)
+    tasks = attention(9, 3, 64, 0.125)
+    apart = attend(tasks, heads, keys, values, turn)
+    # What is not to be read.
+    for held in (keys, values):
+        held[1, :, :PART] = held[2, :, : 2 * PART] = held[4] = float("nan")
+    read = torch.zeros(torch.get_num_threads(), dtype=torch.int64)
+    assert torch.equal(attend(tasks, heads, keys, values, turn, common, read), apart)
+    assert read.sum() == 3 * (4 * length - 3 * PART)
+    assert common[:, 1:].tolist() == [[n] * 3 for n in (0, PART + 30, 2 * PART, 0, length)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_rows_hold_in_common_grows_by_the_same_keys_and_values(dtype: torch.dtype) -> None:
+    heads = torch.randn(1, 6, 32).to(dtype).repeat(5, 1, 1)
+    keys, values = torch.randn(2, 1, 2, 10, 32).to(dtype).repeat(1, 5, 1, 1, 1)
+    # Queries are no matter; the key of one head, the value of the other.
+    heads[1, 0], heads[2, 2], heads[3, 5] = 3, 3, 3
+    common = torch.tensor([[0, 0, 0], [0, 9, 9], [0, 9, 9], [0, 9, 8], [1, 12, 3]])
+    attend(attention(2, 2, 32, 1.0), heads, keys, values, torch.rand(2, 32), common)
+    # More than nine had been read when positions were cut off: that much is forgotten.
+    assert common.tolist() == [[0, 0, 0], [0, 10, 10], [0, 9, 10], [0, 10, 8], [1, 10, 3]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_closed_rows_attend_to_nothing(dtype: torch.dtype) -> None:
+    heads = torch.randn(3, 6, 32).to(dtype)
+    keys, values = torch.randn(2, 3, 2, 2 * PART, 32).to(dtype)
+    turn = torch.rand(2, 32)
+    exact = attend(attention(2, 2, 32, 1.0), heads, keys, values, turn)
+    keys[1] = float("nan")
+    read = torch.zeros(torch.get_num_threads(), dtype=torch.int64)
+    closed = torch.tensor([False, True, False])
+    tasks = attention(2, 2, 32, 1.0, closed=closed)
+    ours = attend(tasks, heads, keys, values, turn, read=read)
+    assert torch.equal(ours[::2], exact[::2])
+    assert torch.equal(ours[1], torch.zeros_like(ours[1]))
+    assert read.sum() == 2 * 2 * 2 * PART
+    # Their keys and values are kept.
+    assert keys[1, :, -1].isfinite().all()
 
 
 def test_scores_that_are_no_numbers_give_none() -> None:

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from prunetui.engine import kvcache
 from prunetui.engine import lockstep as module
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.attention import ATTENTIONS, FastAttention
+from prunetui.engine.kernels.attention import PART
 from prunetui.engine.kernels.products import FEW
 from prunetui.engine.kvcache import new_cache
 from prunetui.engine.linears import FastLinears
@@ -166,6 +168,54 @@ def test_a_program_goes_on_where_caches_were_cropped_or_the_lanes_reopened() -> 
     for one, other in zip(first[1:], again, strict=True):
         assert torch.equal(one.z, other.z)
     lockstep.close()
+
+
+@needs_openmp
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_what_lanes_hold_in_common_is_read_once_and_makes_no_difference(
+    name: str, dtype: torch.dtype, monkeypatch
+) -> None:
+    """Bit for bit, through the same tokens and others, positions cut off and looks back."""
+    model = make(name, dtype, **WIDE)
+    group = WeightGroup(model, find_anatomy(model))
+    rows = len(LANES)
+    prompt = (torch.arange(2 * PART + 30) % 200).repeat(rows, 1)
+    same, other = torch.full((rows, 1), 7), torch.arange(rows)[:, None] + 50
+
+    def decode() -> tuple[list[Outputs], list[int]]:
+        lockstep = Lockstep([(group, gates) for gates in LANES])
+        outputs, read = [lockstep.prefill(prompt)], []
+        for crop, tokens in (
+            *[(0, same)] * PART,
+            *[(0, other)] * 3,
+            (40, same),
+            (0, other),
+            (PART, other),
+            *[(0, same)] * PART,
+        ):
+            assert lockstep.crop(lockstep.length - crop)
+            outputs.append(lockstep.advance(tokens))
+            read.append(lockstep.cache_read)
+            looked = lockstep.look_back(PART + 20, prompt[:, PART + 20, None])
+            assert looked
+            outputs.append(looked)
+        lockstep.close()
+        return outputs, read
+
+    shared, read = decode()
+    nothing = torch.zeros(rows, 1 + 2, dtype=torch.int64)
+    monkeypatch.setattr(kvcache, "_common", lambda *_: nothing.clone())
+    apart, read_apart = decode()
+    for one, another in zip(shared, apart, strict=True):
+        assert torch.equal(one.z, another.z)
+        assert torch.equal(one.streams, another.streams)
+    # Layer by layer, rows that read all for themselves, and those that have it from another: of
+    # rows that drop an attention 4, 3, 4, 5 attend; keys are the same up to a row's first gate.
+    position = 2 * 2 * 32 * dtype.itemsize
+    length = prompt.shape[1] + 1
+    assert read_apart[0] == position * length * (4 + 4 + 4 + 5)
+    assert read[0] == position * length * (1 + 3 + 3 + 4)
 
 
 @needs_openmp

@@ -15,12 +15,12 @@ from numba.core import config
 from ..cache import cached
 from ..errors import UserError
 from . import threads
-from .attention import attend, join
+from .attention import attend, join, turn
 from .dots import multiply_lanes
 from .narrow import narrow, widen
 from .products import multiply
 from .scalars import at, compiled
-from .task import ATTENTION, DOTS, HIGHEST, JOIN, KIND, MAXIMA, NARROW, PRODUCT, SUMS, Task
+from .task import ATTENTION, DOTS, HIGHEST, JOIN, KIND, MAXIMA, NARROW, PRODUCT, SUMS, TURN, Task
 from .vocabulary import add_up, find_highest, find_maxima
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,8 @@ def _run(plan, half):
         task = at(plan[_TABLE] + number * plan[_FIELDS] * 8, np.int64)
         if task[KIND] == PRODUCT:
             multiply(task, scratch, half)
+        elif task[KIND] == TURN:
+            turn(task, scratch, half)
         elif task[KIND] == ATTENTION:
             attend(task, scratch, half)
         elif task[KIND] == JOIN:

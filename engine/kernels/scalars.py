@@ -142,3 +142,16 @@ def exp64(x):
 def silu(x):
     power = exp(-abs(x))
     return (x if x > 0 else x * power) / (np.float32(1) + power)
+
+
+@compiled()
+def maximum(address, count, half):
+    """Of numbers, bfloat16 (`half`) or float32; NaN is the highest."""
+    # Of integers in the same order, which vectors can compare.
+    most = np.int32(-0x80000000)
+    for i in range(count):
+        word = np.int32(word_of(read(address, i, half)))
+        size = word & np.int32(0x7FFFFFFF)
+        ordered = size if word >= 0 else ~size
+        most = max(most, np.int32(0x7FFFFFFF) if size > np.int32(0x7F800000) else ordered)
+    return float_of(np.uint32(most if most >= 0 else ~most | np.int32(-0x80000000)))

@@ -10,7 +10,7 @@ from . import threads
 
 KIND, ROWS, INPUT, OUTPUT, FIRST = range(5)
 """Fields of every task; a kind's own begin at `FIRST`."""
-PRODUCT, ATTENTION, JOIN, MAXIMA, HIGHEST, SUMS, DOTS, NARROW, WIDEN = range(9)
+PRODUCT, TURN, ATTENTION, JOIN, MAXIMA, HIGHEST, SUMS, DOTS, NARROW, WIDEN = range(10)
 
 
 @dataclass(frozen=True)

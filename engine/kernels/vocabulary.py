@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import threads
-from .scalars import REORDERED, at, compiled, exp64, float_of, read, word_of
+from .scalars import REORDERED, at, compiled, exp64, maximum, read
 from .task import FIRST, HIGHEST, INPUT, KIND, MAXIMA, OUTPUT, ROWS, SUMS, Task, address
 
 PART = 1024
@@ -75,19 +75,7 @@ def find_maxima(task, half):
             begin = block * BLOCK
             tokens = min(BLOCK, vocabulary - begin)
             first = task[INPUT] + (lane * vocabulary + begin) * (2 if half else 4)
-            maxima[lane * blocks + block] = _maximum(first, tokens, half)
-
-
-@compiled()
-def _maximum(logits, tokens, half):
-    # Of integers in the same order, which vectors can compare; NaN is the highest.
-    most = np.int32(-0x80000000)
-    for i in range(tokens):
-        word = np.int32(word_of(read(logits, i, half)))
-        size = word & np.int32(0x7FFFFFFF)
-        ordered = size if word >= 0 else ~size
-        most = max(most, np.int32(0x7FFFFFFF) if size > np.int32(0x7F800000) else ordered)
-    return float_of(np.uint32(most if most >= 0 else ~most | np.int32(-0x80000000)))
+            maxima[lane * blocks + block] = maximum(first, tokens, half)
 
 
 @compiled()

@@ -12,14 +12,17 @@ from prunetui.engine import session
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.attention import FastAttention, faster_attention
 from prunetui.engine.bandwidth import read_bandwidth
+from prunetui.engine.lanes import Lanes
 from prunetui.engine.linears import FastLinears
 from prunetui.engine.loading import Loaded, find_device, load
 from prunetui.engine.lockstep import LaneGates, Lockstep, Outputs
 from prunetui.engine.memory import keep_freed_memory
 from prunetui.engine.numbers import Wanted, step_numbers
 from prunetui.engine.options import Context, Options
+from prunetui.engine.recipes import parse
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.records import Sampling
+from prunetui.engine.variants import open_builder
 from prunetui.engine.vocabulary import survey
 from prunetui.engine.weights import WeightGroup
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
@@ -79,27 +82,33 @@ def decoding(dtype: str) -> None:
 
 
 def context_growth(dtype: str) -> None:
-    """A step behind a prompt of that many tokens, any tokens."""
-    loaded = load(Options(dtype=dtype), _silent)  # pyright: ignore[reportArgumentType]
+    """A step behind a prompt of that many tokens, any tokens: the same in every lane, as long as
+    lanes have said the same, or others in each, as where texts have come apart at the start."""
+    options = Options(dtype=dtype, variants=VARIANTS)  # pyright: ignore[reportArgumentType]
+    builder = open_builder(options, _silent)
+    variants, _ = builder.build_all([parse(recipe) for recipe in VARIANTS])
     generate: dict[int, float] = {}
-    five: dict[int, float] = {}
     for length in CONTEXTS:
-        tokens = torch.arange(length, device=loaded.model.device)[None] % 1000 + 100
+        tokens = torch.arange(length, device=builder.loaded.model.device)[None] % 1000 + 100
         prompt = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-        generate[length] = median(_generate(loaded, prompt))
-    with _five_lanes(loaded.model) as lockstep:
-        for length in CONTEXTS:
-            read = (torch.arange(length) % 1000 + 100).repeat(5, 1)
-            outputs = lockstep.prefill(read)
-            five[length] = _median_seconds(
-                lambda z=outputs.z: _finish(lockstep.advance(z.argmax(dim=-1)[:, None]))
-            )
+        generate[length] = median(_generate(builder.loaded, prompt))
+    lanes = Lanes(variants, "free", [*range(100, 110)], _silent)
+    five: dict[tuple[int, int], float] = {}
+    for length, apart in itertools.product(CONTEXTS, (0, 7)):
+        begins = apart * torch.arange(len(variants))[:, None]
+        outputs = lanes.lockstep.prefill((torch.arange(length) + begins) % 1000 + 100)
+        token = outputs.z.argmax(dim=-1)[:, None]
+        five[length, apart] = _median_seconds(lambda t=token: _finish(lanes.lockstep.advance(t)))
     first = CONTEXTS[0]
     for length in CONTEXTS:
-        print(f"  {length:5} tokens   generate {generate[length] * 1e3:6.1f} ms", end="")
-        print(f"   forward of 5 lanes {five[length] * 1e3:6.1f} ms", end="")
-        grown = (five[length] - five[first], generate[length] - generate[first])
-        print(f"   grown by {grown[0] / grown[1]:.2f} × generate's" if length > first else "")
+        print(f"  {length:5} tokens   generate {generate[length] * 1e3:5.1f} ms", end="")
+        for apart, which in ((0, "of the same text"), (7, "of texts apart")):
+            seconds = five[length, apart]
+            print(f"   5 lanes {which} {seconds * 1e3:5.1f} ms", end="")
+            grown = seconds - five[first, apart], generate[length] - generate[first]
+            if length > first:
+                print(f", grown by {grown[0] / grown[1]:.2f} × generate's", end="")
+        print()
 
 
 def large_vocabulary(dtype: str) -> None:
