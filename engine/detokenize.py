@@ -4,7 +4,8 @@ from transformers import PreTrainedTokenizerBase
 
 _INCOMPLETE = "\ufffd"
 _CONTEXT = 6
-"""Tokens decoded with a new one: enough for any UTF-8 character and a tokenizer's joins."""
+"""Tokens decoded with a new one, at least: enough for any UTF-8 character and a tokenizer's
+joins."""
 
 
 class LaneText:
@@ -17,21 +18,22 @@ class LaneText:
         self._tokenizer = tokenizer
         # The prompt's end decides whether a word tokenizer sets a space before the first token.
         self._tokens = prompt[-_CONTEXT:]
-        self._shown = len(self._tokens)
+        self._text = decode(tokenizer, self._tokens)
+        """Of the tokens before those that are pending."""
+        self._pending = 0
 
     def add(self, token: int) -> str:
         self._tokens.append(token)
-        before = self._decode(self._tokens[: self._shown])
-        after = self._decode(self._tokens)
-        pending = len(self._tokens) - self._shown
-        if after.endswith(_INCOMPLETE) and pending < 4:
+        text = decode(self._tokenizer, self._tokens)
+        self._pending += 1
+        if text.endswith(_INCOMPLETE) and self._pending < 4:
             return ""
-        self._tokens = self._tokens[-_CONTEXT:]
-        self._shown = len(self._tokens)
-        return after[len(before) :]
-
-    def _decode(self, tokens: list[int]) -> str:
-        return decode(self._tokenizer, tokens)
+        added = text[len(self._text) :]
+        if len(self._tokens) > 2 * _CONTEXT:
+            self._tokens = self._tokens[-_CONTEXT:]
+            text = decode(self._tokenizer, self._tokens)
+        self._text, self._pending = text, 0
+        return added
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
@@ -40,19 +42,18 @@ def decode(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
     return text
 
 
-class TokenTexts:
+class TokenTexts(dict[int, str]):
     """The text of single tokens, leading space included; bytes of half characters as `\\xe6`."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__()
         self._tokenizer = tokenizer
         self._anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
         self._prefix = decode(tokenizer, self._anchor)
-        self._known: dict[int, str] = {}
 
-    def __getitem__(self, token: int) -> str:
-        if token not in self._known:
-            self._known[token] = self._text(token)
-        return self._known[token]
+    def __missing__(self, token: int) -> str:
+        self[token] = text = self._text(token)
+        return text
 
     def _text(self, token: int) -> str:
         # Alone, a word tokenizer's first token loses its leading space.

@@ -13,7 +13,7 @@ Array = np.ndarray
 
 
 class Distributions:
-    """p = softmax(z / T) of every lane: what the sums of `vocabulary.survey` say of it.
+    """p = softmax(z / T) of every lane: what the sums of `survey.survey` say of it.
 
     Arrays are [lanes]; lane 0 is the baseline, x its z, d = z - x, and r_i = p_i² / |p|² of lane
     0's p.
@@ -21,9 +21,10 @@ class Distributions:
 
     def __init__(self, sums: Array, largest: Array, vocabulary: int, temperature: float) -> None:
         """`sums` [COUNT, lanes] have e = exp((z - largest) / T) in the place of p."""
-        total, own_z, d_under_p, d_under_own, p_dot_x, p_dot_p, *others = sums
-        self.z_sum, self.z_dot_z, self.x_dot_d, self.d_dot_d, *under = others
-        squares_under_p, d_under_r, squares_under_r = under
+        total, own_z, d_under_p, d_under_own, p_dot_x, p_dot_p, self.z_sum, *others = sums
+        squares_under_p, d_under_r, squares_under_r = others[3:]
+        self.z_dots = sums[7:10]
+        """[3, lanes]: x·x, x·d and d·d."""
         self.vocabulary, self.temperature = vocabulary, temperature
         self.logsumexp = largest / temperature + np.log(total)
         """Of z / T."""
@@ -59,30 +60,31 @@ def measure(h_dots: Array, lanes: Distributions) -> dict[str, Array]:
     h_dots: [3, variants], x·x, x·d and d·d of the vectors h for which z = W h. The estimates are
     second-order: Theorem 1 (est_h, est_z), Theorem 2 (est_p) and Theorem 3 (est_kl).
     """
-    temperature = lanes.temperature
-    par_h, orth_h = split(*h_dots)
-    x_dot_x, x_dot_d, d_dot_d = lanes.z_dot_z[0], lanes.x_dot_d[1:], lanes.d_dot_d[1:]
-    par_z, orth_z = split(x_dot_x, x_dot_d, d_dot_d)
+    temperature, twice = lanes.temperature, 2 * lanes.temperature**2
+    # Of h, z and z centred.
+    dots = np.stack([h_dots, lanes.z_dots[:, 1:], lanes.z_dots[:, 1:]])
     # A common offset is a part along (1, …, 1): taking it out needs sums, not centred copies.
-    size, x_sum, d_sum = lanes.vocabulary, lanes.z_sum[0], lanes.z_sum[1:] - lanes.z_sum[0]
-    centred = split(
-        x_dot_x - x_sum**2 / size, x_dot_d - x_sum * d_sum / size, d_dot_d - d_sum**2 / size
-    )
+    x_sum, d_sum = lanes.z_sum[0], lanes.z_sum[1:] - lanes.z_sum[0]
+    dots[2, 0] -= x_sum**2 / lanes.vocabulary
+    dots[2, 1] -= x_sum * d_sum / lanes.vocabulary
+    dots[2, 2] -= d_sum**2 / lanes.vocabulary
+    par, orth = split(dots[:, 0], dots[:, 1], dots[:, 2])
+    cos_h, cos_z, cos_z_centred = cosine(par, orth)
+    est_h, est_z, _ = orth**2 / 2
     # KL(p ‖ q) = E_p[log p - log q], and log p - log q = -dz / T + lse(y / T) - lse(x / T).
     dz_under_p, dz_under_q = lanes.d_under_p[1:], lanes.d_under_own[1:]
     normalizer = lanes.logsumexp[1:] - lanes.logsumexp[0]
-    twice = 2 * temperature**2
     return {
-        "cos_h": cosine(par_h, orth_h),
-        "cos_z": cosine(par_z, orth_z),
+        "cos_h": cos_h,
+        "cos_z": cos_z,
         "cos_p": lanes.p_dot_x[1:] / np.sqrt(lanes.p_dot_p[0] * lanes.p_dot_p[1:]),
-        "cos_z_centred": cosine(*centred),
-        "par_h": par_h,
-        "orth_h": orth_h,
-        "par_z": par_z,
-        "orth_z": orth_z,
-        "est_h": orth_h**2 / 2,
-        "est_z": orth_z**2 / 2,
+        "cos_z_centred": cos_z_centred,
+        "par_h": par[0],
+        "orth_h": orth[0],
+        "par_z": par[1],
+        "orth_z": orth[1],
+        "est_h": est_h,
+        "est_z": est_z,
         "est_p": (lanes.squares_under_r - lanes.d_under_r**2)[1:] / twice,
         "kl": normalizer - dz_under_p / temperature,
         "kl_rev": dz_under_q / temperature - normalizer,

@@ -3,11 +3,10 @@
 import ctypes
 import resource
 import sys
-from pathlib import Path
 
 import torch
 
-_STATM = Path("/proc/self/statm")
+_PAGE = resource.getpagesize()
 # Parameters of mallopt(3); 32 MiB is the largest threshold that it takes.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -17,9 +16,11 @@ def memory_in_use(device: torch.device) -> int:
     """Bytes: allocated on all GPUs, else resident (the most so far, where only that is known)."""
     if device.type == "cuda":
         return sum(map(torch.cuda.memory_allocated, range(torch.cuda.device_count())))
-    if _STATM.exists():
-        return int(_STATM.read_text().split()[1]) * resource.getpagesize()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as pages:
+            return int(pages.read().split()[1]) * _PAGE
+    except FileNotFoundError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 

@@ -1,17 +1,17 @@
 """One step's numbers, computed on the model's device and brought to the host in one transfer."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .dots import dots
 from .drift import Distributions, cosine, measure, split
 from .lockstep import Outputs
 from .sampling import sample
+from .survey import survey
 from .trace.records import Sampling
-from .vocabulary import survey
 
 
 @dataclass(frozen=True)
@@ -29,26 +29,28 @@ class Wanted:
 @dataclass(frozen=True)
 class StepNumbers:
     """Lists run over the lanes; those of `drift` and `layers` over all rows but the first, those
-    of the answers over all rows."""
+    of the answers over all rows. A number that is not finite is None."""
 
     tokens: list[int]
     """Chosen."""
-    logprobs: list[float]
-    """Of the chosen tokens, in nats."""
-    entropies: list[float]
+    probs: list[float | None]
+    """Of the chosen tokens, as the next."""
+    logprobs: list[float | None]
     """nats"""
-    margins: list[float]
+    entropies: list[float | None]
+    """nats"""
+    margins: list[float | None]
     """The highest logit less the second highest."""
     top: list[list[int]]
     """Each lane's most probable tokens, the first first."""
-    probs: list[list[float]]
+    top_probs: list[list[float | None]]
     """Per lane, of all tokens in `top`, row after row."""
-    drift: list[dict[str, float]]
+    drift: list[dict[str, Any]]
     """By the names of `trace.records.Drift`."""
-    layers: list[list[float]]
-    """Cosine similarity of the residual streams after each sublayer."""
-    answer_z: list[list[float]]
-    answer_logprobs: list[list[float]]
+    layers: list[list[float | None]]
+    """Cosine similarity of the residual streams after each sublayer, to seven places."""
+    answer_z: list[list[float | None]]
+    answer_logprobs: list[list[float | None]]
     """nats"""
 
 
@@ -65,7 +67,7 @@ def step_numbers(
     """
     count, temperature = wanted.lanes, sampling.measured_temperature
     z = outputs.z
-    found = survey(z, max(wanted.candidates, 2), temperature)
+    found = survey(outputs, max(wanted.candidates, 2), temperature)
     if sampling.temperature:
         chosen = sample(z[:count].float(), sampling, step)
     else:
@@ -74,47 +76,58 @@ def step_numbers(
         chosen[lane] = token
     top = found.tokens[:count, : wanted.candidates]
     answers = torch.tensor(wanted.answers, dtype=torch.int64, device=chosen.device)
-    tokens = torch.cat([chosen, top.flatten(), answers])
-    on_device = [
-        chosen,
-        found.tokens,
-        found.highest,
-        found.sums,
-        z.index_select(-1, tokens),
-        dots(outputs.h[None]),
-        dots(outputs.streams[1:]),
-    ]
-    # All become float64, as some are; it holds a token id exactly.
-    flat = torch.cat([tensor.flatten() for tensor in on_device]).cpu().numpy()
-    ends = np.cumsum([tensor.numel() for tensor in on_device])
-    tokens, ranked, highest, sums, logits, h_dots, stream_dots = (
-        piece.reshape(tensor.shape)
-        for piece, tensor in zip(np.split(flat, ends[:-1]), on_device, strict=True)
+    logits = z.index_select(-1, torch.cat([chosen, top.flatten(), answers]))
+    tokens, ranked, highest, sums, logits, h_dots, stream_dots = _on_host(
+        [
+            *(chosen, found.tokens, found.highest, found.sums, logits),
+            *(found.h_dots, found.stream_dots),
+        ]
     )
     # What a broken model gives is no number either.
     with np.errstate(all="ignore"):
         lanes = Distributions(sums, highest[:, 0], z.shape[-1], temperature)
-        drift = measure(h_dots[:, 0], lanes)
         logprobs = lanes.logprob(logits)
         probs = np.exp(logprobs)
-        layers = cosine(*split(*stream_dots))
+        drift = measure(h_dots, lanes)
+        layers = np.rint(cosine(*split(*stream_dots)) * 1e7) / 1e7
         margins = highest[:count, 0] - highest[:count, 1]
-    drift["top1"] = (ranked[1:, 0] == ranked[0, 0]).astype(float)
     drift["dp"] = probs[1:, 0] - probs[0, 0]
     drift["logq"] = logprobs[1:, 0]
+    same_top = (ranked[1:, 0] == ranked[0, 0]).tolist()
     others = count + top.numel()
     numbers = StepNumbers(
         tokens=tokens.astype(int).tolist(),
-        logprobs=logprobs[:count, :count].diagonal().tolist(),
-        entropies=lanes.entropy[:count].tolist(),
-        margins=margins.tolist(),
+        probs=_finite(probs[:count, :count].diagonal()),
+        logprobs=_finite(logprobs[:count, :count].diagonal()),
+        entropies=_finite(lanes.entropy[:count]),
+        margins=_finite(margins),
         top=ranked[:count, : wanted.candidates].astype(int).tolist(),
-        probs=probs[:count, count:others].tolist(),
+        top_probs=_finite(probs[:count, count:others]),
         drift=[
-            dict(zip(drift, row, strict=True)) for row in np.stack([*drift.values()], 1).tolist()
+            dict(zip(drift, row, strict=True), top1=same)
+            for row, same in zip(_finite(np.stack([*drift.values()], 1)), same_top, strict=True)
         ],
-        layers=layers.T.tolist(),
-        answer_z=logits[:, others:].tolist(),
-        answer_logprobs=logprobs[:, others:].tolist(),
+        layers=_finite(layers.T),
+        answer_z=_finite(logits[:, others:]),
+        answer_logprobs=_finite(logprobs[:, others:]),
     )
     return numbers, chosen
+
+
+def _on_host(tensors: list[Tensor]) -> list[np.ndarray]:
+    """As float64, which holds a token id exactly; from another device in one transfer."""
+    if tensors[0].device == torch.device("cpu"):
+        return [tensor.double().numpy() for tensor in tensors]
+    flat = torch.cat([tensor.double().flatten() for tensor in tensors]).cpu().numpy()
+    ends = np.cumsum([tensor.numel() for tensor in tensors])
+    pieces = np.split(flat, ends[:-1])
+    return [piece.reshape(of.shape) for piece, of in zip(pieces, tensors, strict=True)]
+
+
+def _finite(numbers: np.ndarray) -> Any:
+    """As lists, with None for what is not finite: JSON has no NaN and no infinity."""
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        numbers = numbers.astype(object)
+        numbers[~finite] = None
+    return numbers.tolist()

@@ -1,9 +1,8 @@
 """The parts of a step's record, made of the step's numbers; None where a lane has ended."""
 
-import math
+from typing import Any
 
 from .detokenize import LaneText, TokenTexts
-from .drift import finite
 from .numbers import StepNumbers
 from .trace import records
 
@@ -20,10 +19,10 @@ def token_records(
         records.Token(
             token=numbers.tokens[lane],
             text=texts[lane].add(numbers.tokens[lane]),
-            prob=finite(math.exp(numbers.logprobs[lane])),
-            logprob=finite(numbers.logprobs[lane]),
-            entropy=finite(numbers.entropies[lane]),
-            margin=finite(numbers.margins[lane]),
+            prob=numbers.probs[lane],
+            logprob=numbers.logprobs[lane],
+            entropy=numbers.entropies[lane],
+            margin=numbers.margins[lane],
             ended=ended[lane],
             forced=lane in forced,
         )
@@ -43,38 +42,33 @@ def candidate_records(
         if running[lane]:
             for rank, token in enumerate(top):
                 place.setdefault(token, lane * count + rank)
-    order = sorted(place, key=lambda token: -numbers.probs[0][place[token]])
+    baselines = numbers.top_probs[0]
+    order = sorted(place, key=lambda token: -(baselines[place[token]] or 0))
+    places = [place[token] for token in order]
     return records.Candidates(
         tokens=order,
         texts=[texts[token] for token in order],
         probs=[
-            [finite(probs[place[token]]) for token in order] if runs else None
-            for probs, runs in zip(numbers.probs, running, strict=True)
+            [probs[at] for at in places] if runs else None
+            for probs, runs in zip(numbers.top_probs, running, strict=True)
         ],
     )
 
 
-def drift_records(
-    drifts: list[dict[str, float]], measured: list[bool]
-) -> list[records.Drift | None]:
+def drift_records(drifts: list[dict[str, Any]], measured: list[bool]) -> list[records.Drift | None]:
     """Per variant."""
     return [
-        records.Drift(
-            **{key: finite(value) for key, value in drift.items() if key != "top1"},
-            top1=drift["top1"] == 1,
-        )
-        if is_measured
-        else None
+        records.Drift(**drift) if is_measured else None
         for drift, is_measured in zip(drifts, measured, strict=True)
     ]
 
 
 def layer_records(
-    layers: list[list[float]], measured: list[bool], same_depth: list[bool]
+    layers: list[list[float | None]], measured: list[bool], same_depth: list[bool]
 ) -> list[list[float | None] | None]:
     """Per variant; None also for one whose model has another depth than the baseline's."""
     return [
-        [finite(round(cosine, 7)) for cosine in of_variant] if is_measured and same else None
+        of_variant if is_measured and same else None
         for of_variant, is_measured, same in zip(layers, measured, same_depth, strict=True)
     ]
 
@@ -83,10 +77,7 @@ def answer_records(
     numbers: StepNumbers, rows: range, measured: list[bool]
 ) -> list[records.AnswerNumbers | None]:
     return [
-        records.AnswerNumbers(
-            z=[finite(z) for z in numbers.answer_z[row]],
-            logprob=[finite(logprob) for logprob in numbers.answer_logprobs[row]],
-        )
+        records.AnswerNumbers(z=numbers.answer_z[row], logprob=numbers.answer_logprobs[row])
         if is_measured
         else None
         for row, is_measured in zip(rows, measured, strict=True)

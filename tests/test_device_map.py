@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from prunetui.engine import dots, loading, session, variants, vocabulary
+from prunetui.engine import loading, session, survey, variants
 from prunetui.engine import lockstep as decoder
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.errors import UserError
@@ -56,8 +56,7 @@ def test_the_map_reaches_the_loader_and_what_spills_over_is_refused(
 @pytest.fixture(autouse=True)
 def _torch_adds_up(monkeypatch) -> None:
     """On the CPU as on other devices: numbers are compared to the last bit."""
-    for module in (dots, vocabulary):
-        monkeypatch.setattr(module, "readable", lambda _: False)
+    monkeypatch.setattr(survey, "readable", lambda _: False)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "gpt2"])

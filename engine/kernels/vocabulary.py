@@ -1,10 +1,7 @@
 """A look at all logits, on a CPU: the highest, and sums of them and their softmax in float64."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from torch import Tensor
 
 from . import threads
 from .scalars import REORDERED, at, compiled, exp64, maximum, read
@@ -18,39 +15,25 @@ BLOCK = 128
 COUNT = 13
 """Sums per lane."""
 
-_VOCABULARY, _MAXIMA, _TEMPERATURE, _WANTED, _VALUES, _END = range(FIRST, FIRST + 6)
+VALUES, _VOCABULARY, _MAXIMA, _TEMPERATURE, _WANTED, _END = range(FIRST, FIRST + 6)
 
 
-@dataclass(frozen=True)
-class Look:
-    """What tasks, in this order, find in z [lanes, vocabulary]."""
-
-    tasks: list[Task]
-    sums: Tensor
-    """float64 [parts, lanes, COUNT], to be added up: those of `vocabulary.survey`."""
-    highest: Tensor
-    """float32 [lanes, k], equal ones in the order of their tokens."""
-    tokens: Tensor
-    """int64 [lanes, k]"""
-
-
-def look(z: Tensor, k: int, temperature: float) -> Look:
-    lanes, vocabulary = z.shape
+def look(lanes: int, vocabulary: int, k: int, temperature: float) -> list[Task]:
+    """Three tasks, whose `INPUT` is z [lanes, vocabulary], and `VALUES` the highest of it, float32
+    [lanes, k]. The second one writes those and their tokens, int64 [lanes, k], equal ones in the
+    order of their tokens; the third one sums, float64 [parts, lanes, COUNT], to be added up: those
+    of `survey.survey`."""
     maxima = torch.empty(lanes, -(-vocabulary // BLOCK), dtype=torch.float32)
-    held = z, maxima, torch.tensor([temperature], dtype=torch.float64)
-    found = Look(
-        tasks=[],
-        sums=torch.empty(-(-vocabulary // PART), lanes, COUNT, dtype=torch.float64),
-        highest=torch.empty(lanes, k, dtype=torch.float32),
-        tokens=torch.empty(lanes, k, dtype=torch.int64),
-    )
-    for kind, out in ((MAXIMA, maxima), (HIGHEST, found.tokens), (SUMS, found.sums)):
-        fields = np.zeros(_END, np.int64)
-        fields[[KIND, ROWS, _VOCABULARY, _WANTED]] = kind, lanes, vocabulary, k
-        fields[[INPUT, _MAXIMA, _TEMPERATURE]] = [address(tensor) for tensor in held]
-        fields[[OUTPUT, _VALUES]] = address(out), address(found.highest)
-        found.tasks.append(Task(fields, held))
-    return found
+    divisor = torch.tensor([temperature], dtype=torch.float64)
+    fields = np.zeros((3, _END), np.int64)
+    fields[:, KIND] = MAXIMA, HIGHEST, SUMS
+    fields[:, [ROWS, _VOCABULARY, _WANTED]] = lanes, vocabulary, k
+    fields[:, [_MAXIMA, _TEMPERATURE]] = address(maxima), address(divisor)
+    return [Task(of_task, (maxima, divisor)) for of_task in fields]
+
+
+def parts(vocabulary: int) -> int:
+    return -(-vocabulary // PART)
 
 
 LOOK_ROOM = 2 * 2 * 2 * PART
@@ -69,7 +52,7 @@ def find_maxima(task, half):
     thread, count = np.int64(threads.number()), np.int64(threads.count())
     lanes, vocabulary = task[ROWS], task[_VOCABULARY]
     blocks = (vocabulary + BLOCK - 1) // BLOCK
-    maxima = at(task[OUTPUT], np.float32)
+    maxima = at(task[_MAXIMA], np.float32)
     for lane in range(lanes):
         for block in range(blocks * thread // count, blocks * (thread + 1) // count):
             begin = block * BLOCK
@@ -86,7 +69,7 @@ def find_highest(task, half):
     blocks = (vocabulary + BLOCK - 1) // BLOCK
     for lane in range(lanes * thread // count, lanes * (thread + 1) // count):
         maxima = at(task[_MAXIMA] + lane * blocks * 4, np.float32)
-        values = at(task[_VALUES] + lane * wanted * 4, np.float32)
+        values = at(task[VALUES] + lane * wanted * 4, np.float32)
         tokens = at(task[OUTPUT] + lane * wanted * 8, np.int64)
         logits = task[INPUT] + lane * vocabulary * (2 if half else 4)
         found = 0
@@ -121,7 +104,7 @@ def add_up(task, scratch, half):
             place = scratch + 2 * min(lane, 1) * PART * 8
             z, e = at(place, np.float64), at(place + PART * 8, np.float64)
             logits = task[INPUT] + (lane * vocabulary + begin) * (2 if half else 4)
-            highest = np.float64(at(task[_VALUES], np.float32)[lane * task[_WANTED]])
+            highest = np.float64(at(task[VALUES], np.float32)[lane * task[_WANTED]])
             for i in range(tokens):
                 z[i] = np.float64(read(logits, i, half))
                 e[i] = z[i] - highest
@@ -136,7 +119,7 @@ def add_up(task, scratch, half):
 
 @compiled(fastmath=REORDERED)
 def _add_up_lane(z, e, x, e_x, tokens, out):
-    total = own_z = d_under_p = d_under_own = p_dot_x = p_dot_p = z_sum = z_dot_z = 0.0
+    total = own_z = d_under_p = d_under_own = p_dot_x = p_dot_p = z_sum = x_dot_x = 0.0
     x_dot_d = d_dot_d = squares_under_p = d_under_r = squares_under_r = 0.0
     for i in range(tokens):
         # Minus infinity that no probability falls on has no part in a mean.
@@ -148,7 +131,7 @@ def _add_up_lane(z, e, x, e_x, tokens, out):
         p_dot_x += e[i] * e_x[i]
         p_dot_p += e[i] * e[i]
         z_sum += z[i]
-        z_dot_z += z[i] * z[i]
+        x_dot_x += x[i] * x[i]
         x_dot_d += x[i] * d
         d_dot_d += d * d
         d = d if falls_under_p else 0
@@ -158,5 +141,5 @@ def _add_up_lane(z, e, x, e_x, tokens, out):
         d_under_r += d_of_p * e_x[i]
         squares_under_r += d_of_p * d_of_p
     out[0], out[1], out[2], out[3], out[4] = total, own_z, d_under_p, d_under_own, p_dot_x
-    out[5], out[6], out[7], out[8], out[9] = p_dot_p, z_sum, z_dot_z, x_dot_d, d_dot_d
+    out[5], out[6], out[7], out[8], out[9] = p_dot_p, z_sum, x_dot_x, x_dot_d, d_dot_d
     out[10], out[11], out[12] = squares_under_p, d_under_r, squares_under_r

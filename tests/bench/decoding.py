@@ -21,9 +21,9 @@ from prunetui.engine.numbers import Wanted, step_numbers
 from prunetui.engine.options import Context, Options
 from prunetui.engine.recipes import parse
 from prunetui.engine.session import Session, open_session
+from prunetui.engine.survey import survey
 from prunetui.engine.trace.records import Sampling
 from prunetui.engine.variants import open_builder
-from prunetui.engine.vocabulary import survey
 from prunetui.engine.weights import WeightGroup
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
@@ -156,7 +156,7 @@ def measuring() -> None:
         outputs = Outputs(h, z, streams)
         with torch.inference_mode():
             whole = _median_seconds(lambda o=outputs: step_numbers(o, GREEDY, 0, wanted, {}))
-            look = _median_seconds(lambda o=outputs: survey(o.z, 10, 1.0).sums.cpu())
+            look = _median_seconds(lambda o=outputs: survey(o, 10, 1.0).sums.cpu())
             exp = _median_seconds(lambda z=z: z.double().exp_()[0, 0].item())
         print(
             f"  {vocabulary:7} tokens      {whole * 1e3:6.1f} ms   {whole / exp:.1f} × one exp in",

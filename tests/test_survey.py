@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from prunetui.engine import vocabulary
+from prunetui.engine import survey as module
 from prunetui.engine.kernels.task import readable
 from prunetui.engine.kernels.vocabulary import BLOCK, COUNT, PART
-from prunetui.engine.vocabulary import Survey, survey
+from prunetui.engine.survey import Survey
 from torch import Tensor
 
+from .measures import surveyed
 from .models import needs_openmp
 
 pytestmark = needs_openmp
@@ -18,8 +19,8 @@ SIZES = (1, 7, BLOCK - 1, BLOCK, PART, PART + 1, 5 * PART + 3 * BLOCK + 17)
 
 def by_torch(z: Tensor, k: int, temperature: float) -> Survey:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vocabulary, "readable", lambda _: False)
-        return survey(z, k, temperature)
+        patch.setattr(module, "readable", lambda _: False)
+        return surveyed(z, k, temperature)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.3, 40.0])
@@ -33,11 +34,11 @@ def test_sums_are_their_formulas(size: int, dtype: torch.dtype, temperature: flo
     x, e_x = wide[0], e[0]
     d, r = wide - x, e_x**2
     terms = [
-        *(e, e * wide, e_x * d, e * d, e * e_x, e * e, wide, wide * wide),
+        *(e, e * wide, e_x * d, e * d, e * e_x, e * e, wide, x * x + 0 * wide),
         *(x * d, d * d, e_x * d * d, r * d, r * d * d),
     ]
     assert len(terms) == COUNT
-    for found in (survey(z, 3, temperature), by_torch(z, 3, temperature)):
+    for found in (surveyed(z, 3, temperature), by_torch(z, 3, temperature)):
         for sums, term in zip(found.sums.numpy(), terms, strict=True):
             # To the last digits of the largest partial sum.
             assert np.abs(sums - term.sum(axis=1)).max() <= 1e-14 * np.abs(term).sum(axis=1).max()
@@ -52,7 +53,7 @@ def test_the_highest_come_in_the_order_of_their_tokens(
     """Whole numbers: every lane has its highest many times."""
     generator = torch.Generator().manual_seed(size)
     z = torch.randint(-5, 6, (5, size), generator=generator).to(dtype)
-    found = survey(z, k, 1.0)
+    found = surveyed(z, k, 1.0)
     ranked = [sorted(range(size), key=lambda t, row=row: (-row[t], t))[:k] for row in z.tolist()]
     assert found.tokens.tolist() == ranked
     assert torch.equal(found.highest, z.gather(-1, found.tokens).float())
@@ -63,7 +64,7 @@ def test_nothing_depends_on_the_number_of_threads() -> None:
     before, seen = torch.get_num_threads(), []
     for threads in (1, 2, 3, 8):
         torch.set_num_threads(threads)
-        seen.append(survey(z, 12, 0.7))
+        seen.append(surveyed(z, 12, 0.7))
     torch.set_num_threads(before)
     for found in seen[1:]:
         assert torch.equal(found.sums, seen[0].sums)
@@ -77,7 +78,7 @@ def test_logits_that_are_no_numbers_are_as_to_torch() -> None:
     z[1, [9, PART + 9]] = float("inf")
     z[2] = -float("inf")
     z[2, 40] = 1.5
-    found, expected = survey(z, 5, 1.0), by_torch(z, 5, 1.0)
+    found, expected = surveyed(z, 5, 1.0), by_torch(z, 5, 1.0)
     assert torch.equal(found.tokens, expected.tokens)
     assert torch.equal(found.highest.nan_to_num(), expected.highest.nan_to_num())
     assert found.tokens[0, :3].tolist() == [7, 5 * BLOCK, 2 * PART]
@@ -92,4 +93,4 @@ def test_logits_that_cannot_be_read_as_they_lie() -> None:
     assert not readable(torch.empty(3, 64, dtype=torch.float16))
     assert not readable(torch.empty(3, 64, device="meta"))
     half = torch.randn(2, 300).half()
-    assert torch.equal(survey(half, 3, 1.0).tokens, survey(half.float(), 3, 1.0).tokens)
+    assert torch.equal(surveyed(half, 3, 1.0).tokens, surveyed(half.float(), 3, 1.0).tokens)
