@@ -12,6 +12,7 @@ from .measures import distributions, measured
 from .models import needs_openmp
 
 LANES, HIDDEN, VOCABULARY = 4, 24, 500
+GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=1, ignore_eos=False)
 
 
 def example(scale: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,14 +190,32 @@ def test_dots_are_their_formulas(dtype: torch.dtype, compiled: bool, monkeypatch
 
 def test_stream_cosines() -> None:
     streams = torch.randn(6, 3, 8)
-    greedy = Sampling(
-        temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=1, ignore_eos=False
-    )
     wanted = Wanted(lanes=3, candidates=2, answers=[])
     outputs = Outputs(torch.randn(3, 8), torch.randn(3, 40), streams)
-    numbers, _ = step_numbers(outputs, greedy, 0, wanted, {})
+    numbers, _ = step_numbers(outputs, GREEDY, 0, wanted, {})
     for variant in (1, 2):
         assert len(numbers.layers[variant - 1]) == 5
         for point in range(1, 6):
             x, y = streams[point, 0].double().numpy(), streams[point, variant].double().numpy()
             assert numbers.layers[variant - 1][point - 1] == round(cos(x, y), 7)
+
+
+def test_what_is_not_finite_is_none_and_the_rest_stands() -> None:
+    z, streams = torch.randn(3, 40), torch.randn(5, 3, 8)
+    z[1, 7] = streams[2, 2, 0] = torch.nan
+    outputs = Outputs(streams[-1], z, streams)
+    numbers, _ = step_numbers(outputs, GREEDY, 0, Wanted(3, 2, [4]), {})
+    assert numbers.tokens[1] == 7
+    assert (numbers.logprobs[1], numbers.entropies[1], numbers.answer_logprobs[1]) == (
+        None,
+        None,
+        [None],
+    )
+    broken, whole = numbers.drift
+    assert {key for key, value in broken.items() if value is None} == {
+        *("cos_z", "cos_p", "cos_z_centred", "par_z", "orth_z", "est_z"),
+        *("est_p", "kl", "kl_rev", "est_kl", "dp", "logq"),
+    }
+    assert None not in whole.values()
+    assert [cosine is None for cosine in numbers.layers[1]] == [False, True, False, False]
+    assert None not in numbers.layers[0]
