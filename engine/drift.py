@@ -21,28 +21,20 @@ class Distributions:
 
     def __init__(self, sums: Array, largest: Array, vocabulary: int, temperature: float) -> None:
         """`sums` [COUNT, lanes] have e = exp((z - largest) / T) in the place of p."""
-        total, own_z, d_under_p, d_under_own, p_dot_x, p_dot_p, self.z_sum, *others = sums
-        squares_under_p, d_under_r, squares_under_r = others[3:]
-        self.z_dots = sums[7:10]
-        """[3, lanes]: x·x, x·d and d·d."""
+        total = sums[0]
         self.vocabulary, self.temperature = vocabulary, temperature
         self.logsumexp = largest / temperature + np.log(total)
         """Of z / T."""
-        self.own_z = own_z / total
-        """The mean of a lane's z under its own p."""
-        self.d_under_p = d_under_p / total[0]
-        """The mean of d under lane 0's p."""
-        self.d_under_own = d_under_own / total
-        """The mean of d under a lane's own p."""
-        self.p_dot_x = p_dot_x / total / total[0]
-        """A lane's p times lane 0's."""
-        self.p_dot_p = p_dot_p / total**2
-        self.squares_under_p = squares_under_p / total[0]
-        """The mean of d² under lane 0's p."""
-        self.d_under_r = d_under_r / p_dot_p[0]
-        """The mean of d under r."""
-        self.squares_under_r = squares_under_r / p_dot_p[0]
-        """The mean of d² under r."""
+        self.own_z, self.d_under_own, p_dot_x, p_dot_p = sums[1:5] / total
+        """The means of a lane's z and of its d under its own p."""
+        self.p_dot_x, self.p_dot_p = p_dot_x / total[0], p_dot_p / total
+        """A lane's p times lane 0's, and times itself."""
+        self.d_under_p, self.squares_under_p = sums[5:7] / total[0]
+        """The means of d and d² under lane 0's p."""
+        self.d_under_r, self.squares_under_r = sums[7:9] / sums[4, 0]
+        """The means of d and d² under r."""
+        self.z_sum, self.z_dots = sums[9], sums[10:]
+        """Of z; and [3, lanes], x·x, x·d and d·d."""
 
     @property
     def entropy(self) -> Array:

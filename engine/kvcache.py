@@ -52,11 +52,14 @@ class RoomyLayer(DynamicLayer):
         In common, int64 [rows, 1 + heads], are of each row another one, and of each head how many
         first positions are known to have the same keys and values in both.
         """
-        one = like.new_empty(len(like), heads, 1, width)
-        if not self.is_initialized:
-            self.lazy_initialization(one, one)
-        before = self.get_seq_length()
-        self._extend(one, one)
+        before = self.get_seq_length() if self.is_initialized else 0
+        if self._room and before < self._room[0].shape[-2]:
+            self._show(before + 1)
+        else:
+            one = like.new_empty(len(like), heads, 1, width)
+            if not self.is_initialized:
+                self.lazy_initialization(one, one)
+            self._extend(one, one)
         keys, values = self._room
         if self._common is None:
             self._common = _common(keys[:, :, :before], values[:, :, :before])
@@ -71,7 +74,10 @@ class RoomyLayer(DynamicLayer):
             for room, filled in zip(self._room, (self.keys, self.values), strict=True):
                 if length and filled is not None:
                     room[..., :length, :] = filled
-        self.keys, self.values = (room[..., :end, :] for room in self._room)
+        return self._show(end)
+
+    def _show(self, positions: int) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = (room.narrow(-2, 0, positions) for room in self._room)
         return self.keys, self.values
 
 

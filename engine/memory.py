@@ -1,6 +1,8 @@
 """How much memory the session holds, and when there is no more."""
 
 import ctypes
+import functools
+import os
 import resource
 import sys
 
@@ -16,12 +18,19 @@ def memory_in_use(device: torch.device) -> int:
     """Bytes: allocated on all GPUs, else resident (the most so far, where only that is known)."""
     if device.type == "cuda":
         return sum(map(torch.cuda.memory_allocated, range(torch.cuda.device_count())))
-    try:
-        with open("/proc/self/statm", "rb", buffering=0) as pages:
-            return int(pages.read().split()[1]) * _PAGE
-    except FileNotFoundError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if (pages := _statm()) is not None:
+        return int(os.pread(pages, 100, 0).split()[1]) * _PAGE
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+@functools.cache
+def _statm() -> int | None:
+    """Linux's file of this process's pages, open: it is read at every step."""
+    try:
+        return os.open("/proc/self/statm", os.O_RDONLY)
+    except FileNotFoundError:
+        return None
 
 
 def out_of_memory(error: BaseException) -> bool:

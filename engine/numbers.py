@@ -22,8 +22,8 @@ class Wanted:
     """The first rows of the outputs; the others are only measured."""
     candidates: int
     """Top tokens per lane."""
-    answers: list[int]
-    """Tokens."""
+    answers: Tensor
+    """Tokens, int64."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ def step_numbers(
     for lane, token in forced.items():
         chosen[lane] = token
     top = found.tokens[:count, : wanted.candidates]
-    answers = torch.tensor(wanted.answers, dtype=torch.int64, device=chosen.device)
-    logits = z.index_select(-1, torch.cat([chosen, top.flatten(), answers]))
+    logits = z.index_select(-1, torch.cat([chosen, top.flatten(), wanted.answers.to(z.device)]))
     tokens, ranked, highest, sums, logits, h_dots, stream_dots = _on_host(
         [
             *(chosen, found.tokens, found.highest, found.sums, logits),
@@ -90,17 +89,23 @@ def step_numbers(
         probs = np.exp(logprobs)
         drift = measure(h_dots, lanes)
         layers = np.rint(cosine(*split(*stream_dots)) * 1e7) / 1e7
-        margins = highest[:count, 0] - highest[:count, 1]
+        own = np.stack(
+            [
+                *(each[:count, :count].diagonal() for each in (probs, logprobs)),
+                *(lanes.entropy[:count], highest[:count, 0] - highest[:count, 1]),
+            ]
+        )
     drift["dp"] = probs[1:, 0] - probs[0, 0]
     drift["logq"] = logprobs[1:, 0]
     same_top = (ranked[1:, 0] == ranked[0, 0]).tolist()
     others = count + top.numel()
+    own_probs, own_logprobs, entropies, margins = _finite(own)
     numbers = StepNumbers(
         tokens=tokens.astype(int).tolist(),
-        probs=_finite(probs[:count, :count].diagonal()),
-        logprobs=_finite(logprobs[:count, :count].diagonal()),
-        entropies=_finite(lanes.entropy[:count]),
-        margins=_finite(margins),
+        probs=own_probs,
+        logprobs=own_logprobs,
+        entropies=entropies,
+        margins=margins,
         top=ranked[:count, : wanted.candidates].astype(int).tolist(),
         top_probs=_finite(probs[:count, count:others]),
         drift=[

@@ -316,6 +316,10 @@ class Session:
         self._cached = None
         self._first = self._prefill(tokens)
         self.trace = trace
+        answers = trace.header.answers.tokens if trace.header.answers else []
+        self._wanted = Wanted(
+            len(self._lanes.records), self._options.candidates, self._tensor(answers)
+        )
         self._chosen: list[list[Tensor]] = []
         """What the lanes chose at each step, int64 [lanes], of every branch; branches that share
         a step share its tensor."""
@@ -354,7 +358,7 @@ class Session:
 
     def _tensor(self, tokens: list[int]) -> Tensor:
         """int64, where the model reads them."""
-        return torch.tensor(tokens, device=self._loaded.model.device)
+        return torch.tensor(tokens, dtype=torch.int64, device=self._loaded.model.device)
 
     def _read_lane_texts(self) -> None:
         """After the steps have become others."""
@@ -379,7 +383,7 @@ class Session:
             outputs,
             sampling,
             number,
-            Wanted(variants + 1, self._options.candidates, answers.tokens if answers else []),
+            self._wanted,
             forced,
         )
         running = self._running(self.trace.steps)

@@ -173,7 +173,7 @@ def _steps(lanes: list[tuple[WeightGroup, LaneGates]]) -> list[StepNumbers]:
     lockstep = Lockstep(lanes)
     outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(len(lanes), 1))
     steps = []
-    wanted = Wanted(lanes=len(lanes), candidates=3, answers=[1, 2])
+    wanted = Wanted(lanes=len(lanes), candidates=3, answers=torch.tensor([1, 2]))
     with torch.inference_mode():
         for step in range(3):
             numbers, chosen = step_numbers(outputs, SAMPLING, step, wanted, {})

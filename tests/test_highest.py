@@ -60,7 +60,7 @@ def test_the_greedy_token_is_the_first_candidate_and_the_same_top_token():
     greedy = Sampling(
         temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=1, ignore_eos=False
     )
-    wanted = Wanted(lanes=3, candidates=3, answers=[])
+    wanted = Wanted(lanes=3, candidates=3, answers=torch.empty(0, dtype=torch.int64))
     numbers, chosen = step_numbers(outputs, greedy, 0, wanted, {})
     assert chosen.tolist() == numbers.tokens == [5, 5, 700]
     assert numbers.top == [[5, 700, 1900], [5, 700, 1900], [700, 1900, 5]]

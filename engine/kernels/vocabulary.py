@@ -140,6 +140,6 @@ def _add_up_lane(z, e, x, e_x, tokens, out):
         squares_under_p += d_of_p * d
         d_under_r += d_of_p * e_x[i]
         squares_under_r += d_of_p * d_of_p
-    out[0], out[1], out[2], out[3], out[4] = total, own_z, d_under_p, d_under_own, p_dot_x
-    out[5], out[6], out[7], out[8], out[9] = p_dot_p, z_sum, x_dot_x, x_dot_d, d_dot_d
-    out[10], out[11], out[12] = squares_under_p, d_under_r, squares_under_r
+    out[0], out[1], out[2], out[3], out[4] = total, own_z, d_under_own, p_dot_x, p_dot_p
+    out[5], out[6], out[7], out[8] = d_under_p, squares_under_p, d_under_r, squares_under_r
+    out[9], out[10], out[11], out[12] = z_sum, x_dot_x, x_dot_d, d_dot_d

@@ -8,7 +8,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from prunetui.engine import session
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.attention import FastAttention, faster_attention
 from prunetui.engine.bandwidth import read_bandwidth
@@ -57,13 +56,13 @@ def decoding(dtype: str) -> None:
     ).to(loaded.model.device)
     generate: list[float] = []
     steps: dict[tuple[int, Context], list[float]] = {opened: [] for opened in SESSIONS}
-    numbers: dict[tuple[int, Context], list[float]] = {opened: [] for opened in SESSIONS}
+    forward: dict[tuple[int, Context], list[float]] = {opened: [] for opened in SESSIONS}
     read = {}
     # Interleaved, so that a machine that slows down slows all of them.
     for _ in range(ROUNDS):
         generate += _generate(loaded, prompt)
         for opened in SESSIONS:
-            with _timed(session, "step_numbers", numbers[opened]):
+            with _timed(Session, "_outputs", forward[opened]):
                 seconds, read[opened] = _lockstep(dtype, *opened)
             steps[opened] += seconds
     alone = median(generate)
@@ -75,10 +74,10 @@ def decoding(dtype: str) -> None:
         name = f"{count} lane{'s' if count > 1 else ''}, {context}"
         print(f"  {name:<18}{step * 1e3:6.1f} ms", end="")
         print(f"   {step / alone:.2f} × generate, {limit / step:.2f} of the physical limit", end="")
-        print(f" ({read[opened] / 1e6:.0f} MB), numbers {median(numbers[opened]) / step:.3f}")
+        print(f" ({read[opened] / 1e6:.0f} MB), numbers {1 - median(forward[opened]) / step:.3f}")
     print("  the limit: the weights and caches that a step reads, at the", end="")
     print(f" {bandwidth / 1e9:.1f} GB/s that were measured;")
-    print("  numbers: all measures and candidates, over the step")
+    print("  numbers: all but the forward pass, records and texts included, over the step")
 
 
 def context_growth(dtype: str) -> None:
@@ -87,25 +86,32 @@ def context_growth(dtype: str) -> None:
     options = Options(dtype=dtype, variants=VARIANTS)  # pyright: ignore[reportArgumentType]
     builder = open_builder(options, _silent)
     variants, _ = builder.build_all([parse(recipe) for recipe in VARIANTS])
-    generate: dict[int, float] = {}
-    for length in CONTEXTS:
-        tokens = torch.arange(length, device=builder.loaded.model.device)[None] % 1000 + 100
-        prompt = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-        generate[length] = median(_generate(builder.loaded, prompt))
-    lanes = Lanes(variants, "free", [*range(100, 110)], _silent)
-    five: dict[tuple[int, int], float] = {}
-    for length, apart in itertools.product(CONTEXTS, (0, 7)):
-        begins = apart * torch.arange(len(variants))[:, None]
-        outputs = lanes.lockstep.prefill((torch.arange(length) + begins) % 1000 + 100)
-        token = outputs.z.argmax(dim=-1)[:, None]
-        five[length, apart] = _median_seconds(lambda t=token: _finish(lanes.lockstep.advance(t)))
+    generate: dict[int, list[float]] = {length: [] for length in CONTEXTS}
+    five: dict[tuple[int, int], list[float]] = {
+        (length, apart): [] for length in CONTEXTS for apart in (0, 7)
+    }
+    for _ in range(2):
+        for length in CONTEXTS:
+            tokens = torch.arange(length, device=builder.loaded.model.device)[None] % 1000 + 100
+            prompt = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+            generate[length] += _generate(builder.loaded, prompt)
+        lanes = Lanes(variants, "free", [*range(100, 110)], _silent)
+        for (length, apart), seconds in five.items():
+            begins = apart * torch.arange(len(variants))[:, None]
+            outputs = lanes.lockstep.prefill((torch.arange(length) + begins) % 1000 + 100)
+            token = outputs.z.argmax(dim=-1)[:, None]
+            seconds += _seconds(lambda of=lanes.lockstep, t=token: _finish(of.advance(t)))
+        lanes.close()
+    one, all_five = (
+        {key: median(seconds) for key, seconds in each.items()} for each in (generate, five)
+    )
     first = CONTEXTS[0]
     for length in CONTEXTS:
-        print(f"  {length:5} tokens   generate {generate[length] * 1e3:5.1f} ms", end="")
+        print(f"  {length:5} tokens   generate {one[length] * 1e3:5.1f} ms", end="")
         for apart, which in ((0, "of the same text"), (7, "of texts apart")):
-            seconds = five[length, apart]
+            seconds = all_five[length, apart]
             print(f"   5 lanes {which} {seconds * 1e3:5.1f} ms", end="")
-            grown = seconds - five[first, apart], generate[length] - generate[first]
+            grown = seconds - all_five[first, apart], one[length] - one[first]
             if length > first:
                 print(f", grown by {grown[0] / grown[1]:.2f} × generate's", end="")
         print()
@@ -127,7 +133,7 @@ def large_vocabulary(dtype: str) -> None:
     model.to(getattr(torch, dtype))
     model.model.rotary_emb = type(model.model.rotary_emb)(config).to(model.device)
     model.eval().requires_grad_(False)
-    wanted = Wanted(lanes=5, candidates=10, answers=[1, 2, 3, 4])
+    wanted = Wanted(lanes=5, candidates=10, answers=torch.tensor([1, 2, 3, 4]))
     forward, numbers = [], []
     with _five_lanes(model) as lockstep, torch.inference_mode():
         outputs = lockstep.prefill(torch.arange(100).repeat(5, 1))
@@ -148,7 +154,7 @@ def large_vocabulary(dtype: str) -> None:
 def measuring() -> None:
     """All of a step's numbers for five lanes, over one exp of as many logits in float64."""
     keep_freed_memory()
-    wanted = Wanted(lanes=5, candidates=10, answers=[1, 2, 3, 4])
+    wanted = Wanted(lanes=5, candidates=10, answers=torch.tensor([1, 2, 3, 4]))
     device = find_device("auto")
     for vocabulary in VOCABULARIES:
         z = torch.randn(5, vocabulary, device=device) * 3
@@ -201,12 +207,16 @@ def _silent(_what: str, _done: float | None) -> None:
 
 
 def _median_seconds(run) -> float:
+    return median(_seconds(run))
+
+
+def _seconds(run) -> list[float]:
     times = []
     for _ in range(20):
         began = time.perf_counter()
         run()
         times.append(time.perf_counter() - began)
-    return median(times)
+    return times
 
 
 def _finish(outputs: Outputs) -> None:
