@@ -37,9 +37,11 @@ class Survey:
 
 def survey(outputs: Outputs, k: int, temperature: float) -> Survey:
     """With at the most as many of the highest as there are tokens."""
-    z, h, streams = outputs.z, outputs.h[None], outputs.streams[1:]
+    z, h = outputs.z.contiguous(), outputs.h[None].contiguous()
+    streams = outputs.streams[1:].contiguous()
     k = min(k, z.shape[-1])
-    if readable(z) and readable(h) and readable(streams):
+    same = z.dtype == h.dtype == streams.dtype
+    if same and readable(z) and readable(h) and readable(streams):
         return _compiled(z, h, streams, k, temperature)
     highest, tokens = topk(z, k)
     sums = _sums(z, highest[:, :1].double(), temperature)

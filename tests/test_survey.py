@@ -6,6 +6,7 @@ import torch
 from prunetui.engine import survey as module
 from prunetui.engine.kernels.task import readable
 from prunetui.engine.kernels.vocabulary import BLOCK, COUNT, PART
+from prunetui.engine.lockstep import Outputs
 from prunetui.engine.survey import Survey
 from torch import Tensor
 
@@ -95,3 +96,19 @@ def test_logits_that_cannot_be_read_as_they_lie() -> None:
     assert not readable(torch.empty(3, 64, device="meta"))
     half = torch.randn(2, 300).half()
     assert torch.equal(surveyed(half, 3, 1.0).tokens, surveyed(half.float(), 3, 1.0).tokens)
+
+
+@pytest.mark.parametrize("of_z", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("of_h", [torch.float32, torch.bfloat16])
+def test_vectors_of_other_dtypes_and_that_lie_otherwise(
+    of_z: torch.dtype, of_h: torch.dtype
+) -> None:
+    z, h = torch.randn(3, 40).to(of_z), torch.randn(8, 3).to(of_h).T
+    streams = torch.randn(3, 5, 8).to(of_h).transpose(0, 1)
+    found = module.survey(Outputs(h, z, streams), 2, 1.0)
+    x, d = h[0].double(), h[1:].double() - h[0].double()
+    assert torch.allclose(found.h_dots, torch.stack([(x @ x).expand(2), d @ x, (d * d).sum(-1)]))
+    wide = streams[1:].double()
+    of_points = (wide[:, 1:] - wide[:, :1]).square().sum(dim=-1)
+    assert torch.allclose(found.stream_dots[2], of_points)
+    assert torch.allclose(found.sums[9], z.double().sum(dim=-1))

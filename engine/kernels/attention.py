@@ -110,6 +110,7 @@ def attend(task, scratch, half):
     parts = (task[LENGTH] + PART - 1) // PART
     rows = task[ROWS]
     every = rows * task[_KEYS] * parts
+    read = 0
     # Rows follow each other: what they hold in common is at hand then.
     for number in range(every * thread // count, every * (thread + 1) // count):
         row, key_head, part = number % rows, number // rows // parts, number // rows % parts
@@ -118,8 +119,9 @@ def attend(task, scratch, half):
         positions = min(PART, task[LENGTH] - part * PART)
         holder = _holder(task, row, key_head, part * PART + positions)
         if holder == row:
-            at(task[READ], np.int64)[thread] += positions
+            read += positions
         _attend_part(task, row, holder, key_head, part, positions, scratch, half)
+    at(task[READ], np.int64)[thread] += read
 
 
 @compiled(inline="always")
