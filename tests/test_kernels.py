@@ -388,6 +388,19 @@ def test_closed_rows_attend_to_nothing(dtype: torch.dtype) -> None:
     assert keys[1, :, -1].isfinite().all()
 
 
+def test_what_a_closed_row_holds_for_others_is_read_once() -> None:
+    heads = torch.randn(1, 6, 32).repeat(4, 1, 1)
+    keys, values = torch.randn(2, 1, 2, 2 * PART, 32).repeat(1, 4, 1, 1, 1)
+    common = torch.tensor([[0, 0, 0], [0, 0, 0], *[[1, 2 * PART - 1, 2 * PART - 1]] * 2])
+    read = torch.zeros(torch.get_num_threads(), dtype=torch.int64)
+    closed = torch.tensor([False, True, False, False])
+    tasks = attention(2, 2, 32, 1.0, closed=closed)
+    ours = attend(tasks, heads, keys, values, torch.rand(2, 32), common, read)
+    assert torch.equal(ours[2], ours[0])
+    # Row 0's, and row 1's for rows 2 and 3.
+    assert read.sum() == 2 * 2 * 2 * PART
+
+
 def test_scores_that_are_no_numbers_give_none() -> None:
     heads = torch.randn(2, 3, 32)
     keys, values = torch.randn(2, 2, 1, 20, 32)

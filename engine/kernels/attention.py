@@ -22,7 +22,7 @@ number of threads."""
 
 LENGTH, ROOM, KEY_ROOM, VALUE_ROOM, COMMON, COS, SIN, PARTS, READ = range(FIRST, FIRST + 9)
 """Positions, the new one too, in so much room; the rooms [rows, keys, room, width]; what rows hold
-in common, as `kvcache.RoomyLayer.common`; what heads turn by, float32 [width], the first half of
+in common, of `kvcache.RoomyLayer.extend`; what heads turn by, float32 [width], the first half of
 the sine with the other sign; room for what comes of the parts, `part_sizes` float32 numbers; and of
 each thread, int64, what the positions that it reads are added to, of those in common one row's."""
 _QUERIES, _KEYS, _WIDTH, _CLOSED, _SCALING, _QUERY_NORM, _KEY_NORM, _EPS, _END = range(
@@ -44,11 +44,12 @@ def attention(
     closed: Tensor | None = None,
 ) -> list[Task]:
     """Of one position in each row to all positions in the cache: heads [rows, queries + 2 keys,
-    width], not turned yet, which the first task reads, give [rows, queries, width], which the
-    second one writes. The fields above are to be the same in both.
+    width], not turned yet, which the first task reads, give [rows, queries, width], which the last
+    one writes. The fields above are to be the same in all three.
 
     `queries` and `keys` are numbers of heads; `norms` are the weights [width] of RMS norms of
-    queries and keys, and ε.
+    queries and keys, and ε. Rows that are `closed`, bool [rows], attend to nothing, which gives 0;
+    their keys and values are written too.
     """
     constants = torch.tensor([scaling, norms[2] if norms else 0], dtype=torch.float64)
     weights = [norm.float() for norm in norms[:2]] if norms else [None, None]
@@ -110,18 +111,19 @@ def attend(task, scratch, half):
     parts = (task[LENGTH] + PART - 1) // PART
     rows = task[ROWS]
     every = rows * task[_KEYS] * parts
-    read = 0
+    first_hand = 0
     # Rows follow each other: what they hold in common is at hand then.
     for number in range(every * thread // count, every * (thread + 1) // count):
         row, key_head, part = number % rows, number // rows // parts, number // rows % parts
         if _is_closed(task, row):
             continue
         positions = min(PART, task[LENGTH] - part * PART)
-        holder = _holder(task, row, key_head, part * PART + positions)
-        if holder == row:
-            read += positions
+        end = part * PART + positions
+        holder = _holder(task, row, key_head, end)
+        if _is_first(task, row, holder, key_head, end):
+            first_hand += positions
         _attend_part(task, row, holder, key_head, part, positions, scratch, half)
-    at(task[READ], np.int64)[thread] += read
+    at(task[READ], np.int64)[thread] += first_hand
 
 
 @compiled(inline="always")
@@ -168,6 +170,15 @@ def _holder(task, row, key_head, end):
     while common[row * fields + 1 + key_head] >= end:
         row = common[row * fields]
     return row
+
+
+@compiled(forceinline=True)
+def _is_first(task, row, holder, key_head, end):
+    """Whether no row before it reads the same; the holder need not, if it is closed."""
+    for other in range(holder, row):
+        if not _is_closed(task, other) and _holder(task, other, key_head, end) == holder:
+            return False
+    return True
 
 
 @compiled(forceinline=True)
