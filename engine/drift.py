@@ -4,94 +4,182 @@ Lane 0's vector is x, a variant's y, and d = y - x. Everything is float64, from 
 model's device has added up, so that 1 - cos and KL keep their digits where they are near 0.
 """
 
+import functools
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import float64, int64, njit
+
+from .kernels.kept import kept
+from .kernels.scalars import compiled
+from .kernels.vocabulary import (
+    COUNT,
+    D_DOT_D,
+    D_UNDER_OWN,
+    D_UNDER_P,
+    D_UNDER_R,
+    OWN_Z,
+    P_DOT_P,
+    P_DOT_X,
+    SQUARES_UNDER_P,
+    SQUARES_UNDER_R,
+    TOTAL,
+    X_DOT_D,
+    X_DOT_X,
+    Z_SUM,
+)
 
 Array = np.ndarray
 """float64"""
 
+MEASURES = (
+    *("cos_h", "cos_z", "cos_p", "cos_z_centred", "par_h", "orth_h", "par_z", "orth_z"),
+    *("est_h", "est_z", "est_p", "kl", "kl_rev", "est_kl", "dp", "logq"),
+)
+"""The numbers of `trace.records.Drift`."""
+_OF_A_VARIANT = np.dtype([(name, np.float64) for name in MEASURES])
 
-class Distributions:
-    """p = softmax(z / T) of every lane: what the sums of `survey.survey` say of it.
 
-    Arrays are [lanes]; lane 0 is the baseline, x its z, d = z - x, and r_i = p_i² / |p|² of lane
-    0's p.
+class Measures(NamedTuple):
+    drift: Array
+    """[variants, MEASURES]"""
+    layers: Array
+    """[variants, points], cosine similarities of the residual streams, to seven places."""
+    entropies: Array
+    """[lanes], in nats, of p = softmax(z / T)."""
+    margins: Array
+    """[lanes], the highest logit less the second highest."""
+    logprobs: Array
+    """[lanes, tokens], log p in nats."""
+    probs: Array
+    """[lanes, tokens], p."""
+    finite: bool
+    """Whether all of these are."""
+
+
+def measure(
+    sums: Array,
+    highest: Array,
+    logits: Array,
+    h_dots: Array,
+    stream_dots: Array,
+    vocabulary: int,
+    temperature: float,
+) -> Measures:
+    """Of what `survey.Survey` has, and of logits [lanes, tokens] of some tokens, the first of which
+    is the one that the baseline chose.
+
+    The estimates are second-order: Theorem 1 (est_h, est_z), Theorem 2 (est_p) and Theorem 3
+    (est_kl).
     """
-
-    def __init__(self, sums: Array, largest: Array, vocabulary: int, temperature: float) -> None:
-        """`sums` [COUNT, lanes] have e = exp((z - largest) / T) in the place of p."""
-        total = sums[0]
-        self.vocabulary, self.temperature = vocabulary, temperature
-        self.logsumexp = largest / temperature + np.log(total)
-        """Of z / T."""
-        self.own_z, self.d_under_own, p_dot_x, p_dot_p = sums[1:5] / total
-        """The means of a lane's z and of its d under its own p."""
-        self.p_dot_x, self.p_dot_p = p_dot_x / total[0], p_dot_p / total
-        """A lane's p times lane 0's, and times itself."""
-        self.d_under_p, self.squares_under_p = sums[5:7] / total[0]
-        """The means of d and d² under lane 0's p."""
-        self.d_under_r, self.squares_under_r = sums[7:9] / sums[4, 0]
-        """The means of d and d² under r."""
-        self.z_sum, self.z_dots = sums[9], sums[10:]
-        """Of z; and [3, lanes], x·x, x·d and d·d."""
-
-    @property
-    def entropy(self) -> Array:
-        """[lanes], in nats"""
-        return self.logsumexp - self.own_z / self.temperature
-
-    def logprob(self, z: Array) -> Array:
-        """log p, in nats, of tokens with logits z, [lanes, n]."""
-        return z / self.temperature - self.logsumexp[:, None]
+    of_variants, *others = compiled_measure()(
+        sums, highest, logits, h_dots, stream_dots, vocabulary, temperature
+    )
+    return Measures(of_variants.view(np.float64).reshape(-1, len(MEASURES)), *others)
 
 
-def measure(h_dots: Array, lanes: Distributions) -> dict[str, Array]:
-    """Every number of `trace.records.Drift` but `top1`, `dp` and `logq`: [variants] each.
+@functools.cache
+def compiled_measure() -> Any:
+    """What `measure` calls: NumPy would take several times as long for so few numbers."""
+    matrix, cube = float64[:, :], float64[:, :, :]
+    arguments = cube, matrix, matrix, matrix, cube, int64, float64
+    return kept(lambda **caching: njit(arguments, error_model="numpy", **caching)(_measure))
 
-    h_dots: [3, variants], x·x, x·d and d·d of the vectors h for which z = W h. The estimates are
-    second-order: Theorem 1 (est_h, est_z), Theorem 2 (est_p) and Theorem 3 (est_kl).
-    """
-    temperature, twice = lanes.temperature, 2 * lanes.temperature**2
-    # Of h, z and z centred.
-    dots = np.stack([h_dots, lanes.z_dots[:, 1:], lanes.z_dots[:, 1:]])
+
+def _measure(parts, highest, logits, h_dots, stream_dots, vocabulary, temperature):
+    lanes, tokens = logits.shape
+    entropies, margins, logsumexps = np.empty(lanes), np.empty(lanes), np.empty(lanes)
+    logprobs, probs = np.empty((lanes, tokens)), np.empty((lanes, tokens))
+    sums = np.zeros((lanes, COUNT))
+    for part in range(len(parts)):
+        for lane in range(lanes):
+            for number in range(COUNT):
+                sums[lane, number] += parts[part, lane, number]
+    for lane in range(lanes):
+        # The sums have e = exp((z - highest) / T) in the place of p.
+        total, own_z = sums[lane, TOTAL], sums[lane, OWN_Z]
+        logsumexp = logsumexps[lane] = highest[lane, 0] / temperature + np.log(total)
+        entropies[lane] = logsumexp - own_z / total / temperature
+        margins[lane] = highest[lane, 0] - highest[lane, 1]
+        for token in range(tokens):
+            logprob = logprobs[lane, token] = logits[lane, token] / temperature - logsumexp
+            probs[lane, token] = np.exp(logprob)
+    points = stream_dots.shape[1]
+    of_variants, layers = np.empty(lanes - 1, _OF_A_VARIANT), np.empty((lanes - 1, points))
+    for variant in range(lanes - 1):
+        lane, out = variant + 1, of_variants[variant]
+        _measure_vectors(h_dots[:, variant], sums[0], sums[lane], vocabulary, out)
+        normalizer = logsumexps[lane] - logsumexps[0]
+        _measure_probabilities(sums[0], sums[lane], normalizer, temperature, out)
+        out["dp"] = probs[lane, 0] - probs[0, 0]
+        out["logq"] = logprobs[lane, 0]
+        for point in range(points):
+            x_dot_x, x_dot_d, d_dot_d = stream_dots[:, point, variant]
+            cosine = _cosine(*_split(x_dot_x, x_dot_d, d_dot_d))
+            layers[variant, point] = np.rint(cosine * 1e7) / 1e7
+    # Finite log probabilities have finite probabilities.
+    finite = (
+        _are_finite(of_variants.view(np.float64))
+        and _are_finite(layers.ravel())
+        and _are_finite(entropies)
+        and _are_finite(margins)
+        and _are_finite(logprobs.ravel())
+    )
+    return of_variants, layers, entropies, margins, logprobs, probs, finite
+
+
+@compiled()
+def _are_finite(numbers):
+    finite = 0
+    for number in numbers:
+        finite += np.isfinite(number)
+    return finite == len(numbers)
+
+
+@compiled()
+def _measure_vectors(h_dots, x, y, vocabulary, out):
+    """h and z as vectors; x and y are the sums of two lanes."""
+    par, orth = _split(h_dots[0], h_dots[1], h_dots[2])
+    out["par_h"], out["orth_h"], out["cos_h"] = par, orth, _cosine(par, orth)
+    out["est_h"] = orth**2 / 2
+    x_dot_x, x_dot_d, d_dot_d = y[X_DOT_X], y[X_DOT_D], y[D_DOT_D]
+    par, orth = _split(x_dot_x, x_dot_d, d_dot_d)
+    out["par_z"], out["orth_z"], out["cos_z"] = par, orth, _cosine(par, orth)
+    out["est_z"] = orth**2 / 2
     # A common offset is a part along (1, …, 1): taking it out needs sums, not centred copies.
-    x_sum, d_sum = lanes.z_sum[0], lanes.z_sum[1:] - lanes.z_sum[0]
-    dots[2, 0] -= x_sum**2 / lanes.vocabulary
-    dots[2, 1] -= x_sum * d_sum / lanes.vocabulary
-    dots[2, 2] -= d_sum**2 / lanes.vocabulary
-    par, orth = split(dots[:, 0], dots[:, 1], dots[:, 2])
-    cos_h, cos_z, cos_z_centred = cosine(par, orth)
-    est_h, est_z, _ = orth**2 / 2
-    # KL(p ‖ q) = E_p[log p - log q], and log p - log q = -dz / T + lse(y / T) - lse(x / T).
-    dz_under_p, dz_under_q = lanes.d_under_p[1:], lanes.d_under_own[1:]
-    normalizer = lanes.logsumexp[1:] - lanes.logsumexp[0]
-    return {
-        "cos_h": cos_h,
-        "cos_z": cos_z,
-        "cos_p": lanes.p_dot_x[1:] / np.sqrt(lanes.p_dot_p[0] * lanes.p_dot_p[1:]),
-        "cos_z_centred": cos_z_centred,
-        "par_h": par[0],
-        "orth_h": orth[0],
-        "par_z": par[1],
-        "orth_z": orth[1],
-        "est_h": est_h,
-        "est_z": est_z,
-        "est_p": (lanes.squares_under_r - lanes.d_under_r**2)[1:] / twice,
-        "kl": normalizer - dz_under_p / temperature,
-        "kl_rev": dz_under_q / temperature - normalizer,
-        "est_kl": (lanes.squares_under_p[1:] - dz_under_p**2) / twice,
-    }
+    x_sum, d_sum = x[Z_SUM], y[Z_SUM] - x[Z_SUM]
+    x_dot_x -= x_sum**2 / vocabulary
+    x_dot_d -= x_sum * d_sum / vocabulary
+    d_dot_d -= d_sum**2 / vocabulary
+    out["cos_z_centred"] = _cosine(*_split(x_dot_x, x_dot_d, d_dot_d))
 
 
-def split(x_dot_x: Array, x_dot_d: Array, d_dot_d: Array) -> tuple[Array, Array]:
+@compiled()
+def _measure_probabilities(x, y, normalizer, temperature, out):
+    """p and q, of the sums x and y; `normalizer` is lse(y / T) - lse(x / T)."""
+    out["cos_p"] = y[P_DOT_X] / np.sqrt(x[P_DOT_P] * y[P_DOT_P])
+    # KL(p ‖ q) = E_p[log p - log q], and log p - log q = -d / T + lse(y / T) - lse(x / T).
+    d_under_p, d_under_q = y[D_UNDER_P] / x[TOTAL], y[D_UNDER_OWN] / y[TOTAL]
+    out["kl"] = normalizer - d_under_p / temperature
+    out["kl_rev"] = d_under_q / temperature - normalizer
+    twice = 2 * temperature**2
+    out["est_kl"] = (y[SQUARES_UNDER_P] / x[TOTAL] - d_under_p**2) / twice
+    # r = p² / |p|².
+    d_under_r, squares_under_r = y[D_UNDER_R] / x[P_DOT_P], y[SQUARES_UNDER_R] / x[P_DOT_P]
+    out["est_p"] = (squares_under_r - d_under_r**2) / twice
+
+
+@compiled()
+def _split(x_dot_x, x_dot_d, d_dot_d):
     """par and orth: the lengths of d along x and across it, relative to |x|."""
     par = x_dot_d / x_dot_x
     # Rounding can take the difference of equal squares below 0.
     return par, np.sqrt(np.maximum(d_dot_d / x_dot_x - par**2, 0))
 
 
-def cosine(par: Array, orth: Array) -> Array:
+@compiled()
+def _cosine(par, orth):
     """Of x and y = x + d: y is 1 + par along x and orth across it."""
     return (1 + par) / np.hypot(1 + par, orth)
 

@@ -1,5 +1,6 @@
 """One step's numbers, computed on the model's device and brought to the host in one transfer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .drift import Distributions, cosine, measure, split
+from .drift import MEASURES, measure
 from .lockstep import Outputs
 from .sampling import sample
 from .survey import survey
@@ -76,45 +77,31 @@ def step_numbers(
         chosen[lane] = token
     top = found.tokens[:count, : wanted.candidates]
     logits = z.index_select(-1, torch.cat([chosen, top.flatten(), wanted.answers.to(z.device)]))
-    tokens, ranked, highest, sums, logits, h_dots, stream_dots = _on_host(
+    tokens, ranked, sums, highest, logits, h_dots, stream_dots = _on_host(
         [
-            *(chosen, found.tokens, found.highest, found.sums, logits),
+            *(chosen, found.tokens, found.sums, found.highest, logits),
             *(found.h_dots, found.stream_dots),
         ]
     )
-    # What a broken model gives is no number either.
-    with np.errstate(all="ignore"):
-        lanes = Distributions(sums, highest[:, 0], z.shape[-1], temperature)
-        logprobs = lanes.logprob(logits)
-        probs = np.exp(logprobs)
-        drift = measure(h_dots, lanes)
-        layers = np.rint(cosine(*split(*stream_dots)) * 1e7) / 1e7
-        own = np.stack(
-            [
-                *(each[:count, :count].diagonal() for each in (probs, logprobs)),
-                *(lanes.entropy[:count], highest[:count, 0] - highest[:count, 1]),
-            ]
-        )
-    drift["dp"] = probs[1:, 0] - probs[0, 0]
-    drift["logq"] = logprobs[1:, 0]
-    same_top = (ranked[1:, 0] == ranked[0, 0]).tolist()
-    others = count + top.numel()
-    own_probs, own_logprobs, entropies, margins = _finite(own)
+    measures = measure(sums, highest, logits, h_dots, stream_dots, z.shape[-1], temperature)
+    others, logprobs, probs = count + top.numel(), measures.logprobs, measures.probs
+    listed = _listed if measures.finite else _listed_with_none
+    ranking = ranked.astype(int).tolist()
     numbers = StepNumbers(
         tokens=tokens.astype(int).tolist(),
-        probs=own_probs,
-        logprobs=own_logprobs,
-        entropies=entropies,
-        margins=margins,
-        top=ranked[:count, : wanted.candidates].astype(int).tolist(),
-        top_probs=_finite(probs[:count, count:others]),
+        probs=listed(probs.diagonal()[:count]),
+        logprobs=listed(logprobs.diagonal()[:count]),
+        entropies=listed(measures.entropies[:count]),
+        margins=listed(measures.margins[:count]),
+        top=[tokens[: wanted.candidates] for tokens in ranking[:count]],
+        top_probs=listed(probs[:count, count:others]),
         drift=[
-            dict(zip(drift, row, strict=True), top1=same)
-            for row, same in zip(_finite(np.stack([*drift.values()], 1)), same_top, strict=True)
+            dict(zip(MEASURES, row, strict=True), top1=tokens[0] == ranking[0][0])
+            for row, tokens in zip(listed(measures.drift), ranking[1:], strict=True)
         ],
-        layers=_finite(layers.T),
-        answer_z=_finite(logits[:, others:]),
-        answer_logprobs=_finite(logprobs[:, others:]),
+        layers=listed(measures.layers),
+        answer_z=listed(logits[:, others:]),
+        answer_logprobs=listed(logprobs[:, others:]),
     )
     return numbers, chosen
 
@@ -129,10 +116,11 @@ def _on_host(tensors: list[Tensor]) -> list[np.ndarray]:
     return [piece.reshape(of.shape) for piece, of in zip(pieces, tensors, strict=True)]
 
 
-def _finite(numbers: np.ndarray) -> Any:
-    """As lists, with None for what is not finite: JSON has no NaN and no infinity."""
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        numbers = numbers.astype(object)
-        numbers[~finite] = None
-    return numbers.tolist()
+_listed: Callable[[np.ndarray], Any] = np.ndarray.tolist
+
+
+def _listed_with_none(numbers: np.ndarray) -> Any:
+    """With None for what is not finite: JSON has no NaN and no infinity."""
+    replaced = numbers.astype(object)
+    replaced[~np.isfinite(numbers)] = None
+    return replaced.tolist()

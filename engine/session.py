@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .bandwidth import read_bandwidth
 from .detokenize import LaneText, TokenTexts
+from .drift import compiled_measure
 from .errors import UserError
 from .header import check_resumable, make_header
 from .lanes import Lanes
@@ -77,6 +78,7 @@ class Session:
         self._parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         tokens, _ = prompt_tokens(options.prompt, loaded, options.raw)
         progress("preparing the step (compiled once)", None)
+        compiled_measure()
         self._bandwidth = read_bandwidth(loaded.model.device, loaded.model.dtype)
         if options.lens:
             check_lens(lanes[0].group)

@@ -11,7 +11,26 @@ from .highest import topk
 from .kernels.dots import dots
 from .kernels.program import Program
 from .kernels.task import INPUT, OUTPUT, readable
-from .kernels.vocabulary import COUNT, LOOK_ROOM, VALUES, look, parts
+from .kernels.vocabulary import (
+    COUNT,
+    D_DOT_D,
+    D_UNDER_OWN,
+    D_UNDER_P,
+    D_UNDER_R,
+    LOOK_ROOM,
+    OWN_Z,
+    P_DOT_P,
+    P_DOT_X,
+    SQUARES_UNDER_P,
+    SQUARES_UNDER_R,
+    TOTAL,
+    VALUES,
+    X_DOT_D,
+    X_DOT_X,
+    Z_SUM,
+    look,
+    parts,
+)
 from .lockstep import Outputs
 
 CHUNK = 65536
@@ -24,7 +43,7 @@ class Survey:
     x·d and d·d of lane 0's x and d = y - x."""
 
     sums: Tensor
-    """float64 [COUNT, lanes], in the order of `drift.Distributions`."""
+    """float64 [parts, lanes, COUNT], of parts of the vocabulary: those of `kernels.vocabulary`."""
     highest: Tensor
     """[lanes, k], equal ones in the order of their tokens."""
     tokens: Tensor
@@ -62,7 +81,7 @@ def _compiled(z: Tensor, h: Tensor, streams: Tensor, k: int, temperature: float)
     table[1:, OUTPUT] = [tensor.data_ptr() for tensor in (tokens, sums, h_dots, stream_dots)]
     table[:3, VALUES] = highest.data_ptr()
     program.run(LOOK_ROOM)
-    return Survey(sums.sum(dim=0).T, highest, tokens, h_dots, stream_dots)
+    return Survey(sums, highest, tokens, h_dots, stream_dots)
 
 
 @functools.lru_cache(maxsize=8)
@@ -89,22 +108,22 @@ def _sums(z: Tensor, largest: Tensor, temperature: float) -> Tensor:
         d, r = part - x, e_x.square()
         # Minus infinity that no probability falls on has no part in a mean.
         empty = e == 0
-        sums[0] += e.sum(dim=-1)
-        sums[1] += torch.stack([*map(torch.dot, e, part.masked_fill(empty, 0))])
-        sums[2] += torch.stack([*map(torch.dot, e, d.masked_fill(empty, 0))])
-        sums[3].addmv_(e, e_x)
-        sums[4] += torch.stack([*map(torch.dot, e, e)])
-        sums[9] += part.sum(dim=-1)
-        sums[10] += torch.dot(x, x)
-        sums[11].addmv_(d, x)
-        sums[12] += torch.stack([*map(torch.dot, d, d)])
+        sums[TOTAL] += e.sum(dim=-1)
+        sums[OWN_Z] += torch.stack([*map(torch.dot, e, part.masked_fill(empty, 0))])
+        sums[D_UNDER_OWN] += torch.stack([*map(torch.dot, e, d.masked_fill(empty, 0))])
+        sums[P_DOT_X].addmv_(e, e_x)
+        sums[P_DOT_P] += torch.stack([*map(torch.dot, e, e)])
+        sums[Z_SUM] += part.sum(dim=-1)
+        sums[X_DOT_X] += torch.dot(x, x)
+        sums[X_DOT_D].addmv_(d, x)
+        sums[D_DOT_D] += torch.stack([*map(torch.dot, d, d)])
         d.masked_fill_(empty[0], 0)
-        sums[5].addmv_(d, e_x)
-        sums[7].addmv_(d, r)
+        sums[D_UNDER_P].addmv_(d, e_x)
+        sums[D_UNDER_R].addmv_(d, r)
         squares = d.square_()
-        sums[6].addmv_(squares, e_x)
-        sums[8].addmv_(squares, r)
-    return sums
+        sums[SQUARES_UNDER_P].addmv_(squares, e_x)
+        sums[SQUARES_UNDER_R].addmv_(squares, r)
+    return sums.T[None]
 
 
 def _dots(vectors: Tensor) -> Tensor:

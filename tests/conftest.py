@@ -34,9 +34,9 @@ def _no_timing() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def _kernels_are_compiled_once() -> Iterator[None]:
     """In the person's cache: in a test's own it would be for each test."""
-    from prunetui.engine.kernels import program
+    from prunetui.engine.kernels import kept
 
-    kept = program._kept()
+    place = kept._place()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(program, "_kept", lambda: kept)
+        patch.setattr(kept, "_place", lambda: place)
         yield

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from prunetui.engine.drift import Distributions, measure
+from prunetui.engine.drift import MEASURES, Measures, measure
 from prunetui.engine.lockstep import Outputs
 from prunetui.engine.survey import Survey, survey
 from torch import Tensor
@@ -14,19 +14,16 @@ def surveyed(z: Tensor, k: int, temperature: float, h: Tensor | None = None) -> 
     return survey(Outputs(h, z, h[None]), k, temperature)
 
 
-def distributions(z: Tensor, temperature: float) -> Distributions:
-    """Of z, [lanes, vocabulary]."""
-    return _distributions(surveyed(z, 2, temperature), z, temperature)
+def measures(h: Tensor, z: Tensor, temperature: float) -> Measures:
+    """Of h, [lanes, hidden], and z, [lanes, vocabulary]; the tokens are the baseline's
+    most probable one, as it chooses it, and all in their order."""
+    found = surveyed(z, 2, temperature, h)
+    logits = torch.cat([z[:, found.tokens[0, :1]], z], dim=1)
+    numbers = found.sums, found.highest, logits, found.h_dots, found.stream_dots
+    arrays = [number.double().numpy() for number in numbers]
+    return measure(*arrays, z.shape[-1], temperature)
 
 
 def measured(h: Tensor, z: Tensor, temperature: float) -> dict[str, np.ndarray]:
-    """By name, [variants] each; h: [lanes, hidden]."""
-    found = surveyed(z, 2, temperature, h)
-    with np.errstate(all="ignore"):
-        return measure(found.h_dots.numpy(), _distributions(found, z, temperature))
-
-
-def _distributions(found: Survey, z: Tensor, temperature: float) -> Distributions:
-    largest = found.highest[:, 0].double().numpy()
-    with np.errstate(all="ignore"):
-        return Distributions(found.sums.numpy(), largest, z.shape[-1], temperature)
+    """By name, [variants] each."""
+    return dict(zip(MEASURES, measures(h, z, temperature).drift.T, strict=True))

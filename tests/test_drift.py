@@ -8,7 +8,7 @@ from prunetui.engine.lockstep import Outputs
 from prunetui.engine.numbers import Wanted, step_numbers
 from prunetui.engine.trace.records import Sampling
 
-from .measures import distributions, measured
+from .measures import measured, measures
 from .models import needs_openmp
 
 LANES, HIDDEN, VOCABULARY = 4, 24, 500
@@ -64,6 +64,9 @@ def expected(h: torch.Tensor, z: torch.Tensor, variant: int, T: float) -> dict[s
         "kl": p @ (np.log(p) - np.log(q)),
         "kl_rev": q @ (np.log(q) - np.log(p)),
         "est_kl": (p @ dz**2 - (p @ dz) ** 2) / (2 * T**2),
+        # Of the token that the baseline chose.
+        "dp": q[p.argmax()] - p.max(),
+        "logq": np.log(q[p.argmax()]),
     }
 
 
@@ -128,15 +131,15 @@ def test_a_common_offset_of_the_logits_moves_cosine_but_not_probability() -> Non
     assert found["kl"].item() == pytest.approx(0, abs=1e-6)
 
 
-def test_entropy_and_log_probability() -> None:
-    _, z = example(1.0)
-    lanes = distributions(z, 0.7)
-    tokens = torch.tensor([3, 1, 4, 1])
-    logprobs = lanes.logprob(z[:, tokens].double().numpy())
+def test_entropy_margin_and_log_probability() -> None:
+    h, z = example(1.0)
+    found = measures(h, z, 0.7)
     for lane in range(LANES):
         p = softmax(z[lane].double().numpy() / 0.7)
-        assert lanes.entropy[lane].item() == pytest.approx(-(p @ np.log(p)))
-        assert logprobs[lane].tolist() == pytest.approx(np.log(p[tokens.numpy()]).tolist())
+        highest, second = sorted(z[lane].tolist())[:-3:-1]
+        assert found.entropies[lane] == pytest.approx(-(p @ np.log(p)))
+        assert found.margins[lane] == highest - second
+        assert found.logprobs[lane, 1:].tolist() == pytest.approx(np.log(p).tolist())
 
 
 def test_probabilities_that_underflow_leave_every_measure_finite() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numba import njit
-from prunetui.engine.kernels import program, scalars
+from prunetui.engine.kernels import kept, program, scalars
 from prunetui.engine.kernels.attention import (
     COMMON,
     COS,
@@ -176,16 +176,16 @@ def test_what_was_kept_compiled_and_is_damaged_is_compiled_anew(
     tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(program, "_run_float", _nothing)
-    monkeypatch.setattr(program, "_kept", lambda: tmp_path)
+    monkeypatch.setattr(kept, "_place", lambda: tmp_path)
     compile_it = program._compiled.__wrapped__
     assert compile_it(torch.float32).address
-    kept = [*tmp_path.rglob("*.nb?")]
-    assert {file.suffix for file in kept} == {".nbi", ".nbc"}
-    for file in kept:
+    files = [*tmp_path.rglob("*.nb?")]
+    assert {file.suffix for file in files} == {".nbi", ".nbc"}
+    for file in files:
         file.write_bytes(b"")
     assert compile_it(torch.float32).address
     assert not tmp_path.exists()
-    monkeypatch.setattr(program, "_kept", lambda: None)
+    monkeypatch.setattr(kept, "_place", lambda: None)
     assert compile_it(torch.float32).address
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from prunetui.engine import survey as module
+from prunetui.engine.kernels import vocabulary
 from prunetui.engine.kernels.task import readable
-from prunetui.engine.kernels.vocabulary import BLOCK, COUNT, PART
+from prunetui.engine.kernels.vocabulary import BLOCK, PART
 from prunetui.engine.lockstep import Outputs
 from prunetui.engine.survey import Survey
 from torch import Tensor
@@ -34,14 +35,24 @@ def test_sums_are_their_formulas(size: int, dtype: torch.dtype, temperature: flo
     e = np.exp((wide - wide.max(axis=1, keepdims=True)) / temperature)
     x, e_x = wide[0], e[0]
     d, r = wide - x, e_x**2
-    terms = [
-        *(e, e * wide, e * d, e * e_x, e * e),
-        *(e_x * d, e_x * d * d, r * d, r * d * d),
-        *(wide, x * x + 0 * wide, x * d, d * d),
-    ]
-    assert len(terms) == COUNT
+    terms = {
+        vocabulary.TOTAL: e,
+        vocabulary.OWN_Z: e * wide,
+        vocabulary.D_UNDER_OWN: e * d,
+        vocabulary.P_DOT_X: e * e_x,
+        vocabulary.P_DOT_P: e * e,
+        vocabulary.D_UNDER_P: e_x * d,
+        vocabulary.SQUARES_UNDER_P: e_x * d * d,
+        vocabulary.D_UNDER_R: r * d,
+        vocabulary.SQUARES_UNDER_R: r * d * d,
+        vocabulary.Z_SUM: wide,
+        vocabulary.X_DOT_X: x * x + 0 * wide,
+        vocabulary.X_DOT_D: x * d,
+        vocabulary.D_DOT_D: d * d,
+    }
+    assert [*terms] == [*range(vocabulary.COUNT)]
     for found in (surveyed(z, 3, temperature), by_torch(z, 3, temperature)):
-        for sums, term in zip(found.sums.numpy(), terms, strict=True):
+        for sums, term in zip(found.sums.T.numpy(), terms.values(), strict=True):
             # To the last digits of the largest partial sum.
             assert np.abs(sums - term.sum(axis=1)).max() <= 1e-14 * np.abs(term).sum(axis=1).max()
 
@@ -86,8 +97,9 @@ def test_logits_that_are_no_numbers_are_as_to_torch() -> None:
     assert found.tokens[0, :3].tolist() == [7, 5 * BLOCK, 2 * PART]
     assert found.tokens[1, :2].tolist() == [9, PART + 9]
     assert found.tokens[2].tolist() == [40, 0, 1, 2, 3]
-    assert found.sums[0, 0].isnan()
-    assert found.sums[0, 2:].tolist() == pytest.approx(expected.sums[0, 2:].tolist())
+    assert found.sums[0, vocabulary.TOTAL].isnan()
+    totals = [each.sums[2:, vocabulary.TOTAL].tolist() for each in (found, expected)]
+    assert totals[0] == pytest.approx(totals[1])
 
 
 def test_logits_that_cannot_be_read_as_they_lie() -> None:
@@ -111,4 +123,4 @@ def test_vectors_of_other_dtypes_and_that_lie_otherwise(
     wide = streams[1:].double()
     of_points = (wide[:, 1:] - wide[:, :1]).square().sum(dim=-1)
     assert torch.allclose(found.stream_dots[2], of_points)
-    assert torch.allclose(found.sums[9], z.double().sum(dim=-1))
+    assert torch.allclose(found.sums[:, vocabulary.Z_SUM], z.double().sum(dim=-1))

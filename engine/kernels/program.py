@@ -1,29 +1,22 @@
 """Tasks that run one after the other, each on all threads, in one call."""
 
 import functools
-import logging
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numba import cfunc, types
-from numba.core import config
 
-from ..cache import cached
-from ..errors import UserError
 from . import threads
 from .attention import attend, join, turn
 from .dots import multiply_lanes
+from .kept import kept
 from .narrow import narrow, widen
 from .products import multiply
 from .scalars import at, compiled
 from .task import ATTENTION, DOTS, HIGHEST, JOIN, KIND, MAXIMA, NARROW, PRODUCT, SUMS, TURN, Task
 from .vocabulary import add_up, find_highest, find_maxima
-
-log = logging.getLogger(__name__)
 
 _TASKS, _TABLE, _FIELDS, _SCRATCH, _ROOM, _END = range(6)
 
@@ -90,22 +83,4 @@ def _run_half(plan):
 def _compiled(dtype: torch.dtype) -> Any:
     function = {torch.float32: _run_float, torch.bfloat16: _run_half}[dtype]
     make = functools.partial(cfunc, types.void(types.CPointer(types.int64)), error_model="numpy")
-    place = _kept()
-    if place:
-        # Numba looks at the file of the function alone, not at those that it calls.
-        config.CACHE_DIR = str(place)  # pyright: ignore[reportAttributeAccessIssue]
-        try:
-            return make(cache=True)(function)
-        except Exception:  # what is kept there is damaged, or cannot be written to
-            log.warning("compiled functions in %s are of no use", place, exc_info=True)
-            shutil.rmtree(place, ignore_errors=True)
-    return make()(function)
-
-
-def _kept() -> Path | None:
-    """The directory of what these sources were compiled to; None where nothing can be kept."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    try:
-        return cached("kernels", [source.read_text("utf-8") for source in sources], lambda _: None)
-    except UserError:
-        return None
+    return kept(lambda **caching: make(**caching)(function))

@@ -12,8 +12,11 @@ PART = 1024
 parts, so that they do not depend on the number of threads."""
 BLOCK = 128
 """Tokens whose highest logit is found first: most blocks have none of the highest of all."""
-COUNT = 13
-"""Sums per lane."""
+TOTAL, OWN_Z, D_UNDER_OWN, P_DOT_X, P_DOT_P, D_UNDER_P, SQUARES_UNDER_P = range(7)
+D_UNDER_R, SQUARES_UNDER_R, Z_SUM, X_DOT_X, X_DOT_D, D_DOT_D, COUNT = range(7, 14)
+"""Sums per lane, with e = exp((z - highest) / T): of e; of e z and e d, d = z - x and x lane 0's z;
+of e times lane 0's, and times itself; of d and d² times lane 0's e; of d and d² times the square of
+that; of z; of x², x d and d²."""
 
 VALUES, _VOCABULARY, _MAXIMA, _TEMPERATURE, _WANTED, _END = range(FIRST, FIRST + 6)
 
@@ -21,8 +24,7 @@ VALUES, _VOCABULARY, _MAXIMA, _TEMPERATURE, _WANTED, _END = range(FIRST, FIRST +
 def look(lanes: int, vocabulary: int, k: int, temperature: float) -> list[Task]:
     """Three tasks, whose `INPUT` is z [lanes, vocabulary], and `VALUES` the highest of it, float32
     [lanes, k]. The second one writes those and their tokens, int64 [lanes, k], equal ones in the
-    order of their tokens; the third one sums, float64 [parts, lanes, COUNT], to be added up: those
-    of `survey.survey`."""
+    order of their tokens; the third one sums, float64 [parts, lanes, COUNT], to be added up."""
     maxima = torch.empty(lanes, -(-vocabulary // BLOCK), dtype=torch.float32)
     divisor = torch.tensor([temperature], dtype=torch.float64)
     fields = np.zeros((3, _END), np.int64)
@@ -94,7 +96,8 @@ def add_up(task, scratch, half):
     thread, count = np.int64(threads.number()), np.int64(threads.count())
     lanes, vocabulary = task[ROWS], task[_VOCABULARY]
     parts = (vocabulary + PART - 1) // PART
-    temperature = at(task[_TEMPERATURE], np.float64)[0]
+    # Dividing takes as long as the rest.
+    inverse = 1 / at(task[_TEMPERATURE], np.float64)[0]
     x, e_x = at(scratch, np.float64), at(scratch + PART * 8, np.float64)
     for part in range(parts * thread // count, parts * (thread + 1) // count):
         begin = part * PART
@@ -107,12 +110,7 @@ def add_up(task, scratch, half):
             highest = np.float64(at(task[VALUES], np.float32)[lane * task[_WANTED]])
             for i in range(tokens):
                 z[i] = np.float64(read(logits, i, half))
-                e[i] = z[i] - highest
-            if temperature != 1:  # dividing takes as long as the rest
-                for i in range(tokens):
-                    e[i] /= temperature
-            for i in range(tokens):
-                e[i] = exp64(e[i])
+                e[i] = exp64((z[i] - highest) * inverse)
             out = at(task[OUTPUT] + (part * lanes + lane) * COUNT * 8, np.float64)
             _add_up_lane(z, e, x, e_x, tokens, out)
 
@@ -140,6 +138,8 @@ def _add_up_lane(z, e, x, e_x, tokens, out):
         squares_under_p += d_of_p * d
         d_under_r += d_of_p * e_x[i]
         squares_under_r += d_of_p * d_of_p
-    out[0], out[1], out[2], out[3], out[4] = total, own_z, d_under_own, p_dot_x, p_dot_p
-    out[5], out[6], out[7], out[8] = d_under_p, squares_under_p, d_under_r, squares_under_r
-    out[9], out[10], out[11], out[12] = z_sum, x_dot_x, x_dot_d, d_dot_d
+    out[TOTAL], out[OWN_Z], out[D_UNDER_OWN] = total, own_z, d_under_own
+    out[P_DOT_X], out[P_DOT_P] = p_dot_x, p_dot_p
+    out[D_UNDER_P], out[SQUARES_UNDER_P] = d_under_p, squares_under_p
+    out[D_UNDER_R], out[SQUARES_UNDER_R] = d_under_r, squares_under_r
+    out[Z_SUM], out[X_DOT_X], out[X_DOT_D], out[D_DOT_D] = z_sum, x_dot_x, x_dot_d, d_dot_d
