@@ -1,7 +1,9 @@
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
 # Nothing in a test comes from a hub; set before anything imports huggingface_hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -32,11 +34,21 @@ def _no_timing() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _kernels_are_compiled_once() -> Iterator[None]:
-    """In the person's cache: in a test's own it would be for each test."""
-    from prunetui.engine.kernels import kept
+def _kernels_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """By one worker, which the others wait for; in the person's cache, as in a test's own it would
+    be for each test."""
+    from prunetui.engine import drift
+    from prunetui.engine.kernels import kept, program
 
-    place = kept._place()
+    place, compile_or_load = kept._place(), kept.kept
+    lock = FileLock(tmp_path_factory.getbasetemp().parent / "kernels.lock")
+
+    def one_by_one(make: Callable[..., Any]) -> Any:
+        with lock:
+            return compile_or_load(make)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kept, "_place", lambda: place)
+        for module in (drift, program):
+            patch.setattr(module, "kept", one_by_one)
         yield
