@@ -12,6 +12,7 @@ from .errors import UserError
 from .loading import Loaded
 from .options import Options
 from .paths import expanded
+from .prompts import check_known, context_length
 from .textfile import read_text
 
 DATASET = "hf:"
@@ -39,7 +40,8 @@ class Calibration:
         return [self._text or self._source or "", str(self._samples), str(self._length)]
 
     def windows(self) -> list[Tensor]:
-        """int64 [length] each. Raises `UserError` if there is not enough text for one."""
+        """int64 [length] each. Raises `UserError` if there is not enough text for one, or the model
+        cannot read them."""
         if self._windows is None:
             self._windows = self._make()
         return self._windows
@@ -49,6 +51,12 @@ class Calibration:
         return sum(len(window) for window in self.windows())
 
     def _make(self) -> list[Tensor]:
+        limit = context_length(self._loaded.model)
+        if limit is not None and self._length > limit:
+            raise UserError(
+                f"calibration samples of {self._length} tokens are longer than the model's context "
+                f"of {limit}; use a smaller --calibration-length"
+            )
         if self._source == "self":
             return _sampled(self._loaded, self._samples, self._length)
         text = self._text
@@ -64,7 +72,9 @@ class Calibration:
                 f"the calibration text has {len(tokens)} tokens, less than one sample of "
                 f"{self._length}; use a longer text or a smaller --calibration-length"
             )
-        return windows[: self._samples]
+        windows = windows[: self._samples]
+        check_known(torch.cat(windows).tolist(), self._loaded)
+        return windows
 
 
 def _read_text(file: Path) -> str:
@@ -93,6 +103,7 @@ def _sampled(loaded: Loaded, samples: int, length: int) -> list[Tensor]:
         start = loaded.tokenizer.eos_token_id
     if not isinstance(start, int):
         start = 0
+    check_known([start], loaded)
     try:
         with torch.random.fork_rng():
             torch.manual_seed(0)

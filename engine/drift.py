@@ -89,6 +89,8 @@ def compiled_measure() -> Any:
 
 def _measure(parts, highest, logits, h_dots, stream_dots, vocabulary, temperature):
     lanes, tokens = logits.shape
+    # A vocabulary of one token has none.
+    second = min(1, highest.shape[1] - 1)
     entropies, margins, logsumexps = np.empty(lanes), np.empty(lanes), np.empty(lanes)
     logprobs, probs = np.empty((lanes, tokens)), np.empty((lanes, tokens))
     sums = np.zeros((lanes, COUNT))
@@ -101,7 +103,7 @@ def _measure(parts, highest, logits, h_dots, stream_dots, vocabulary, temperatur
         total, own_z = sums[lane, TOTAL], sums[lane, OWN_Z]
         logsumexp = logsumexps[lane] = highest[lane, 0] / temperature + np.log(total)
         entropies[lane] = logsumexp - own_z / total / temperature
-        margins[lane] = highest[lane, 0] - highest[lane, 1]
+        margins[lane] = highest[lane, 0] - highest[lane, second]
         for token in range(tokens):
             logprob = logprobs[lane, token] = logits[lane, token] / temperature - logsumexp
             probs[lane, token] = np.exp(logprob)

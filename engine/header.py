@@ -55,7 +55,7 @@ def make_header(
         },
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         options=options,
-        answers=find_answers(options.answers, loaded.tokenizer, prompt.chat_template),
+        answers=find_answers(options.answers, loaded, prompt.chat_template),
     )
 
 

@@ -142,12 +142,16 @@ def length(cache: DynamicCache) -> int:
     return int(cache.get_seq_length())
 
 
+def can_crop(caches: list[DynamicCache]) -> bool:
+    return all(_croppable(layer) for cache in caches for layer in cache.layers)
+
+
 def crop(caches: list[DynamicCache], positions: int) -> bool:
     """Take the last positions off; False, and nothing done, if a layer cannot go back.
 
     A sliding window forgets what a crop past its length would need, a recurrent state all.
     """
-    if not all(_croppable(layer) for cache in caches for layer in cache.layers):
+    if not can_crop(caches):
         return False
     for cache in caches:
         for layer in cache.layers:
@@ -163,6 +167,10 @@ def remember(caches: list[DynamicCache]) -> Callable[[], None]:
     what they had read: the same keys and values, in the same place."""
     layers: list[Any] = [layer for cache in caches for layer in cache.layers]
     states = [dict(vars(layer)) for layer in layers]
+    for state in states:
+        # A step writes into it.
+        if state.get("_common") is not None:
+            state["_common"] = state["_common"].clone()
     # A compiled step is bound to the tensor that counts.
     counted = [
         layer.cumulative_length.clone() if isinstance(layer, StaticLayer) else None

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from .bandwidth import cache_bytes
 from .errors import UserError
 from .gates import Gates
-from .kvcache import crop, length, new_cache, new_static_cache, remember
+from .kvcache import can_crop, crop, length, new_cache, new_static_cache, remember
 from .llama import LlamaStep, is_of_llamas_kind
 from .llama_program import LlamaProgram, runs_as_program
 from .streams import StreamHooks
@@ -63,15 +63,15 @@ class Lockstep:
             by_group.setdefault(group, []).append(number)
         # Where tokens are chosen: what picks rows lies there too, or each step would move it.
         self._device = lanes[0][0].model.device
-        self._batches = [
-            _Batch(
-                group,
-                torch.tensor(rows, device=self._device),
-                [lanes[row][1] for row in rows],
-                compiled,
-            )
-            for group, rows in by_group.items()
-        ]
+        self._batches: list[_Batch] = []
+        try:
+            for group, rows in by_group.items():
+                gates = [lanes[row][1] for row in rows]
+                places = torch.tensor(rows, device=self._device)
+                self._batches.append(_Batch(group, places, gates, compiled))
+        except BaseException:
+            self.close()
+            raise
         # Where each lane's row is, once the batches' rows are put one behind the other.
         self._order = torch.cat([batch.rows for batch in self._batches]).argsort()
 
@@ -165,10 +165,13 @@ class Lockstep:
     def look_back(self, positions: int, tokens: Tensor) -> Outputs | None:
         """Read int64 [lanes, 1] behind the first `positions` only, and leave the caches as they
         are; None, and nothing done, if they cannot be cut."""
-        put_back = remember([batch.cache for batch in self._batches])
-        if not self.crop(positions):
+        caches = [batch.cache for batch in self._batches]
+        # One that cannot go back could not forget these tokens either.
+        if not can_crop(caches):
             return None
+        put_back = remember(caches)
         try:
+            self.crop(positions)
             return self.advance(tokens)
         finally:
             put_back()
@@ -203,11 +206,14 @@ class _Batch:
         if is_of_llamas_kind(self.model, self.cache):
             program = runs_as_program(self.model, len(self.rows))
             self._llama = (LlamaProgram if program else LlamaStep)(self.model, self._closed)
-        self._hooks = [
-            Gates(self._closed),
-            StreamHooks(self._anatomy, self._keep_point),
-            self._anatomy.head.register_forward_pre_hook(self._keep_h),
-        ]
+        self._hooks = []
+        try:
+            self._hooks.append(Gates(self._closed))
+            self._hooks.append(StreamHooks(self._anatomy, self._keep_point))
+            self._hooks.append(self._anatomy.head.register_forward_pre_hook(self._keep_h))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._llama = None

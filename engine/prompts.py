@@ -12,7 +12,8 @@ from .trace import records
 def prompt_tokens(prompt: str, loaded: Loaded, raw: bool) -> tuple[list[int], bool]:
     """The tokens and whether the model's chat template was used, which `raw` forbids.
 
-    Raises `UserError` for a prompt that makes no token or is too long for the model.
+    Raises `UserError` for a prompt that makes no token, one that the model does not know, or is too
+    long for the model.
     """
     if not prompt.strip():
         raise UserError("the prompt is empty; write something for the lanes to go on from")
@@ -28,6 +29,7 @@ def prompt_tokens(prompt: str, loaded: Loaded, raw: bool) -> tuple[list[int], bo
     tokens: list[int] = encoded["input_ids"]
     if not tokens:
         raise UserError("the tokenizer makes no token of this prompt; write another")
+    check_known(tokens, loaded)
     limit = context_length(loaded.model)
     if limit is not None and len(tokens) >= limit:
         raise UserError(
@@ -36,11 +38,22 @@ def prompt_tokens(prompt: str, loaded: Loaded, raw: bool) -> tuple[list[int], bo
     return tokens, templated
 
 
+def check_known(tokens: list[int], loaded: Loaded) -> None:
+    """Raise `UserError` for a token behind the model's vocabulary."""
+    highest, size = max(tokens), vocabulary_size(loaded.model)
+    if highest >= size:
+        raise UserError(
+            f"{loaded.tokenizer.decode([highest])!r} is the tokenizer's token {highest}, and the "
+            f"model knows {size}; the two do not belong together"
+        )
+
+
 def find_answers(
-    texts: tuple[str, ...] | None, tokenizer: PreTrainedTokenizerBase, templated: bool
+    texts: tuple[str, ...] | None, loaded: Loaded, templated: bool
 ) -> records.Answers | None:
     """A to D if none are named: behind a space where a text goes on, without one where a message
     begins, and none at all if those are not a token each. Raises `UserError` for a named one."""
+    tokenizer = loaded.tokenizer
     tried = texts or tuple(letter if templated else f" {letter}" for letter in "ABCD")
     tokens = []
     for text in tried:
@@ -55,6 +68,9 @@ def find_answers(
                 "name another, with or without a space before it"
             )
         tokens += encoded
+    if texts is None and max(tokens) >= vocabulary_size(loaded.model):
+        return None
+    check_known(tokens, loaded)
     return records.Answers(texts=[*tried], tokens=tokens)
 
 
@@ -63,6 +79,10 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> se
     configured = model.generation_config.eos_token_id if model.generation_config else None
     tokens = configured if isinstance(configured, list) else [configured]
     return {token for token in [*tokens, tokenizer.eos_token_id] if token is not None}
+
+
+def vocabulary_size(model: PreTrainedModel) -> int:
+    return model.config.get_text_config().vocab_size
 
 
 def context_length(model: PreTrainedModel) -> int | None:

@@ -65,18 +65,19 @@ class Recording:
         the step, which is to be written after them. Rows that do not run become NaN."""
         if self._writer is None or not self._kept:
             return None
+        # All of them first: where memory runs out, no file has a block more than the others.
+        blocks: dict[Space, bytes] = {
+            space: _bytes(vectors[space], running) for space in self._kept
+        }
         path = self._writer.path
         try:
-            for space in self._kept:
-                rows = vectors[space]
+            for space, block in blocks.items():
                 path = vectors_path(self._writer.path, space)
                 if space not in self._vectors:
-                    layout = Layout(dtype=DTYPES[rows.dtype], shape=(len(rows), rows.shape[1]))
+                    rows, width = vectors[space].shape
+                    layout = Layout(dtype=DTYPES[vectors[space].dtype], shape=(rows, width))
                     self._vectors[space] = VectorWriter(path, layout)
-                ended = torch.tensor(running, device=rows.device).logical_not()
-                rows = rows.masked_fill(ended[:, None], math.nan).cpu().contiguous()
-                # numpy has no bfloat16.
-                self._vectors[space].write(rows.view(torch.uint8).numpy().tobytes())
+                self._vectors[space].write(block)
         except OSError as error:
             self._give_up(path, error)
             return None
@@ -95,6 +96,13 @@ class Recording:
         log.error("recording to %s", path, exc_info=error)
         self.error = f"not recorded: cannot write {path} ({reason(error)})"
         self.close()
+
+
+def _bytes(rows: Tensor, running: list[bool]) -> bytes:
+    ended = torch.tensor(running, device=rows.device).logical_not()
+    rows = rows.masked_fill(ended[:, None], math.nan).cpu().contiguous()
+    # numpy has no bfloat16.
+    return rows.view(torch.uint8).numpy().tobytes()
 
 
 def _free_name(named: Path, kept: Sequence[Space]) -> Path:

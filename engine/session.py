@@ -127,8 +127,10 @@ class Session:
         try:
             step, chosen = self._decode(began, forced or {})
         except BaseException as error:
-            # The caches may hold the token already; the next step reads everything again.
+            # The caches may hold the token already, and the lanes' texts too; the next step reads
+            # everything again.
             self._cached = None
+            self._read_lane_texts()
             if not out_of_memory(error):
                 raise
             log.exception("step %d", len(self.trace.steps))

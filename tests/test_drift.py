@@ -142,6 +142,12 @@ def test_entropy_margin_and_log_probability() -> None:
         assert found.logprobs[lane, 1:].tolist() == pytest.approx(np.log(p).tolist())
 
 
+def test_a_vocabulary_of_one_token() -> None:
+    found = measures(torch.ones(2, 2), torch.tensor([[3.0], [4.0]]), 1.0)
+    assert found.margins.tolist() == found.entropies.tolist() == [0, 0]
+    assert found.probs.tolist() == [[1, 1], [1, 1]]
+
+
 def test_probabilities_that_underflow_leave_every_measure_finite() -> None:
     z = torch.tensor([[0.0, 4000.0, -4000.0], [4000.0, 0.0, -4000.0]])
     found = measured(torch.eye(2), z, 1.0)

@@ -171,6 +171,25 @@ def test_what_is_decoded_does_not_depend_on_what_was_read_before(llama: Path, dt
     looking.close()
 
 
+def test_a_step_is_read_at_the_end_of_caches_that_cannot_go_back(tmp_path: Path) -> None:
+    """What a recurrent layer has read once more, it could not forget."""
+    model = save_model_directory(tmp_path / "lfm2", "lfm2")
+    looking, plain = (lens_session(model, context="free") for _ in range(2))
+    expected = [plain.step() for _ in range(8)]
+    for _ in range(7):
+        looking.step()
+    looking.force(3, {0: 77})
+    looking.switch(0)
+    # The caches end behind step 2.
+    looking.read(4)
+    looking.step()
+    for ours, theirs in zip(looking.trace.steps[-1].lanes, expected[-1].lanes, strict=True):
+        assert ours.token == theirs.token
+        assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-5)
+    plain.close()
+    looking.close()
+
+
 def test_a_lane_that_has_ended_is_not_read(llama: Path) -> None:
     session = lens_session(llama, variants=("control",), context="both")
     session.step()

@@ -216,6 +216,8 @@ def test_what_lanes_hold_in_common_is_read_once_and_makes_no_difference(
     length = prompt.shape[1] + 1
     assert read_apart[0] == position * length * (4 + 4 + 4 + 5)
     assert read[0] == position * length * (1 + 3 + 3 + 4)
+    # Nor do looks back change that.
+    assert read[PART - 1] == position * (length + PART - 1) * (1 + 3 + 3 + 4)
 
 
 @needs_openmp

@@ -221,6 +221,32 @@ def test_a_prompt_that_cannot_be_read_is_refused(models, prompt: str, message: s
     assert session.trace.steps is before
 
 
+def test_tokens_that_the_model_does_not_know_are_refused(tmp_path: Path) -> None:
+    """Of the tokenizer's 257; A is 33 and R 50."""
+    models = {"llama": save_model_directory(tmp_path / "llama", vocab_size=50)}
+    known = {"prompt": "12+3", "calibration_length": 8, "variants": ("drop:attn=[1]",)}
+    with pytest.raises(UserError, match="'R' is the tokenizer's token 50, and the model knows 50"):
+        open_tiny(models, **known | {"prompt": "R"})
+    text = tmp_path / "text"
+    text.write_text("R" * 8)
+    for recipe in ("drop:attn=1", "wanda:0.5"):
+        with pytest.raises(UserError, match="do not belong together"):
+            open_tiny(models, **known | {"calibration": str(text), "variants": (recipe,)})
+    with pytest.raises(UserError, match="do not belong together"):
+        open_tiny(models, **known, answers=("A", "R"))
+    session = open_tiny(models, **known)
+    with pytest.raises(UserError, match="do not belong together"):
+        session.restart(answers=("A", "R"))
+    assert len(run(session)) == STEPS
+
+
+def test_without_names_there_are_no_answers_that_the_model_does_not_know(tmp_path: Path) -> None:
+    models = {"llama": save_model_directory(tmp_path / "llama", vocab_size=35)}
+    session = open_tiny(models, prompt="12+3", variants=())
+    assert session.trace.header.answers is None
+    session.step()
+
+
 def test_a_half_character_shows_when_it_is_whole(models) -> None:
     session = open_tiny(models)
     tokenizer = session._loaded.tokenizer
@@ -403,3 +429,11 @@ def test_a_calibration_text_that_cannot_be_used(
         file.write_bytes(content)
     with pytest.raises(UserError, match=message):
         open_tiny(models, variants=("drop:attn=1",), calibration=str(file), calibration_length=8)
+
+
+@pytest.mark.parametrize("calibration", [None, "self"])
+def test_a_calibration_sample_longer_than_the_context(models, calibration: str | None) -> None:
+    message = "samples of 257 tokens are longer than the model's context of 256"
+    for recipe in ("drop:attn=1", "wanda:0.5"):
+        with pytest.raises(UserError, match=message):
+            open_tiny(models, variants=(recipe,), calibration=calibration, calibration_length=257)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from prunetui.engine import linears
+from prunetui.engine import linears, lockstep
 from prunetui.engine import session as session_module
 from prunetui.engine.errors import UserError
 from prunetui.engine.kernels.narrow import Narrow
@@ -168,6 +168,29 @@ def test_no_memory_for_the_prompt_leaves_the_session_as_it_was(models, monkeypat
                 session.set_variants(["drop:mlp=1"])
             # From the caches: reading again would fail, too.
             session.step()
+    assert without_cost(run(session)) == expected
+
+
+@pytest.mark.parametrize("name", ["Gates", "StreamHooks"])
+def test_a_lockstep_half_made_leaves_no_hook(models, monkeypatch, name: str) -> None:
+    """The second batch's fail, behind the first one's."""
+    expected = without_cost(run(open_tiny(models["llama"])))
+    session = open_tiny(models["llama"])
+    session.step()
+    hooks, made = getattr(lockstep, name), []
+
+    def second_fails(*args):
+        made.append(args)
+        if len(made) == 2:
+            raise MemoryError
+        return hooks(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lockstep, name, second_fails)
+        with pytest.raises(UserError, match="out of memory"):
+            session.set_variants(["drop:mlp=[0]", "magnitude:0.5"])
+    # The third opens the lanes before again.
+    assert len(made) == 3
     assert without_cost(run(session)) == expected
 
 

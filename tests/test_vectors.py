@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from prunetui.engine import recording
 from prunetui.engine.errors import UserError
 from prunetui.engine.options import Options
 from prunetui.engine.session import Session, open_session
@@ -221,6 +222,36 @@ def test_a_full_disk_is_told_and_decoding_goes_on(
     assert len(session.trace.steps) == 3
     session.close()
     assert_of(session.trace.steps[:1], exported(path)[0])
+
+
+def test_no_memory_for_a_steps_vectors_leaves_those_of_the_others(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.trace.jsonl"
+    session, plain = open_tiny(model, path), open_tiny(model, None)
+    run(plain)
+    for _ in range(2):
+        session.step()
+    made, to_bytes = [], recording._bytes
+
+    def second_fails(*args) -> bytes:
+        made.append(args)
+        if len(made) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return to_bytes(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording, "_bytes", second_fails)
+        with pytest.raises(UserError, match="out of memory at step 2"):
+            session.step()
+    run(session)
+    session.close()
+    assert_of(session.trace.steps, exported(path)[0])
+    texts, expected = (
+        [[token.text for token in step.lanes] for step in each.trace.steps]
+        for each in (session, plain)
+    )
+    assert texts == expected
 
 
 def test_vectors_that_stand_are_never_overwritten(model: Path, tmp_path: Path) -> None:
