@@ -4,6 +4,7 @@ A decoder layer adds two branches to the residual stream, its attention and its 
 sublayers. Families name them differently and place norms differently; a forward pass decides.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,11 @@ class Anatomy:
     """W in z = W h: its input is h."""
     droppable: bool
     """Closing both gates of any layer makes that layer the identity."""
+
+    def sublayers(self, attention: Iterable[int], mlp: Iterable[int]) -> list[nn.Module]:
+        """The attentions and the MLPs of these layers."""
+        attentions = [self.layers[number].attention for number in attention]
+        return attentions + [self.layers[number].mlp for number in mlp]
 
 
 def find_anatomy(model: PreTrainedModel) -> Anatomy:

@@ -22,7 +22,7 @@ class Calibration:
     """Samples of equal length, made when they are first asked for."""
 
     def __init__(self, loaded: Loaded, options: Options) -> None:
-        """Raises `UserError` for a text that cannot be read."""
+        """Raises `UserError` for a text that cannot be read, or a data set without a name."""
         self._loaded = loaded
         self._source = options.calibration
         self._samples = options.calibration_samples
@@ -31,6 +31,10 @@ class Calibration:
         self._windows: list[Tensor] | None = None
         if self._source is None:
             self._text = Path(__file__).with_name("calibration.txt").read_text("utf-8")
+        elif self._source == DATASET:
+            raise UserError(
+                f"--calibration {DATASET} names no data set; say which, as in hf:allenai/c4"
+            )
         elif self._source != "self" and not self._source.startswith(DATASET):
             self._text = _read_text(expanded(self._source))
 

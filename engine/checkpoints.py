@@ -1,8 +1,8 @@
 """A variant as a checkpoint that stock transformers loads."""
 
 import os
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -34,10 +34,7 @@ def save_checkpoint(
     if directory.exists():
         raise UserError(f"{directory} exists already; name another directory")
     group = variant.group.copy()
-    layers = group.anatomy.layers
-    dropped = [layers[number].attention for number in variant.gates.attention]
-    dropped += [layers[number].mlp for number in variant.gates.mlp]
-    for module in dropped:
+    for module in group.anatomy.sublayers(variant.gates.attention, variant.gates.mlp):
         _zero_output(module)
     if dtype is not None:
         _cast(group.model, dtype)
@@ -45,10 +42,9 @@ def save_checkpoint(
     config.drop_attn_list = sorted(variant.gates.attention)
     config.drop_mlp_list = sorted(variant.gates.mlp)
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(
-            tempfile.mkdtemp(prefix=f"{directory.name}-unfinished-", dir=directory.parent)
-        )
+        # A directory of `tempfile` would be closed to others.
+        unfinished = directory.with_name(f"{directory.name}-unfinished-{secrets.token_hex(4)}")
+        unfinished.mkdir(parents=True)
         try:
             group.model.save_pretrained(unfinished)
             tokenizer.save_pretrained(unfinished)

@@ -45,6 +45,8 @@ class Loaded:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
+    place: str
+    """Where transformers finds it: a directory or a Hugging Face id."""
     fingerprint: str
     """Changes when the weights or the tokenizer do."""
     stored_dtype: torch.dtype
@@ -71,7 +73,8 @@ def load(options: Options, progress: Progress) -> Loaded:
     config = _read_config(source, name, trust=options.trust_remote_code)
     said: Any = config.get_text_config().dtype
     stored_dtype = said if isinstance(said, torch.dtype) else model.dtype
-    return Loaded(model, tokenizer, name, _fingerprint(source, model), stored_dtype)
+    place = str(source) if exists(find_source(options.model)) else name
+    return Loaded(model, tokenizer, name, place, _fingerprint(source, model), stored_dtype)
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ class _Parser:
         )
 
     def sparsity(self) -> float | Pattern:
-        found = self.expect(r"[0-9]+:[0-9]+|[0-9]*\.?[0-9]+", "0.5 or 2:4")
+        found = self.expect(r"([0-9]+:[0-9]+|[0-9]*\.?[0-9]+)(?=\+|$)", "0.5 or 2:4")
         if ":" in found:
             pattern = Pattern(*map(int, found.split(":")))
             if not 0 < pattern.n < pattern.m:

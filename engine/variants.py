@@ -91,10 +91,11 @@ class VariantBuilder:
                 raise VariantTooBigError(
                     f"variant {recipe.name} is left out: out of memory while applying {part}"
                 ) from error
-        own = state.group is not self.baseline
-        return Variant(
-            recipe, state.group, state.gates, find_sparsity(state.group) if own else None
-        )
+        group, gates = state.group, state.gates
+        if group is self.baseline:
+            return Variant(recipe, group, gates)
+        dropped = group.anatomy.sublayers(gates.attention, gates.mlp)
+        return Variant(recipe, group, gates, find_sparsity(group, dropped))
 
     def build_all(self, recipes: Iterable[Recipe]) -> tuple[list[Variant], list[str]]:
         """The baseline and the variants, and a sentence for each that memory has no room for."""
@@ -213,10 +214,8 @@ class VariantTooBigError(UserError):
 
 def _install(anatomy: Anatomy, gates: LaneGates) -> Gates:
     """The gates, on a batch of one row."""
-    layers = anatomy.layers
-    closed = {layers[number].attention: torch.tensor([True]) for number in gates.attention}
-    closed |= {layers[number].mlp: torch.tensor([True]) for number in gates.mlp}
-    return Gates(closed)
+    dropped = anatomy.sublayers(gates.attention, gates.mlp)
+    return Gates(dict.fromkeys(dropped, torch.tensor([True])))
 
 
 def check_droppable(group: WeightGroup) -> None:

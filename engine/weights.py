@@ -2,10 +2,11 @@
 
 import copy
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .anatomy import Anatomy, find_anatomy
@@ -52,7 +53,7 @@ def share_equal_tensors(model: PreTrainedModel, baseline: PreTrainedModel) -> No
 
 @dataclass(frozen=True)
 class Sparsity:
-    """Of the matrices inside the decoder layers."""
+    """Of the matrices inside the decoder layers, but for those of dropped sublayers."""
 
     zeros: float
     """Share of weights that are 0."""
@@ -60,11 +61,13 @@ class Sparsity:
     """N:M, if N of every M consecutive inputs are 0 in every matrix."""
 
 
-def find_sparsity(group: WeightGroup) -> Sparsity:
+def find_sparsity(group: WeightGroup, dropped: Iterable[nn.Module]) -> Sparsity:
     zeros = total = 0
+    left_out = {part for sublayer in dropped for part in sublayer.modules()}
     fits = dict.fromkeys(PATTERNS, True)
     for layer in group.anatomy.layers:
-        for matrix in itertools.chain(*matrices(layer.module)):
+        held = [some for some in matrices(layer.module) if some.module not in left_out]
+        for matrix in itertools.chain(*held):
             zero = matrix == 0
             zeros += int(zero.sum())
             total += zero.numel()

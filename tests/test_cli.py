@@ -303,9 +303,12 @@ def test_prune_writes_a_checkpoint_or_a_merge(tiny: Path, tmp_path: Path, capsys
     assert prunetui("prune", "-m", tiny, "-v", "drop:attn=[1]", "-o", pruned) == 0
     assert "attention dropped in [1], MLP in []" in capsys.readouterr().out
     assert json.loads((pruned / "config.json").read_text())["drop_attn_list"] == [1]
+    (plain := tmp_path / "plain").mkdir()
+    assert pruned.stat().st_mode == plain.stat().st_mode
     arguments = ("prune", "-m", tiny, "-v", "drop:block=[0]", "--format", "mergekit", "-o", merge)
     assert prunetui(*arguments) == 0
     assert "layer_range: [1, 4]" in merge.read_text()
+    assert f"model: '{tiny.resolve()}'" in merge.read_text()
     assert "exists already" in complaint(capsys, *arguments)
     assert "give it one -v" in complaint(capsys, "prune", "-m", tiny, "-o", tmp_path / "x")
 
@@ -328,6 +331,15 @@ def test_export_writes_a_new_file(form: str, tmp_path: Path, capsys) -> None:
     other = tmp_path / "b"
     assert prunetui("export", path, "--format", form, "-o", other) == 0
     assert other.read_bytes() == output.read_bytes()
+
+
+def test_the_inspector_needs_a_terminal(tmp_path: Path, capsys) -> None:
+    from prunetui.engine.trace.log import TraceWriter
+
+    path = tmp_path / "a.trace.jsonl"
+    TraceWriter(path, make_header()).close()
+    for arguments in (["replay", path], ["--no-trace"]):
+        assert "the inspector needs a terminal" in complaint(capsys, *arguments)
 
 
 @pytest.mark.persons_cache

@@ -16,7 +16,7 @@ from prunetui.engine.weights import WeightGroup, find_sparsity
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from .models import FAMILIES, make_model
+from .models import FAMILIES, make_model, zero_output
 
 WINDOWS = [torch.arange(first, first + 24) for first in (3, 40, 110, 170)]
 
@@ -312,6 +312,17 @@ def test_what_sparsity_there_is_is_found(
     group = WeightGroup(model, find_anatomy(model)).copy()
     part = Sparsify("magnitude", sparsity)
     sparsify_model(group.model, group.anatomy, part, [], lambda _: None)
-    found = find_sparsity(group)
+    found = find_sparsity(group, [])
     assert found.zeros == pytest.approx(zeros, abs=1e-3)
     assert found.pattern == pattern
+
+
+def test_sparsity_is_that_of_what_is_not_dropped() -> None:
+    model = make_model("llama")
+    group = WeightGroup(model, find_anatomy(model))
+    for kind in ("attn", "mlp"):
+        zero_output(model, 1, kind)
+    dropped = group.anatomy.sublayers([1], [1])
+    assert find_sparsity(group, []).zeros > 0.05
+    assert find_sparsity(group, dropped).zeros == 0
+    assert find_sparsity(group, dropped[:1]).zeros > 0.02

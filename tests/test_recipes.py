@@ -72,6 +72,9 @@ ANY_PART = "drop:, magnitude:, wanda:, sparsegpt:"
         ("drop:attn=4,backwards", "drop:attn=4,▸backwards", "iterative or consecutive"),
         ("wanda:", "wanda:▸", "0.5 or 2:4"),
         ("wanda:half", "wanda:▸half", "0.5 or 2:4"),
+        ("wanda:1e-1", "wanda:▸1e-1", "0.5 or 2:4"),
+        ("wanda:50%", "wanda:▸50%", "0.5 or 2:4"),
+        ("wanda:2:4:8", "wanda:▸2:4:8", "0.5 or 2:4"),
     ],
 )
 def test_what_does_not_parse_is_shown_where(text: str, shown: str, expected: str) -> None:

@@ -516,6 +516,8 @@ def test_a_data_set_that_cannot_be_used(tiny: Path, monkeypatch, rows, message: 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
     with pytest.raises(UserError, match=message):
         builder(tiny, calibration="hf:c4").calibration.windows()
+    with pytest.raises(UserError, match="hf: names no data set"):
+        builder(tiny, calibration="hf:")
 
 
 def test_a_ranking_that_is_broken_off_leaves_no_file(tiny: Path) -> None:

@@ -264,6 +264,17 @@ def test_vectors_that_stand_are_never_overwritten(model: Path, tmp_path: Path) -
     assert old.read_bytes() == b"mine"
 
 
+def test_a_file_that_is_gone_is_missed(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.trace.jsonl"
+    session = open_tiny(model, path)
+    session.step()
+    session.close()
+    (tmp_path / "a.z.bin").unlink()
+    with pytest.raises(UserError, match=r"cannot read .*a\.z\.bin: No such file"):
+        exported(path)
+    assert {file.name for file in tmp_path.iterdir()} == {"a.trace.jsonl", "a.h.bin"}
+
+
 LAYOUT = b'{"dtype":"F32","shape":[3,2]}\n'
 
 

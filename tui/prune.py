@@ -24,7 +24,7 @@ def prune(options: Options, output: Path, form: str) -> None:
         # On a CPU, weights of 16 bits are pruned in 32.
         dtype = loaded.stored_dtype if options.dtype == "auto" else loaded.model.dtype
         if form == "mergekit":
-            write_new(output, mergekit_yaml(variant, options.model, dtype))
+            write_new(output, mergekit_yaml(variant, loaded.place, dtype))
         else:
             report("writing", None)
             save_checkpoint(variant, loaded.tokenizer, output, dtype)

@@ -114,7 +114,10 @@ def write_safetensors(trace: Trace, path: Path, output: Path) -> None:
     Raises `UserError` if nothing was kept or a file cannot be read or written.
     """
     steps = [(step, step.block) for step in trace.steps if step.block is not None]
-    kept = {space: file for space in SPACES if (file := vectors_path(path, space)).exists()}
+    asked = trace.header.options.keep if trace.header.options else ()
+    files = {space: vectors_path(path, space) for space in SPACES}
+    # One that is not there any more is missed.
+    kept = {space: file for space, file in files.items() if space in asked or file.exists()}
     if not steps or not kept:
         raise UserError(
             f"no vectors were kept beside {path}; `prunetui record --keep h,z` keeps them"
