@@ -73,7 +73,7 @@ def find_sparsity(group: WeightGroup, dropped: Iterable[nn.Module]) -> Sparsity:
             total += zero.numel()
             for n, m in PATTERNS:
                 fits[n, m] = fits[n, m] and _fits(zero, n, m)
-    found = [f"{n}:{m}" for (n, m), fit in fits.items() if fit]
+    found = [f"{n}:{m}" for (n, m), fit in fits.items() if fit and total]
     return Sparsity(zeros / total if total else 0.0, found[0] if found else None)
 
 

@@ -12,7 +12,7 @@ from prunetui.engine.pruning.importance import measure_similarity
 from prunetui.engine.pruning.layerwise import sparsify_model
 from prunetui.engine.pruning.sparsify import magnitude, sparsegpt, wanda
 from prunetui.engine.recipes import Pattern, Sparsify
-from prunetui.engine.weights import WeightGroup, find_sparsity
+from prunetui.engine.weights import Sparsity, WeightGroup, find_sparsity
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -326,3 +326,5 @@ def test_sparsity_is_that_of_what_is_not_dropped() -> None:
     assert find_sparsity(group, []).zeros > 0.05
     assert find_sparsity(group, dropped).zeros == 0
     assert find_sparsity(group, dropped[:1]).zeros > 0.02
+    every = group.anatomy.sublayers(range(4), range(4))
+    assert find_sparsity(group, every) == Sparsity(0.0, None)
