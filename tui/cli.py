@@ -450,7 +450,8 @@ def _run(app: Any) -> NoReturn:
     # Textual reads the one and draws on the other.
     if not (os.isatty(0) and os.isatty(2)):
         raise UserError(
-            "the inspector needs a terminal; `prunetui record` and `prunetui export` do without"
+            "the inspector needs a terminal, which `ssh -t` gives it; `prunetui record` and "
+            "`prunetui export` do without"
         )
     keep_stderr_for_the_screen()
     end_when_told(lambda code: app.exit(return_code=code))
