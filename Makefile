@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench setup lint clean
+.PHONY: demo test slow bench setup lint clean
 
 demo: setup
 	@$(BIN)/prunetui --ignore-eos
@@ -12,6 +12,10 @@ demo: setup
 # A thread each: workers that share the cores would wait for one another.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Sweeps over families and fuzzing, too long for every change.
+slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --maxprocesses 4
 
 lint: setup
 	$(BIN)/ruff check .
