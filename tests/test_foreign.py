@@ -1,0 +1,44 @@
+"""What foreign code raises is a sentence with its whole message."""
+
+import logging
+
+import pytest
+import torch
+from prunetui.engine.errors import UserError
+from prunetui.engine.foreign import LONGEST, foreign_code, message
+
+
+class PanicError(BaseException):
+    """As the one of Rust's extension modules, which is no `Exception`."""
+
+
+@pytest.mark.parametrize("kind", [ValueError, PanicError, SystemExit, RecursionError])
+def test_a_message_is_whole_and_in_one_line(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level(logging.ERROR),
+        pytest.raises(UserError) as said,
+        foreign_code("the template of x fails", "try --raw"),
+    ):
+        raise kind("first\n  second\nthird")
+    assert str(said.value) == "the template of x fails (first second third); try --raw"
+    assert "first\n  second\nthird" in caplog.text
+
+
+@pytest.mark.parametrize("error", [UserError("ours"), KeyboardInterrupt(), MemoryError()])
+def test_what_is_not_foreign_passes(error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised, foreign_code("a"):
+        raise error
+    assert raised.value is error
+
+
+def test_memory_that_runs_out_has_its_own_sentence() -> None:
+    with pytest.raises(UserError, match="^too big$"), foreign_code("a", too_big="too big"):
+        raise torch.OutOfMemoryError
+
+
+def test_a_message_is_not_endless() -> None:
+    assert message(ValueError()) == "ValueError"
+    assert message(ValueError("a" * LONGEST)) == "a" * LONGEST
+    assert message(ValueError("a" * 10**6)).startswith("a" * LONGEST + "… (all")
