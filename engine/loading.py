@@ -5,7 +5,7 @@ import importlib.util
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Loaded:
     """Changes when the weights or the tokenizer do."""
     stored_dtype: torch.dtype
     """Of the weights in the file; the model's is what they are decoded in."""
+    notes: list[str] = field(default_factory=list)
+    """`Header.notes` of the traces that the model decodes."""
 
 
 def load(options: Options, progress: Progress) -> Loaded:

@@ -3,11 +3,13 @@
 import errno
 from pathlib import Path
 
+import prunetui.engine.loading as loading
 import prunetui.engine.session as session_module
 import pytest
 import torch
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.errors import UserError
+from prunetui.engine.loading import Loaded, Progress
 from prunetui.engine.lockstep import LaneGates, Lockstep
 from prunetui.engine.options import Options
 from prunetui.engine.session import Session, open_session
@@ -437,3 +439,13 @@ def test_a_calibration_sample_longer_than_the_context(models, calibration: str |
     for recipe in ("drop:attn=1", "wanda:0.5"):
         with pytest.raises(UserError, match=message):
             open_tiny(models, variants=(recipe,), calibration=calibration, calibration_length=257)
+
+
+def test_notes_of_loading_are_in_the_header(models, monkeypatch) -> None:
+    def load(options: Options, progress: Progress) -> Loaded:
+        loaded = loading.load(options, progress)
+        loaded.notes.append("Its weights are half a model.")
+        return loaded
+
+    monkeypatch.setattr("prunetui.engine.variants.load", load)
+    assert open_tiny(models).trace.header.notes == ["Its weights are half a model."]

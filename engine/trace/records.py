@@ -101,6 +101,8 @@ class Header(Record, frozen=True):
     options: Options | None = None
     """What the session was asked to do, which is what opens it again."""
     answers: Answers | None = None
+    notes: list[str] = []
+    """Sentences about what was found while loading that a reader of the numbers must know."""
 
 
 class Token(Plain, frozen=True):
