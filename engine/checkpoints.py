@@ -1,73 +1,128 @@
 """A variant as a checkpoint that stock transformers loads."""
 
+import json
 import os
 import secrets
 import shutil
 from pathlib import Path
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
+from .checkpoint_files import ADAPTER, INDEX, CheckpointFiles
 from .errors import UserError, reason
+from .loading_report import unwrapped
+from .lockstep import LaneGates
 from .variants import Variant
 
 _OUTPUT_PROJECTIONS = (
     *("o_proj", "out_proj", "dense", "c_proj"),
     *("down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2"),
 )
+SHARD = "5GB"
+_OTHERS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+_NOT_COPIED = ("config.json", INDEX, ADAPTER)
+_TEMPLATES = "additional_chat_templates"
 
 
 def save_checkpoint(
-    variant: Variant,
-    tokenizer: PreTrainedTokenizerBase,
-    directory: Path,
-    dtype: torch.dtype | None = None,
+    variant: Variant, baseline: Path, directory: Path, dtype: torch.dtype | None = None
 ) -> None:
-    """Write the variant's weights, in `dtype` or their own, the output projections of dropped
-    sublayers zeroed.
+    """Write the variant's weights, the output projections of dropped sublayers zeroed.
 
-    config.json lists the dropped layers as LLM-Drop does (`drop_attn_list`, `drop_mlp_list`). The
-    directory is filled under a temporary name and renamed. Raises `UserError` if it exists, cannot
-    be written, or a dropped sublayer has no output projection of a known name.
+    Each tensor has the dtype of its own file, or `dtype`. config.json is that of the weights, with
+    the dropped layers as LLM-Drop lists them (`drop_attn_list`, `drop_mlp_list`); the tokenizer is
+    copied from the directory `baseline`. The directory is filled under a temporary name and
+    renamed. The weights come first: what fails after them does not lose them. Raises `UserError`
+    if the directory exists, cannot be written, or a dropped sublayer has no output projection of a
+    known name.
     """
     if directory.exists():
         raise UserError(f"{directory} exists already; name another directory")
+    files = variant.group.files
+    assert files is not None, "the builder makes no variant without files"
     group = variant.group.copy()
     for module in group.anatomy.sublayers(variant.gates.attention, variant.gates.mlp):
         _zero_output(module)
-    if dtype is not None:
-        _cast(group.model, dtype)
-    config = group.model.config
-    config.drop_attn_list = sorted(variant.gates.attention)
-    config.drop_mlp_list = sorted(variant.gates.mlp)
+    # A directory of `tempfile` would be closed to others.
+    unfinished = directory.with_name(f"{directory.name}-unfinished-{secrets.token_hex(4)}")
     try:
-        # A directory of `tempfile` would be closed to others.
-        unfinished = directory.with_name(f"{directory.name}-unfinished-{secrets.token_hex(4)}")
         unfinished.mkdir(parents=True)
         try:
-            group.model.save_pretrained(unfinished)
-            tokenizer.save_pretrained(unfinished)
-            os.rename(unfinished, directory)
-        finally:
+            _write_weights(group.model, files, dtype, unfinished)
+        except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
+            raise
     except OSError as error:
         raise UserError(f"cannot write {directory}: {reason(error)}") from error
+    try:
+        _write_config(files, variant.gates, dtype or files.dtype, unfinished)
+        _copy_others(baseline, files.directory, unfinished)
+        os.rename(unfinished, directory)
+    except OSError as error:
+        raise UserError(
+            f"cannot finish {directory}: {reason(error)}; the weights are in {unfinished}"
+        ) from error
 
 
-def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """All but what transformers keeps in float32. Not by `to`: the parameters are other models'
-    too."""
-    kept = {*(model._keep_in_fp32_modules_strict or ())}
+def _write_weights(
+    model: PreTrainedModel, files: CheckpointFiles, dtype: torch.dtype | None, directory: Path
+) -> None:
+    """By the names of the files, less wrappers': what loading split or joined is put back."""
+    state = remove_tied_weights_from_state_dict(model.state_dict(), model)
+    weights = revert_weight_conversion(model, state)
+    wide = {*(model._keep_in_fp32_modules_strict or ())}
     if dtype == torch.float16:
-        kept.update(model._keep_in_fp32_modules or ())
-    cast: dict[nn.Parameter, nn.Parameter] = {}
-    for path, parameter in [*model.named_parameters(remove_duplicate=False)]:
-        if parameter.is_floating_point() and kept.isdisjoint(path.split(".")):
-            if parameter not in cast:
-                cast[parameter] = nn.Parameter(parameter.to(dtype), requires_grad=False)
-            owner, _, name = path.rpartition(".")
-            setattr(model.get_submodule(owner), name, cast[parameter])
+        wide.update(model._keep_in_fp32_modules or ())
+
+    def stored(name: str) -> Tensor:
+        tensor = weights[name]
+        wanted = files.dtype_of(name) if dtype is None else dtype
+        if not tensor.is_floating_point() or (dtype and not wide.isdisjoint(name.split("."))):
+            wanted = tensor.dtype
+        tensor = tensor.to(wanted).contiguous()
+        # A part of a larger tensor, one expert of many say, would be written with all of it.
+        return tensor if tensor.nbytes == tensor.untyped_storage().nbytes() else tensor.clone()
+
+    plan = split_torch_state_dict_into_shards(weights, max_shard_size=SHARD)
+    # A shard at a time: cast, all of them would not fit beside the model.
+    for file, names in plan.filename_to_tensors.items():
+        shard = {unwrapped(name): stored(name) for name in names}
+        save_file(shard, directory / file, metadata={"format": "pt"})
+    if plan.is_sharded:
+        places = {unwrapped(name): file for name, file in plan.tensor_to_filename.items()}
+        index = {"metadata": plan.metadata, "weight_map": places}
+        (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+
+
+def _write_config(
+    files: CheckpointFiles, gates: LaneGates, dtype: torch.dtype | None, directory: Path
+) -> None:
+    """As it was read: a library that writes it may refuse what it has taken. An attention is for
+    who decodes to choose."""
+    left_out = ("torch_dtype", "attn_implementation", "_attn_implementation")
+    config = {key: value for key, value in files.config.items() if key not in left_out}
+    if dtype is not None:
+        config["dtype"] = str(dtype).removeprefix("torch.")
+    config["drop_attn_list"], config["drop_mlp_list"] = sorted(gates.attention), sorted(gates.mlp)
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (directory / "config.json").write_text(text, "utf-8")
+
+
+def _copy_others(baseline: Path, own: Path, directory: Path) -> None:
+    """The baseline's tokenizer and chat templates, the weights' own code and settings."""
+    for source, patterns in ((baseline, _OTHERS), (own, ("generation_config.json", "*.py"))):
+        for pattern in patterns:
+            for file in source.glob(pattern):
+                if file.name not in _NOT_COPIED:
+                    shutil.copyfile(file, directory / file.name)
+    if (templates := baseline / _TEMPLATES).is_dir():
+        shutil.copytree(templates, directory / _TEMPLATES)
 
 
 def _zero_output(module: nn.Module) -> None:

@@ -56,7 +56,7 @@ def make_header(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         options=options,
         answers=find_answers(options.answers, loaded, prompt.chat_template),
-        notes=[*loaded.notes],
+        notes=lanes.notes,
     )
 
 

@@ -81,6 +81,28 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
+class TokensLayer(DynamicLayer):
+    """The tokens themselves, for a model that reads all of them again at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens: Tensor | None = None
+        """int64 [rows, positions]; None while there are none."""
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        """Append int64 [rows, positions]; gives all of them."""
+        self.tokens = tokens if self.tokens is None else torch.cat([self.tokens, tokens], dim=1)
+        return self.tokens
+
+    def get_seq_length(self) -> int:
+        return 0 if self.tokens is None else self.tokens.shape[1]
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Keep all but the last -`tokens_to_remove` positions."""
+        assert self.tokens is not None
+        self.tokens = self.tokens[:, :tokens_to_remove]
+
+
 def _common(keys: Tensor, values: Tensor) -> Tensor:
     rows, heads, length, _ = keys.shape
     common = torch.zeros(rows, 1 + heads, dtype=torch.int64)
@@ -117,6 +139,13 @@ def new_cache(model: PreTrainedModel) -> DynamicCache:
     cache.layers = [
         RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
+    return cache
+
+
+def new_tokens_cache(model: PreTrainedModel) -> DynamicCache:
+    """No keys and values: all tokens are read again at every step."""
+    cache = DynamicCache(config=model.config)
+    cache.layers[:] = [TokensLayer()]
     return cache
 
 
@@ -190,4 +219,4 @@ def remember(caches: list[DynamicCache]) -> Callable[[], None]:
 def _croppable(layer: object) -> bool:
     if isinstance(layer, DynamicSlidingWindowLayer):
         return layer.get_seq_length() < layer.sliding_window
-    return type(layer) in (RoomyLayer, StaticLayer)
+    return type(layer) in (RoomyLayer, StaticLayer, TokensLayer)

@@ -9,6 +9,7 @@ from .loading import Progress
 from .lockstep import Lockstep
 from .noise import noise_floor
 from .options import Context
+from .proof import prove
 from .trace import records
 from .variants import Variant
 
@@ -44,7 +45,7 @@ class Lanes:
         try:
             self.weight_bytes = weight_bytes([*self._rows])
             """Bytes of weights that a step reads."""
-            self.noise_floor, self.lockstep = self._make_lockstep(context)
+            self._make_lockstep(context)
         except BaseException:
             self._uninstall()
             raise
@@ -55,7 +56,7 @@ class Lanes:
             return False
         self.lockstep.close()
         try:
-            self.noise_floor, self.lockstep = self._make_lockstep(context)
+            self._make_lockstep(context)
         except BaseException:
             self.lockstep.reopen()
             raise
@@ -81,15 +82,30 @@ class Lanes:
         self._attention.remove()
         self._linears.remove()
 
-    def _make_lockstep(self, context: Context) -> tuple[float, Lockstep]:
-        """And the noise floor in so many rows."""
-        self._progress("measuring the noise floor", None)
+    def _make_lockstep(self, context: Context) -> None:
+        """Build the lockstep, prove it and measure the noise floor in so many rows."""
         lanes = [(lane.group, lane.gates) for lane in self._in_rows(context)]
+        self._progress("measuring the noise floor", None)
         baseline = self.variants[0].group
         # Two rows at least: a lane of another weight group is a batch of its own.
         rows = max(2, sum(group is baseline for group, _ in lanes))
         floor = noise_floor(baseline.model, rows, self._prompt)
-        return floor, Lockstep(lanes, self._compiled)
+        self._progress("proving the step against transformers", None)
+        lockstep = Lockstep(lanes, self._compiled)
+        notes = [note for group, _ in lanes for note in group.notes]
+        try:
+            proof = prove(lockstep, lanes)
+            notes += proof.notes
+            if proof.reread:
+                lockstep.close()
+                lockstep = Lockstep(lanes, self._compiled, proof.reread)
+                notes += prove(lockstep, lanes).notes
+        except BaseException:
+            lockstep.close()
+            raise
+        self.noise_floor, self.lockstep = floor, lockstep
+        self.notes = [*dict.fromkeys(notes)]
+        """What a reader of the numbers must know of the models, a sentence each."""
 
     def _in_rows(self, context: Context) -> list[Variant]:
         """In context both, a second lane of each variant stands behind all the first ones."""

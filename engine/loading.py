@@ -1,5 +1,6 @@
 """From a name to a model: a Hugging Face id, a directory, a GGUF file, or `demo`."""
 
+import contextlib
 import hashlib
 import importlib.util
 import logging
@@ -24,10 +25,15 @@ from transformers import (
 )
 
 from .cache import cached
+from .checkpoint_files import ADAPTER, WEIGHTS, CheckpointFiles, read_checkpoint_files
 from .errors import UserError, reason
-from .memory import keep_freed_memory, out_of_memory
+from .foreign import foreign_code, message
+from .gguf_file import check_whole
+from .loading_report import check_report, unwrapped_names
+from .memory import keep_freed_memory
 from .options import DEMO, Options
 from .paths import exists, expanded
+from .reference import PROMPT, Reference, take_reference
 
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and, where it is known, how much of it, in 0..1."""
@@ -49,8 +55,8 @@ class Loaded:
     """Where transformers finds it: a directory or a Hugging Face id."""
     fingerprint: str
     """Changes when the weights or the tokenizer do."""
-    stored_dtype: torch.dtype
-    """Of the weights in the file; the model's is what they are decoded in."""
+    files: CheckpointFiles
+    reference: Reference
     notes: list[str] = field(default_factory=list)
     """`Header.notes` of the traces that the model decodes."""
 
@@ -69,14 +75,14 @@ def load(options: Options, progress: Progress) -> Loaded:
         torch.set_num_threads(options.threads)
     source, name = _directory(options.model, options, progress)
     progress(f"loading {name}", None)
-    placement = _placement(options, device)
-    model = _read_model(source, name, options, device, placement, Dropped())
+    files = read_checkpoint_files(source, name)
+    model, notes = _read_model(files, name, options, device, _placement(options, device), Dropped())
     tokenizer = _read_tokenizer(source, name, options)
-    config = _read_config(source, name, trust=options.trust_remote_code)
-    said: Any = config.get_text_config().dtype
-    stored_dtype = said if isinstance(said, torch.dtype) else model.dtype
     place = str(source) if exists(find_source(options.model)) else name
-    return Loaded(model, tokenizer, name, place, _fingerprint(source, model), stored_dtype)
+    progress(f"reading a few tokens with {name} as it is", None)
+    reference = _reference(model, name, _some_tokens(tokenizer, options.prompt, model))
+    fingerprint = _fingerprint(source, model)
+    return Loaded(model, tokenizer, name, place, fingerprint, files, reference, notes)
 
 
 @dataclass(frozen=True)
@@ -97,17 +103,32 @@ class Dropped:
         )
 
 
-def load_checkpoint(
-    model: str, options: Options, baseline: PreTrainedModel, progress: Progress
-) -> tuple[PreTrainedModel, Dropped, str]:
-    """A pruned form of the baseline, what its config says was dropped (LLM-Drop), its fingerprint.
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A pruned form of the baseline."""
 
-    Raises `UserError` as `load` does, and for another vocabulary or hidden size.
-    """
+    model: PreTrainedModel
+    name: str
+    dropped: Dropped
+    """What its config says was dropped (LLM-Drop)."""
+    fingerprint: str
+    files: CheckpointFiles
+    reference: Reference
+    notes: list[str]
+
+
+def load_checkpoint(
+    model: str, options: Options, baseline: Loaded, progress: Progress
+) -> LoadedCheckpoint:
+    """Raises `UserError` as `load` does, and for another vocabulary or hidden size."""
     source, name = _directory(model, options, progress)
     progress(f"loading {name}", None)
-    config = _read_config(source, name, trust=False)
-    theirs, ours = config.get_text_config(), baseline.config.get_text_config()
+    files = read_checkpoint_files(source, name)
+    listed = [files.config.get(key) for key in ("drop_attn_list", "drop_mlp_list")]
+    # LLM-Drop's own model code is not needed: its lists say it all.
+    trust = options.trust_remote_code and not any(listed)
+    config = _read_config(files, name, trust=trust)
+    theirs, ours = config.get_text_config(), baseline.model.config.get_text_config()
     for key, what in (("vocab_size", "vocabulary"), ("hidden_size", "hidden size")):
         if getattr(theirs, key) != getattr(ours, key):
             raise UserError(
@@ -116,15 +137,43 @@ def load_checkpoint(
             )
     depth = theirs.num_hidden_layers
     attention, mlp = (
-        _layer_list(getattr(config, key, None), depth, f"{key} of {name}")
-        for key in ("drop_attn_list", "drop_mlp_list")
+        _layer_list(layers, depth, f"{key} of {name}")
+        for key, layers in zip(("drop_attn_list", "drop_mlp_list"), listed, strict=True)
     )
     dropped = Dropped(attention, mlp)
-    device = baseline.device
+    device = baseline.model.device
     # Where the baseline's layers are, so that equal weights can be shared.
-    placement = getattr(baseline, "hf_device_map", None) or _placement(options, device)
-    loaded = _read_model(source, name, options, device, placement, dropped, baseline.dtype)
-    return loaded, dropped, _fingerprint(source, loaded)
+    placement = getattr(baseline.model, "hf_device_map", None) or _placement(options, device)
+    loaded, notes = _read_model(
+        files, name, options, device, placement, dropped, baseline.model.dtype
+    )
+    reference = _reference(loaded, name, baseline.reference.tokens[:PROMPT].tolist())
+    fingerprint = _fingerprint(source, loaded)
+    return LoadedCheckpoint(loaded, name, dropped, fingerprint, files, reference, notes)
+
+
+def _reference(model: PreTrainedModel, name: str, tokens: list[int]) -> Reference:
+    with foreign_code(
+        f"{name} cannot read text",
+        "its config.json may be another model's",
+        too_big=f"out of memory while {name} read {len(tokens)} tokens; fewer or smaller models "
+        "need less",
+    ):
+        return take_reference(model, tokens)
+
+
+def _some_tokens(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, model: PreTrainedModel
+) -> list[int]:
+    """The beginning of the prompt, which is what its tokenizer is for; any tokens if it is short
+    or cannot be read."""
+    size = model.config.get_text_config().vocab_size
+    with contextlib.suppress(UserError), foreign_code("the tokenizer"):
+        encoded: Any = tokenizer(prompt[:500], verbose=False)
+        tokens: list[int] = encoded["input_ids"][:PROMPT]
+        if len(tokens) == PROMPT and min(tokens) >= 0 and max(tokens) < size:
+            return tokens
+    return [token % size for token in range(1, PROMPT + 1)]
 
 
 def _layer_list(listed: Any, depth: int, what: str) -> frozenset[int]:
@@ -182,7 +231,7 @@ def find_source(model: str) -> Path:
     path = expanded(model)
     if exists(path):
         if path.is_dir():
-            if not exists(path / "config.json"):
+            if not any(exists(path / file) for file in ("config.json", ADAPTER)):
                 raise UserError(f"{path} holds no model: it has no config.json")
             return path.resolve()
         try:
@@ -228,7 +277,7 @@ def _download(name: str, code: bool, progress: Progress) -> Path:
             ) from error
         raise UserError(
             f"there is no directory {name}, and the Hugging Face hub did not give a model of that "
-            f"name ({_first_line(error)})"
+            f"name ({message(error)})"
         ) from error
 
 
@@ -237,74 +286,104 @@ def _converted(gguf: Path, progress: Progress) -> Path:
 
     def convert(directory: Path) -> None:
         progress(f"converting {gguf.name} (once)", None)
-        try:
+        with foreign_code(f"{gguf.name} cannot be read as GGUF", too_big=_too_big(gguf.name)):
+            check_whole(gguf)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
             )
-        except Exception as error:
-            raise _unreadable(gguf.name, error) from error
-        # It was dequantized: what is saved is a plain float32 model.
-        vars(model.config).pop("quantization_config", None)
-        model.config.architectures = [type(model).__name__]
-        model.config.save_pretrained(directory)
-        if model.generation_config is not None:
-            model.generation_config.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
-        save_model(model, str(directory / "model.safetensors"), metadata={"format": "pt"})
+            model, report = loaded
+            # All of a model's weights are in its layers or not: none has an extra in GGUF.
+            check_report(
+                report, CheckpointFiles(gguf.parent, model.config.to_dict(), {}), gguf.name
+            )
+            # It was dequantized: what is saved is a plain float32 model.
+            vars(model.config).pop("quantization_config", None)
+            model.config.architectures = [type(model).__name__]
+            model.config.save_pretrained(directory)
+            if model.generation_config is not None:
+                model.generation_config.save_pretrained(directory)
+            tokenizer.save_pretrained(directory)
+            save_model(model, str(directory / WEIGHTS), metadata={"format": "pt"})
 
-    return cached("gguf", [*_identity(gguf), transformers.__version__], convert)
+    return cached("gguf-whole", [*_identity(gguf), transformers.__version__], convert)
 
 
-def _read_config(source: Path, name: str, *, trust: bool) -> PreTrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=trust)
-    except Exception as error:
-        raise _unreadable(name, error) from error
+def _read_config(files: CheckpointFiles, name: str, *, trust: bool) -> PreTrainedConfig:
+    """What asks for outputs of another form, or for an attention, is for who trained it."""
+    said = files.config
+    kinds, layers = said.get("layer_types"), said.get("num_hidden_layers")
+    remedy = "name a causal language model of a kind that this transformers knows"
+    if said.get("auto_map") and not trust:
+        remedy = "--trust-remote-code runs the Python code that it brings"
+    elif isinstance(kinds, list) and isinstance(layers, int) and len(kinds) != layers:
+        remedy = "remove the entries of the layers that were dropped from layer_types"
+    with foreign_code(f"the config.json of {name} cannot be used", remedy):
+        config = AutoConfig.from_pretrained(files.directory, trust_remote_code=trust)
+        text = config.get_text_config()
+        if not isinstance(text.num_hidden_layers, int) or text.num_hidden_layers < 1:
+            raise UserError(
+                f"config.json of {name} says {text.num_hidden_layers!r} layers; there must be one"
+            )
+        for part in (config, text):
+            part.output_hidden_states = part.output_attentions = False
+            part.return_dict = True
+    return config
 
 
 def _read_model(
-    source: Path,
+    files: CheckpointFiles,
     name: str,
     options: Options,
     device: torch.device,
     placement: Placement,
     dropped: Dropped,
     dtype: torch.dtype | None = None,
-) -> PreTrainedModel:
-    """In `dtype`, or as the options say."""
-    # LLM-Drop's own model code is not needed: its lists say it all.
+) -> tuple[PreTrainedModel, list[str]]:
+    """In `dtype`, or as the options say; and notes on what was found."""
     trust = options.trust_remote_code and dropped == Dropped()
-    wanted: Any = dtype
-    if wanted is None and options.dtype != "auto":
-        wanted = getattr(torch, options.dtype)
-    elif wanted is None:
-        wanted = torch.float32 if device.type == "cpu" else "auto"
-    config = _read_config(source, name, trust=trust)
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            config=config,
-            dtype=wanted,
-            use_safetensors=True,
-            trust_remote_code=trust,
-            output_loading_info=True,
-            **({} if placement is None else {"device_map": placement}),
-        )
-    except Exception as error:
-        if out_of_memory(error):
-            raise UserError(f"{name} does not fit into the memory of {device}") from error
-        raise _unreadable(name, error) from error
+    if dtype is None and options.dtype != "auto":
+        dtype = getattr(torch, options.dtype)
+    elif dtype is None:
+        dtype = torch.float32 if device.type == "cpu" else files.dtype
+    config = _read_config(files, name, trust=trust)
+    renamings, notes = unwrapped_names(files, name)
+    read: dict[str, Any] = {
+        "config": config,
+        "dtype": dtype,
+        "use_safetensors": True,
+        "trust_remote_code": trust,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+        "key_mapping": renamings or None,
+    }
+    if placement is not None:
+        read["device_map"] = placement
+    asked = config._attn_implementation
+    with foreign_code(f"{name} cannot be loaded", too_big=_too_big(name, device)):
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(files.directory, **read)
+        except (ImportError, ValueError) as error:
+            # Whatever else is wrong is wrong again.
+            if asked in (None, "sdpa", "eager"):
+                raise
+            log.warning("loading %s with %s", name, asked, exc_info=error)
+            read["attn_implementation"] = "sdpa"
+            loaded = AutoModelForCausalLM.from_pretrained(files.directory, **read)
+            notes.append(
+                f"config.json of {name} asks for the attention {asked}, which cannot be used here "
+                f"({message(error)}); it runs with sdpa"
+            )
     model, report = loaded
     # What accelerate leaves to the CPU or a disk, it copies to a GPU at every step.
     if device.type == "cuda" and {"cpu", "disk"} & {*getattr(model, "hf_device_map", {}).values()}:
         raise UserError(f"{name} does not fit into the memory of all GPUs together")
-    missing = sorted(key for key in report["missing_keys"] if not dropped.explains(key))
-    if missing:
-        raise UserError(
-            f"{name} is not whole: {len(missing)} weights are missing, {missing[0]} among them"
-        )
-    return model.eval().requires_grad_(False)
+    notes += [*files.notes, *check_report(report, files, name, dropped.explains)]
+    return model.eval().requires_grad_(False), notes
+
+
+def _too_big(name: str, device: torch.device | str = "cpu") -> str:
+    return f"{name} does not fit into the memory of {device}"
 
 
 def _placement(options: Options, device: torch.device) -> Placement:
@@ -312,24 +391,10 @@ def _placement(options: Options, device: torch.device) -> Placement:
 
 
 def _read_tokenizer(source: Path, name: str, options: Options) -> PreTrainedTokenizerBase:
-    try:
+    with foreign_code(
+        f"{name} has no tokenizer that can be read", "put its tokenizer.json beside config.json"
+    ):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=options.trust_remote_code)
-    except Exception as error:
-        log.exception("the tokenizer of %s", name)
-        raise UserError(
-            f"{name} has no tokenizer that can be read ({_first_line(error)}); "
-            "put its tokenizer.json beside config.json"
-        ) from error
-
-
-def _unreadable(name: str, error: Exception) -> UserError:
-    """transformers, safetensors and gguf raise what they like on a damaged or unknown file."""
-    log.error("loading %s", name, exc_info=error)
-    return UserError(f"{name} cannot be loaded ({_first_line(error)})")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _identity(path: Path) -> list[str]:

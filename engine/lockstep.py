@@ -1,18 +1,27 @@
 """The lockstep decoder: all lanes advance by one token per step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from .bandwidth import cache_bytes
 from .errors import UserError
 from .gates import Gates
-from .kvcache import can_crop, crop, length, new_cache, new_static_cache, remember
+from .kvcache import (
+    TokensLayer,
+    can_crop,
+    crop,
+    length,
+    new_cache,
+    new_static_cache,
+    new_tokens_cache,
+    remember,
+)
 from .llama import LlamaStep, is_of_llamas_kind
 from .llama_program import LlamaProgram, runs_as_program
 from .streams import StreamHooks
@@ -54,10 +63,18 @@ class Lockstep:
     rather than reading again.
     """
 
-    def __init__(self, lanes: list[tuple[WeightGroup, LaneGates]], compiled: bool = False) -> None:
-        """Raises `UserError` if a step shall be compiled of a model that keeps more than keys and
+    def __init__(
+        self,
+        lanes: list[tuple[WeightGroup, LaneGates]],
+        compiled: bool = False,
+        reread: Collection[WeightGroup] = (),
+    ) -> None:
+        """Models in `reread` read all tokens again at every step, without a cache.
+
+        Raises `UserError` if a step shall be compiled of a model that keeps more than keys and
         values."""
         self._compiled = compiled
+        self.reread = reread
         by_group: dict[WeightGroup, list[int]] = {}
         for number, (group, _) in enumerate(lanes):
             by_group.setdefault(group, []).append(number)
@@ -68,7 +85,8 @@ class Lockstep:
             for group, rows in by_group.items():
                 gates = [lanes[row][1] for row in rows]
                 places = torch.tensor(rows, device=self._device)
-                self._batches.append(_Batch(group, places, gates, compiled))
+                make_cache = new_tokens_cache if group in reread else new_cache
+                self._batches.append(_Batch(group, places, gates, compiled, make_cache))
         except BaseException:
             self.close()
             raise
@@ -113,7 +131,7 @@ class Lockstep:
             self._compile(tokens, room)
         else:
             for batch in self._batches:
-                batch.cache = new_cache(batch.model)
+                batch.clear()
         *chunks, last = tokens.split(PREFILL_CHUNK, dim=1)
         for chunk in chunks:
             self.advance(chunk)
@@ -181,11 +199,17 @@ class _Batch:
     """The lanes of one weight group: rows of one batch over one copy of the weights."""
 
     def __init__(
-        self, group: WeightGroup, rows: Tensor, gates: list[LaneGates], compiled: bool
+        self,
+        group: WeightGroup,
+        rows: Tensor,
+        gates: list[LaneGates],
+        compiled: bool,
+        make_cache: Callable[[PreTrainedModel], DynamicCache],
     ) -> None:
         self.rows = rows
         self.model = model = group.model
-        self.cache = new_static_cache(model, 0) if compiled else new_cache(model)
+        self._make_cache = make_cache
+        self.cache = new_static_cache(model, 0) if compiled else make_cache(model)
         self._compiled: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
         if compiled:
             self._compiled = torch.compile(self._forward, dynamic=False, fullgraph=True)
@@ -214,6 +238,10 @@ class _Batch:
         except BaseException:
             self.close()
             raise
+
+    def clear(self) -> None:
+        """Have an empty cache."""
+        self.cache = self._make_cache(self.model)
 
     def close(self) -> None:
         self._llama = None
@@ -255,7 +283,12 @@ class _Batch:
     def _forward(self, tokens: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor, Tensor]:
         """h, z and the streams of the last position."""
         self._points = []
-        out = self.model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        first = cache.layers[0]
+        if isinstance(first, TokensLayer):
+            reads: dict[str, Any] = {"input_ids": first.extend(tokens), "use_cache": False}
+        else:
+            reads = {"input_ids": tokens, "past_key_values": cache, "use_cache": True}
+        out = self.model(**reads, logits_to_keep=1)
         z = out.logits[:, -1]
         # Of a model spread over several devices, each may lie on another.
         streams = torch.stack([point.to(z.device) for point in self._points])

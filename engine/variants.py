@@ -20,7 +20,13 @@ from .pruning.importance import measure_similarity
 from .pruning.layerwise import sparsify_model
 from .pruning.ranking import Similarity, droppable, kinds, least_important
 from .recipes import Checkpoint, Drop, Recipe, Sparsify
-from .weights import Sparsity, WeightGroup, find_sparsity, share_equal_tensors
+from .weights import (
+    Sparsity,
+    WeightGroup,
+    find_sparsity,
+    share_equal_tensors,
+    unchanged_weights,
+)
 
 NAMES = {
     "attn": "attention sublayers",
@@ -68,7 +74,10 @@ class VariantBuilder:
     def __init__(
         self, loaded: Loaded, anatomy: Anatomy, options: Options, progress: Progress
     ) -> None:
-        self.baseline = WeightGroup(loaded.model, anatomy)
+        self.baseline = WeightGroup(
+            *(loaded.model, anatomy, loaded.name, loaded.files, loaded.reference),
+            notes=tuple(loaded.notes),
+        )
         self.loaded = loaded
         self._options = options
         self._progress = progress
@@ -144,13 +153,16 @@ class VariantBuilder:
         return group
 
     def _checkpoint(self, part: Checkpoint) -> tuple[WeightGroup, LaneGates]:
-        model, dropped, fingerprint = load_checkpoint(
-            part.source, self._options, self.loaded.model, self._progress
+        loaded = load_checkpoint(part.source, self._options, self.loaded, self._progress)
+        self._fingerprints[str(part)] = loaded.fingerprint
+        model = loaded.model
+        with unchanged_weights(model):
+            share_equal_tensors(model, self.loaded.model)
+        group = WeightGroup(
+            *(model, find_anatomy(model), loaded.name, loaded.files, loaded.reference),
+            notes=tuple(loaded.notes),
         )
-        self._fingerprints[str(part)] = fingerprint
-        share_equal_tensors(model, self.loaded.model)
-        group = WeightGroup(model, find_anatomy(model))
-        gates = LaneGates(dropped.attention, dropped.mlp)
+        gates = LaneGates(loaded.dropped.attention, loaded.dropped.mlp)
         if gates != LaneGates():
             check_droppable(group)
         return group, gates

@@ -233,15 +233,15 @@ def test_a_model_that_is_damaged_or_not_whole(tiny: Path, capsys) -> None:
     weights = tiny / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:1000])
-    assert "tiny cannot be loaded" in said()
+    assert "model.safetensors is cut short" in said()
     weights.write_bytes(b"\x80\x04pickle")
-    assert "tiny cannot be loaded" in said()
+    assert "model.safetensors is cut short or no safetensors file (8 bytes)" in said()
     weights.write_bytes(whole)
     config = json.loads((tiny / "config.json").read_text())
     (tiny / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}))
     assert "tiny is not whole" in said()
     (tiny / "config.json").write_text("{")
-    assert "tiny cannot be loaded" in said()
+    assert "config.json is damaged: it is not JSON" in said()
     (tiny / "config.json").unlink()
     assert "holds no model: it has no config.json" in said()
 
@@ -255,7 +255,8 @@ def test_a_model_without_a_tokenizer(tiny: Path, capsys) -> None:
 def test_weights_that_are_a_pickle_are_refused(tiny: Path, capsys) -> None:
     (tiny / "model.safetensors").unlink()
     torch.save({}, tiny / "pytorch_model.bin")
-    assert "tiny cannot be loaded" in complaint(capsys, "record", "-m", tiny, "--no-trace")
+    said = complaint(capsys, "record", "-m", tiny, "--no-trace")
+    assert "has its weights in pytorch_model.bin only, a pickle, which can run code" in said
 
 
 def test_a_file_that_is_no_gguf(tmp_path: Path, capsys) -> None:
@@ -263,7 +264,9 @@ def test_a_file_that_is_no_gguf(tmp_path: Path, capsys) -> None:
     file.write_bytes(b"hello")
     assert "is not a GGUF file" in complaint(capsys, "record", "-m", file)
     file.write_bytes(b"GGUF\x03\x00\x00\x00")
-    assert "model.gguf cannot be loaded" in complaint(capsys, "record", "-m", file, "--no-trace")
+    assert "model.gguf cannot be read as GGUF" in complaint(
+        capsys, "record", "-m", file, "--no-trace"
+    )
 
 
 def test_an_error_of_ours_goes_to_the_log() -> None:

@@ -36,7 +36,7 @@ def test_the_map_reaches_the_loader_and_what_spills_over_is_refused(
 
     def from_pretrained(_source: Path, **given: object) -> tuple[object, dict[str, list[str]]]:
         seen.append(given["device_map"])
-        return model, {"missing_keys": []}
+        return model, {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(
@@ -44,9 +44,10 @@ def test_the_map_reaches_the_loader_and_what_spills_over_is_refused(
     )
     options = Options(model=str(source), device_map="auto")
     model.hf_device_map = {"model.embed_tokens": 0, "model.layers": 1}
-    assert loading.load(options, lambda *_: None).model is model
+    baseline = loading.load(options, lambda *_: None)
+    assert baseline.model is model
     # A pruned checkpoint goes where the baseline is.
-    loading.load_checkpoint(str(source), options, model, lambda *_: None)
+    loading.load_checkpoint(str(source), options, baseline, lambda *_: None)
     assert seen == ["auto", model.hf_device_map]
     model.hf_device_map = {"model.embed_tokens": 0, "model.layers": "cpu"}
     with pytest.raises(UserError, match="model does not fit into the memory of all GPUs together"):

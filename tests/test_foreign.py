@@ -34,7 +34,7 @@ def test_what_is_not_foreign_passes(error: BaseException) -> None:
 
 
 def test_memory_that_runs_out_has_its_own_sentence() -> None:
-    with pytest.raises(UserError, match="^too big$"), foreign_code("a", too_big="too big"):
+    with pytest.raises(UserError, match=r"^too big$"), foreign_code("a", too_big="too big"):
         raise torch.OutOfMemoryError
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from prunetui.engine import lanes
+from prunetui.engine import checkpoints, lanes
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.checkpoints import mergekit_yaml, save_checkpoint
 from prunetui.engine.errors import UserError
@@ -194,7 +194,7 @@ def test_lanes_of_several_weight_groups_decode_as_if_alone(family: str, tmp_path
     build = builder(directory)
     for lane, recipe in enumerate(recipes, start=1):
         place = tmp_path / f"checkpoint-{lane}"
-        save_checkpoint(build.build(parse(recipe)), make_tokenizer(), place)
+        save_checkpoint(build.build(parse(recipe)), directory, place)
         stock = AutoModelForCausalLM.from_pretrained(place)
         assert tokens(steps, lane) == generate(stock), recipe
 
@@ -244,7 +244,7 @@ def test_a_context_that_memory_has_no_room_for_leaves_the_lanes(tiny: Path, monk
 def test_what_is_pruned_is_what_stock_transformers_loads(family: str, tmp_path: Path) -> None:
     directory = save_model_directory(tmp_path / family, family)
     made = builder(directory).build(parse("drop:attn=[0,3]+drop:mlp=[1]"))
-    save_checkpoint(made, make_tokenizer(), tmp_path / "pruned")
+    save_checkpoint(made, directory, tmp_path / "pruned")
     config = json.loads((tmp_path / "pruned" / "config.json").read_text())
     assert (config["drop_attn_list"], config["drop_mlp_list"]) == ([0, 3], [1])
     steps = decode(
@@ -257,7 +257,7 @@ def test_a_checkpoint_is_a_variant(tiny: Path, tmp_path: Path) -> None:
     """Its lists close gates, equal tensors are shared, and its tokens are the recipe's."""
     build = builder(tiny)
     recipe = "wanda:2:4+drop:attn=[1,2]"
-    save_checkpoint(build.build(parse(recipe)), make_tokenizer(), tmp_path / "pruned")
+    save_checkpoint(build.build(parse(recipe)), tiny, tmp_path / "pruned")
     steps = decode(
         session := open_session(
             options(tiny, str(tmp_path / "pruned"), recipe), None, lambda *_: None
@@ -358,13 +358,20 @@ def test_a_checkpoint_is_never_half_written(tiny: Path, tmp_path: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(made.group.model), "save_pretrained", broken)
+        patch.setattr(checkpoints, "save_file", broken)
         with pytest.raises(UserError, match="No space left on device"):
-            save_checkpoint(made, make_tokenizer(), tmp_path / "out" / "pruned")
+            save_checkpoint(made, tiny, tmp_path / "out" / "pruned")
     assert [*(tmp_path / "out").iterdir()] == []
-    save_checkpoint(made, make_tokenizer(), tmp_path / "out" / "pruned")
+    # What fails after the weights does not lose them.
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.shutil, "copyfile", broken)
+        with pytest.raises(UserError, match="No space left on device; the weights are in"):
+            save_checkpoint(made, tiny, tmp_path / "out" / "pruned")
+    (unfinished,) = (tmp_path / "out").iterdir()
+    assert (unfinished / "model.safetensors").exists()
+    save_checkpoint(made, tiny, tmp_path / "out" / "pruned")
     with pytest.raises(UserError, match="exists already"):
-        save_checkpoint(made, make_tokenizer(), tmp_path / "out" / "pruned")
+        save_checkpoint(made, tiny, tmp_path / "out" / "pruned")
 
 
 def test_a_checkpoint_of_16_bits_is_pruned_into_one(tmp_path: Path) -> None:

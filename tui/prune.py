@@ -22,12 +22,13 @@ def prune(options: Options, output: Path, form: str) -> None:
         variant = builder.build(recipe)
         loaded = builder.loaded
         # On a CPU, weights of 16 bits are pruned in 32.
-        dtype = loaded.stored_dtype if options.dtype == "auto" else loaded.model.dtype
+        dtype = None if options.dtype == "auto" else loaded.model.dtype
         if form == "mergekit":
-            write_new(output, mergekit_yaml(variant, loaded.place, dtype))
+            stored = dtype or loaded.files.dtype or loaded.model.dtype
+            write_new(output, mergekit_yaml(variant, loaded.place, stored))
         else:
             report("writing", None)
-            save_checkpoint(variant, loaded.tokenizer, output, dtype)
+            save_checkpoint(variant, loaded.files.directory, output, dtype)
     gates, sparsity = variant.gates, variant.sparsity
     said = f"{recipe} is written to {output}: "
     said += f"attention dropped in {sorted(gates.attention)}, MLP in {sorted(gates.mlp)}"
