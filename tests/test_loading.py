@@ -1,4 +1,4 @@
-"""Files that people bring: what is wrong with them is said; nothing is read that was not checked."""
+"""Files that people bring: what is wrong with them is said, and nothing is read unchecked."""
 
 import json
 import shutil
