@@ -56,7 +56,7 @@ def make_header(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         options=options,
         answers=find_answers(options.answers, loaded, prompt.chat_template),
-        notes=lanes.notes,
+        notes=lanes.notes + lanes.notes_on_length(len(prompt.tokens) + options.max_new_tokens),
     )
 
 

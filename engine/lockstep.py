@@ -24,6 +24,7 @@ from .kvcache import (
 )
 from .llama import LlamaStep, is_of_llamas_kind
 from .llama_program import LlamaProgram, runs_as_program
+from .rotary import changing_factors, forget_length
 from .streams import StreamHooks
 from .weights import WeightGroup
 
@@ -116,6 +117,11 @@ class Lockstep:
         return length(self._batches[0].cache)
 
     @property
+    def in_order(self) -> bool:
+        """Whether caches depend on how tokens came in: the prompt at once, then one by one."""
+        return any(batch.in_order for batch in self._batches)
+
+    @property
     def cache_read(self) -> int:
         """Bytes of keys and values that a step has read, if the last tokens were one."""
         return sum(batch.cache_read for batch in self._batches)
@@ -127,12 +133,14 @@ class Lockstep:
         and cannot be.
         """
         tokens = tokens.to(self._device)
+        positions = tokens.shape[1]
         if self._compiled:
             self._compile(tokens, room)
         else:
             for batch in self._batches:
-                batch.clear()
-        *chunks, last = tokens.split(PREFILL_CHUNK, dim=1)
+                batch.clear(positions + room)
+        # Dynamic rotary factors are those of the prompt's length for all of it.
+        *chunks, last = tokens.split(positions if self.in_order else PREFILL_CHUNK, dim=1)
         for chunk in chunks:
             self.advance(chunk)
         return self.advance(last)
@@ -178,6 +186,8 @@ class Lockstep:
         surplus = self.length - positions
         if surplus == 0:
             return True
+        if self.in_order:
+            return False
         return crop([batch.cache for batch in self._batches], surplus)
 
     def look_back(self, positions: int, tokens: Tensor) -> Outputs | None:
@@ -185,7 +195,7 @@ class Lockstep:
         are; None, and nothing done, if they cannot be cut."""
         caches = [batch.cache for batch in self._batches]
         # One that cannot go back could not forget these tokens either.
-        if not can_crop(caches):
+        if self.in_order or not can_crop(caches):
             return None
         put_back = remember(caches)
         try:
@@ -209,6 +219,8 @@ class _Batch:
         self.rows = rows
         self.model = model = group.model
         self._make_cache = make_cache
+        self._changing = changing_factors(model)
+        self.in_order = False
         self.cache = new_static_cache(model, 0) if compiled else make_cache(model)
         self._compiled: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
         if compiled:
@@ -239,9 +251,14 @@ class _Batch:
             self.close()
             raise
 
-    def clear(self) -> None:
-        """Have an empty cache."""
-        self.cache = self._make_cache(self.model)
+    def clear(self, positions: int) -> None:
+        """Have an empty cache for a text of at most so many positions."""
+        changing = self._changing if self._changing and positions > self._changing.limit else None
+        self.in_order = changing is not None and changing.kind == "dynamic"
+        if self.in_order:
+            forget_length(self.model)
+        reread = changing is not None and changing.kind == "longrope"
+        self.cache = (new_tokens_cache if reread else self._make_cache)(self.model)
 
     def close(self) -> None:
         self._llama = None
@@ -276,7 +293,8 @@ class _Batch:
         # The first pass makes the cache's tensors, which is not for a compiler to trace.
         if self._compiled and tokens.shape[1] == 1 and self.cache.is_initialized:
             return Outputs(*self._compiled(tokens, self.cache))
-        if self._llama and tokens.shape[1] == 1:
+        rereads = isinstance(self.cache.layers[0], TokensLayer)
+        if self._llama and tokens.shape[1] == 1 and not rereads:
             return Outputs(*self._llama(tokens, self.cache))
         return Outputs(*self._forward(tokens, self.cache))
 

@@ -6,7 +6,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import UserError
 from .loading import Loaded
+from .rotary import rope_parameters
 from .trace import records
+
+_SCALED = ("linear", "dynamic", "yarn")
+"""Kinds of rotary scaling whose configs name the length before it; LongRoPE's and Llama 3's name
+the one after it."""
 
 
 def prompt_tokens(prompt: str, loaded: Loaded, raw: bool) -> tuple[list[int], bool]:
@@ -86,6 +91,18 @@ def vocabulary_size(model: PreTrainedModel) -> int:
 
 
 def context_length(model: PreTrainedModel) -> int | None:
+    """The most positions that the model takes, with linear, dynamic or YaRN scaling the scaled
+    ones; None if its config names none."""
     config = model.config.get_text_config()
     names = ("max_position_embeddings", "max_seq_len")
-    return next((length for name in names if (length := getattr(config, name, None))), None)
+    length = next((length for name in names if (length := getattr(config, name, None))), None)
+    scalings = rope_parameters(model)
+    # Of kinds of layers that are scaled apart, the config names the length that all take.
+    if length is None or len(scalings) > 1:
+        return length
+    (said,) = scalings
+    factor = said.get("factor")
+    if not isinstance(factor, int | float) or said.get("rope_type") not in _SCALED:
+        return length
+    trained = said.get("original_max_position_embeddings") or length
+    return max(length, int(trained * factor))

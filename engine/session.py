@@ -461,7 +461,7 @@ class Session:
             lockstep.prefill(rows, self._options.max_new_tokens)
             kept = 0
         *past, last = [self._read(tokens) for tokens in chosen[kept:]]
-        if past and self._loaded.model.dtype == torch.float32:
+        if past and self._loaded.model.dtype == torch.float32 and not lockstep.in_order:
             # Several at once are read faster. They round otherwise, which in 16 bits would be
             # enough for other tokens than those that were decoded.
             past = torch.cat(past, dim=1).split(PREFILL_CHUNK, dim=1)
