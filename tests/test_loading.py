@@ -14,11 +14,13 @@ from prunetui.engine.errors import UserError
 from prunetui.engine.options import Options
 from prunetui.engine.session import open_session
 from prunetui.engine.trace.records import Step
+from prunetui.engine.weights import checksum, checksums
 from prunetui.tui.prune import prune
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from .gguf_files import write_gguf
 from .models import make_model, make_tokenizer, save_model_directory
 
 PROMPT = "What is it?"
@@ -138,6 +140,38 @@ def test_weights_that_change_after_loading_are_our_own_fault(tmp_path: Path, mon
     monkeypatch.setattr(variants, "share_equal_tensors", lambda model, _: model.tie_weights())
     with pytest.raises(RuntimeError, match=r"have changed: lm_head\.weight"):
         open_session(options(base, variant), None, lambda *_: None)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "mixtral", "gpt_neox"])
+def test_what_decodes_is_what_was_loaded(family: str, dtype: str, tmp_path: Path) -> None:
+    """Every tensor, after sharing, copying for another group, and all that is installed."""
+    base = save_model_directory(tmp_path / "base", family, tie_word_embeddings=True)
+    variant = changed(base, "variant", change=lambda key, weight: weight * (1 + ("2" in key)))
+    stock = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype))
+    before = (
+        checksums(stock),
+        checksums(AutoModelForCausalLM.from_pretrained(variant, dtype=getattr(torch, dtype))),
+    )
+    given = msgspec.structs.replace(options(base, variant, "magnitude:0.5"), dtype=dtype)
+    session = open_session(given, None, lambda *_: None)
+    session.step()
+    groups = [lane.group for lane in session._lanes.variants]
+    held = [read_weights(group.model) for group in groups[:2]]
+    for weights, group, sums in zip(held, groups[:2], before, strict=True):
+        assert {name: checksum(weight) for name, weight in weights.items()} == sums, group.name
+    session.close()
+    assert tuple(checksums(group.model) for group in groups[:2]) == before
+
+
+def read_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """What a step reads, made wide again where it lies narrow."""
+    weights = {}
+    for path, module in model.named_modules():
+        for name in [*module._parameters, *module._buffers]:
+            if (tensor := getattr(module, name)) is not None:
+                weights[f"{path}.{name}".removeprefix(".")] = tensor
+    return weights
 
 
 # -- names and numbers of weights -----------------------------------------------------------------
@@ -349,6 +383,55 @@ def test_code_is_run_for_whoever_trusts_it(which: str, tiny: Path) -> None:
     step = session.step()
     if which == "-v":
         assert step.drift[0].kl == pytest.approx(0, abs=1e-10)
+
+
+# -- GGUF -----------------------------------------------------------------------------------------
+
+
+def test_a_whole_gguf_file_decodes(tmp_path: Path) -> None:
+    steps, notes = decode(write_gguf(tmp_path / "whole.gguf"), "control")
+    assert notes == []
+    assert [step.drift[0].kl for step in steps] == pytest.approx([0] * STEPS, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("missing", "named"),
+    [
+        ("blk.2.ffn_down.weight", "model.layers.2.mlp.down_proj.weight"),
+        ("blk.0.attn_q.weight", "model.layers.0.self_attn.q_proj.weight"),
+        ("output_norm.weight", "model.norm.weight"),
+        ("token_embd.weight", "model.embed_tokens.weight"),
+    ],
+)
+def test_a_gguf_file_with_a_hole_is_refused_each_time(
+    missing: str, named: str, tmp_path: Path
+) -> None:
+    file = write_gguf(tmp_path / "hole.gguf", lambda name: name != missing)
+    for _ in range(2):
+        assert refused(file) == f"hole.gguf is not whole: 1 weight ({named}) is missing"
+
+
+def test_a_gguf_file_in_shards_is_refused(tmp_path: Path) -> None:
+    def is_late(name: str) -> bool:
+        return name.startswith(("blk.2.", "blk.3.", "output"))
+
+    first = write_gguf(
+        tmp_path / "a-00001-of-00002.gguf", lambda name: not is_late(name), shard=(0, 2)
+    )
+    write_gguf(tmp_path / "a-00002-of-00002.gguf", is_late, shard=(1, 2))
+    for _ in range(2):
+        assert refused(first) == (
+            "a-00001-of-00002.gguf is one of 2 shards; join them with `llama-gguf-split --merge` "
+            "and name the one file"
+        )
+
+
+def test_a_gguf_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "short.gguf")
+    whole = file.read_bytes()
+    for size in (len(whole) // 2, 400):
+        file.write_bytes(whole[:size])
+        assert refused(file).startswith("short.gguf cannot be read as GGUF (")
 
 
 # -- dtypes ---------------------------------------------------------------------------------------
