@@ -5,6 +5,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from .decoding import context_growth, decoding, large_vocabulary, measuring
+from .loading import loading
 from .memory import long_run, memory
 from .terminal import first_frame, key_to_paint, long_trace, traffic
 
@@ -24,6 +25,8 @@ for dtype in ("float32", "bfloat16"):
         f"(the demo's body, random bfloat16 weights, {dtype})"
     )
     large_vocabulary(dtype)
+print("\nloading: the proof that what decodes is the model (demo model, five lanes, float32)")
+loading()
 print("\nmemory: what lanes add, each in a process of its own (float32)")
 memory()
 print("\nlong run: five lanes of a tiny model, resident")
