@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rich.text import Text
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.screen import Screen
@@ -19,12 +20,15 @@ from ..themes import DARK, load_themes
 from .keymap import first_key, load_keys, mapped
 from .logfile import log_file
 from .remembered import Settings, read_settings, write_settings
-from .screens.inspector import KEYS, Inspector, key_scopes
+from .screens.inspector import KEYS, Inspector, is_too_small, key_scopes
 from .screens.live import LiveInspector
 from .screens.replay import ReplayInspector
 from .worker import OpenSession, open_engine_session
 
 log = logging.getLogger("prunetui")
+
+LEAVING = {"quit": "ctrl+q"}
+"""Ids of bindings that work on a terminal of any size, each with a key that nobody can map."""
 
 
 class InspectorApp(App[None]):
@@ -35,6 +39,7 @@ class InspectorApp(App[None]):
 
     def __init__(self, make_inspector: Callable[[], Inspector], theme: str | None) -> None:
         super().__init__()
+        self._too_small = False
         self._make_inspector = make_inspector
         themes, self._problems = load_themes()
         for name in list(self.available_themes):
@@ -60,6 +65,28 @@ class InspectorApp(App[None]):
 
     def get_default_screen(self) -> Screen[None]:
         return self._make_inspector()
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keep a terminal that is too small from every screen but for the keys that leave it.
+
+        Dialogs would be laid out where nothing of them can be seen, down to no column at all,
+        which Textual's own widgets cannot be, and would take the key that quits for a letter.
+        """
+        if isinstance(event, events.Resize):
+            self._too_small = is_too_small(event.size)
+            for screen in self._screen_stacks.get(self._current_mode, []):
+                if not self._too_small:
+                    # Textual does so at its next frame, and what is shown again would not wait.
+                    screen._screen_resized(event.size)
+                screen.set_class(self._too_small, "too-small")
+        elif self._too_small and isinstance(event, events.InputEvent | events.Paste):
+            for binding in KEYS:
+                if binding.id in LEAVING and isinstance(event, events.Key):
+                    keys = mapped(binding, self.keys).key.split(",")
+                    if event.key in (*keys, LEAVING[binding.id]):
+                        await self.run_action(binding.action)
+            return
+        await super().on_event(event)
 
     def on_mount(self) -> None:
         self.set_keymap(self.keys)

@@ -9,6 +9,7 @@ from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Static
 
@@ -213,6 +214,11 @@ def view_keys(view: type[InspectorView]) -> list[Binding]:
 def key_scopes() -> list[list[Binding]]:
     """The bindings that work together: in the overview, and in each view."""
     return [KEYS, *([*KEYS, *view_keys(view)] for _, view, _ in VIEWS)]
+
+
+def is_too_small(size: Size) -> bool:
+    width, height = LEAST_SIZE
+    return size.width < width or size.height < height
 
 
 class Inspector(Screen[None]):
@@ -517,8 +523,7 @@ class Inspector(Screen[None]):
 
     def on_resize(self, event: events.Resize) -> None:
         width, height = LEAST_SIZE
-        too_small = event.size.width < width or event.size.height < height
-        self.set_class(too_small, "too-small")
+        self.set_class(is_too_small(event.size), "too-small")
         self.query_one("#too-small", Static).update(
             f"prunetui needs {width} columns and {height} lines; "
             f"here are {event.size.width} and {event.size.height}."

@@ -94,7 +94,7 @@ class LayersPanel(Panel):
         ]
         if width < len(legend) + len(lane.name) + 60:
             lines.append(Line().add(legend, quiet))
-        columns = width - NAME_CELLS - PROFILE_CELLS - 2
+        columns = max(1, width - NAME_CELLS - PROFILE_CELLS - 2)
         first = view.cursor // columns * columns
         page = [
             (step.local_layers or step.layers)[view.lane - 1]

@@ -15,6 +15,11 @@ from textual.widget import Widget
 from ...engine.trace.text import visible
 
 
+LEAST_DRAWN = (20, 4)
+"""Columns and lines in which a panel is drawn at least, to be cut to what there are: with fewer no
+layout would make sense, down to none. No terminal that is large enough has so few."""
+
+
 def shorten(text: str, cells: int) -> str:
     """The visible text, cut with an ellipsis if it takes more than `cells`."""
     text = visible(text)
@@ -134,7 +139,8 @@ class Panel(Widget):
     def _draw_strips(self) -> None:
         width, height = self._drawn_size = self.size
         base = self.rich_style
-        lines = self.draw(width, height)[:height]
+        least_width, least_height = LEAST_DRAWN
+        lines = self.draw(max(width, least_width), max(height, least_height))[:height]
         lines += [Line() for _ in range(height - len(lines))]
         self._strips = [line.strip(width, base) for line in lines]
 

@@ -126,7 +126,7 @@ class TextPanel(Panel):
         self._name_width = min(max(*names, 10), NAME_CELLS, width // 4) + 4
         made_of = (view.steps, width, block_height)
         if self._blocks_of[1:] != made_of[1:] or self._blocks_of[0] is not view.steps:
-            text_width = max(2, width - self._name_width - 1)
+            text_width = width - self._name_width - 1
             self._blocks = [Block(lane, text_width, block_height) for lane in range(lanes)]
             self._blocks_of = made_of
         first = min(max(0, view.lane - shown + 1), lanes - shown)

@@ -18,10 +18,11 @@ class Piece(NamedTuple):
 
 
 class Wrapped:
-    """Lines of at most `width` cells, broken before a space if the line has one."""
+    """Lines of at most `width` cells, or 2, broken before a space if the line has one."""
 
     def __init__(self, width: int) -> None:
-        self.width = width
+        # A wide character has two, and no line can be narrower than a character.
+        self.width = max(2, width)
         self.lines: list[list[Piece]] = [[]]
         self.line_of: list[int] = []
         """The line on which each step's text begins; it is final once the next line is begun,
