@@ -112,13 +112,18 @@ def read_lens(
         )
     return records.LaneLens(
         tokens=[token for token, _ in top],
-        texts=[texts[token] for token, _ in top],
+        texts=[_text(texts, *of_point) for of_point in top],
         probs=[prob for _, prob in top],
         raw_tokens=[token for token, _ in raw_top],
-        raw_texts=[texts[token] for token, _ in raw_top],
+        raw_texts=[_text(texts, *of_point) for of_point in raw_top],
         raw_probs=[prob for _, prob in raw_top],
         transitions=changes,
     )
+
+
+def _text(texts: TokenTexts, token: int, prob: float | None) -> str:
+    """Empty where the logits are not numbers: any token would be the highest."""
+    return "" if prob is None else texts[token]
 
 
 def _top(z: Tensor, temperature: float) -> list[tuple[int, float | None]]:

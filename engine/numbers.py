@@ -34,6 +34,8 @@ class StepNumbers:
 
     tokens: list[int]
     """Chosen."""
+    not_numbers: list[bool]
+    """The lane has no softmax, and chose nothing: `trace.records.Token`."""
     probs: list[float | None]
     """Of the chosen tokens, as the next."""
     logprobs: list[float | None]
@@ -84,11 +86,18 @@ def step_numbers(
         ]
     )
     measures = measure(sums, highest, logits, h_dots, stream_dots, z.shape[-1], temperature)
+    # NaN is the highest, and above minus infinity stands any number.
+    broken = ~np.isfinite(highest[:, 0])
+    if broken.any():
+        # A token beside infinity would have the probability 0.
+        for of_lanes in (measures.probs, measures.logprobs, measures.entropies, measures.margins):
+            of_lanes[broken] = np.nan
     others, logprobs, probs = count + top.numel(), measures.logprobs, measures.probs
     listed = _listed if measures.finite else _listed_with_none
     ranking = ranked.astype(int).tolist()
     numbers = StepNumbers(
         tokens=tokens.astype(int).tolist(),
+        not_numbers=broken[:count].tolist(),
         probs=listed(probs.diagonal()[:count]),
         logprobs=listed(logprobs.diagonal()[:count]),
         entropies=listed(measures.entropies[:count]),
@@ -96,8 +105,12 @@ def step_numbers(
         top=[tokens[: wanted.candidates] for tokens in ranking[:count]],
         top_probs=listed(probs[:count, count:others]),
         drift=[
-            dict(zip(MEASURES, row, strict=True), top1=tokens[0] == ranking[0][0])
-            for row, tokens in zip(listed(measures.drift), ranking[1:], strict=True)
+            _not_comparable(row)
+            if broken[0] or is_broken
+            else dict(zip(MEASURES, row, strict=True), top1=tokens[0] == ranking[0][0])
+            for row, tokens, is_broken in zip(
+                listed(measures.drift), ranking[1:], broken[1:], strict=True
+            )
         ],
         layers=listed(measures.layers),
         answer_z=listed(logits[:, others:]),
@@ -114,6 +127,13 @@ def _on_host(tensors: list[Tensor]) -> list[np.ndarray]:
     ends = np.cumsum([tensor.numel() for tensor in tensors])
     pieces = np.split(flat, ends[:-1])
     return [piece.reshape(of.shape) for piece, of in zip(pieces, tensors, strict=True)]
+
+
+def _not_comparable(row: list[float | None]) -> dict[str, Any]:
+    """The measures of a lane where one of the two has no softmax: those of h alone."""
+    measured = dict(zip(MEASURES, row, strict=True))
+    of_h = {name: value for name, value in measured.items() if name.endswith("_h")}
+    return {**dict.fromkeys(MEASURES), **of_h, "top1": False, "not_comparable": True}
 
 
 _listed: Callable[[np.ndarray], Any] = np.ndarray.tolist

@@ -20,7 +20,7 @@ from .lens import check_lens, read_lens
 from .loading import Progress
 from .lockstep import PREFILL_CHUNK, Outputs
 from .memory import memory_in_use, out_of_memory
-from .numbers import Wanted, step_numbers
+from .numbers import StepNumbers, Wanted, step_numbers
 from .options import Context, Options
 from .prompts import end_tokens, prompt_tokens
 from .pruning.ranking import Similarity
@@ -370,7 +370,7 @@ class Session:
         self._lane_texts = [LaneText(self._loaded.tokenizer, prompt) for _ in self._lanes.records]
         for step in self.trace.steps:
             for text, token in zip(self._lane_texts, step.lanes, strict=True):
-                if token is not None:
+                if token is not None and (token.forced or not token.not_numbers):
                     text.add(token.token)
 
     # -- one step -----------------------------------------------------------------------------
@@ -399,7 +399,7 @@ class Session:
         step = records.Step(
             step=number,
             lanes=token_records(
-                numbers, running, self._ends(numbers.tokens, running), forced, self._lane_texts
+                numbers, running, self._ends(numbers, running, forced), forced, self._lane_texts
             ),
             candidates=candidate_records(numbers, running, self._texts),
             drift=drift_records(numbers.drift[:variants], measured),
@@ -499,16 +499,19 @@ class Session:
             return [True] * len(self._lanes.records)
         return [token is not None and not token.ended for token in steps[-1].lanes]
 
-    def _ends(self, tokens: list[int], running: list[bool]) -> list[bool]:
-        """The lanes that end with these tokens: in a forced context all, when the baseline does."""
+    def _ends(
+        self, numbers: StepNumbers, running: list[bool], forced: dict[int, int]
+    ) -> list[bool]:
+        """The lanes that end with their tokens: in a forced context all, when the baseline does."""
         if self._options.ignore_eos:
-            return [False] * len(tokens)
-        if self.trace.header.context == "forced":
-            return [tokens[0] in self._end_tokens] * len(tokens)
-        return [
-            is_running and token in self._end_tokens
-            for token, is_running in zip(tokens, running, strict=True)
+            return [False] * len(running)
+        ends = [
+            runs and token in self._end_tokens and (not not_numbers or lane in forced)
+            for lane, (runs, token, not_numbers) in enumerate(
+                zip(running, numbers.tokens, numbers.not_numbers, strict=True)
+            )
         ]
+        return [ends[0]] * len(ends) if self.trace.header.context == "forced" else ends
 
 
 def _common(a: list[Tensor], b: list[Tensor]) -> int:

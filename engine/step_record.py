@@ -18,13 +18,16 @@ def token_records(
     return [
         records.Token(
             token=numbers.tokens[lane],
-            text=texts[lane].add(numbers.tokens[lane]),
+            text=""
+            if numbers.not_numbers[lane] and lane not in forced
+            else texts[lane].add(numbers.tokens[lane]),
             prob=numbers.probs[lane],
             logprob=numbers.logprobs[lane],
             entropy=numbers.entropies[lane],
             margin=numbers.margins[lane],
             ended=ended[lane],
             forced=lane in forced,
+            not_numbers=numbers.not_numbers[lane],
         )
         if runs
         else None
@@ -39,7 +42,7 @@ def candidate_records(
     place: dict[int, int] = {}
     count = len(numbers.top[0])
     for lane, top in enumerate(numbers.top):
-        if running[lane]:
+        if running[lane] and not numbers.not_numbers[lane]:
             for rank, token in enumerate(top):
                 place.setdefault(token, lane * count + rank)
     baselines = numbers.top_probs[0]

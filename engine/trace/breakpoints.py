@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from .records import Drift, Header, Step, Token
-from .trace import differs
+from .trace import chosen_tokens, differs
 
 MEASURES = tuple(field for field in Drift.__struct_fields__ if field != "top1")
 TOKEN_MEASURES = ("prob", "logprob", "entropy", "margin")
@@ -104,7 +104,7 @@ def _record(step: Step, lane: int, measure: str, local: bool) -> Drift | Token |
 
 
 def _repeats(steps: Sequence[Step], lane: int, name: str) -> str:
-    tail = [token.token for step in steps[-3 * LONGEST_PERIOD :] if (token := step.lanes[lane])]
+    tail = chosen_tokens(steps[-3 * LONGEST_PERIOD :], lane)
     # A lane that has ended says nothing any more.
     ended = steps[-1].lanes[lane] is None
     period = None if ended else repeated_period(tail)

@@ -13,7 +13,7 @@ from .report import to_html
 from .summary import VariantSummary, summarize
 from .table import COLUMNS, Cell, rows
 from .text import visible
-from .trace import Trace
+from .trace import NOT_NUMBERS, Trace
 
 
 def to_csv(trace: Trace) -> str:
@@ -72,10 +72,11 @@ def to_markdown(trace: Trace) -> str:
         blocks += [
             "## Drift from the baseline",
             "\n".join(f"| {' | '.join(row)} |" for row in lines),
+            *(f"{_inline(v.name)}: {said}." for v in variants if (said := left_out(v))),
             SUMMARY_NOTE,
         ]
     for number, lane in enumerate(header.lanes):
-        blocks += [f"## {_inline(lane.name)}", _fenced(trace.text(number))]
+        blocks += [f"## {_inline(lane.name)}", _fenced(trace.marked_text(number))]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -99,21 +100,31 @@ SUMMARY_NOTE = (
 )
 
 
+def left_out(variant: VariantSummary) -> str:
+    """How many steps the means and percentiles leave out, and why; empty if none."""
+    if not variant.not_comparable:
+        return ""
+    compared = variant.compared
+    return f"{NOT_NUMBERS} at {variant.not_comparable} of {compared} steps, which " + (
+        "are left out of its means" if variant.not_comparable < compared else "have no measures"
+    )
+
+
 def summary_cells(variant: VariantSummary) -> list[str]:
     """In the order of `SUMMARY_COLUMNS`, without the name."""
+    none = NOT_NUMBERS if 0 < variant.not_comparable == variant.compared else "–"
+    cosines = (variant.cos_h, variant.cos_z, variant.cos_p)
+    kl = (variant.kl_mean, variant.kl_median, variant.kl_99)
     return [
         _figure(variant.first_divergence, "≈ {}" if variant.tie else "{}"),
         _figure(variant.divergent, "{:.1%}"),
-        *(_figure(value, "{:.4f}") for value in (variant.cos_h, variant.cos_z, variant.cos_p)),
-        *(
-            _figure(value, "{:.3g}")
-            for value in (variant.kl_mean, variant.kl_median, variant.kl_99)
-        ),
+        *(_figure(value, "{:.4f}", none) for value in cosines),
+        *(_figure(value, "{:.3g}", none) for value in kl),
     ]
 
 
-def _figure(value: float | None, form: str) -> str:
-    return "–" if value is None else form.format(value)
+def _figure(value: float | None, form: str, none: str = "–") -> str:
+    return none if value is None else form.format(value)
 
 
 def _inline(text: str) -> str:

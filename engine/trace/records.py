@@ -123,6 +123,10 @@ class Token(Plain, frozen=True):
     """This token ends the lane."""
     forced: bool = False
     """A person chose it, not the lane."""
+    not_numbers: bool = False
+    """The lane's logits have NaN, infinity, or nothing but minus infinity, and so no softmax. The
+    lane chose nothing: unless `forced`, `token` only stands in for what it reads next, `text` is
+    empty, and it does not end the lane."""
 
 
 class Candidates(Plain, frozen=True):
@@ -131,7 +135,8 @@ class Candidates(Plain, frozen=True):
     tokens: list[int]
     texts: list[str]
     probs: list[list[float | None] | None]
-    """Per lane, of each token; None for a lane that has ended."""
+    """Per lane, of each token; None for a lane that has ended. A lane whose logits are not numbers
+    adds no tokens and has no probability."""
 
 
 class Drift(Plain, frozen=True):
@@ -169,6 +174,9 @@ class Drift(Plain, frozen=True):
     """Probability of the baseline's chosen token, variant minus baseline."""
     logq: float | None
     """The variant's log probability of the baseline's chosen token, in nats."""
+    not_comparable: bool = False
+    """The logits of the variant or of the baseline are `not_numbers`: what is of z or p is null,
+    `top1` is false, and what is of h is there if h is finite."""
 
 
 class AnswerNumbers(Plain, frozen=True):
@@ -195,7 +203,8 @@ class LaneLens(Plain, frozen=True):
     in the order attention 0, MLP 0, attention 1, …: the logit lens."""
 
     tokens: list[int]
-    """The most probable one at each point, through the final norm and the head."""
+    """The most probable one at each point, through the final norm and the head; of no meaning,
+    with an empty text and no probability, where the logits are not numbers."""
     texts: list[str]
     probs: list[float | None]
     raw_tokens: list[int]

@@ -11,7 +11,7 @@ from ..options import Options
 from .records import Drift, Step
 from .statistics import Distances, statistics
 from .text import visible
-from .trace import Trace, differs, first_divergence
+from .trace import NOT_NUMBERS, Trace, differs, first_divergence, not_numbers_mark
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 150, 48, 18
 """Of a chart, in pixels; its axes' labels stand to the left and below."""
@@ -37,6 +37,7 @@ TITLES = {
 }
 
 _ROWS = (
+    ("steps left out: not numbers", "not_comparable"),
     ("mean KLD, nats", "kld_mean"),
     ("median KLD", "kld_median"),
     ("99% KLD", "kld_99"),
@@ -119,15 +120,17 @@ def _text(text: str) -> str:
 def _lane(trace: Trace, lane: int) -> str:
     first = first_divergence(trace.steps, lane) if lane else None
     parts = []
-    for step in trace.steps:
-        token = step.lanes[lane]
-        if token is None:
-            continue
-        text = _text(token.text)
-        if lane and differs(step, lane):
-            mark = " first" if step.step == first else ""
-            text = f'<span class="other{mark}">{text}</span>'
-        parts.append(text)
+    for of_none, run in trace.runs(lane):
+        steps = [*run]
+        texts = [_text(token.text) if (token := step.lanes[lane]) else "" for step in steps]
+        if of_none:
+            # One mark for all, at their first.
+            texts = [not_numbers_mark(len(steps))]
+        for step, text in zip(steps, texts, strict=False):
+            if lane and differs(step, lane) and step.lanes[lane]:
+                mark = " first" if step.step == first else ""
+                text = f'<span class="other{mark}">{text}</span>'
+            parts.append(text)
     return "".join(parts)
 
 
@@ -143,7 +146,7 @@ def _statistics(trace: Trace) -> Iterable[str]:
     for name, distances in groups:
         yield f'<tr><th colspan="{len(of) + 1}">{name}</th></tr>'
         for label, key in _ROWS:
-            yield _row(label, [getattr(one, key) if one else None for one in distances])
+            yield _row(label, [_distance(one, key) for one in distances])
     yield f'<tr><th colspan="{len(of) + 1}">text</th></tr>'
     yield _row("first divergent step", [one.first_divergence for one in of])
     yield _row("share of divergent tokens", [one.divergent for one in of])
@@ -151,8 +154,16 @@ def _statistics(trace: Trace) -> Iterable[str]:
     yield "</table>"
 
 
-def _row(label: str, values: Sequence[float | None]) -> str:
-    cells = "".join(f"<td>{'–' if value is None else f'{value:.5g}'}</td>" for value in values)
+def _distance(of: Distances | None, key: str) -> float | str | None:
+    value = getattr(of, key) if of else None
+    return NOT_NUMBERS if of and value is None and of.not_comparable and not of.steps else value
+
+
+def _row(label: str, values: Sequence[float | str | None]) -> str:
+    cells = "".join(
+        f"<td>{value if isinstance(value, str) else '–' if value is None else f'{value:.5g}'}</td>"
+        for value in values
+    )
     return f"<tr><td>{label}</td>{cells}</tr>"
 
 

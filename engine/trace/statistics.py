@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .breakpoints import repeated_period
 from .records import Drift, Step
 from .summary import mean, percentile
-from .trace import Trace, differs, first_divergence
+from .trace import Trace, chosen_tokens, differs, first_divergence
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Distances:
     """
 
     steps: int
+    not_comparable: int
+    """Steps beside those, at which the logits of one of the two are not numbers."""
     kld_mean: float | None
     """KL(p ‖ q), in nats, as the next four."""
     kld_median: float | None
@@ -72,7 +74,7 @@ def statistics(trace: Trace, lane: int) -> Statistics:
     ]
     context = trace.header.context
     running = [step for step in steps if step.lanes[0] or step.lanes[lane]]
-    tokens = [token.token for step in steps if (token := step.lanes[lane])]
+    tokens = chosen_tokens(steps, lane)
     period = repeated_period(tokens)
     return Statistics(
         propagated=_distances(own, same_text=context == "forced"),
@@ -95,12 +97,14 @@ def repetition_start(tokens: Sequence[int], period: int) -> int:
     return start
 
 
-def _distances(measured: list[tuple[Step, Drift]], *, same_text: bool) -> Distances:
+def _distances(compared: list[tuple[Step, Drift]], *, same_text: bool) -> Distances:
+    measured = [(step, drift) for step, drift in compared if not drift.not_comparable]
     kld = [drift.kl for _, drift in measured]
     dp = [drift.dp for _, drift in measured]
     square = mean([None if value is None else value**2 for value in dp])
     return Distances(
         steps=len(measured),
+        not_comparable=len(compared) - len(measured),
         kld_mean=mean(kld),
         kld_median=percentile(kld, 50),
         kld_99=percentile(kld, 99),

@@ -28,6 +28,11 @@ class VariantSummary(Plain, frozen=True):
     """KL(p ‖ q), p baseline, in nats, as are the two below."""
     kl_median: float | None
     kl_99: float | None
+    compared: int
+    """Steps at which both were decoding."""
+    not_comparable: int
+    """Those of them at which the logits of one of the two are not numbers. No mean and no
+    percentile has them."""
 
 
 def summarize(trace: Trace) -> list[VariantSummary]:
@@ -37,7 +42,8 @@ def summarize(trace: Trace) -> list[VariantSummary]:
 
 def _variant(trace: Trace, lane: Lane, number: int) -> VariantSummary:
     steps = trace.steps
-    drift = [d for step in steps if (d := step.drift[number - 1]) is not None]
+    compared = [d for step in steps if (d := step.drift[number - 1]) is not None]
+    drift = [d for d in compared if not d.not_comparable]
     running = [step for step in steps if step.lanes[0] or step.lanes[number]]
     kl = [d.kl for d in drift]
     first = first_divergence(steps, number)
@@ -53,6 +59,8 @@ def _variant(trace: Trace, lane: Lane, number: int) -> VariantSummary:
         kl_mean=mean(kl),
         kl_median=percentile(kl, 50),
         kl_99=percentile(kl, 99),
+        compared=len(compared),
+        not_comparable=len(compared) - len(drift),
     )
 
 

@@ -52,7 +52,7 @@ def fit(steps: Sequence[Step], lane: int, space: str) -> Fit:
     result = Fit([], [], [])
     for step in steps:
         drift = one_step_drift(step, lane)
-        if drift is None:
+        if drift is None or drift.not_comparable:
             continue
         measured, estimated = measured_and_estimated(drift, space)
         if measured is not None and estimated is not None:

@@ -1,7 +1,7 @@
 """A trace in memory: the header and the steps that stand, in branches."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -116,13 +116,51 @@ class Trace:
         """What the lane has said so far."""
         return "".join(token.text for step in self.steps if (token := step.lanes[lane]))
 
+    def marked_text(self, lane: int) -> str:
+        """The same, with a mark in each place where the lane chose nothing."""
+        return "".join(
+            not_numbers_mark(len([*steps]))
+            if of_none
+            else "".join(token.text for step in steps if (token := step.lanes[lane]))
+            for of_none, steps in self.runs(lane)
+        )
+
+    def runs(self, lane: int) -> Iterator[tuple[bool, Iterator[Step]]]:
+        """The steps, in runs at which the lane chose nothing (true) or something, or had ended."""
+        return itertools.groupby(self.steps, lambda step: chose_nothing(step, lane))
+
+
+NOT_NUMBERS = "not numbers"
+"""What is said of a lane whose logits have no softmax, and of what cannot be measured then."""
+
+
+def not_numbers_mark(steps: int) -> str:
+    """Where so many steps of a lane would stand in its text; no part of that."""
+    return f"⟨{NOT_NUMBERS} ×{steps}⟩" if steps > 1 else f"⟨{NOT_NUMBERS}⟩"
+
+
+def chose_nothing(step: Step, lane: int) -> bool:
+    """The lane's logits are not numbers, and nobody chose for it."""
+    token = step.lanes[lane]
+    return token is not None and token.not_numbers and not token.forced
+
+
+def chosen_tokens(steps: Iterable[Step], lane: int) -> list[int]:
+    """Up to the lane's end; what it did not choose is like no other token."""
+    return [
+        -1 - step.step if chose_nothing(step, lane) else token.token
+        for step in steps
+        if (token := step.lanes[lane])
+    ]
+
 
 def differs(step: Step, lane: int) -> bool:
-    """The lane's token is not the baseline's, or just one of the two has ended."""
+    """The lane's token is not the baseline's, or just one of the two has ended or no logits that
+    are numbers."""
     own, baseline = step.lanes[lane], step.lanes[0]
     if own is None or baseline is None:
         return own is not baseline
-    return own.token != baseline.token
+    return own.not_numbers != baseline.not_numbers or own.token != baseline.token
 
 
 def is_tie(header: Header, step: Step, lane: int) -> bool:
@@ -135,7 +173,7 @@ def is_tie(header: Header, step: Step, lane: int) -> bool:
         and baseline.margin < header.noise_floor
         and header.sampling.temperature == 0
         and not baseline.forced
-        and not (own and own.forced)
+        and not (own and (own.forced or own.not_numbers))
     )
 
 

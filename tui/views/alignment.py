@@ -9,7 +9,7 @@ from textual.widgets import ContentSwitcher
 
 from ...engine.trace.records import Step
 from ...engine.trace.text import visible
-from ...engine.trace.trace import differs, is_tie
+from ...engine.trace.trace import NOT_NUMBERS, chose_nothing, differs, is_tie
 from ..view import View
 from ..widgets.candidates import probability
 from ..widgets.diff_panel import DiffPanel
@@ -171,7 +171,7 @@ class AlignmentPanel(Panel):
             mark, name = self._mark(view, step, lane)
             here = step.step == view.cursor
             style = self.style("alignment--cursor" if here else name)
-            text = ENDED if token is None else _text(token.text)
+            text = _token_text(step, lane)
             tokens.add(fill(text, cells - 1), style).add(" ", self.rich_style)
             mark_style = self.style(name) if name == "alignment--diverged" else quiet
             marks.add(mark.ljust(cells), mark_style)
@@ -192,8 +192,11 @@ def _figure(kl: float | None) -> str:
     return f"{kl:.2g}" if kl < 0.1 else nats(kl).removesuffix(" nats")
 
 
-def _text(text: str) -> str:
-    return visible(text) or "·"
+def _token_text(step: Step, lane: int) -> str:
+    token = step.lanes[lane]
+    if token is None:
+        return ENDED
+    return NOT_NUMBERS if chose_nothing(step, lane) else visible(token.text) or "·"
 
 
 def _page(steps: list[Step], cursor: int, width: int) -> list[tuple[Step, int]]:
@@ -229,5 +232,5 @@ def _fitting(steps: list[Step], first: int, width: int) -> list[tuple[Step, int]
 
 
 def _cells(step: Step) -> int:
-    widest = max(cell_len(_text(token.text)) if token else 1 for token in step.lanes)
+    widest = max(cell_len(_token_text(step, lane)) for lane in range(len(step.lanes)))
     return min(max(widest, LEAST_CELLS), MOST_CELLS) + 1

@@ -7,7 +7,7 @@ from textual import events
 from textual.app import ComposeResult
 
 from ...engine.trace.statistics import Distances, Statistics, statistics
-from ...engine.trace.trace import Trace
+from ...engine.trace.trace import NOT_NUMBERS, Trace
 from ..view import View
 from ..widgets.panel import Clicked, Line, Panel, shorten
 from .base import InspectorView, Kept
@@ -49,8 +49,16 @@ DISTANCES: list[tuple[str, Figure]] = [
     ("99% Δp", lambda d: _percent(d.dp_99)),
     ("PPL(q)/PPL(p)", lambda d: _ratio(d.ppl_ratio)),
 ]
+LEFT_OUT: tuple[str, Figure] = (f"left out: {NOT_NUMBERS}", lambda d: str(d.not_comparable))
+"""How many steps the figures below leave out; it stands where there are such."""
 MOST_QUOTED = ("mean KLD, nats", "99% KLD", "same top p", "RMS Δp", "PPL(q)/PPL(p)")
 """What is left of them where there is no room for all."""
+
+
+def _figure(distances: Distances | None, figure: Figure) -> str:
+    text = "n/a" if distances is None else figure(distances)
+    none = distances is not None and distances.not_comparable and not distances.steps
+    return NOT_NUMBERS if none and text == "n/a" else text
 
 
 def _text(value: object) -> str:
@@ -118,7 +126,12 @@ class StatisticsPanel(Panel):
             groups.append(("local: the baseline's tokens", lambda s: s.local))
         own = "the baseline's tokens" if view.header.context == "forced" else "own tokens"
         groups.append((own, lambda s: s.propagated))
-        room = height - len(lines) - len(groups) - len(TEXT) - 2
+        left_out = [
+            name
+            for name, of in groups
+            if any((d := of(s)) and d.not_comparable for s in all_of.values())
+        ]
+        room = height - len(lines) - len(groups) - len(TEXT) - len(left_out) - 2
         chosen = [
             row
             for row in DISTANCES
@@ -126,8 +139,8 @@ class StatisticsPanel(Panel):
         ]
         for name, of in groups:
             lines.append(self._head(name, width))
-            for label, figure in chosen:
-                cells = [figure(d) if (d := of(all_of[lane])) else "n/a" for lane in lanes]
+            for label, figure in ([LEFT_OUT] if name in left_out else []) + chosen:
+                cells = [_figure(of(all_of[lane]), figure) for lane in lanes]
                 lines.append(self._row(label, cells))
         lines.append(self._head("text", width))
         for label, text in TEXT:

@@ -7,6 +7,7 @@ from textual.app import ComposeResult
 
 from ...engine.trace.records import Step
 from ...engine.trace.subspace import choices, kl_among, subspace_drift
+from ...engine.trace.trace import NOT_NUMBERS
 from ..view import View
 from ..widgets.candidates import CHOSEN, horizontal_bar, probability, quoted
 from ..widgets.chart import Chart, ChartLine, Picture
@@ -121,7 +122,8 @@ class SubspacePanel(Panel):
             for column, (lane, one) in enumerate(zip(lanes, chosen, strict=True)):
                 line.pad_to(LABEL_CELLS + column * cells, self.rich_style)
                 if one is None:
-                    line.add(" ended" if place == 0 else "", quiet)
+                    why = f" {NOT_NUMBERS}" if view.step.lanes[lane] else " ended"
+                    line.add(why if place == 0 else "", quiet)
                     continue
                 bar = horizontal_bar(one.probs[place], max(1, cells - 15))
                 line.add(

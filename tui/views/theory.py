@@ -13,6 +13,7 @@ from ...engine.trace.theory import (
     measured_and_estimated,
     one_step_drift,
 )
+from ...engine.trace.trace import NOT_NUMBERS
 from ..view import View
 from ..widgets.chart import Chart, ChartLine, Picture
 from ..widgets.panel import Line, Panel
@@ -111,6 +112,7 @@ class TheoryTable(Panel):
         name = view.header.lanes[view.lane].name
         lines = [self.title(width, f"second-order estimates of {name}", where)]
         drift = one_step_drift(view.step, view.lane) if view.step else None
+        none = NOT_NUMBERS if drift and drift.not_comparable else "n/a"
         heads = ["measured", "estimated", "median err.", "fails at"]
         if width > LABEL_CELLS + 6 * CELLS:
             heads += ["parallel", "orthogonal"]
@@ -124,7 +126,7 @@ class TheoryTable(Panel):
             now = measured_and_estimated(drift, space) if drift else (None, None)
             error = of_space.median_error
             cells = [
-                *("n/a" if number is None else f"{number:.4g}" for number in now),
+                *(none if number is None else f"{number:.4g}" for number in now),
                 "n/a" if error is None else f"{error:.0%}",
                 f"{of_space.failing} of {len(of_space.errors)}",
             ]

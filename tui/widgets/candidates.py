@@ -6,6 +6,7 @@ from textual import events
 
 from ...engine.trace.records import Header, Step
 from ...engine.trace.text import visible
+from ...engine.trace.trace import NOT_NUMBERS
 from ..view import View
 from .panel import Line, Panel, shorten
 
@@ -76,6 +77,10 @@ class CandidatesPanel(Panel):
             lines.append(self._entropies(view.step, lanes, token_cells, lane_cells))
         self._heads = len(lines)
         rows = ranked(view.step, lanes)[: height - len(lines)]
+        if not rows:
+            lines.append(
+                Line().add(f" every lane's logits are {NOT_NUMBERS}", self.style("panel--quiet"))
+            )
         for row, candidate in enumerate(rows):
             text = quoted(view.step.candidates.texts[candidate])
             line = Line().add(" " + shorten(text, token_cells), self.style("candidates--token"))
@@ -106,8 +111,9 @@ class CandidatesPanel(Panel):
         self, line: Line, step: Step, lane: int, candidate: int, row: int, lane_cells: int
     ) -> None:
         probs, token = step.candidates.probs[lane], step.lanes[lane]
-        if probs is None or token is None:
-            line.add("has ended" if row == 0 else "", self.style("panel--quiet"))
+        if probs is None or token is None or token.not_numbers:
+            why = NOT_NUMBERS if token else "has ended"
+            line.add(why if row == 0 else "", self.style("panel--quiet"))
             return
         bar_cells = max(1, lane_cells - 8)
         value = probs[candidate]
@@ -131,7 +137,9 @@ def _lane_style(lane: int) -> str:
 def ranked(step: Step, lanes: list[int]) -> list[int]:
     """Places in the step's candidates: what these lanes chose, then the most probable in either."""
     candidates = step.candidates
-    chosen = {token.token for lane in lanes if (token := step.lanes[lane])}
+    chosen = {
+        token.token for lane in lanes if (token := step.lanes[lane]) and not token.not_numbers
+    }
     columns = [probs for lane in lanes if (probs := candidates.probs[lane])]
 
     def rank(place: int) -> tuple[bool, float]:

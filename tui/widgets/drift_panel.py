@@ -6,10 +6,11 @@ from typing import ClassVar
 from textual import events
 
 from ...engine.trace.records import Drift, Step
+from ...engine.trace.trace import NOT_NUMBERS
 from ..view import View
 from .keys import key_for
 from .measures import CELLS, LINES, nats, table
-from .panel import Clicked, Line, Panel
+from .panel import NOT_FINITE, Clicked, Line, Panel
 from .series import Series, Value, ratchet
 
 LABEL_CELLS = 10
@@ -17,7 +18,6 @@ VALUE_CELLS = 11
 MOST_ROWS = 3
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
-NOT_FINITE = "×"
 CURSOR = "▴"
 LOCAL = "local"
 
@@ -39,7 +39,7 @@ class Measure:
             return "–"
         value = self.value(drift)
         if value is None:
-            return "n/a"
+            return NOT_NUMBERS if drift.not_comparable else "n/a"
         if not self.nats:
             return f"{value:.4f}"
         # The unit has to fit in.

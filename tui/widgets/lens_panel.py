@@ -7,6 +7,7 @@ from typing import ClassVar
 from textual import events
 
 from ...engine.trace.records import LaneLens, Lens, Transition
+from ...engine.trace.trace import NOT_NUMBERS
 from ..view import View
 from .candidates import probability, quoted
 from .panel import Line, Panel, fill
@@ -130,7 +131,8 @@ class LensPanel(Panel):
             other = tokens[point] != _points(lanes[0], raw=self.raw)[0][point]
             style = self.style("lens--other" if other else "lens--token")
             cells = room - 1 - PROBABILITY_CELLS * with_probability
-            line.add(fill(quoted(texts[point]), cells) + " ", style)
+            text = NOT_NUMBERS if probs[point] is None else quoted(texts[point])
+            line.add(fill(text, cells) + " ", style)
             if with_probability:
                 line.add(probability(probs[point]).ljust(PROBABILITY_CELLS), quiet)
         if layer < 0:

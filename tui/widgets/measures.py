@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from ...engine.trace.records import Drift
+from ...engine.trace.trace import NOT_NUMBERS
 
 LABEL = 13
 SPACE = 9
@@ -24,6 +25,8 @@ class Row(NamedTuple):
 def table(drift: Drift | None) -> list[Row]:
     if drift is None:
         return [Row("not measured: one of the two lanes has ended", "", "", "")]
+    if drift.not_comparable:
+        return [Row(f"not measured: a lane's logits are {NOT_NUMBERS}", "", "", "")]
     d = drift
     return [
         Row("".ljust(LABEL) + "".join(space.rjust(SPACE) for space in "hzp"), "", HEAD, ""),

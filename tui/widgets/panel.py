@@ -14,6 +14,8 @@ from textual.widget import Widget
 
 from ...engine.trace.text import visible
 
+NOT_FINITE = "×"
+"""Where a number would be drawn that is not finite."""
 
 LEAST_DRAWN = (20, 4)
 """Columns and lines in which a panel is drawn at least, to be cut to what there are: with fewer no

@@ -8,10 +8,10 @@ from textual import events
 
 from ...engine.trace.records import Header, Step
 from ...engine.trace.text import visible
-from ...engine.trace.trace import differs, is_tie
+from ...engine.trace.trace import chose_nothing, differs, is_tie, not_numbers_mark
 from ..view import View
 from .keys import key_for
-from .panel import Clicked, Line, Panel, shorten
+from .panel import NOT_FINITE, Clicked, Line, Panel, shorten
 from .wrapping import Piece, Wrapped
 
 DIVERGES = "◆"
@@ -35,6 +35,8 @@ class Block:
         self.wrapped = Wrapped(width)
         self.top = 0
         self._taken = 0
+        self._chose_nothing = False
+        """At the last step taken."""
         self._cursor = 0
 
     def take(self, header: Header, steps: list[Step]) -> None:
@@ -42,6 +44,10 @@ class Block:
         for step in steps[self._taken : len(steps)]:
             token = step.lanes[self.lane]
             text = visible(token.text) if token else ""
+            if chose_nothing(step, self.lane):
+                # One mark for the run, and a sign for each step that goes on with it.
+                text = NOT_FINITE if self._chose_nothing else not_numbers_mark(1)
+            self._chose_nothing = chose_nothing(step, self.lane)
             if self.diverges is None and differs(step, self.lane):
                 self.diverges = step.step
                 self.mark = TIES if is_tie(header, step, self.lane) else DIVERGES
