@@ -14,6 +14,8 @@ from ..engine.trace.log import write_new
 from .progress import loading
 
 BAR_CELLS = 7
+WIDEST = 200
+"""Columns that the table never has."""
 NOTE = (
     "Mean cosine similarity of the residual stream before and after the sublayer, or the whole "
     "layer, over {tokens} calibration tokens; a bar is 1 − that on a log scale, from the least to "
@@ -46,7 +48,9 @@ def rank(options: Options, output: Path | None) -> None:
             row += [f"{values[layer]:.4f}", str(places[name][layer]), _bar(values, layer)]
         table.add_row(*map(Text, row))
     console = Console()
-    console.print(table)
+    # A terminal that is too narrow wraps the lines; a figure that is cut would be another.
+    needed = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
+    Console(width=max(console.width, needed)).print(table)
     console.print(Text(NOTE.format(tokens=tokens), style="dim"))
     if output is not None:
         whole = {"model": options.model, "tokens": tokens, **columns, "runs": similarity.runs}

@@ -1,19 +1,19 @@
 """`prunetui record`: decode without a screen, with a progress bar, and print what came of it."""
 
 import sys
+import textwrap
 from pathlib import Path
 
-from rich import box
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ..engine.errors import UserError
 from ..engine.options import Options
-from ..engine.trace.exports import SUMMARY_COLUMNS, SUMMARY_NOTE, summary_cells
-from ..engine.trace.summary import summarize
+from ..engine.trace.exports import SUMMARY_COLUMNS, SUMMARY_NOTE, left_out, summary_cells
+from ..engine.trace.summary import VariantSummary, summarize
 from ..engine.trace.text import visible
-from ..engine.trace.trace import Trace
+from ..engine.trace.trace import NOT_NUMBERS, Trace
 from .progress import loading
 
 
@@ -58,16 +58,65 @@ def record(options: Options, record_to: Path | None) -> None:
 def _report(console: Console, trace: Trace, recording: Path | None) -> None:
     for number, name in enumerate(trace.lane_names):
         console.print(Text(visible(name), style="bold"))
-        console.print(Text(visible(trace.text(number), keep="\n")), "")
+        console.print(Text(visible(trace.marked_text(number), keep="\n")), "")
     if variants := summarize(trace):
-        table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-        name, *figures = SUMMARY_COLUMNS
-        table.add_column(name, overflow="fold")
-        for figure in figures:
-            table.add_column(figure, justify="right", no_wrap=True)
-        for variant in variants:
-            table.add_row(Text(visible(variant.name)), *map(Text, summary_cells(variant)))
-        console.print(table)
+        console.print("\n".join(table(variants, console.width)), "", markup=False, highlight=False)
         console.print(Text(SUMMARY_NOTE, style="dim"))
     if recording is not None:
         console.print(Text(f"{len(trace.steps)} steps recorded in {visible(str(recording))}"))
+
+
+GAP = "  "
+CROSS = "×"
+"""Stands for the figures of a variant that has none; what is wrong with it is said below."""
+
+
+def table(variants: list[VariantSummary], width: int) -> list[str]:
+    """Lines of at most `width` columns, but for a name that alone is longer, none of them cut.
+
+    A variant has its name and its figures side by side where those fit for all variants, the name
+    above the figures where only these do, and else each figure behind its head.
+    """
+    name_head, *heads = SUMMARY_COLUMNS
+    names = [visible(variant.name) for variant in variants]
+    rows = [
+        [CROSS if cell == NOT_NUMBERS else cell for cell in summary_cells(variant)]
+        for variant in variants
+    ]
+    widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
+    name_width = max(map(cell_len, [name_head, *names]))
+
+    def named(name: str, figures: str) -> str:
+        return name + " " * (name_width - cell_len(name)) + GAP + figures
+
+    def line(cells: list[str]) -> str:
+        return GAP.join(cell.rjust(room) for cell, room in zip(cells, widths, strict=True))
+
+    lines = [line(heads)]
+    side_by_side = name_width + cell_len(GAP + lines[0]) <= width
+    columns = cell_len(lines[0]) <= width
+    if side_by_side:
+        lines = [named(name_head, lines[0])]
+    lines = [lines[0], "─" * cell_len(lines[0])] if columns else []
+    for variant, name, cells in zip(variants, names, rows, strict=True):
+        if side_by_side:
+            lines.append(named(name, line(cells)))
+        elif columns:
+            lines += [name, line(cells)]
+        else:
+            pairs = [f"{head} {cell}" for head, cell in zip(heads, cells, strict=True)]
+            lines += [name, *_flowed(pairs, width)]
+        if said := left_out(variant):
+            lines += textwrap.wrap(said, width, initial_indent=GAP, subsequent_indent=GAP)
+    return lines
+
+
+def _flowed(parts: list[str], width: int) -> list[str]:
+    """As many of the parts a line as fit."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and cell_len(lines[-1] + GAP + part) <= width:
+            lines[-1] += GAP + part
+        else:
+            lines.append(GAP + part)
+    return lines
