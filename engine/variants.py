@@ -20,6 +20,7 @@ from .pruning.importance import measure_similarity
 from .pruning.layerwise import sparsify_model
 from .pruning.ranking import Similarity, droppable, kinds, least_important
 from .recipes import Checkpoint, Drop, Recipe, Sparsify
+from .trace.records import MOST_LANES
 from .weights import (
     Sparsity,
     WeightGroup,
@@ -107,7 +108,16 @@ class VariantBuilder:
         return Variant(recipe, group, gates, find_sparsity(group, dropped))
 
     def build_all(self, recipes: Iterable[Recipe]) -> tuple[list[Variant], list[str]]:
-        """The baseline and the variants, and a sentence for each that memory has no room for."""
+        """The baseline and the variants, and a sentence for each that memory has no room for.
+
+        Raises `UserError` for more than a trace can have.
+        """
+        recipes = [*recipes]
+        if len(recipes) >= MOST_LANES:
+            raise UserError(
+                f"{len(recipes)} variants and the baseline are too many lanes; a session has at "
+                f"most {MOST_LANES}"
+            )
         lanes = [Variant(Recipe((), "baseline"), self.baseline, LaneGates())]
         left_out: list[str] = []
         for recipe in recipes:

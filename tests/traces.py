@@ -135,7 +135,7 @@ def with_local(trace: Trace) -> Trace:
         for key, value in msgspec.structs.asdict(drift).items():
             if key.startswith("cos"):
                 changes[key] = 1 - (1 - value) / 4
-            elif key != "top1":
+            elif not isinstance(value, bool):
                 changes[key] = value / 4
         return msgspec.structs.replace(drift, **changes)
 

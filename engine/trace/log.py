@@ -6,10 +6,13 @@ import msgspec
 
 from ..errors import UserError, reason
 from ..paths import exists
-from .records import VERSION, Event, Header, Lens, Read, Step
+from .records import MOST_LANES, VERSION, Event, Header, Lens, Read, Step
 from .trace import Trace
 
 SUFFIX = ".trace.jsonl"
+
+DAMAGE = (msgspec.DecodeError, ValueError, RecursionError)
+"""What a line that is no record raises: also one that is not UTF-8, or nested without end."""
 
 
 class _Preamble(msgspec.Struct):
@@ -80,7 +83,7 @@ def read_trace(path: Path) -> Trace:
             event = decoder.decode(line)
             _check(event, trace.header)
             trace.apply(event)
-        except (msgspec.DecodeError, ValueError) as error:
+        except DAMAGE as error:
             raise UserError(
                 f"line {number} of {path} is damaged ({error}); "
                 f"`head -n {number - 1}` of it is a whole trace"
@@ -91,7 +94,7 @@ def read_trace(path: Path) -> Trace:
 def _header(path: Path, line: bytes) -> Header:
     try:
         preamble = msgspec.json.decode(line, type=_Preamble)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DAMAGE as error:
         raise UserError(
             f"{path} is not a prunetui trace; `prunetui record -o FILE{SUFFIX}` makes one"
         ) from error
@@ -104,10 +107,13 @@ def _header(path: Path, line: bytes) -> Header:
         )
     try:
         header = msgspec.json.decode(line, type=Header)
-    except msgspec.DecodeError as error:
+    except DAMAGE as error:
         raise UserError(f"the header of {path} is damaged ({error})") from error
-    if not header.lanes:
-        raise UserError(f"the header of {path} is damaged (it names no lane)")
+    if not 0 < len(header.lanes) <= MOST_LANES:
+        raise UserError(
+            f"the header of {path} is damaged (it names {len(header.lanes)} lanes, and a session "
+            f"has 1 to {MOST_LANES})"
+        )
     return header
 
 

@@ -6,7 +6,7 @@ Lists "per variant" leave the baseline out. JSON has no NaN and no infinity: a n
 not finite is null.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -14,6 +14,13 @@ from ..options import Options
 
 VERSION = 1
 """Raised whenever an older prunetui could misread a newer trace."""
+
+
+MOST_LANES = 256
+"""Each has a model's weights, and a place on the screen and in every report."""
+
+Int = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""What JSON's readers and every format that a trace is exported to have exact room for."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
@@ -28,7 +35,7 @@ class Model(Plain, frozen=True):
     name: str
     family: str
     """`model_type` in the model's config.json."""
-    layers: int
+    layers: Int
     hidden_size: int
     vocab_size: int
     parameters: int
@@ -42,9 +49,9 @@ class Lane(Plain, frozen=True):
     name: str
     recipe: str | None
     """None for the baseline."""
-    dropped_attention: list[int]
+    dropped_attention: list[Int]
     """Layers whose attention does not reach the residual stream."""
-    dropped_mlp: list[int]
+    dropped_mlp: list[Int]
     sparsity: float | None = None
     """Share of zeros in the matrices inside the layers; None where they are the baseline's."""
     pattern: str | None = None
@@ -55,7 +62,7 @@ class Prompt(Plain, frozen=True):
     text: str
     """As it was typed."""
     chat_template: bool
-    tokens: list[int]
+    tokens: list[Int]
     """As the model read it, the chat template included."""
 
 
@@ -63,7 +70,7 @@ class Answers(Plain, frozen=True):
     """A set of tokens among which an answer is chosen: a subspace of the vocabulary."""
 
     texts: list[str]
-    tokens: list[int]
+    tokens: list[Int]
 
 
 class Sampling(Plain, frozen=True):
@@ -108,7 +115,7 @@ class Header(Record, frozen=True):
 class Token(Plain, frozen=True):
     """What one lane chose at one step. In a forced context it is not what the lane reads next."""
 
-    token: int
+    token: Int
     text: str
     """What the token adds to the lane's text; empty inside a UTF-8 character."""
     prob: float | None
@@ -132,7 +139,7 @@ class Token(Plain, frozen=True):
 class Candidates(Plain, frozen=True):
     """The union of every lane's top-k tokens, most probable in the baseline first."""
 
-    tokens: list[int]
+    tokens: list[Int]
     texts: list[str]
     probs: list[list[float | None] | None]
     """Per lane, of each token; None for a lane that has ended. A lane whose logits are not numbers
@@ -202,12 +209,12 @@ class LaneLens(Plain, frozen=True):
     """One lane's residual stream read by the head before attention 0 and after every sublayer,
     in the order attention 0, MLP 0, attention 1, …: the logit lens."""
 
-    tokens: list[int]
+    tokens: list[Int]
     """The most probable one at each point, through the final norm and the head; of no meaning,
     with an empty text and no probability, where the logits are not numbers."""
     texts: list[str]
     probs: list[float | None]
-    raw_tokens: list[int]
+    raw_tokens: list[Int]
     """Through the head alone."""
     raw_texts: list[str]
     raw_probs: list[float | None]
@@ -224,7 +231,7 @@ class Lens(Plain, frozen=True):
 
 
 class Step(Record, frozen=True):
-    step: int
+    step: Int
     lanes: list[Token | None]
     """None for a lane that ended at an earlier step."""
     candidates: Candidates
@@ -236,9 +243,9 @@ class Step(Record, frozen=True):
     float32 has near 1; None as in `drift`."""
     seconds: float
     """Wall time of the whole step, drift included."""
-    read: int
+    read: Int
     """Bytes of weights and caches that the step's forward passes read."""
-    memory: int
+    memory: Int
     """Bytes: allocated on the GPU, or resident for a session on the CPU."""
     local: list[Drift | None] | None = None
     """Per variant, in context both: the drift on the baseline's tokens, which is what pruning
@@ -249,7 +256,7 @@ class Step(Record, frozen=True):
     """Per lane, where the header names answers; None for a lane that has ended."""
     local_answers: list[AnswerNumbers | None] | None = None
     """Per variant, on the baseline's tokens."""
-    block: int | None = None
+    block: Int | None = None
     """Where the step's vectors stand in the files beside the trace, if they were kept: `vectors`
     in this package."""
     lens: Lens | None = None
@@ -259,12 +266,12 @@ class Step(Record, frozen=True):
 class Read(Record, frozen=True):
     """A step that stands was read through the logit lens later."""
 
-    step: int
+    step: Int
     lens: Lens
 
 
 class Rewind(Record, frozen=True):
-    to: int
+    to: Int
     """How many steps stay."""
 
 
@@ -274,14 +281,14 @@ class Branch(Record, frozen=True):
     Branches are numbered as they come; branch 0 is there from the start.
     """
 
-    parent: int
+    parent: Int
     """The branch it leaves."""
-    at: int
+    at: Int
     """How many steps it shares with its parent."""
 
 
 class Switch(Record, frozen=True):
-    to: int
+    to: Int
     """From here on, steps belong to this branch."""
 
 

@@ -5,6 +5,7 @@ Names and definitions of KLD, Δp and "same top p" are those that llama.cpp's
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from .breakpoints import repeated_period
 from .records import Drift, Step
 from .summary import mean, percentile
 from .trace import Trace, chosen_tokens, differs, first_divergence
+
+
+LARGEST_EXPONENT = math.log(sys.float_info.max)
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def _distances(compared: list[tuple[Step, Drift]], *, same_text: bool) -> Distan
     measured = [(step, drift) for step, drift in compared if not drift.not_comparable]
     kld = [drift.kl for _, drift in measured]
     dp = [drift.dp for _, drift in measured]
-    square = mean([None if value is None else value**2 for value in dp])
+    square = mean([None if value is None else value * value for value in dp])
     return Distances(
         steps=len(measured),
         not_comparable=len(compared) - len(measured),
@@ -130,4 +134,4 @@ def _perplexity_ratio(measured: list[tuple[Step, Drift]]) -> float | None:
         for step, drift in measured
     ]
     gap = mean(logs)
-    return None if gap is None else math.exp(gap)
+    return None if gap is None or gap > LARGEST_EXPONENT else math.exp(gap)

@@ -28,8 +28,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class SubspaceDrift:
-    cos_z: float
-    cos_p: float
+    cos_z: float | None
+    """None where a lane's logits of the answers are all 0, and have no direction."""
+    cos_p: float | None
     """Of p̂ and q̂, which is that of p and q restricted to the answers."""
     kl: float
     """KL(p̂ ‖ q̂), p̂ baseline, in nats."""
@@ -86,6 +87,8 @@ def _logsumexp(values: list[float]) -> float:
     return highest + math.log(math.fsum(math.exp(value - highest) for value in values))
 
 
-def _cosine(a: list[float], b: list[float]) -> float:
-    dot = math.fsum(x * y for x, y in zip(a, b, strict=True))
-    return dot / math.sqrt(math.fsum(x * x for x in a) * math.fsum(y * y for y in b))
+def _cosine(a: list[float], b: list[float]) -> float | None:
+    lengths = math.hypot(*a), math.hypot(*b)
+    if 0 in lengths:
+        return None
+    return math.fsum(x / lengths[0] * (y / lengths[1]) for x, y in zip(a, b, strict=True))

@@ -66,7 +66,10 @@ def _variant(trace: Trace, lane: Lane, number: int) -> VariantSummary:
 
 def mean(values: list[float | None]) -> float | None:
     finite = _all_finite(values)
-    return math.fsum(finite) / len(finite) if finite else None
+    try:
+        return math.fsum(finite) / len(finite) if finite else None
+    except OverflowError:
+        return None
 
 
 def percentile(values: list[float | None], percent: float) -> float | None:

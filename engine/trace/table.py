@@ -5,18 +5,18 @@ from typing import Literal
 
 import msgspec
 
-from .records import AnswerNumbers, Drift, LaneLens, Step, Token, Transition
+from .records import AnswerNumbers, Drift, Int, LaneLens, Step, Token, Transition
 from .trace import Trace
 
 Kind = Literal["int", "float", "bool", "text", "ints", "floats", "texts"]
 Cell = int | float | bool | str | list[int] | list[float | None] | list[str] | None
 
 _KINDS: dict[object, Kind] = {
-    int: "int",
+    Int: "int",
     float | None: "float",
     bool: "bool",
     str: "text",
-    list[int]: "ints",
+    list[Int]: "ints",
     list[float | None]: "floats",
     list[str]: "texts",
 }

@@ -152,7 +152,7 @@ class SubspacePanel(Panel):
             rows["KL among"].append(nats(among.kl))
             rows["KL of all"].append(nats(drift.kl))
             for space, inside in (("p", among.cos_p), ("z", among.cos_z)):
-                rows[f"cos {space} among"].append(f"{inside:.4f}")
+                rows[f"cos {space} among"].append("n/a" if inside is None else f"{inside:.4f}")
                 whole = drift.cos_p if space == "p" else drift.cos_z
                 rows[f"cos {space} of all"].append("n/a" if whole is None else f"{whole:.4f}")
         for label, row in rows.items():
