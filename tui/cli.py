@@ -27,6 +27,7 @@ from ..engine.options import (
     Options,
     is_temperature,
 )
+from ..engine.paths import is_stream
 from ..engine.textfile import read_text
 from ..engine.trace.exports import FORMATS
 from ..engine.trace.log import SUFFIX, check_writable, read_trace, write_new
@@ -349,6 +350,8 @@ def prune(
     """Write a variant as a checkpoint that stock transformers loads."""
     if len(options.variants) != 1:
         raise UserError("prune writes one variant; give it one -v")
+    if form == "transformers" and is_stream(output):
+        raise UserError(f"a checkpoint is a directory, and {output} is none; name a new one")
     check_writable(output)
     from .prune import prune as write
 
@@ -437,7 +440,9 @@ def _recording_path(options: Options, output: Path | None, no_trace: bool) -> Pa
     if output is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         output = platformdirs.user_state_path("prunetui") / f"{now}-{os.getpid()}{SUFFIX}"
-    check_writable(output)
+    if is_stream(output):
+        raise UserError(f"a trace is a file of its own, and {output} is none; name a new file")
+    check_writable(output, private=True)
     return output
 
 

@@ -59,5 +59,5 @@ def save(name: str, text: str) -> str:
         raise UserError(
             f"{name!r} names no file; write letters and digits, without / and no dot in front"
         )
-    write_new(folder() / f"{name}{SUFFIX}", text)
+    write_new(folder() / f"{name}{SUFFIX}", text, private=True)
     return name

@@ -7,15 +7,23 @@ from pathlib import Path
 
 import platformdirs
 
+from ..engine.paths import PRIVATE, make_private_directory
+
 
 def log_file() -> Path:
     return platformdirs.user_state_path("prunetui") / "prunetui.log"
 
 
+def _open_log() -> int:
+    """For this user alone: exceptions quote prompts."""
+    return os.open(log_file(), os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE)
+
+
 def log_to_file() -> None:
     """Send every logger's messages and Python's warnings to the log file, if it can be written."""
     try:
-        log_file().parent.mkdir(parents=True, exist_ok=True)
+        make_private_directory(log_file().parent)
+        os.close(_open_log())
         handler: logging.Handler = logging.FileHandler(log_file(), encoding="utf-8")
     except OSError:
         handler = logging.NullHandler()
@@ -30,7 +38,7 @@ def keep_stderr_for_the_screen() -> None:
     Textual draws on `sys.__stderr__`; a library's line in between would garble the screen.
     """
     try:
-        log = os.open(log_file(), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        log = _open_log()
     except OSError:
         log = os.open(os.devnull, os.O_WRONLY)
     sys.__stderr__ = open(os.dup(2), "w", encoding="utf-8")  # noqa: SIM115

@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -89,7 +90,7 @@ def table(variants: list[VariantSummary], width: int) -> list[str]:
     def named(name: str, figures: str) -> str:
         return name + " " * (name_width - cell_len(name)) + GAP + figures
 
-    def line(cells: list[str]) -> str:
+    def line(cells: Sequence[str]) -> str:
         return GAP.join(cell.rjust(room) for cell, room in zip(cells, widths, strict=True))
 
     lines = [line(heads)]

@@ -13,6 +13,8 @@ import msgspec
 import platformdirs
 
 from ..engine.errors import UserError, reason
+from ..engine.paths import PRIVATE, make_private_directory, open_new
+from ..engine.trace.log import write_all
 
 MOST_PLACES = 200
 
@@ -100,8 +102,10 @@ def _write(path: Path, content: object) -> None:
 def _replace(path: Path, content: bytes) -> None:
     new = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_bytes(content)
+        make_private_directory(path.parent)
+        new.unlink(missing_ok=True)
+        with open_new(new, PRIVATE) as file:
+            write_all(file, content)
         new.replace(path)
     except OSError as error:
         raise UserError(f"cannot keep {path}: {reason(error)}") from error

@@ -14,7 +14,6 @@ from .records import Drift, Step
 from .summary import mean, percentile
 from .trace import Trace, chosen_tokens, differs, first_divergence
 
-
 LARGEST_EXPONENT = math.log(sys.float_info.max)
 
 

@@ -15,7 +15,8 @@ from typing import BinaryIO, Literal, get_args
 import msgspec
 
 from ..errors import UserError, reason
-from .log import SUFFIX, check_writable
+from ..paths import PRIVATE, open_new
+from .log import SUFFIX, check_writable, new_file, write_all
 from .records import Header, Plain, Step
 from .trace import Trace
 
@@ -55,17 +56,12 @@ class VectorWriter:
 
     def __init__(self, path: Path, layout: Layout) -> None:
         """Raises `OSError` if the file exists or cannot be made."""
-        self._file = path.open("xb", buffering=0)
-        self._write(msgspec.json.encode(layout) + b"\n")
+        self._file = open_new(path, PRIVATE)
+        self.write(msgspec.json.encode(layout) + b"\n")
 
     def write(self, block: bytes) -> None:
         """Raises `OSError`, after which the file ends in a block that may not be whole."""
-        self._write(block)
-
-    def _write(self, content: bytes) -> None:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        write_all(self._file, block)
 
     def close(self) -> None:
         self._file.close()
@@ -131,14 +127,8 @@ def write_safetensors(trace: Trace, path: Path, output: Path) -> None:
         for space, of in blocks.items():
             if of.layout.shape[0] != len(rows):
                 raise UserError(f"{kept[space]} is not of this trace: its rows are others")
-        with output.open("xb") as file:
+        with new_file(output) as file:
             _write(file, trace.header, rows, steps, blocks)
-    except OSError as error:
-        output.unlink(missing_ok=True)
-        raise UserError(f"cannot write {output}: {reason(error)}") from error
-    except UserError:
-        output.unlink(missing_ok=True)
-        raise
     finally:
         for of in blocks.values():
             of.close()
@@ -168,8 +158,8 @@ def _write(
     text = json.dumps(head).encode()
     # The tensors are to begin at a multiple of 8 bytes.
     text += b" " * (-len(text) % 8)
-    file.write(struct.pack("<Q", len(text)) + text)
-    file.write(struct.pack(f"<{count}q", *(step.step for step, _ in steps)))
+    write_all(file, struct.pack("<Q", len(text)) + text)
+    write_all(file, struct.pack(f"<{count}q", *(step.step for step, _ in steps)))
     for of in blocks.values():
         for _, number in steps:
-            file.write(of.read(number))
+            write_all(file, of.read(number))

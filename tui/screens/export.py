@@ -11,9 +11,10 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
-from ...engine.errors import UserError, reason
-from ...engine.paths import expanded
+from ...engine.errors import UserError
+from ...engine.paths import expanded, is_stream
 from ...engine.trace.exports import FORMATS
+from ...engine.trace.log import new_file, write_all
 from ...engine.trace.text import visible
 from ...engine.trace.trace import Trace
 
@@ -63,16 +64,15 @@ class ExportDialog(ModalScreen[None]):
             endings = ", ".join(f".{ending}" for ending in self._formats)
             self._refuse(f"The file's name must end in {endings}.")
             return
+        if is_stream(path):
+            self._refuse(f"{path} is no file; name a new one.")
+            return
         try:
             content = form(self._trace)
-            with path.open("xb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+            with new_file(path) as file:
+                write_all(file, content.encode() if isinstance(content, str) else content)
         except UserError as error:
             self._refuse(f"{error}.")
-        except FileExistsError:
-            self._refuse(f"{path} exists already; name another file.")
-        except OSError as error:
-            self._refuse(f"Cannot write {path}: {reason(error)}.")
         else:
             self.notify(visible(f"Written: {path}"), markup=False)
             self.dismiss()

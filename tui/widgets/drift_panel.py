@@ -14,7 +14,8 @@ from .panel import NOT_FINITE, Clicked, Line, Panel
 from .series import Series, Value, ratchet
 
 LABEL_CELLS = 10
-VALUE_CELLS = 11
+VALUE_CELLS = 12
+"""With a blank before the figure at least."""
 MOST_ROWS = 3
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -44,7 +45,7 @@ class Measure:
             return f"{value:.4f}"
         # The unit has to fit in.
         ways = (nats(value), f"{_short(value, 1)} nats", f"{_short(value, 0)} nats")
-        return next((figure for figure in ways if len(figure) <= VALUE_CELLS), ways[-1])
+        return next((figure for figure in ways if len(figure) < VALUE_CELLS), ways[-1])
 
 
 CHARTS = (
@@ -126,7 +127,7 @@ class DriftPanel(Panel):
                     f"{key_for(self, 'lane-down')} selects a variant.", self.style("panel--quiet")
                 ),
             ]
-        columns = max(4, width - LABEL_CELLS - VALUE_CELLS - 1)
+        columns = max(4, width - LABEL_CELLS - VALUE_CELLS)
         made_of = (view.steps, view.lane, columns)
         if self._charts_of[1:] != made_of[1:] or self._charts_of[0] is not view.steps:
             self._charts = Charts(view.lane - 1, columns)
@@ -202,8 +203,8 @@ class DriftPanel(Panel):
                 line.add(cells[marked], self.style("drift--cursor"))
                 line.add(cells[marked + 1 :], style)
             if row == 0:
-                figure = measure.figure(drift)
-                line.add(figure.rjust(VALUE_CELLS), self.style("drift--value"))
+                figure = f" {measure.figure(drift)}".rjust(VALUE_CELLS)
+                line.add(figure, self.style("drift--value"))
             lines.append(line)
         return lines
 
