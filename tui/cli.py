@@ -17,7 +17,7 @@ import platformdirs
 import typer
 from rich.console import Console
 
-from ..engine.errors import UserError
+from ..engine.errors import UserError, reason
 from ..engine.options import (
     DEMO,
     POSTER_QUESTION,
@@ -34,8 +34,9 @@ from ..engine.trace.log import SUFFIX, check_writable, read_trace, write_new
 from ..engine.trace.text import visible
 from ..engine.trace.trace import Trace
 from ..engine.trace.vectors import SPACES, Space, write_safetensors
-from .ending import end_when_told
+from .ending import ENDING, Told
 from .logfile import keep_stderr_for_the_screen, log_file, log_to_file
+from .output import keep_standard_streams
 
 app = typer.Typer(
     add_completion=False,
@@ -459,27 +460,54 @@ def _run(app: Any) -> NoReturn:
             "`prunetui export` do without"
         )
     keep_stderr_for_the_screen()
-    end_when_told(lambda code: app.exit(return_code=code))
+    ENDING.call(lambda code: app.exit(return_code=code))
     app.run()
-    logging.shutdown()
-    with contextlib.suppress(OSError):
-        # The terminal may be gone.
-        sys.stdout.flush()
     # The session's thread may still be inside torch, and the interpreter cannot end around it.
-    os._exit(app.return_code or 0)
+    _leave(app.return_code or 0)
 
 
 def main() -> None:
+    output = keep_standard_streams()
     log_to_file()
+    with ENDING:
+        try:
+            code = _run_command()
+            if code == 0 and output is not None and (error := output.error):
+                if not isinstance(error, BrokenPipeError):
+                    _complain(f"cannot write to stdout: {reason(error)}")
+                code = 1
+        except Told:
+            code = ENDING.code
+        if ENDING.code:
+            # Torch may be in the middle of something, and the interpreter cannot end around it.
+            _leave(ENDING.code)
+    sys.exit(code)
+
+
+def _run_command() -> int:
+    """The exit code."""
     try:
         app()
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
     except UserError as error:
         _complain(str(error))
-        sys.exit(2)
+        return 2
     except Exception:
-        logging.getLogger("prunetui").exception("the command line")
-        _complain(f"something went wrong in prunetui itself; {log_file()} has the details")
-        sys.exit(1)
+        # What is in the middle of something when it is told to end may raise what it likes.
+        if not ENDING.code:
+            logging.getLogger("prunetui").exception("the command line")
+            _complain(f"something went wrong in prunetui itself; {log_file()} has the details")
+    return 1
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once, with what was printed and logged."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _complain(sentence: str) -> None:

@@ -32,6 +32,9 @@ def rank(options: Options, output: Path | None) -> None:
         similarity = builder.baseline_similarity()
         tokens = builder.calibration.tokens
     columns = {"attn": similarity.attn, "mlp": similarity.mlp, "block": similarity.runs[0]}
+    if output is not None:
+        whole = {"model": options.model, "tokens": tokens, **columns, "runs": similarity.runs}
+        write_new(output, json.dumps(whole, indent=1) + "\n")
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.add_column("layer", justify="right")
     for name in columns:
@@ -52,9 +55,6 @@ def rank(options: Options, output: Path | None) -> None:
     needed = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
     Console(width=max(console.width, needed)).print(table)
     console.print(Text(NOTE.format(tokens=tokens), style="dim"))
-    if output is not None:
-        whole = {"model": options.model, "tokens": tokens, **columns, "runs": similarity.runs}
-        write_new(output, json.dumps(whole, indent=1) + "\n")
 
 
 def _most_similar_first(values: list[float]) -> list[int]:

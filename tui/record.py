@@ -1,6 +1,5 @@
 """`prunetui record`: decode without a screen, with a progress bar, and print what came of it."""
 
-import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..engine.trace.exports import SUMMARY_COLUMNS, SUMMARY_NOTE, left_out, summ
 from ..engine.trace.summary import VariantSummary, summarize
 from ..engine.trace.text import visible
 from ..engine.trace.trace import NOT_NUMBERS, Trace
+from .ending import Told
 from .progress import loading
 
 
@@ -30,14 +30,14 @@ def record(options: Options, record_to: Path | None) -> None:
         session = open_session(options, record_to, report)
         bar.remove_task(bar.task_ids[0])
         decoding = bar.add_task("decoding", total=options.max_new_tokens)
-        interrupted = False
         failure = None
         try:
             while session.finished is None and session.recording_error is None:
                 session.step()
                 bar.advance(decoding)
-        except KeyboardInterrupt:
-            interrupted = True
+        except Told:
+            # What there is is reported; the exit code says it.
+            pass
         except UserError as error:
             failure = error
         finally:
@@ -52,8 +52,6 @@ def record(options: Options, record_to: Path | None) -> None:
         raise failure
     if session.recording_error is not None:
         raise UserError(session.recording_error)
-    if interrupted:
-        sys.exit(130)
 
 
 def _report(console: Console, trace: Trace, recording: Path | None) -> None:
