@@ -34,7 +34,7 @@ from ..engine.trace.log import SUFFIX, check_writable, read_trace, write_new
 from ..engine.trace.text import visible
 from ..engine.trace.trace import Trace
 from ..engine.trace.vectors import SPACES, Space, write_safetensors
-from .ending import ENDING, Told
+from .ending import ENDING, Told, end_now
 from .logfile import keep_stderr_for_the_screen, log_file, log_to_file
 from .output import keep_standard_streams
 
@@ -507,7 +507,7 @@ def _leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os._exit(code)
+    end_now(code)
 
 
 def _complain(sentence: str) -> None:

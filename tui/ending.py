@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Self
+from typing import NoReturn, Self
 
 END_SECONDS = 3.0
 """From the first signal to the end of the process, if nothing else ends it; the second signal
@@ -132,8 +132,9 @@ def _raise_in_main(code: int) -> None:  # noqa: ARG001
     signal.pthread_kill(main, _RAISE)
 
 
-def end_now(code: int) -> None:
+def end_now(code: int) -> NoReturn:
     """Without anything that could wait."""
+    # Whoever has hidden the cursor may not have come to show it.
     if os.isatty(2):
         show = threading.Thread(target=_show_cursor, daemon=True)
         show.start()
