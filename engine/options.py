@@ -23,22 +23,30 @@ def is_temperature(value: float) -> bool:
     return value == 0 or 1e-6 <= value <= 1e6
 
 
+def default_variants(depth: int) -> tuple[str, ...]:
+    """Recipes that drop 4 and 8 attention sublayers and 8 MLPs; in a model of fewer than 8 layers,
+    a quarter and half of them, rounded up."""
+    some, many = (4, 8) if depth >= 8 else (-(-depth // 4), -(-depth // 2))
+    recipes = (f"drop:attn={some}", f"drop:attn={many}", f"drop:mlp={many}")
+    return tuple(dict.fromkeys(recipes))
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides what is decoded; a default says what a new user gets.
 
-    `model` is a Hugging Face id, a directory, a GGUF file, or `demo`. `variants` are recipes.
-    `device_map` auto spreads the model over all GPUs. `temperature` 0 decodes greedily. `top_k` 0
-    and `top_p` 1 keep the whole vocabulary. `candidates` is the k of the top-k tokens kept per
-    lane and step. `answers` are texts of one token each, whose logits are kept; None stands for
-    A to D. `calibration` is a text or JSONL file, `self` for text that the baseline samples, or
-    `hf:NAME[:CONFIG]`, a data set; of it, so many samples of so many tokens are used. `keep`
-    names the spaces, h or z, whose vectors are recorded beside the trace. `lens` reads the layers
-    of every step through the logit lens. `compile` compiles the step, at load and
-    for other lanes or a longer prompt.
+    `model` is a Hugging Face id, a directory, a GGUF file, or `demo`. `variants` are recipes; None
+    stands for `default_variants`, which a trace names. `device_map` auto spreads the model over all
+    GPUs. `temperature` 0 decodes greedily. `top_k` 0 and `top_p` 1 keep the whole vocabulary.
+    `candidates` is the k of the top-k tokens kept per lane and step. `answers` are texts of one
+    token each, whose logits are kept; None stands for A to D. `calibration` is a text or JSONL
+    file, `self` for text that the baseline samples, or `hf:NAME[:CONFIG]`, a data set; of it, so
+    many samples of so many tokens are used. `keep` names the spaces, h or z, whose vectors are
+    recorded beside the trace. `lens` reads the layers of every step through the logit lens.
+    `compile` compiles the step, at load and for other lanes or a longer prompt.
     """
 
     model: str = DEMO
-    variants: tuple[str, ...] = ("drop:attn=4", "drop:attn=8", "drop:mlp=8")
+    variants: tuple[str, ...] | None = None
     prompt: str = POSTER_QUESTION
     raw: bool = False
     temperature: float = 0.0

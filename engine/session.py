@@ -21,7 +21,7 @@ from .loading import Progress
 from .lockstep import PREFILL_CHUNK, Outputs
 from .memory import memory_in_use, out_of_memory
 from .numbers import StepNumbers, Wanted, step_numbers
-from .options import Context, Options
+from .options import Context, Options, default_variants
 from .prompts import end_tokens, prompt_tokens
 from .pruning.ranking import Similarity
 from .recipes import parse
@@ -48,8 +48,12 @@ def open_session(
     With a trace to resume, decoding goes on from its end, and the new file begins with its steps.
     Raises `UserError` for anything that the options got wrong.
     """
-    recipes = [parse(text) for text in options.variants]
+    recipes = [parse(text) for text in options.variants or ()]
     builder = open_builder(options, progress)
+    if options.variants is None:
+        variants = default_variants(len(builder.baseline.anatomy.layers))
+        recipes = [parse(text) for text in variants]
+        options = msgspec.structs.replace(options, variants=variants)
     lanes, left_out = builder.build_all(recipes)
     return Session(builder, lanes, left_out, options, record_to, progress, resume)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from prunetui.engine.session import open_session
 from prunetui.engine.trace.log import read_trace
 from prunetui.tui.cli import main
 
@@ -97,6 +98,40 @@ def test_every_session_is_recorded_unless_told_otherwise(tiny: Path) -> None:
     assert prunetui(*arguments) == 0
     (recorded,) = state.glob("*.trace.jsonl")
     assert len(read_trace(recorded).steps) == 2
+
+
+@pytest.mark.parametrize(
+    ("layers", "recipes"),
+    [
+        (1, ["drop:attn=1", "drop:mlp=1"]),
+        (2, ["drop:attn=1", "drop:mlp=1"]),
+        (3, ["drop:attn=1", "drop:attn=2", "drop:mlp=2"]),
+        (7, ["drop:attn=2", "drop:attn=4", "drop:mlp=4"]),
+        (8, ["drop:attn=4", "drop:attn=8", "drop:mlp=8"]),
+    ],
+)
+def test_the_default_variants_fit_the_model(
+    layers: int, recipes: list[str], tmp_path: Path, capsys
+) -> None:
+    """What is typed does not shrink, and the trace names what was used."""
+    model = save_model_directory(tmp_path / "tiny", num_hidden_layers=layers)
+    path = tmp_path / "a.trace.jsonl"
+    assert record(model, path) == 0
+    header = read_trace(path).header
+    assert [lane.recipe for lane in header.lanes[1:]] == recipes
+    assert header.options.variants == tuple(recipes)
+    typed = f"drop:attn={layers + 1}"
+    said = complaint(capsys, "record", "-m", model, "--no-trace", "-v", typed)
+    assert f"there are {layers} to drop" in said
+
+
+def test_a_session_of_default_variants_is_resumed(tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.trace.jsonl"
+    assert record(tiny, path) == 0
+    trace = read_trace(path)
+    resumed = open_session(trace.header.options, None, lambda *_: None, trace)
+    assert resumed.trace.header.lanes == trace.header.lanes
+    assert [step.lanes for step in resumed.trace.steps] == [step.lanes for step in trace.steps]
 
 
 def test_options_reach_the_trace(tiny: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from ..engine.options import (
     Context,
     Dtype,
     Options,
+    default_variants,
     is_temperature,
 )
 from ..engine.paths import is_stream
@@ -63,7 +64,8 @@ def decoding_options(
             metavar="RECIPE",
             help="A recipe, such as drop:attn=8, drop:mlp=[3,7], wanda:0.5, sparsegpt:2:4, control "
             "or a checkpoint, joined with +, named with NAME=; one -v a variant.",
-            show_default=" ".join(f"-v {recipe}" for recipe in _DEFAULTS.variants),
+            show_default=" ".join(f"-v {recipe}" for recipe in default_variants(depth=8))
+            + ", less in a model of fewer than 8 layers",
         ),
     ] = None,
     prompt: Annotated[
@@ -172,7 +174,7 @@ def decoding_options(
             raise UserError(f"{said!r} is no UTF-8 text; write it in UTF-8")
     return Options(
         model=model,
-        variants=_DEFAULTS.variants if variant is None else tuple(variant),
+        variants=None if variant is None else tuple(variant),
         prompt=POSTER_QUESTION if prompt is None else prompt,
         raw=raw,
         temperature=temperature,
@@ -349,14 +351,14 @@ def prune(
     ] = "transformers",
 ) -> None:
     """Write a variant as a checkpoint that stock transformers loads."""
-    if len(options.variants) != 1:
+    if options.variants is None or len(options.variants) != 1:
         raise UserError("prune writes one variant; give it one -v")
     if form == "transformers" and is_stream(output):
         raise UserError(f"a checkpoint is a directory, and {output} is none; name a new one")
     check_writable(output)
     from .prune import prune as write
 
-    write(options, output, form)
+    write(options, options.variants[0], output, form)
 
 
 WITH_RESUME = {"device", "device_map", "threads", "max_new_tokens", "trust_remote_code"}
