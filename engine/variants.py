@@ -55,6 +55,8 @@ class _State:
     group: WeightGroup
     applied: str = ""
     """The parts so far, as text: what a measurement depends on."""
+    checkpoint: str = ""
+    """The fingerprint of the one that it began with."""
     dropped: dict[str, set[int]] = field(default_factory=lambda: {"attn": set(), "mlp": set()})
 
     @property
@@ -142,6 +144,8 @@ class VariantBuilder:
                     self._made[applied] = (self._sparsified(part, state), state.gates)
                 else:
                     self._made[applied] = self._checkpoint(part)
+            if isinstance(part, Checkpoint):
+                state.checkpoint = self._fingerprints[applied]
             state.group, gates = self._made[applied]
             state.dropped = {"attn": set(gates.attention), "mlp": set(gates.mlp)}
         state.applied = applied
@@ -207,9 +211,8 @@ class VariantBuilder:
     def _similarity(self, state: _State) -> Similarity:
         """Of what the state leaves, measured once per model, calibration and state."""
         weights = state.applied if state.group is not self.baseline else ""
-        checkpoint = self._fingerprints.get(weights.partition("+")[0], "")
         dropped = repr((sorted(state.dropped["attn"]), sorted(state.dropped["mlp"])))
-        key = [self.loaded.fingerprint, *self.calibration.key, weights, checkpoint, dropped]
+        key = [self.loaded.fingerprint, *self.calibration.key, weights, state.checkpoint, dropped]
 
         def make(directory: Path) -> None:
             # Before the gates: the baseline may have to say them.

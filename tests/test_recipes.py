@@ -1,8 +1,10 @@
+import random
 from pathlib import Path
 
 import pytest
 from prunetui.engine.errors import UserError
 from prunetui.engine.recipes import Checkpoint, Drop, Pattern, Recipe, Sparsify, parse
+from prunetui.engine.trace.text import visible
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,70 @@ def test_a_bare_word_is_a_checkpoint_if_there_is_one(
         parse("pruned")
     (tmp_path / "pruned").mkdir()
     assert parse("pruned") == Recipe((Checkpoint("pruned"),))
+
+
+SWEEPS = ["lr=0.001,sparsity=0.5", "wanda+lora", "sparse 2:4", "a b", "x=y+z", "[1]", "it's"]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_path_that_exists_needs_no_quotes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweep" / name).mkdir(parents=True)
+    (tmp_path / name).mkdir()
+    for path in (name, f"./{name}", f"sweep/{name}", str(tmp_path / name)):
+        alone = Recipe((Checkpoint(path),))
+        assert parse(path) == parse(alone.parts[0].quoted) == parse(str(alone)) == alone
+        more = Recipe((Checkpoint(path), Drop("attn", count=4)), "n")
+        assert parse(f"n={path}+drop:attn=4") == parse(str(more)) == more
+
+
+def test_a_text_that_could_be_two_recipes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "a+wanda:0.5", "wanda:0.5", "control"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=r"as a and 'a\+wanda:0.5' exist; put the path that is"):
+        parse("a+wanda:0.5")
+    pruned = Recipe((Checkpoint("a"), Sparsify("wanda", 0.5)))
+    ready = Recipe((Checkpoint("a+wanda:0.5"),))
+    assert parse("'a'+wanda:0.5") == parse(str(pruned)) == pruned
+    assert parse("'a+wanda:0.5'") == parse(str(ready)) == ready
+    # What the language has a word for is that.
+    assert parse("wanda:0.5") == Recipe((Sparsify("wanda", 0.5),))
+    assert parse("'wanda:0.5'") == Recipe((Checkpoint("wanda:0.5"),))
+    assert parse("control") == Recipe(())
+    assert parse(str(parse("'control'"))) == Recipe((Checkpoint("control"),))
+
+
+NASTY = "ab/~.+:=,'\"\\ \n\t\x1b\x7f[]@-_漢é\u202e\U000e0001"
+
+
+@pytest.mark.parametrize("exist", [False, True])
+def test_the_text_of_any_checkpoint_parses_to_it_again(
+    exist: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chance = random.Random(0)
+    for _ in range(1000):
+        source = "".join(chance.choices(NASTY, k=chance.randint(1, 6)))
+        if exist and not source.startswith("/"):
+            Path(source).mkdir(parents=True, exist_ok=True)
+        name = chance.choice(["", "few"])
+        more = chance.choice([(), (Drop("mlp", layers=(1, 2)),), (Sparsify("wanda", 0.5),)])
+        recipe = Recipe((Checkpoint(source), *more), name)
+        text = str(recipe)
+        assert visible(text) == text.strip() == text
+        assert parse(text) == recipe
+        assert parse(recipe.text) == Recipe(recipe.parts)
+
+
+@pytest.mark.parametrize("text", ["'a", "''", '""', '"\\x"', "'a'b", "wanda:0.5+'a'"])
+def test_quotes_that_are_not_whole(text: str) -> None:
+    with pytest.raises(UserError, match=r"does not parse.*a path with . : or = in it goes in quot"):
+        parse(text)
 
 
 ANY_PART = "drop:, magnitude:, wanda:, sparsegpt:"

@@ -1,12 +1,13 @@
 """The variant editor under a person's fingers: gates, numbers, text, lanes, and what goes wrong."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import pytest
 from prunetui.engine.errors import UserError
 from prunetui.engine.pruning.ranking import Similarity, known_drops
-from prunetui.engine.recipes import parse, with_drops
+from prunetui.engine.recipes import Checkpoint, Drop, Recipe, parse, with_drops
 from prunetui.engine.trace.records import Lane
 from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import InspectorApp
@@ -256,6 +257,28 @@ async def test_what_only_a_model_can_tell_is_not_guessed() -> None:
         await pilot.press("space")
         assert said(screen).startswith("What a checkpoint drops is its own")
         assert recipe(screen) == "some/checkpoint"
+
+
+async def test_a_path_that_must_be_quoted_is_edited_as_it_is_applied(tmp_path: Path) -> None:
+    """What the field shows is what it says, also of characters that have no glyph."""
+    session = EditedSession()
+    path = tmp_path / "a+b\n\u202e"
+    path.mkdir()
+    session.set_variants([str(path), "drop:attn=4"])
+    session.asked.clear()
+    app = live(session)
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await opened(pilot, app)
+        shown = recipe(screen)
+        assert shown == f'"{tmp_path}/a+b\\n\\u202e"'
+        field = screen.query_one("#recipe", Input)
+        field.value = f"{shown}+drop:attn=[1]"
+        await pilot.pause()
+        assert recipe(screen) == f"{shown}+drop:attn=[1]"
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: bool(session.asked))
+    (asked,) = session.asked
+    assert parse(asked[0]) == Recipe((Checkpoint(str(path)), Drop("attn", layers=(1,))))
 
 
 @pytest.mark.parametrize(
