@@ -1,49 +1,118 @@
 """Tokens back to text, one at a time."""
 
+import codecs
+import re
+
 from transformers import PreTrainedTokenizerBase
 
-_INCOMPLETE = "\ufffd"
+from .foreign import foreign_code
+
+_INVALID = "\ufffd"
 _CONTEXT = 6
 """Tokens decoded with a new one, at least: enough for any UTF-8 character and a tokenizer's
 joins."""
 
 
 class LaneText:
-    """Says what each new token adds to a lane's text.
+    """What each new token adds to a lane's text.
 
-    A token that ends inside a UTF-8 character adds nothing; the one that completes it, all of it.
+    A character shows with the token that completes it, an invalid byte as U+FFFD. Together the
+    parts are the tokenizer's own text, with two exceptions: a token that the tokenizer does not
+    know shows as `<318>`, and an invalid byte of a byte-fallback tokenizer does not take back the
+    characters shown before it, as sentencepiece has it. (The tokenizers library makes U+FFFD of the
+    whole run of bytes.)
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: list[int]) -> None:
         self._tokenizer = tokenizer
         # The prompt's end decides whether a word tokenizer sets a space before the first token.
         self._tokens = prompt[-_CONTEXT:]
-        self._text = decode(tokenizer, self._tokens)
-        """Of the tokens before those that are pending."""
-        self._pending = 0
+        self._shown: int | None = None
+        """Characters of the text of `_tokens` that are shown; None if that is to be counted."""
+        self._pending = ""
+        """U+FFFD, if those that follow may still make a character of it."""
+        self._bytes = _new_decoder()
+        """Holds the bytes of an incomplete character, where each is a token of its own."""
 
-    def add(self, token: int) -> str:
+    def add(self, token: int, *, last: bool = False) -> str:
+        """The text to show; with the `last` token, also what is still incomplete."""
+        text = self._add(token)
+        return text + self.flush() if last else text
+
+    def flush(self) -> str:
+        """What is still incomplete, which counts as shown from now on."""
+        text = self._pending + self._bytes.decode(b"", final=True)
+        self._pending, self._shown = "", None
+        return text
+
+    def _add(self, token: int) -> str:
+        piece = piece_of(self._tokenizer, token)
+        if piece is None:
+            return f"<{token}>"
+        byte = _fallback_byte(self._tokenizer, token, piece)
+        if byte is None:
+            return self._bytes.decode(b"", final=True) + self._add_text(token)
+        text = self._pending + self._bytes.decode(bytes([byte]))
+        self._tokens = [*self._tokens, token][-_CONTEXT:]
+        self._pending, self._shown = "", None
+        return text
+
+    def _add_text(self, token: int) -> str:
+        if self._shown is None:
+            self._shown = len(decode(self._tokenizer, self._tokens)) - len(self._pending)
         self._tokens.append(token)
         text = decode(self._tokenizer, self._tokens)
-        self._pending += 1
-        if text.endswith(_INCOMPLETE) and self._pending < 4:
-            return ""
-        added = text[len(self._text) :]
+        # Several in a row stay, but for the last.
+        end = len(text) - text.endswith(_INVALID)
+        added = text[self._shown : end]
+        self._shown, self._pending = end, text[end:]
         if len(self._tokens) > 2 * _CONTEXT:
-            self._tokens = self._tokens[-_CONTEXT:]
-            text = decode(self._tokenizer, self._tokens)
-        self._text, self._pending = text, 0
+            self._tokens, self._shown = self._tokens[-_CONTEXT:], None
         return added
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
-    text = tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    with foreign_code("the tokenizer cannot turn tokens into text"):
+        text = tokenizer.decode(
+            tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
     assert isinstance(text, str)
     return text
 
 
+def piece_of(tokenizer: PreTrainedTokenizerBase, token: int) -> str | None:
+    """The vocabulary entry of a token; None if the tokenizer does not know it."""
+    try:
+        piece = tokenizer.convert_ids_to_tokens(token)
+    # Tokenizers that are Python code raise what they like.
+    except Exception:
+        return None
+    return piece if isinstance(piece, str) else None
+
+
+def _fallback_byte(tokenizer: PreTrainedTokenizerBase, token: int, piece: str) -> int | None:
+    """The byte that a token such as `<0xE4>` stands for; None where it stands for its text."""
+    match = re.fullmatch("<0x([0-9A-F]{2})>", piece)
+    if match is None or decode(tokenizer, [token]) == piece:
+        return None
+    return int(match[1], 16)
+
+
+def _each_byte_invalid(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return _INVALID * (error.end - error.start), error.end
+
+
+codecs.register_error("prunetui.each_byte_invalid", _each_byte_invalid)
+
+
+def _new_decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")(errors="prunetui.each_byte_invalid")
+
+
 class TokenTexts(dict[int, str]):
-    """The text of single tokens, leading space included; bytes of half characters as `\\xe6`."""
+    """The text of single tokens, leading space included; bytes of half characters as `\\xe6`,
+    tokens that the tokenizer does not know as `<318>`."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
@@ -56,12 +125,12 @@ class TokenTexts(dict[int, str]):
         return text
 
     def _text(self, token: int) -> str:
+        piece = piece_of(self._tokenizer, token)
+        if piece is None:
+            return f"<{token}>"
         # Alone, a word tokenizer's first token loses its leading space.
         text = decode(self._tokenizer, [*self._anchor, token])[len(self._prefix) :]
-        if _INCOMPLETE not in text:
-            return text
-        piece = self._tokenizer.convert_ids_to_tokens(token)
-        return piece_bytes(piece) if isinstance(piece, str) else f"<{token}>"
+        return piece_bytes(piece) if _INVALID in text else text
 
 
 def piece_bytes(piece: str) -> str:

@@ -111,12 +111,15 @@ class Session:
         return self._finished_after(self.trace.steps)
 
     def _finished_after(self, steps: list[records.Step]) -> str | None:
-        limit = self.trace.header.model.context_length
         if steps and all(token is None or token.ended for token in steps[-1].lanes):
             return "every lane has ended"
-        if len(steps) >= self._options.max_new_tokens:
-            return f"{len(steps)} new tokens are decoded, as --max-new-tokens allows"
-        if limit is not None and len(self.trace.header.prompt.tokens) + len(steps) >= limit:
+        return self._full_after(len(steps))
+
+    def _full_after(self, steps: int) -> str | None:
+        limit = self.trace.header.model.context_length
+        if steps >= self._options.max_new_tokens:
+            return f"{steps} new tokens are decoded, as --max-new-tokens allows"
+        if limit is not None and len(self.trace.header.prompt.tokens) + steps >= limit:
             return f"the model's context of {limit} tokens is full"
         return None
 
@@ -374,8 +377,11 @@ class Session:
         self._lane_texts = [LaneText(self._loaded.tokenizer, prompt) for _ in self._lanes.records]
         for step in self.trace.steps:
             for text, token in zip(self._lane_texts, step.lanes, strict=True):
-                if token is not None and (token.forced or not token.not_numbers):
-                    text.add(token.token)
+                if token is None or (token.not_numbers and not token.forced):
+                    continue
+                # With the last token of a session, what was incomplete was shown too.
+                if text.add(token.token) != token.text:
+                    text.flush()
 
     # -- one step -----------------------------------------------------------------------------
 
@@ -403,7 +409,12 @@ class Session:
         step = records.Step(
             step=number,
             lanes=token_records(
-                numbers, running, self._ends(numbers, running, forced), forced, self._lane_texts
+                numbers,
+                running,
+                self._ends(numbers, running, forced),
+                forced,
+                self._lane_texts,
+                last=self._full_after(number + 1) is not None,
             ),
             candidates=candidate_records(numbers, running, self._texts),
             drift=drift_records(numbers.drift[:variants], measured),

@@ -13,14 +13,16 @@ def token_records(
     ended: list[bool],
     forced: dict[int, int],
     texts: list[LaneText],
+    *,
+    last: bool,
 ) -> list[records.Token | None]:
-    """Per lane; its text goes on by its token."""
+    """Per lane; its text goes on by its token, to the end if no step follows the `last`."""
     return [
         records.Token(
             token=numbers.tokens[lane],
             text=""
             if numbers.not_numbers[lane] and lane not in forced
-            else texts[lane].add(numbers.tokens[lane]),
+            else texts[lane].add(numbers.tokens[lane], last=last or ended[lane]),
             prob=numbers.probs[lane],
             logprob=numbers.logprobs[lane],
             entropy=numbers.entropies[lane],

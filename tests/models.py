@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from prunetui.engine.kernels import threads
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 needs_openmp = pytest.mark.skipif(not threads.available(), reason="torch without GNU's OpenMP")
@@ -90,6 +90,57 @@ def make_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<end>", chat_template=chat_template
     )
+
+
+WORDS = ["▁A", "▁B", "▁C", "▁D", *sorted("▁aAbBcCdDefghilmnoprstwxyPQ.,:?!")]
+
+
+def make_spm_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
+    """As Llama 2's: a space is set before every text, and what is no piece falls back to bytes.
+
+    Token 2 is the end, token b + 3 a byte; `WORDS` follow.
+    """
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *WORDS]
+    vocabulary = {piece: token for token, piece in enumerate(pieces)}
+    merges = [("▁", letter) for letter in "ABCD"]
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        chat_template=chat_template,
+    )
+
+
+def make_speaker(first: int, script: list[int], vocabulary: int) -> PreTrainedModel:
+    """A model that says `script`, token by token, from its position `first` on."""
+    size = 64
+    model = make_model(
+        "gpt2", vocab_size=vocabulary, n_embd=size, n_positions=size, tie_word_embeddings=False
+    )
+    # A position's embedding is one-hot, and the head turns it into the token.
+    for parameter in model.parameters():
+        parameter.zero_()
+    transformer = model.transformer
+    transformer.wpe.weight.copy_(torch.eye(size))
+    transformer.ln_f.weight.fill_(1)
+    for place, token in enumerate(script):
+        model.lm_head.weight[token, first + place] = 1.0
+    return model
 
 
 def save_model_directory(directory: Path, family: str = "llama", **config: object) -> Path:
