@@ -7,7 +7,7 @@ from .errors import UserError
 from .lanes import Lanes
 from .loading import Loaded
 from .options import Options
-from .prompts import context_length, find_answers
+from .prompts import ReadPrompt, context_length
 from .trace import records
 
 
@@ -16,11 +16,12 @@ def make_header(
     parameters: int,
     lanes: Lanes,
     options: Options,
-    prompt: records.Prompt,
+    prompt: ReadPrompt,
+    answers: records.Answers | None,
     bandwidth: float,
 ) -> records.Header:
     """`parameters` of the model while its weights are plain; `options` with the prompt and context
-    that are decoded. Raises `UserError` for an answer that is not one token."""
+    that are decoded."""
     model = loaded.model
     config = model.config.get_text_config()
     return records.Header(
@@ -37,7 +38,7 @@ def make_header(
             context_length=context_length(model),
         ),
         lanes=lanes.records,
-        prompt=prompt,
+        prompt=prompt.record,
         sampling=records.Sampling(
             temperature=options.temperature,
             top_k=options.top_k,
@@ -55,8 +56,12 @@ def make_header(
         },
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         options=options,
-        answers=find_answers(options.answers, loaded, prompt.chat_template),
-        notes=lanes.notes + lanes.notes_on_length(len(prompt.tokens) + options.max_new_tokens),
+        answers=answers,
+        notes=[
+            *lanes.notes,
+            *lanes.notes_on_length(len(prompt.tokens) + options.max_new_tokens),
+            *prompt.notes,
+        ],
     )
 
 
@@ -72,8 +77,6 @@ def check_resumable(old: records.Header, new: records.Header) -> None:
             f"the trace is of {old.model.name} ({old.model.parameters} parameters), and this is "
             f"{new.model.name} ({new.model.parameters}); it cannot be resumed"
         )
-    if old.prompt.tokens != new.prompt.tokens:
-        raise UserError("the prompt's tokens are not the trace's any more; it cannot be resumed")
     if old.lanes != new.lanes:
         raise UserError(
             "the recipes do not drop what they dropped in the trace; it cannot be resumed with "

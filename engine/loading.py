@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from .cache import cached
+from .chat_template import has_template, start_renderer
 from .checkpoint_files import ADAPTER, WEIGHTS, CheckpointFiles, read_checkpoint_files
 from .errors import UserError, reason
 from .foreign import foreign_code, message
@@ -76,6 +77,8 @@ def load(options: Options, progress: Progress) -> Loaded:
     source, name = _directory(options.model, options, progress)
     progress(f"loading {name}", None)
     files = read_checkpoint_files(source, name)
+    if not options.raw and has_template(source):
+        start_renderer()
     model, notes = _read_model(files, name, options, device, _placement(options, device), Dropped())
     tokenizer = _read_tokenizer(source, name, options)
     place = str(source) if exists(find_source(options.model)) else name

@@ -1,10 +1,16 @@
-"""What a model makes of a person's texts: the tokens of a prompt and of its answers."""
+"""What a model makes of a user's texts: the tokens of a prompt and of its answers."""
 
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .chat_template import render_prompt
+from .detokenize import decode
 from .errors import UserError
+from .foreign import foreign_code
 from .loading import Loaded
 from .rotary import rope_parameters
 from .trace import records
@@ -14,76 +20,146 @@ _SCALED = ("linear", "dynamic", "yarn")
 the one after it."""
 
 
-def prompt_tokens(prompt: str, loaded: Loaded, raw: bool) -> tuple[list[int], bool]:
-    """The tokens and whether the model's chat template was used, which `raw` forbids.
+@dataclass(frozen=True)
+class ReadPrompt:
+    """A prompt as the model reads it."""
+
+    record: records.Prompt
+    text: str
+    """What the tokens are of: the rendered chat template, or the prompt itself."""
+    notes: list[str] = field(default_factory=list)
+    """For the header's `notes`."""
+
+
+def read_prompt(prompt: str, loaded: Loaded, raw: bool) -> ReadPrompt:
+    """Read a prompt through the model's chat template, which `raw` forbids.
 
     Raises `UserError` for a prompt that makes no token, one that the model does not know, or is too
-    long for the model.
+    long for the model, and for a chat template that does not take it.
     """
     if not prompt.strip():
         raise UserError("the prompt is empty; write something for the lanes to go on from")
-    tokenizer = loaded.tokenizer
-    templated = bool(tokenizer.chat_template) and not raw
-    if templated:
-        messages = [{"role": "user", "content": prompt}]
-        encoded: Any = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_dict=True
-        )
-    else:
-        encoded = tokenizer(prompt, verbose=False)
-    tokens: list[int] = encoded["input_ids"]
+    templated = bool(loaded.tokenizer.chat_template) and not raw
+    text = render_prompt(loaded.tokenizer, prompt, loaded.name) if templated else prompt
+    notes: list[str] = []
+    tokens = encode(text, loaded, special=not templated)
+    ends = end_tokens(loaded.model, loaded.tokenizer)
+    if not templated:
+        # What the user typed stays.
+        typed = _trailing(encode(text, loaded), ends)
+        if added := _trailing(tokens, ends) - typed:
+            tokens = tokens[:-added]
+            notes.append(
+                "The tokenizer adds an end token to every text; the prompt is read without."
+            )
+    if _trailing(tokens, ends):
+        notes.append("The prompt ends in an end token, and the lanes go on after it.")
     if not tokens:
         raise UserError("the tokenizer makes no token of this prompt; write another")
+    check_length(tokens, loaded)
+    record = records.Prompt(text=prompt, chat_template=templated, tokens=tokens)
+    return ReadPrompt(record, text, notes)
+
+
+def recorded_prompt(header: records.Header, loaded: Loaded) -> ReadPrompt:
+    """A trace's prompt as it was read then: a chat template may write the date.
+
+    Raises `UserError` if the model does not know its tokens or takes fewer.
+    """
+    prompt = header.prompt
+    check_length(prompt.tokens, loaded)
+    text = decode(loaded.tokenizer, prompt.tokens) if prompt.chat_template else prompt.text
+    return ReadPrompt(prompt, text, [note for note in header.notes if note not in loaded.notes])
+
+
+def check_length(tokens: list[int], loaded: Loaded) -> None:
+    """Raise `UserError` for tokens that the model does not know, and for too many."""
     check_known(tokens, loaded)
     limit = context_length(loaded.model)
     if limit is not None and len(tokens) >= limit:
         raise UserError(
             f"the prompt has {len(tokens)} tokens and the model's context {limit}; shorten it"
         )
-    return tokens, templated
+
+
+def encode(text: str, loaded: Loaded, *, special: bool = False) -> list[int]:
+    """A text's tokens; `special` adds those that the tokenizer sets around a text."""
+    with foreign_code(f"the tokenizer of {loaded.name} cannot read the text"):
+        encoded: Any = loaded.tokenizer(text, add_special_tokens=special, verbose=False)
+        return encoded["input_ids"]
+
+
+def _trailing(tokens: list[int], ends: set[int]) -> int:
+    """How many of the last tokens are end tokens."""
+    return sum(1 for _ in itertools.takewhile(ends.__contains__, reversed(tokens)))
 
 
 def check_known(tokens: list[int], loaded: Loaded) -> None:
-    """Raise `UserError` for a token behind the model's vocabulary."""
+    """Raise `UserError` for a token beyond the model's vocabulary."""
     highest, size = max(tokens), vocabulary_size(loaded.model)
     if highest >= size:
         raise UserError(
-            f"{loaded.tokenizer.decode([highest])!r} is the tokenizer's token {highest}, and the "
+            f"{decode(loaded.tokenizer, [highest])!r} is the tokenizer's token {highest}, and the "
             f"model knows {size}; the two do not belong together"
         )
 
 
 def find_answers(
-    texts: tuple[str, ...] | None, loaded: Loaded, templated: bool
+    texts: tuple[str, ...] | None, loaded: Loaded, prompt: str
 ) -> records.Answers | None:
-    """A to D if none are named: behind a space where a text goes on, without one where a message
-    begins, and none at all if those are not a token each. Raises `UserError` for a named one."""
-    tokenizer = loaded.tokenizer
-    tried = texts or tuple(letter if templated else f" {letter}" for letter in "ABCD")
-    tokens = []
+    """The answers' tokens after the text that the prompt was read as. If none are named, A to D,
+    with a space where they go on from a word, or none at all if those are not a token each.
+
+    Raises `UserError` for a named one that is not one token there, or none that the model knows.
+    """
+    prompt_tokens = encode(prompt, loaded)
+    # If a text would change the prompt's last token, it goes on in a new line.
+    contexts = ((prompt, prompt_tokens), ("\n", encode("\n", loaded)))
+    begins = prompt[-1].isspace() or prompt_tokens[-1] in loaded.tokenizer.added_tokens_decoder
+    tried = texts or tuple(letter if begins else f" {letter}" for letter in "ABCD")
+    tokens: list[int] = []
     for text in tried:
-        encoded = tokenizer.encode(text, add_special_tokens=False)
-        if len(encoded) != 1 or encoded[0] in tokens:
+        added = _continuation(text, loaded, contexts)
+        if len(added) != 1 or added[0] in tokens:
             if texts is None:
                 return None
-            if len(encoded) == 1:
+            if len(added) == 1:
                 raise UserError(f"the answer {text!r} is named twice; name each token once")
             raise UserError(
-                f"the answer {text!r} is {len(encoded)} tokens and must be one; "
+                f"the answer {text!r} is {len(added)} tokens and must be one after this prompt; "
                 "name another, with or without a space before it"
             )
-        tokens += encoded
+        tokens += added
     if texts is None and max(tokens) >= vocabulary_size(loaded.model):
         return None
     check_known(tokens, loaded)
     return records.Answers(texts=[*tried], tokens=tokens)
 
 
+def _continuation(
+    text: str, loaded: Loaded, contexts: Sequence[tuple[str, list[int]]]
+) -> list[int]:
+    """The tokens that a text adds to those of the first context that keeps its own.
+
+    Alone it may have others: some tokenizers set a space before every text.
+    """
+    for before, tokens in contexts:
+        longer = encode(before + text, loaded)
+        if longer[: len(tokens)] == tokens and len(longer) > len(tokens):
+            return longer[len(tokens) :]
+    return encode(text, loaded)
+
+
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """What the model's generation config and the tokenizer call an end."""
     configured = model.generation_config.eos_token_id if model.generation_config else None
     tokens = configured if isinstance(configured, list) else [configured]
-    return {token for token in [*tokens, tokenizer.eos_token_id] if token is not None}
+    return {token for token in [*tokens, tokenizer.eos_token_id] if is_token(token)}
+
+
+def is_token(value: object) -> bool:
+    """Whether a configured value can be a token: some files hold strings and dictionaries."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:

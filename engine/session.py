@@ -22,7 +22,7 @@ from .lockstep import PREFILL_CHUNK, Outputs
 from .memory import memory_in_use, out_of_memory
 from .numbers import StepNumbers, Wanted, step_numbers
 from .options import Context, Options, default_variants
-from .prompts import end_tokens, prompt_tokens
+from .prompts import ReadPrompt, end_tokens, find_answers, read_prompt, recorded_prompt
 from .pruning.ranking import Similarity
 from .recipes import parse
 from .recording import Recording
@@ -80,18 +80,22 @@ class Session:
         self.left_out = left_out
         """A sentence for each variant that there was no memory for."""
         self._parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-        tokens, _ = prompt_tokens(options.prompt, loaded, options.raw)
+        prompt = (
+            read_prompt(options.prompt, loaded, options.raw)
+            if resume is None
+            else recorded_prompt(resume.header, loaded)
+        )
         progress("preparing the step (compiled once)", None)
         compiled_measure()
         self._bandwidth = read_bandwidth(loaded.model.device, loaded.model.dtype)
         if options.lens:
             check_lens(lanes[0].group)
-        self._lanes = self._make_lanes(lanes, options.context, tokens)
+        self._lanes = self._make_lanes(lanes, options.context, prompt.record.tokens)
         if left_out:
             built = tuple(str(lane.recipe) for lane in lanes[1:])
             self._options = msgspec.structs.replace(options, variants=built)
         self._recording = Recording(record_to, options.keep)
-        self._begin(options.prompt, options.context, resume)
+        self._begin(prompt, options.context, resume)
 
     # -- what a front end calls ---------------------------------------------------------------
 
@@ -236,7 +240,10 @@ class Session:
             return
         self._options = options
         try:
-            self._begin(prompt, context)
+            same = (prompt, options.raw) == (header.prompt.text, before.raw)
+            # Read again, a prompt may be another: a chat template may write the date.
+            read = self._prompt if same else read_prompt(prompt, self._loaded, options.raw)
+            self._begin(read, context)
         except BaseException as error:
             self._options = before
             self._lanes.read_in(header.context)
@@ -280,7 +287,7 @@ class Session:
             self._options = msgspec.structs.replace(
                 self._options, variants=tuple(str(lane.recipe) for lane in variants[1:])
             )
-            self._begin(header.prompt.text, header.context)
+            self._begin(self._prompt, header.context)
         except BaseException as error:
             if lanes is not None:
                 lanes.close()
@@ -306,14 +313,16 @@ class Session:
 
     # -- one trace ----------------------------------------------------------------------------
 
-    def _begin(self, prompt: str, context: Context, resume: Trace | None = None) -> None:
-        tokens, templated = prompt_tokens(prompt, self._loaded, self._options.raw)
+    def _begin(self, prompt: ReadPrompt, context: Context, resume: Trace | None = None) -> None:
+        if resume is None:
+            answers = find_answers(self._options.answers, self._loaded, prompt.text)
+        else:
+            answers = resume.header.answers
         if self._lanes.read_in(context):
             self._cached = None
-        said = records.Prompt(text=prompt, chat_template=templated, tokens=tokens)
-        options = msgspec.structs.replace(self._options, prompt=prompt, context=context)
+        options = msgspec.structs.replace(self._options, prompt=prompt.record.text, context=context)
         header = make_header(
-            self._loaded, self._parameters, self._lanes, options, said, self._bandwidth
+            self._loaded, self._parameters, self._lanes, options, prompt, answers, self._bandwidth
         )
         trace = Trace(header)
         if resume is not None:
@@ -325,11 +334,13 @@ class Session:
                 trace.apply(event)
         # Until the new prompt is read, the caches hold neither it nor the old one.
         self._cached = None
-        self._first = self._prefill(tokens)
+        self._first = self._prefill(prompt.record.tokens)
+        self._prompt = prompt
         self.trace = trace
-        answers = trace.header.answers.tokens if trace.header.answers else []
         self._wanted = Wanted(
-            len(self._lanes.records), self._options.candidates, self._tensor(answers)
+            len(self._lanes.records),
+            self._options.candidates,
+            self._tensor(answers.tokens if answers else []),
         )
         self._chosen: list[list[Tensor]] = []
         """What the lanes chose at each step, int64 [lanes], of every branch; branches that share
