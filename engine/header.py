@@ -4,41 +4,47 @@ import datetime
 import importlib.metadata
 
 from .errors import UserError
+from .fingerprint import fingerprint
 from .lanes import Lanes
 from .loading import Loaded
 from .options import Options
-from .prompts import ReadPrompt, context_length
+from .prompts import context_length
 from .trace import records
 
 
-def make_header(
-    loaded: Loaded,
-    parameters: int,
-    lanes: Lanes,
-    options: Options,
-    prompt: ReadPrompt,
-    answers: records.Answers | None,
-    bandwidth: float,
-) -> records.Header:
-    """`parameters` of the model while its weights are plain; `options` with the prompt and context
-    that are decoded."""
+def describe_model(loaded: Loaded) -> records.Model:
+    """The header's entry for a model whose weights are still plain."""
     model = loaded.model
     config = model.config.get_text_config()
+    return records.Model(
+        name=loaded.name,
+        family=model.config.model_type,
+        layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        vocab_size=config.vocab_size,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=", ".join(dict.fromkeys(str(p.device) for p in model.parameters())),
+        context_length=context_length(model),
+        fingerprint=fingerprint(model),
+    )
+
+
+def make_header(
+    model: records.Model,
+    lanes: Lanes,
+    options: Options,
+    prompt: records.Prompt,
+    answers: records.Answers | None,
+    notes: list[str],
+    bandwidth: float,
+) -> records.Header:
+    """`options` with the prompt and context that are decoded; `notes` on the prompt."""
     return records.Header(
         version=records.VERSION,
-        model=records.Model(
-            name=loaded.name,
-            family=model.config.model_type,
-            layers=config.num_hidden_layers,
-            hidden_size=config.hidden_size,
-            vocab_size=config.vocab_size,
-            parameters=parameters,
-            dtype=str(model.dtype).removeprefix("torch."),
-            device=", ".join(dict.fromkeys(str(p.device) for p in model.parameters())),
-            context_length=context_length(model),
-        ),
+        model=model,
         lanes=lanes.records,
-        prompt=prompt.record,
+        prompt=prompt,
         sampling=records.Sampling(
             temperature=options.temperature,
             top_k=options.top_k,
@@ -60,23 +66,30 @@ def make_header(
         notes=[
             *lanes.notes,
             *lanes.notes_on_length(len(prompt.tokens) + options.max_new_tokens),
-            *prompt.notes,
+            *notes,
         ],
     )
 
 
-def check_resumable(old: records.Header, new: records.Header) -> None:
-    """Raises `UserError` if what decodes now would not go on with what was decoded then."""
-    same_model = (old.model.name, old.model.parameters, old.model.vocab_size) == (
-        new.model.name,
-        new.model.parameters,
-        new.model.vocab_size,
-    )
-    if not same_model:
-        raise UserError(
-            f"the trace is of {old.model.name} ({old.model.parameters} parameters), and this is "
-            f"{new.model.name} ({new.model.parameters}); it cannot be resumed"
+def check_same_model(old: records.Model, new: records.Model) -> None:
+    """Raise `UserError` if a trace's model is another; traces of old have no fingerprint."""
+    if old.fingerprint is None:
+        same = (old.name, old.parameters, old.vocab_size) == (
+            new.name,
+            new.parameters,
+            new.vocab_size,
         )
+    else:
+        same = old.fingerprint == new.fingerprint
+    if not same:
+        raise UserError(
+            f"the trace is of {old.name} ({old.parameters} parameters), and {new.name} "
+            f"({new.parameters}) has other weights; it cannot be resumed"
+        )
+
+
+def check_resumable(old: records.Header, new: records.Header) -> None:
+    """Raise `UserError` if what decodes now would not go on with what was decoded then."""
     if old.lanes != new.lanes:
         raise UserError(
             "the recipes do not drop what they dropped in the trace; it cannot be resumed with "

@@ -61,12 +61,14 @@ def read_prompt(prompt: str, loaded: Loaded, raw: bool) -> ReadPrompt:
     return ReadPrompt(record, text, notes)
 
 
-def recorded_prompt(header: records.Header, loaded: Loaded) -> ReadPrompt:
+def recorded_prompt(header: records.Header, asked: str, loaded: Loaded) -> ReadPrompt:
     """A trace's prompt as it was read then: a chat template may write the date.
 
-    Raises `UserError` if the model does not know its tokens or takes fewer.
+    Raises `UserError` if it is not the one `asked` for, or the model cannot read its tokens.
     """
     prompt = header.prompt
+    if asked != prompt.text:
+        raise UserError("the prompt's tokens are not the trace's; it cannot be resumed")
     check_length(prompt.tokens, loaded)
     text = decode(loaded.tokenizer, prompt.tokens) if prompt.chat_template else prompt.text
     return ReadPrompt(prompt, text, [note for note in header.notes if note not in loaded.notes])

@@ -14,7 +14,7 @@ from .bandwidth import read_bandwidth
 from .detokenize import LaneText, TokenTexts
 from .drift import compiled_measure
 from .errors import UserError
-from .header import check_resumable, make_header
+from .header import check_resumable, check_same_model, describe_model, make_header
 from .lanes import Lanes
 from .lens import check_lens, read_lens
 from .loading import Progress
@@ -79,12 +79,12 @@ class Session:
         self._end_tokens = end_tokens(loaded.model, loaded.tokenizer)
         self.left_out = left_out
         """A sentence for each variant that there was no memory for."""
-        self._parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-        prompt = (
-            read_prompt(options.prompt, loaded, options.raw)
-            if resume is None
-            else recorded_prompt(resume.header, loaded)
-        )
+        self._model = describe_model(loaded)
+        if resume is None:
+            prompt = read_prompt(options.prompt, loaded, options.raw)
+        else:
+            check_same_model(resume.header.model, self._model)
+            prompt = recorded_prompt(resume.header, options.prompt, loaded)
         progress("preparing the step (compiled once)", None)
         compiled_measure()
         self._bandwidth = read_bandwidth(loaded.model.device, loaded.model.dtype)
@@ -322,7 +322,13 @@ class Session:
             self._cached = None
         options = msgspec.structs.replace(self._options, prompt=prompt.record.text, context=context)
         header = make_header(
-            self._loaded, self._parameters, self._lanes, options, prompt, answers, self._bandwidth
+            self._model,
+            self._lanes,
+            options,
+            prompt.record,
+            answers,
+            prompt.notes,
+            self._bandwidth,
         )
         trace = Trace(header)
         if resume is not None:

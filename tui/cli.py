@@ -279,7 +279,10 @@ def inspector(
     no_trace: NoTrace = False,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="TRACE", help="Load a trace's model and decode on from its end."),
+        typer.Option(
+            metavar="TRACE",
+            help="Decode on from a trace's end; -m names its model if that has moved.",
+        ),
     ] = None,
     theme: Theme = None,
     color: Color = "auto",
@@ -361,7 +364,7 @@ def prune(
     write(options, options.variants[0], output, form)
 
 
-WITH_RESUME = {"device", "device_map", "threads", "max_new_tokens", "trust_remote_code"}
+WITH_RESUME = {"model", "device", "device_map", "threads", "max_new_tokens", "trust_remote_code"}
 """The options that may be others than when the trace was recorded."""
 
 

@@ -43,6 +43,8 @@ class Model(Plain, frozen=True):
     device: str
     context_length: int | None
     """The most positions the model takes; None if its config names none."""
+    fingerprint: str | None = None
+    """Hash of the weights' names, shapes and some of their numbers, wherever their files lie."""
 
 
 class Lane(Plain, frozen=True):
