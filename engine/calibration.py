@@ -14,6 +14,7 @@ from .options import Options
 from .paths import expanded
 from .prompts import check_known, context_length
 from .textfile import read_text
+from .tokenizer import encode
 
 DATASET = "hf:"
 
@@ -68,8 +69,7 @@ class Calibration:
             assert self._source is not None
             # Four characters make a token, more or less; twice as many are surely enough.
             text = _dataset_text(self._source, 8 * self._samples * self._length)
-        encoded = self._loaded.tokenizer(text, add_special_tokens=False, verbose=False)
-        tokens = torch.tensor(encoded["input_ids"])
+        tokens = torch.tensor(encode(self._loaded.tokenizer, text))
         windows = [w for w in tokens.split(self._length) if len(w) == self._length]
         if not windows:
             raise UserError(

@@ -5,7 +5,7 @@ import re
 
 from transformers import PreTrainedTokenizerBase
 
-from .foreign import foreign_code
+from .tokenizer import decode, encode
 
 _INVALID = "\ufffd"
 _CONTEXT = 6
@@ -71,15 +71,6 @@ class LaneText:
         return added
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
-    with foreign_code("the tokenizer cannot turn tokens into text"):
-        text = tokenizer.decode(
-            tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-    assert isinstance(text, str)
-    return text
-
-
 def piece_of(tokenizer: PreTrainedTokenizerBase, token: int) -> str | None:
     """The vocabulary entry of a token; None if the tokenizer does not know it."""
     try:
@@ -117,7 +108,7 @@ class TokenTexts(dict[int, str]):
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
         self._tokenizer = tokenizer
-        self._anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
+        self._anchor = encode(tokenizer, "a")
         self._prefix = decode(tokenizer, self._anchor)
 
     def __missing__(self, token: int) -> str:

@@ -35,6 +35,7 @@ from .memory import keep_freed_memory
 from .options import DEMO, Options
 from .paths import exists, expanded
 from .reference import PROMPT, Reference, take_reference
+from .tokenizer import read_tokenizer
 
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and, where it is known, how much of it, in 0..1."""
@@ -80,7 +81,8 @@ def load(options: Options, progress: Progress) -> Loaded:
     if not options.raw and has_template(source):
         start_renderer()
     model, notes = _read_model(files, name, options, device, _placement(options, device), Dropped())
-    tokenizer = _read_tokenizer(source, name, options)
+    vocabulary = model.config.get_text_config().vocab_size
+    tokenizer = read_tokenizer(source, name, vocabulary, trust=options.trust_remote_code)
     place = str(source) if exists(find_source(options.model)) else name
     progress(f"reading a few tokens with {name} as it is", None)
     reference = _reference(model, name, _some_tokens(tokenizer, options.prompt, model))
@@ -391,13 +393,6 @@ def _too_big(name: str, device: torch.device | str = "cpu") -> str:
 
 def _placement(options: Options, device: torch.device) -> Placement:
     return options.device_map or (None if device.type == "cpu" else {"": device})
-
-
-def _read_tokenizer(source: Path, name: str, options: Options) -> PreTrainedTokenizerBase:
-    with foreign_code(
-        f"{name} has no tokenizer that can be read", "put its tokenizer.json beside config.json"
-    ):
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=options.trust_remote_code)
 
 
 def _identity(path: Path) -> list[str]:

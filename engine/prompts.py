@@ -3,16 +3,14 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .chat_template import render_prompt
-from .detokenize import decode
 from .errors import UserError
-from .foreign import foreign_code
 from .loading import Loaded
 from .rotary import rope_parameters
+from .tokenizer import decode, encode
 from .trace import records
 
 _SCALED = ("linear", "dynamic", "yarn")
@@ -42,11 +40,11 @@ def read_prompt(prompt: str, loaded: Loaded, raw: bool) -> ReadPrompt:
     templated = bool(loaded.tokenizer.chat_template) and not raw
     text = render_prompt(loaded.tokenizer, prompt, loaded.name) if templated else prompt
     notes: list[str] = []
-    tokens = encode(text, loaded, special=not templated)
+    tokens = encode(loaded.tokenizer, text, special=not templated)
     ends = end_tokens(loaded.model, loaded.tokenizer)
     if not templated:
         # What the user typed stays.
-        typed = _trailing(encode(text, loaded), ends)
+        typed = _trailing(encode(loaded.tokenizer, text), ends)
         if added := _trailing(tokens, ends) - typed:
             tokens = tokens[:-added]
             notes.append(
@@ -84,13 +82,6 @@ def check_length(tokens: list[int], loaded: Loaded) -> None:
         )
 
 
-def encode(text: str, loaded: Loaded, *, special: bool = False) -> list[int]:
-    """A text's tokens; `special` adds those that the tokenizer sets around a text."""
-    with foreign_code(f"the tokenizer of {loaded.name} cannot read the text"):
-        encoded: Any = loaded.tokenizer(text, add_special_tokens=special, verbose=False)
-        return encoded["input_ids"]
-
-
 def _trailing(tokens: list[int], ends: set[int]) -> int:
     """How many of the last tokens are end tokens."""
     return sum(1 for _ in itertools.takewhile(ends.__contains__, reversed(tokens)))
@@ -114,9 +105,9 @@ def find_answers(
 
     Raises `UserError` for a named one that is not one token there, or none that the model knows.
     """
-    prompt_tokens = encode(prompt, loaded)
+    prompt_tokens = encode(loaded.tokenizer, prompt)
     # If a text would change the prompt's last token, it goes on in a new line.
-    contexts = ((prompt, prompt_tokens), ("\n", encode("\n", loaded)))
+    contexts = ((prompt, prompt_tokens), ("\n", encode(loaded.tokenizer, "\n")))
     begins = prompt[-1].isspace() or prompt_tokens[-1] in loaded.tokenizer.added_tokens_decoder
     tried = texts or tuple(letter if begins else f" {letter}" for letter in "ABCD")
     tokens: list[int] = []
@@ -146,10 +137,10 @@ def _continuation(
     Alone it may have others: some tokenizers set a space before every text.
     """
     for before, tokens in contexts:
-        longer = encode(before + text, loaded)
+        longer = encode(loaded.tokenizer, before + text)
         if longer[: len(tokens)] == tokens and len(longer) > len(tokens):
             return longer[len(tokens) :]
-    return encode(text, loaded)
+    return encode(loaded.tokenizer, text)
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

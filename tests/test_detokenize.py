@@ -5,9 +5,10 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-from prunetui.engine.detokenize import LaneText, TokenTexts, decode
+from prunetui.engine.detokenize import LaneText, TokenTexts
 from prunetui.engine.options import Options
 from prunetui.engine.session import open_session
+from prunetui.engine.tokenizer import decode
 from prunetui.engine.trace.records import Step
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast

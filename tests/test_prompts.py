@@ -275,7 +275,7 @@ def test_a_tokenizer_that_raises_is_named() -> None:
     broken = dataclasses.replace(
         loaded, tokenizer=Broken(tokenizer_object=loaded.tokenizer.backend_tokenizer)
     )
-    with pytest.raises(UserError, match=r"the tokenizer of tiny cannot read the text \(a tok"):
+    with pytest.raises(UserError, match=r"the tokenizer cannot turn the text into tokens \(a tok"):
         read_prompt("x", broken, raw=True)
 
 
