@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from .errors import UserError
+from .generation import end_tokens
 from .loading import Loaded
 from .options import Options
 from .paths import expanded
@@ -100,6 +101,7 @@ def _read_text(file: Path) -> str:
 def _sampled(loaded: Loaded, samples: int, length: int) -> list[Tensor]:
     """What the baseline says at temperature 1 from its first token on, with a fixed seed."""
     model: Any = loaded.model
+    ends = sorted(end_tokens(model, loaded.tokenizer)) or None
     # What the model brings may punish repetitions.
     brought, model.generation_config = model.generation_config, GenerationConfig()
     start = loaded.tokenizer.bos_token_id
@@ -118,7 +120,7 @@ def _sampled(loaded: Loaded, samples: int, length: int) -> list[Tensor]:
                 temperature=1.0,
                 top_k=0,
                 top_p=1.0,
-                eos_token_id=getattr(brought, "eos_token_id", None),
+                eos_token_id=ends,
                 min_new_tokens=length,
                 max_new_tokens=length,
                 pad_token_id=start,

@@ -29,6 +29,7 @@ from .chat_template import has_template, start_renderer
 from .checkpoint_files import ADAPTER, WEIGHTS, CheckpointFiles, read_checkpoint_files
 from .errors import UserError, reason
 from .foreign import foreign_code, message
+from .generation import generation_notes
 from .gguf_file import check_whole
 from .loading_report import check_report, unwrapped_names
 from .memory import keep_freed_memory
@@ -84,6 +85,7 @@ def load(options: Options, progress: Progress) -> Loaded:
     vocabulary = model.config.get_text_config().vocab_size
     tokenizer = read_tokenizer(source, name, vocabulary, trust=options.trust_remote_code)
     place = str(source) if exists(find_source(options.model)) else name
+    notes += generation_notes(model)
     progress(f"reading a few tokens with {name} as it is", None)
     reference = _reference(model, name, _some_tokens(tokenizer, options.prompt, model))
     fingerprint = _fingerprint(source, model)

@@ -4,10 +4,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from .chat_template import render_prompt
 from .errors import UserError
+from .generation import end_tokens
 from .loading import Loaded
 from .rotary import rope_parameters
 from .tokenizer import decode, encode
@@ -141,18 +142,6 @@ def _continuation(
         if longer[: len(tokens)] == tokens and len(longer) > len(tokens):
             return longer[len(tokens) :]
     return encode(loaded.tokenizer, text)
-
-
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """What the model's generation config and the tokenizer call an end."""
-    configured = model.generation_config.eos_token_id if model.generation_config else None
-    tokens = configured if isinstance(configured, list) else [configured]
-    return {token for token in [*tokens, tokenizer.eos_token_id] if is_token(token)}
-
-
-def is_token(value: object) -> bool:
-    """Whether a configured value can be a token: some files hold strings and dictionaries."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:

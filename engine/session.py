@@ -14,6 +14,7 @@ from .bandwidth import read_bandwidth
 from .detokenize import LaneText, TokenTexts
 from .drift import compiled_measure
 from .errors import UserError
+from .generation import end_tokens
 from .header import check_resumable, check_same_model, describe_model, make_header
 from .lanes import Lanes
 from .lens import check_lens, read_lens
@@ -22,7 +23,7 @@ from .lockstep import PREFILL_CHUNK, Outputs
 from .memory import memory_in_use, out_of_memory
 from .numbers import StepNumbers, Wanted, step_numbers
 from .options import Context, Options, default_variants
-from .prompts import ReadPrompt, end_tokens, find_answers, read_prompt, recorded_prompt
+from .prompts import ReadPrompt, find_answers, read_prompt, recorded_prompt
 from .pruning.ranking import Similarity
 from .recipes import parse
 from .recording import Recording

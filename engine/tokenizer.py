@@ -1,4 +1,4 @@
-"""A model's tokenizer: code and data that are not ours, so that whatever they raise is a sentence."""
+"""A model's tokenizer, code and data that are not ours: what they raise becomes a sentence."""
 
 from pathlib import Path
 from typing import Any

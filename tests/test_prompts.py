@@ -16,7 +16,7 @@ from prunetui.engine.chat_template import render_prompt, start_renderer
 from prunetui.engine.errors import UserError
 from prunetui.engine.loading import Loaded
 from prunetui.engine.options import Options
-from prunetui.engine.prompts import end_tokens, find_answers, read_prompt
+from prunetui.engine.prompts import find_answers, read_prompt
 from prunetui.engine.session import open_session
 from prunetui.engine.trace.log import read_trace
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -277,14 +277,6 @@ def test_a_tokenizer_that_raises_is_named() -> None:
     )
     with pytest.raises(UserError, match=r"the tokenizer cannot turn the text into tokens \(a tok"):
         read_prompt("x", broken, raw=True)
-
-
-@pytest.mark.parametrize("value", [{"a": 1}, "0", [1, "2", {}], None, 1.5, True, -1, [999, None]])
-def test_end_tokens_that_are_no_tokens_are_left_out(value: object) -> None:
-    loaded = load_tiny(make_tokenizer(), eos_token_id=None)
-    loaded.model.generation_config.eos_token_id = value
-    numbers = {1} if value == [1, "2", {}] else {999} if value == [999, None] else set()
-    assert end_tokens(loaded.model, loaded.tokenizer) == {END} | numbers
 
 
 # -- sessions -------------------------------------------------------------------------------------

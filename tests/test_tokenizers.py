@@ -133,12 +133,3 @@ def test_a_tokenizer_of_sentencepiece_alone_is_read(tmp_path: Path) -> None:
     assert session.trace.text(0).count("\ufffd") <= whole.count("\ufffd")
     if "\ufffd" not in whole:
         assert session.trace.text(0) == whole
-
-
-@pytest.mark.parametrize("value", [{"a": 1}, "0", 999, None, [0, 999], [[0]], 1.5, -1])
-def test_a_session_opens_whatever_its_end_tokens_are(tmp_path: Path, value: object) -> None:
-    save_model_directory(tmp_path)
-    change(tmp_path / "generation_config.json", eos_token_id=value)
-    options = Options(model=str(tmp_path), prompt="x", variants=("drop:attn=1",), max_new_tokens=2)
-    session = open_session(options, None, lambda *_: None)
-    assert session.step().step == 0
