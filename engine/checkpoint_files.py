@@ -105,7 +105,7 @@ def _read_tensors(directory: Path, name: str, notes: list[str]) -> dict[str, Sto
         if exists(index):
             notes.append(
                 f"{name} has both {WEIGHTS} and {INDEX}; the former is read, the files that the "
-                "latter names are not"
+                "latter names are not."
             )
         return read_header(single)
     if not exists(index):

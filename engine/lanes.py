@@ -76,9 +76,9 @@ class Lanes:
                 "--max-new-tokens can reach: "
                 + (
                     "keys in the cache keep those of the length at which they were read, as with "
-                    "generate of transformers"
+                    "generate of transformers."
                     if changing.kind == "dynamic"
-                    else "every step reads all tokens again, which is slow"
+                    else "every step reads all tokens again, which is slow."
                 )
             ] = None
         return [*notes]

@@ -379,7 +379,7 @@ def _read_model(
             loaded = AutoModelForCausalLM.from_pretrained(files.directory, **read)
             notes.append(
                 f"config.json of {name} asks for the attention {asked}, which cannot be used here "
-                f"({message(error)}); it runs with sdpa"
+                f"({message(error)}); it runs with sdpa."
             )
     model, report = loaded
     # What accelerate leaves to the CPU or a disk, it copies to a GPU at every step.

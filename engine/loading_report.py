@@ -43,7 +43,7 @@ def unwrapped_names(files: CheckpointFiles, name: str) -> tuple[dict[str, str], 
     prefixes = [re.sub(r"\W*(\w+)\W*$", r"\1.", p.replace(r"(^|\.)", "")) for p in renamings]
     return renamings, [
         f"the names of {name}'s weights have the prefix {prefix} of a wrapper around the model; "
-        "they are read without it"
+        "they are read without it."
         for prefix in prefixes
     ]
 
@@ -96,7 +96,7 @@ def check_report(
         return []
     return [
         f"{name} has {counted(unexpected, 'weight')} that its model has no place for; "
-        "they are not read"
+        "they are not read."
     ]
 
 

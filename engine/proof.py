@@ -67,17 +67,17 @@ def prove(lockstep: Lockstep, lanes: list[tuple[WeightGroup, LaneGates]]) -> Pro
             notes[
                 f"{name} gives other logits with a cache than in one forward pass (by "
                 f"{from_full:.2g} of their standard deviation), so every step reads all tokens "
-                "again, which is slow"
+                "again, which is slow."
             ] = None
         elif from_full > tolerance:
             notes[
                 f"{name} gives other logits with a cache, as generate of transformers reads it, "
-                f"than in one forward pass (by {from_full:.2g} of their standard deviation)"
+                f"than in one forward pass (by {from_full:.2g} of their standard deviation)."
             ] = None
         elif from_generate > tolerance:
             notes[
                 f"{name} decodes as its forward pass says; generate of transformers gives other "
-                f"logits (by {from_generate:.2g} of their standard deviation)"
+                f"logits (by {from_generate:.2g} of their standard deviation)."
             ] = None
     return Proof(frozenset(failed), [*notes])
 

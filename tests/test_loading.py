@@ -355,7 +355,7 @@ def test_an_attention_that_is_not_installed_runs_with_sdpa_and_says_so(tiny: Pat
     flash = changed(tiny, "flash", attn_implementation="flash_attention_2")
     steps, notes = decode(flash)
     assert "asks for the attention flash_attention_2, which cannot be used here" in notes[0]
-    assert notes[0].endswith("it runs with sdpa")
+    assert notes[0].endswith("it runs with sdpa.")
     assert said_by(steps) == said_by(decode(tiny)[0])
 
 

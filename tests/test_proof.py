@@ -126,7 +126,7 @@ def test_a_step_of_ours_that_is_wrong_is_not_believed(tiny: Path, monkeypatch) -
     session = session_of(tiny)
     (note,) = session.trace.header.notes
     assert note.startswith("tiny gives other logits with a cache than in one forward pass (by ")
-    assert note.endswith("so every step reads all tokens again, which is slow")
+    assert note.endswith("so every step reads all tokens again, which is slow.")
     expected = generated()
     assert tokens(session) == expected
     first = [(step.lanes, step.drift, step.local) for step in session.trace.steps]

@@ -94,7 +94,7 @@ def test_a_text_beyond_what_was_trained_on(
     ("kind", "said"),
     [
         ("dynamic", "keys in the cache keep those of the length at which they were read, as with"),
-        ("longrope", "every step reads all tokens again, which is slow"),
+        ("longrope", "every step reads all tokens again, which is slow."),
     ],
 )
 def test_factors_that_change_are_said_where_the_text_can_reach_them(
