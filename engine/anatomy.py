@@ -4,6 +4,9 @@ A decoder layer adds two branches to the residual stream, its attention and its 
 sublayers. Families name them differently and place norms differently; a forward pass decides.
 """
 
+import dataclasses
+import itertools
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,29 +16,51 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .errors import UserError
+from .foreign import foreign_code
 from .gates import Gates, first_tensor
 
-_LAYERS = ("layers", "h", "blocks")
-_ATTENTION = ("self_attn", "self_attention", "attention", "attn", "conv")
-# OPT has no MLP module: its last linear layer's output is what reaches the residual stream.
-_MLP = ("mlp", "feed_forward", "ffn", "fc2")
+# Paths below a layer; of a longer path and its beginning, the one that comes first counts.
+_ATTENTION = (
+    *("self_attn", "self_attention", "attention.output.dense", "attention", "attn"),
+    *("multi_head_attention", "self_att.self_attention", "norm_attn_norm.attn"),
+    # What stands in attention's place in hybrid models, or runs beside it.
+    *("linear_attn", "mamba", "conv", "temporal_block", "mlstm_layer"),
+)
+_MLP = (
+    *("mlp", "feed_forward", "ffn.ffn", "ffn", "mlp_block", "output.dense"),
+    # OPT has no MLP module: its last linear layer's output is what reaches the residual stream.
+    "fc2",
+    # Experts, and what is added to them.
+    *("block_sparse_moe", "experts", "shared_mlp"),
+)
+
+_ROWS, _POSITIONS = 3, 4
+"""Of the probe's input."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A decoder layer; `attention` and `mlp` are the modules whose outputs a gate replaces."""
+    """A decoder layer; `attention` and `mlp` are the modules whose outputs a gate replaces, several
+    where the layer adds them up, none where they were not found."""
 
     module: nn.Module
-    attention: nn.Module
-    mlp: nn.Module
+    attention: tuple[nn.Module, ...]
+    mlp: tuple[nn.Module, ...]
     middle: nn.Module | None
-    """Takes the residual stream between attention and MLP as its first input; None where the
-    two run in parallel on the same input."""
+    """Takes the residual stream between attention and MLP as its first input."""
+    parallel: bool
+    """Attention and MLP run on the same input, and what both return is added to it."""
+
+    @property
+    def has_known_middle(self) -> bool:
+        return self.middle is not None or self.parallel
 
 
 @dataclass(frozen=True)
 class Anatomy:
     layers: list[Layer]
+    one_stream: bool
+    """Each layer reads what the one before returns, [rows, positions, …]."""
     norm: nn.Module | None
     """Makes h of the last layer's output; None if the model does more than that there."""
     head: nn.Module
@@ -43,52 +68,92 @@ class Anatomy:
     droppable: bool
     """Closing both gates of any layer makes that layer the identity."""
 
+    @property
+    def has_known_stream(self) -> bool:
+        """Before, between and after all sublayers."""
+        return self.one_stream and all(layer.has_known_middle for layer in self.layers)
+
+    @property
+    def takes_lens(self) -> bool:
+        return self.norm is not None and self.has_known_stream
+
     def sublayers(self, attention: Iterable[int], mlp: Iterable[int]) -> list[nn.Module]:
         """The attentions and the MLPs of these layers."""
         attentions = [self.layers[number].attention for number in attention]
-        return attentions + [self.layers[number].mlp for number in mlp]
+        mlps = [self.layers[number].mlp for number in mlp]
+        return [*itertools.chain(*attentions, *mlps)]
 
 
 def find_anatomy(model: PreTrainedModel) -> Anatomy:
-    """Raises `UserError` if the model has no decoder layers of a known kind."""
+    """Raises `UserError` if the model has no decoder layers or does not read text alone."""
     family = model.config.model_type
     head = model.get_output_embeddings()
     if head is None:
         raise UserError(f"{family} has no language model head; choose a causal language model")
+    if isinstance(head, nn.ModuleList):
+        raise UserError(f"{family} has several heads; choose a model that writes text")
     layers = []
-    for number, module in enumerate(_decoder_layers(model)):
-        attention, mlp = _child(module, _ATTENTION), _child(module, _MLP)
-        if attention is None or mlp is None:
-            raise UserError(
-                f"layer {number} of this {family} model has no attention and MLP of a known name; "
-                "prunetui does not know this family"
-            )
-        layers.append(Layer(module, attention, mlp, middle=None))
+    for module in _decoder_layers(model):
+        attention, mlp = _parts(module, _ATTENTION), _parts(module, _MLP)
+        layers.append(Layer(module, attention, mlp, middle=None, parallel=False))
     return _probe(model, head, layers)
 
 
+@torch.inference_mode()
 def _decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
-    depth = model.config.get_text_config().num_hidden_layers
-    for name, module in model.named_modules():
-        if (
-            isinstance(module, nn.ModuleList)
-            and name.rpartition(".")[2] in _LAYERS
-            and len(module) == depth
-        ):
-            return list(module)
-    raise UserError(
-        f"the decoder layers of this {model.config.model_type} model were not found; "
-        "prunetui does not know this family"
-    )
+    """The list of modules that all run, once each, when the model reads text.
+
+    Towers that see or hear do not run; of several lists the one as long as the config says.
+    """
+    runs: Counter[nn.Module] = Counter()
+    lists = [part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part)]
+    handles = [
+        part.register_forward_hook(lambda module, *_: runs.update([module]))
+        for part in {*itertools.chain(*lists)}
+    ]
+    family = model.config.model_type
+    try:
+        with foreign_code(f"this {family} model does not read text alone"):
+            model(input_ids=_some_tokens(model, 1), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    running = [
+        part for part in lists if all(runs[child] == 1 and [*child.children()] for child in part)
+    ]
+    inner = {below for part in running for child in part for below in child.modules()}
+    outer = [part for part in running if part not in inner]
+    depth = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
+    deep = [part for part in outer if len(part) == depth] or outer
+    if len(deep) != 1:
+        raise UserError(
+            f"the decoder layers of this {family} model were not found: not one list of layers "
+            "runs, each once, when it reads text; prunetui does not know this family"
+        )
+    return list(deep[0])
 
 
-def _child(module: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
-    return next((getattr(module, name) for name in names if hasattr(module, name)), None)
+def _some_tokens(model: PreTrainedModel, rows: int) -> Tensor:
+    return torch.arange(1, 1 + _POSITIONS, device=model.device).repeat(rows, 1)
+
+
+def _parts(layer: nn.Module, paths: tuple[str, ...]) -> tuple[nn.Module, ...]:
+    """What there is at these paths and runs; nothing that is inside another or around it."""
+    parts: list[nn.Module] = []
+    known = dict(layer.named_modules())
+    for path in paths:
+        part = known.get(path)
+        if part is None or isinstance(part, nn.ModuleList):
+            continue
+        if not any(part in {*other.modules()} or other in {*part.modules()} for other in parts):
+            parts.append(part)
+    return tuple(parts)
 
 
 @torch.inference_mode()
 def _probe(model: PreTrainedModel, head: nn.Module, layers: list[Layer]) -> Anatomy:
-    """Run two equal rows, the gates open in row 0 and closed in row 1, and see what passes where.
+    """Run equal rows and see what passes where: the gates are open in row 0, closed in row 1, and
+    only the MLPs' closed in row 2.
 
     The stream's middle is the input that equals the layer's input just when the gates are closed.
     """
@@ -102,27 +167,38 @@ def _probe(model: PreTrainedModel, head: nn.Module, layers: list[Layer]) -> Anat
     ) -> None:
         inputs = args[0] if args else kwargs.get("hidden_states")
         for value, seen in ((inputs, seen_in), (first_tensor(output), seen_out)):
-            if isinstance(value, Tensor) and value.ndim and value.shape[0] % 2 == 0:
-                seen[module] = value.reshape(2, -1)
+            if not isinstance(value, Tensor):
+                continue
+            # OPT folds rows and positions into one dimension.
+            if value.shape[:2] == (_ROWS, _POSITIONS) or value.shape[:1] == (_ROWS * _POSITIONS,):
+                seen[module] = value.reshape(_ROWS, -1)
 
-    closed = torch.tensor([False, True])
-    gates = Gates({part: closed for layer in layers for part in (layer.attention, layer.mlp)})
+    closed, half_closed = torch.tensor([False, True, False]), torch.tensor([False, True, True])
+    gates = Gates(
+        dict.fromkeys(itertools.chain(*(layer.attention for layer in layers)), closed)
+        | dict.fromkeys(itertools.chain(*(layer.mlp for layer in layers)), half_closed)
+    )
     watched = {head, *outside}
     for layer in layers:
-        watched |= {layer.module, *layer.module.children()}
+        watched |= {layer.module, *layer.module.children(), *layer.attention}
     handles = [module.register_forward_hook(watch, with_kwargs=True) for module in watched]
     try:
-        tokens = torch.arange(1, 5, device=model.device).repeat(2, 1)
-        model(input_ids=tokens, use_cache=False)
+        model(input_ids=_some_tokens(model, _ROWS), use_cache=False)
     finally:
         gates.remove()
         for handle in handles:
             handle.remove()
 
-    def same(one: Tensor | None, other: Tensor) -> bool:
+    if head not in seen_in:
+        raise UserError(
+            f"the head of this {model.config.model_type} model does not read one vector for each "
+            "position; prunetui does not know this family"
+        )
+
+    def same(one: Tensor | None, other: Tensor | None) -> bool:
         # A layer's input can still be where the layer before it is. What broken weights make is
         # NaN, wherever it is passed on.
-        if one is None or one.shape != other.shape:
+        if one is None or other is None or one.shape != other.shape:
             return False
         one = one.to(other.device)
         return bool(((one == other) | ((one != one) & (other != other))).all())
@@ -136,19 +212,40 @@ def _probe(model: PreTrainedModel, head: nn.Module, layers: list[Layer]) -> Anat
             and not torch.equal(inputs[0].to(stream.device), stream[0])
         )
 
-    proven = []
-    for layer in layers:
-        stream = seen_in[layer.module]
+    def proven(layer: Layer) -> Layer:
+        stream, result = seen_in.get(layer.module), seen_out.get(layer.module)
+        if stream is None or result is None or not (layer.attention and layer.mlp):
+            return layer
         middle = next((part for part in layer.module.children() if is_middle(part, stream)), None)
-        proven.append(Layer(layer.module, layer.attention, layer.mlp, middle))
-    last, hidden = seen_out[layers[-1].module], seen_in[head]
+        added = seen_out.get(layer.attention[0])
+        return dataclasses.replace(
+            layer,
+            middle=middle,
+            parallel=middle is None
+            and len(layer.attention) == 1
+            and added is not None
+            and added.shape == stream.shape
+            and same(result[2], stream[2].to(result.device) + added[2].to(result.device)),
+        )
+
+    ends = [
+        (seen_in[layer.module], seen_out[layer.module])
+        for layer in layers
+        if layer.module in seen_in and layer.module in seen_out
+    ]
+    one_stream = len(ends) == len(layers) and all(
+        same(before[1], after[0]) for before, after in itertools.pairwise(ends)
+    )
+    last, hidden = seen_out.get(layers[-1].module), seen_in[head]
     return Anatomy(
-        layers=proven,
+        layers=[proven(layer) for layer in layers],
+        one_stream=one_stream,
         norm=next(
-            (p for p in outside if same(seen_in.get(p), last) and same(seen_out[p], hidden)), None
+            (p for p in outside if same(seen_in.get(p), last) and same(seen_out.get(p), hidden)),
+            None,
         ),
         head=head,
-        droppable=all(
-            same(seen_out[layer.module][1], seen_in[layer.module][1]) for layer in layers
-        ),
+        droppable=one_stream
+        and all(layer.attention and layer.mlp for layer in layers)
+        and all(same(after[1], before[1]) for before, after in ends),
     )

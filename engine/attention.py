@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from .timing import plainly_faster
 
@@ -50,21 +49,35 @@ def by_products(
     return (scores.softmax(dim=-1) @ value.float()).to(query.dtype)
 
 
-KERNEL, PRODUCTS = "prunetui_kernel", "prunetui_products"
+KERNEL, PRODUCTS = "kernel", "products"
 ATTENTIONS: dict[str, Attend] = {KERNEL: by_kernel, PRODUCTS: by_products}
+
+_CHOSEN = "prunetui_attend"
+"""An attribute of modules: what attends in the stock attention's place."""
 
 
 class FastAttention:
-    """Has models on a CPU that use the stock attention use one of ours; `remove` puts it back."""
+    """Has models on a CPU that use the stock attention use one of ours; `remove` puts it back.
+
+    Under the stock one's name: some models leave a mask out, of DeepSeek's indexer for one, where
+    the attention has a name that they do not know.
+    """
 
     def __init__(self, models: Iterable[PreTrainedModel], name: str) -> None:
-        self._models = [model for model in models if _is_stock(model)]
-        for model in self._models:
-            model.set_attn_implementation(name)
+        self._modules = [
+            module for model in models if _is_stock(model) for module in model.modules()
+        ]
+        for module in self._modules:
+            setattr(module, _CHOSEN, ATTENTIONS[name])
 
     def remove(self) -> None:
-        for model in self._models:
-            model.set_attn_implementation(STOCK)
+        for module in self._modules:
+            delattr(module, _CHOSEN)
+
+
+def chosen_attention(module: nn.Module) -> Attend | None:
+    """None for the stock one."""
+    return getattr(module, _CHOSEN, None)
 
 
 @torch.inference_mode()
@@ -76,6 +89,8 @@ def faster_attention(models: Mapping[PreTrainedModel, int]) -> str:
         if not _is_stock(model):
             continue
         config = model.config.get_text_config()
+        # Of the first layer: those of some models differ.
+        config = getattr(config, "per_layer_config", [config])[0]
         heads = config.num_attention_heads
         key_heads = getattr(config, "num_key_value_heads", None) or heads
         width = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -92,34 +107,30 @@ def _is_stock(model: PreTrainedModel) -> bool:
     return model.device.type == "cpu" and model.config._attn_implementation == STOCK
 
 
-def _register(name: str, attend: Attend) -> None:
-    def forward(
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        dropout: float = 0.0,
-        scaling: float | None = None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, None]:
-        """query: [rows, heads, positions, width]; returns [rows, positions, heads, width]."""
-        rows, heads, positions, width = query.shape
-        if positions > 1 or kwargs.get("position_bias") is not None:
-            return sdpa_attention_forward(
-                module, query, key, value, attention_mask, dropout, scaling, **kwargs
-            )
-        grouped = query.reshape(rows, key.shape[1], -1, width)
-        if attention_mask is not None:
-            attention_mask = attention_mask.expand(rows, heads, 1, -1)
-            attention_mask = attention_mask.reshape(*grouped.shape[:3], -1)
-        scale = width**-0.5 if scaling is None else scaling
-        attended = attend(grouped, key, value, attention_mask, scale)
-        return attended.reshape(rows, 1, heads, -1), None
-
-    AttentionInterface.register(name, forward)
-    AttentionMaskInterface.register(name, sdpa_mask)
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """query: [rows, heads, positions, width]; returns [rows, positions, heads, width]."""
+    attend = chosen_attention(module)
+    rows, heads, positions, width = query.shape
+    if attend is None or positions > 1 or kwargs.get("position_bias") is not None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, **kwargs
+        )
+    grouped = query.reshape(rows, key.shape[1], -1, width)
+    if attention_mask is not None:
+        attention_mask = attention_mask.expand(rows, heads, 1, -1)
+        attention_mask = attention_mask.reshape(*grouped.shape[:3], -1)
+    scale = width**-0.5 if scaling is None else scaling
+    attended = attend(grouped, key, value, attention_mask, scale)
+    return attended.reshape(rows, 1, heads, -1), None
 
 
-for _name, _attend in ATTENTIONS.items():
-    _register(_name, _attend)
+AttentionInterface.register(STOCK, _attention)

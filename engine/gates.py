@@ -53,7 +53,11 @@ class _Gate:
             # Never a product with 0: an overflow would stay as NaN.
             rows = rows.masked_fill(self.closed, 0)
         gated = rows.view(hidden.shape)
-        return type(output)((gated, *output[1:])) if isinstance(output, tuple | list) else gated
+        if not isinstance(output, tuple | list):
+            return gated
+        # A named tuple takes its fields one by one.
+        made = getattr(output, "_make", type(output))
+        return made((gated, *output[1:]))
 
 
 def first_tensor(value: Any) -> Tensor:

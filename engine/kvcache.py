@@ -1,6 +1,8 @@
 """Key-value caches: one that grows in place, and one that never does."""
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
 from .errors import UserError
+from .rope import ChangingRope
 
 LEAST_ROOM = 256
 """Positions."""
@@ -81,28 +84,6 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
-class TokensLayer(DynamicLayer):
-    """The tokens themselves, for a model that reads all of them again at every step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tokens: Tensor | None = None
-        """int64 [rows, positions]; None while there are none."""
-
-    def extend(self, tokens: Tensor) -> Tensor:
-        """Append int64 [rows, positions]; gives all of them."""
-        self.tokens = tokens if self.tokens is None else torch.cat([self.tokens, tokens], dim=1)
-        return self.tokens
-
-    def get_seq_length(self) -> int:
-        return 0 if self.tokens is None else self.tokens.shape[1]
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Keep all but the last -`tokens_to_remove` positions."""
-        assert self.tokens is not None
-        self.tokens = self.tokens[:, :tokens_to_remove]
-
-
 def _common(keys: Tensor, values: Tensor) -> Tensor:
     rows, heads, length, _ = keys.shape
     common = torch.zeros(rows, 1 + heads, dtype=torch.int64)
@@ -133,8 +114,32 @@ def _more_room(new: Tensor, positions: int) -> Tensor:
     return new.new_empty((*new.shape[:-2], max(LEAST_ROOM, positions), new.shape[-1]))
 
 
-def new_cache(model: PreTrainedModel) -> DynamicCache:
-    """Layers of the kinds that the model's config asks for."""
+class TokenLayer:
+    """The tokens themselves, int64 [rows, positions], which are all read again at every step: for
+    models that keep no keys and values, or keep them in a way of their own."""
+
+    def __init__(self) -> None:
+        self.tokens: Tensor | None = None
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        before = [] if self.tokens is None else [self.tokens]
+        self.tokens = torch.cat([*before, tokens], dim=1)
+        return self.tokens
+
+    def crop(self, positions: int) -> None:
+        """Take the last -positions off, as transformers' layers do."""
+        if self.tokens is not None:
+            self.tokens = self.tokens[:, :positions]
+
+
+def new_cache(model: PreTrainedModel, reread: bool = False) -> DynamicCache:
+    """Layers of the kinds that the model's config asks for; with `reread`, and for a model that
+    takes none, the tokens alone."""
+    if reread or not _takes_cache(model):
+        cache = DynamicCache()
+        layers: list[Any] = [TokenLayer()]
+        cache.layers = layers
+        return cache
     cache = DynamicCache(config=model.config)
     cache.layers = [
         RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
@@ -142,11 +147,46 @@ def new_cache(model: PreTrainedModel) -> DynamicCache:
     return cache
 
 
-def new_tokens_cache(model: PreTrainedModel) -> DynamicCache:
-    """No keys and values: all tokens are read again at every step."""
-    cache = DynamicCache(config=model.config)
-    cache.layers[:] = [TokensLayer()]
-    return cache
+def read(model: PreTrainedModel, tokens: Tensor, cache: DynamicCache, before: int) -> Tensor:
+    """Read int64 [rows, positions] behind what the cache holds, `before` positions; the logits of
+    the last position, [rows, vocabulary]."""
+    if isinstance(layer := cache.layers[0], TokenLayer):
+        tokens = layer.extend(tokens)
+        generates: Any = model
+        inputs = generates.prepare_inputs_for_generation(
+            tokens, attention_mask=torch.ones_like(tokens), use_cache=False
+        )
+        if inputs["input_ids"].shape != tokens.shape:
+            raise UserError(
+                f"this {model.config.model_type} model reads more than the tokens before each one; "
+                "prunetui does not know this family"
+            )
+        return model(**inputs).logits[:, -1]
+    inputs: dict[str, Any] = {_cache_argument(model): cache}
+    # Most models count the cache's positions themselves, but some begin at 0 again. A compiled step
+    # would be compiled for each position.
+    if not isinstance(layer, StaticLayer) and "position_ids" in _parameters(type(model)):
+        positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
+        inputs["position_ids"] = positions.expand_as(tokens)
+    out = model(input_ids=tokens, **inputs, use_cache=True, logits_to_keep=1)
+    return out.logits[:, -1]
+
+
+def _takes_cache(model: PreTrainedModel) -> bool:
+    """Others swallow what they are given, and read each token as if it were the first."""
+    kind: Any = type(model)
+    return kind._supports_default_dynamic_cache() and _cache_argument(model) in _parameters(kind)
+
+
+@functools.cache
+def _parameters(kind: type[PreTrainedModel]) -> Collection[str]:
+    """The names of what a forward pass takes."""
+    return inspect.signature(kind.forward).parameters.keys()
+
+
+def _cache_argument(model: PreTrainedModel) -> str:
+    """As `generate` names it."""
+    return "cache_params" if "mamba" in type(model).__name__.lower() else "past_key_values"
 
 
 def new_static_cache(model: PreTrainedModel, positions: int) -> DynamicCache:
@@ -155,6 +195,11 @@ def new_static_cache(model: PreTrainedModel, positions: int) -> DynamicCache:
     A layer with a sliding window keeps all positions too; the mask hides those behind the window.
     Raises `UserError` for a model with other layers.
     """
+    if ChangingRope(model).limit is not None:
+        raise UserError(
+            f"this {model.config.model_type} model's positions change with what is read, which a "
+            "compiled step cannot; leave --compile out"
+        )
     cache = DynamicCache(config=model.config)
     for number, layer in enumerate(cache.layers):
         if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
@@ -166,9 +211,9 @@ def new_static_cache(model: PreTrainedModel, positions: int) -> DynamicCache:
     return cache
 
 
-def length(cache: DynamicCache) -> int:
-    """Positions that are filled."""
-    return int(cache.get_seq_length())
+def is_recurrent(cache: DynamicCache) -> bool:
+    """It has states that some models begin anew where several tokens are read at once."""
+    return any(hasattr(layer, "recurrent_states") for layer in cache.layers)
 
 
 def can_crop(caches: list[DynamicCache]) -> bool:
@@ -183,10 +228,11 @@ def crop(caches: list[DynamicCache], positions: int) -> bool:
     if not can_crop(caches):
         return False
     for cache in caches:
-        for layer in cache.layers:
+        layers: list[Any] = cache.layers
+        for layer in layers:
             if isinstance(layer, StaticLayer):
                 layer.cumulative_length.sub_(positions)
-            elif isinstance(layer, DynamicLayer):
+            else:
                 layer.crop(-positions)
     return True
 
@@ -217,6 +263,7 @@ def remember(caches: list[DynamicCache]) -> Callable[[], None]:
 
 
 def _croppable(layer: object) -> bool:
-    if isinstance(layer, DynamicSlidingWindowLayer):
+    # Layers of kinds made from these keep more.
+    if type(layer) is DynamicSlidingWindowLayer:
         return layer.get_seq_length() < layer.sliding_window
-    return type(layer) in (RoomyLayer, StaticLayer, TokensLayer)
+    return type(layer) in (RoomyLayer, StaticLayer, TokenLayer)

@@ -10,7 +10,7 @@ from .lockstep import Lockstep
 from .noise import noise_floor
 from .options import Context
 from .proof import prove
-from .rotary import changing_factors
+from .rope import ChangingRope
 from .trace import records
 from .variants import Variant
 
@@ -64,23 +64,16 @@ class Lanes:
         return True
 
     def notes_on_length(self, positions: int) -> list[str]:
-        """What must be known of models whose rotary factors change within so many positions."""
+        """What must be known of models whose rotary angles change within so many positions."""
         notes: dict[str, None] = {}
         for lane in self.variants:
-            changing = changing_factors(lane.group.model)
-            if changing is None or positions <= changing.limit:
-                continue
-            name, limit = lane.group.name, changing.limit
-            notes[
-                f"{name}'s rotary factors change after {limit} tokens, which the prompt and "
-                "--max-new-tokens can reach: "
-                + (
-                    "keys in the cache keep those of the length at which they were read, as with "
-                    "generate of transformers."
-                    if changing.kind == "dynamic"
-                    else "every step reads all tokens again, which is slow."
-                )
-            ] = None
+            rope = ChangingRope(lane.group.model)
+            if rope.limit is not None and positions > rope.limit and not rope.rereads:
+                notes[
+                    f"{lane.group.name}'s rotary angles change after {rope.limit} tokens, which "
+                    "the prompt and --max-new-tokens can reach: keys in the cache keep those of "
+                    "the length at which they were read, as with generate of transformers."
+                ] = None
         return [*notes]
 
     def close(self) -> None:

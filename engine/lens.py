@@ -23,7 +23,12 @@ TOLERANCE = 0.05
 
 
 def check_lens(group: WeightGroup) -> None:
-    """Raise `UserError` where the family has no final norm of its own."""
+    """Raise `UserError` where the family's stream is not known or has no final norm of its own."""
+    if not group.anatomy.has_known_stream:
+        raise UserError(
+            f"what each sublayer of a {group.model.config.model_type} model adds is not known; "
+            "its layers cannot be read through a logit lens"
+        )
     if group.anatomy.norm is None:
         raise UserError(
             f"a {group.model.config.model_type} model does more than a norm before its head; "

@@ -19,7 +19,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from .attention import ATTENTIONS, STOCK, Attend, by_kernel
+from .attention import STOCK, Attend, by_kernel, chosen_attention
 from .kvcache import RoomyLayer
 
 KIND = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
@@ -29,7 +29,7 @@ def is_of_llamas_kind(model: PreTrainedModel, cache: DynamicCache) -> bool:
     """And on one device, every layer attending to all positions."""
     return (
         type(model) in KIND
-        and model.config._attn_implementation in (STOCK, *ATTENTIONS)
+        and model.config._attn_implementation == STOCK
         and len({parameter.device for parameter in model.parameters()}) == 1
         and all(isinstance(layer, RoomyLayer) for layer in cache.layers)
     )
@@ -45,9 +45,8 @@ class LlamaStep:
         """`closed` maps attentions and MLPs to bool [rows], true where a gate is closed."""
         self._embed = model.model.embed_tokens
         self._angles = model.model.rotary_emb
-        attend = ATTENTIONS.get(model.config._attn_implementation, by_kernel)
         self._layers = [
-            (_Attention(layer, closed, attend), _Mlp(layer, closed)) for layer in model.model.layers
+            (_Attention(layer, closed), _Mlp(layer, closed)) for layer in model.model.layers
         ]
         self._norm = Norm(model.model.norm)
         self._head = model.lm_head.forward
@@ -77,12 +76,13 @@ def turning(rotary: nn.Module, x: Tensor, cache: DynamicCache) -> tuple[Tensor, 
 
 
 class _Attention:
-    def __init__(self, layer: Any, closed: Mapping[nn.Module, Tensor], attend: Attend) -> None:
+    def __init__(self, layer: Any, closed: Mapping[nn.Module, Tensor]) -> None:
         module = layer.self_attn
         self._closed = _mask(module, closed)
         self._norm = Norm(layer.input_layernorm)
         self._width: int = module.head_dim
-        self._attend, self._scaling = attend, module.scaling
+        self._attend: Attend = chosen_attention(module) or by_kernel
+        self._scaling = module.scaling
         self._q, self._k, self._v = (
             linear.forward for linear in (module.q_proj, module.k_proj, module.v_proj)
         )

@@ -7,24 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
 from .bandwidth import cache_bytes
 from .errors import UserError
 from .gates import Gates
-from .kvcache import (
-    TokensLayer,
-    can_crop,
-    crop,
-    length,
-    new_cache,
-    new_static_cache,
-    new_tokens_cache,
-    remember,
-)
+from .kvcache import can_crop, crop, is_recurrent, new_cache, new_static_cache, read, remember
 from .llama import LlamaStep, is_of_llamas_kind
 from .llama_program import LlamaProgram, runs_as_program
-from .rotary import changing_factors, forget_length
+from .rope import ChangingRope
 from .streams import StreamHooks
 from .weights import WeightGroup
 
@@ -53,7 +44,8 @@ class Outputs:
     """[lanes, vocabulary]: what the model's own head returns."""
     streams: Tensor
     """[2 layers + 1, lanes, hidden]: the residual stream before attention 0 and after attention 0,
-    MLP 0, attention 1, …; zeros in a lane whose model has another depth than lane 0's."""
+    MLP 0, attention 1, …; zeros in a lane whose model has another depth than lane 0's, and no
+    numbers where the stream is not known."""
 
 
 class Lockstep:
@@ -76,6 +68,8 @@ class Lockstep:
         values."""
         self._compiled = compiled
         self.reread = reread
+        self.length = 0
+        """Positions in the caches."""
         by_group: dict[WeightGroup, list[int]] = {}
         for number, (group, _) in enumerate(lanes):
             by_group.setdefault(group, []).append(number)
@@ -86,8 +80,7 @@ class Lockstep:
             for group, rows in by_group.items():
                 gates = [lanes[row][1] for row in rows]
                 places = torch.tensor(rows, device=self._device)
-                make_cache = new_tokens_cache if group in reread else new_cache
-                self._batches.append(_Batch(group, places, gates, compiled, make_cache))
+                self._batches.append(_Batch(group, places, gates, compiled, group in reread))
         except BaseException:
             self.close()
             raise
@@ -98,6 +91,12 @@ class Lockstep:
     def rows(self) -> int:
         """One per lane."""
         return len(self._order)
+
+    @property
+    def reads_in_parts(self) -> bool:
+        """However the tokens of a text are parted, reading them part by part leaves the same in the
+        caches, but for rounding."""
+        return all(batch.reads_in_parts for batch in self._batches)
 
     def close(self) -> None:
         """Leave the models as they were; `reopen` goes on where the caches are."""
@@ -112,16 +111,6 @@ class Lockstep:
             batch.open()
 
     @property
-    def length(self) -> int:
-        """Positions in the caches."""
-        return length(self._batches[0].cache)
-
-    @property
-    def in_order(self) -> bool:
-        """Whether caches depend on how tokens came in: the prompt at once, then one by one."""
-        return any(batch.in_order for batch in self._batches)
-
-    @property
     def cache_read(self) -> int:
         """Bytes of keys and values that a step has read, if the last tokens were one."""
         return sum(batch.cache_read for batch in self._batches)
@@ -133,14 +122,14 @@ class Lockstep:
         and cannot be.
         """
         tokens = tokens.to(self._device)
-        positions = tokens.shape[1]
+        self.length = 0
         if self._compiled:
             self._compile(tokens, room)
         else:
             for batch in self._batches:
-                batch.clear(positions + room)
-        # Dynamic rotary factors are those of the prompt's length for all of it.
-        *chunks, last = tokens.split(positions if self.in_order else PREFILL_CHUNK, dim=1)
+                batch.clear()
+        at_once = PREFILL_CHUNK if self.reads_in_parts else tokens.shape[1]
+        *chunks, last = tokens.split(at_once, dim=1)
         for chunk in chunks:
             self.advance(chunk)
         return self.advance(last)
@@ -163,7 +152,8 @@ class Lockstep:
     def advance(self, tokens: Tensor) -> Outputs:
         """Read int64 [lanes, positions] behind what the caches hold."""
         tokens = tokens.to(self._device)
-        outputs = [batch.advance(tokens[batch.rows]) for batch in self._batches]
+        outputs = [batch.advance(tokens[batch.rows], self.length) for batch in self._batches]
+        self.length += tokens.shape[1]
         first = outputs[0]
         if len(outputs) == 1:
             return first
@@ -186,23 +176,32 @@ class Lockstep:
         surplus = self.length - positions
         if surplus == 0:
             return True
-        if self.in_order:
+        if any(batch.rope.crosses(positions, self.length) for batch in self._batches):
             return False
-        return crop([batch.cache for batch in self._batches], surplus)
+        if not crop([batch.cache for batch in self._batches], surplus):
+            return False
+        self.length = positions
+        return True
 
     def look_back(self, positions: int, tokens: Tensor) -> Outputs | None:
         """Read int64 [lanes, 1] behind the first `positions` only, and leave the caches as they
         are; None, and nothing done, if they cannot be cut."""
         caches = [batch.cache for batch in self._batches]
         # One that cannot go back could not forget these tokens either.
-        if self.in_order or not can_crop(caches):
+        if not can_crop(caches) or any(
+            batch.rope.crosses(positions, self.length) for batch in self._batches
+        ):
             return None
-        put_back = remember(caches)
+        put_back, length = remember(caches), self.length
+        were_read = [batch.tokens for batch in self._batches]
         try:
             self.crop(positions)
             return self.advance(tokens)
         finally:
             put_back()
+            self.length = length
+            for batch, tokens in zip(self._batches, were_read, strict=True):
+                batch.tokens = tokens
 
 
 class _Batch:
@@ -214,24 +213,27 @@ class _Batch:
         rows: Tensor,
         gates: list[LaneGates],
         compiled: bool,
-        make_cache: Callable[[PreTrainedModel], DynamicCache],
+        reread: bool,
     ) -> None:
         self.rows = rows
         self.model = model = group.model
-        self._make_cache = make_cache
-        self._changing = changing_factors(model)
-        self.in_order = False
-        self.cache = new_static_cache(model, 0) if compiled else make_cache(model)
+        self._reread = reread
+        self.cache = new_static_cache(model, 0) if compiled else new_cache(model, reread)
         self._compiled: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
         if compiled:
             self._compiled = torch.compile(self._forward, dynamic=False, fullgraph=True)
+        self.rope = ChangingRope(model)
+        self.reads_in_parts = self.rope.limit is None and not is_recurrent(self.cache)
+        self.tokens = rows.new_empty(len(rows), 0).to(model.device)
+        """All that the cache holds, where they may have to be read again."""
         self._anatomy = group.anatomy
         layers = group.anatomy.layers
         self._closed: dict[nn.Module, Tensor] = {}
         for number, layer in enumerate(layers):
-            attention = [number in lane.attention for lane in gates]
-            self._closed[layer.attention] = torch.tensor(attention)
-            self._closed[layer.mlp] = torch.tensor([number in lane.mlp for lane in gates])
+            attention = torch.tensor([number in lane.attention for lane in gates])
+            self._closed |= dict.fromkeys(layer.attention, attention)
+            mlp = torch.tensor([number in lane.mlp for lane in gates])
+            self._closed |= dict.fromkeys(layer.mlp, mlp)
         self._llama: LlamaStep | LlamaProgram | None = None
         self._points: list[Tensor] = []
         """The stream's, while the model runs: [rows, hidden] each."""
@@ -251,14 +253,9 @@ class _Batch:
             self.close()
             raise
 
-    def clear(self, positions: int) -> None:
-        """Have an empty cache for a text of at most so many positions."""
-        changing = self._changing if self._changing and positions > self._changing.limit else None
-        self.in_order = changing is not None and changing.kind == "dynamic"
-        if self.in_order:
-            forget_length(self.model)
-        reread = changing is not None and changing.kind == "longrope"
-        self.cache = (new_tokens_cache if reread else self._make_cache)(self.model)
+    def clear(self) -> None:
+        """Start again with an empty cache."""
+        self.cache = new_cache(self.model, self._reread)
 
     def close(self) -> None:
         self._llama = None
@@ -278,9 +275,9 @@ class _Batch:
         """Have an empty cache of `positions` and a step for it; `tokens` are any to try."""
         self.cache = new_static_cache(self.model, positions)
         first = tokens[self.rows, :1]
-        self.advance(first)
+        self.advance(first, 0)
         try:
-            self.advance(first)
+            self.advance(first, 1)
         except TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
@@ -288,28 +285,33 @@ class _Batch:
             ) from error
         self.cache.reset()
 
-    def advance(self, tokens: Tensor) -> Outputs:
+    def advance(self, tokens: Tensor, before: int) -> Outputs:
+        """Read int64 [rows, positions] behind `before` positions."""
         tokens = tokens.to(self.model.device)
+        if self.rope.limit is not None:
+            self.rope.forget()
+            self.tokens = torch.cat([self.tokens[:, :before], tokens], dim=1)
+            if before and self.rope.crosses(before, before + tokens.shape[1]):
+                self.clear()
+                tokens, before = self.tokens, 0
         # The first pass makes the cache's tensors, which is not for a compiler to trace.
         if self._compiled and tokens.shape[1] == 1 and self.cache.is_initialized:
             return Outputs(*self._compiled(tokens, self.cache))
-        rereads = isinstance(self.cache.layers[0], TokensLayer)
-        if self._llama and tokens.shape[1] == 1 and not rereads:
+        if self._llama and tokens.shape[1] == 1:
             return Outputs(*self._llama(tokens, self.cache))
-        return Outputs(*self._forward(tokens, self.cache))
+        return Outputs(*self._forward(tokens, self.cache, before))
 
-    def _forward(self, tokens: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor, Tensor]:
+    def _forward(
+        self, tokens: Tensor, cache: DynamicCache, before: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """h, z and the streams of the last position."""
         self._points = []
-        first = cache.layers[0]
-        if isinstance(first, TokensLayer):
-            reads: dict[str, Any] = {"input_ids": first.extend(tokens), "use_cache": False}
+        z = read(self.model, tokens, cache, before)
+        if self._points:
+            # Of a model spread over several devices, each may lie on another.
+            streams = torch.stack([point.to(z.device) for point in self._points])
         else:
-            reads = {"input_ids": tokens, "past_key_values": cache, "use_cache": True}
-        out = self.model(**reads, logits_to_keep=1)
-        z = out.logits[:, -1]
-        # Of a model spread over several devices, each may lie on another.
-        streams = torch.stack([point.to(z.device) for point in self._points])
+            streams = z.new_full((2 * len(self._anatomy.layers) + 1, len(z), 1), torch.nan)
         h, self._h, self._points = self._h.to(z.device), torch.empty(0), []
         return h, z, streams
 

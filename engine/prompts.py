@@ -10,7 +10,7 @@ from .chat_template import render_prompt
 from .errors import UserError
 from .generation import end_tokens
 from .loading import Loaded
-from .rotary import rope_parameters
+from .rope import rope_parameters
 from .tokenizer import decode, encode
 from .trace import records
 
@@ -153,7 +153,9 @@ def context_length(model: PreTrainedModel) -> int | None:
     ones; None if its config names none."""
     config = model.config.get_text_config()
     names = ("max_position_embeddings", "max_seq_len")
-    length = next((length for name in names if (length := getattr(config, name, None))), None)
+    lengths = (getattr(config, name, None) for name in names)
+    # XLNet says -1.
+    length = next((length for length in lengths if length and length > 0), None)
     scalings = rope_parameters(model)
     # Of kinds of layers that are scaled apart, the config names the length that all take.
     if length is None or len(scalings) > 1:

@@ -65,8 +65,12 @@ def take_reference(model: PreTrainedModel, prompt: list[int]) -> Reference:
 
 def _last(model: PreTrainedModel, tokens: Tensor, positions: int) -> Tensor:
     """Logits [positions, vocabulary] of the last of one text's positions."""
+    generates: Any = model
+    inputs = generates.prepare_inputs_for_generation(
+        tokens, attention_mask=torch.ones_like(tokens), use_cache=False
+    )
     # Not every family takes `logits_to_keep`, and the tokens are few.
-    return model(input_ids=tokens, use_cache=False).logits[0, -positions:]
+    return model(**inputs).logits[0, -positions:]
 
 
 @contextmanager

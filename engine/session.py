@@ -468,7 +468,7 @@ class Session:
             lane = row - len(lanes) + 1 if local else row
             group = lanes[lane].group
             runs = running[0 if local else lane] and self._lanes.same_depth[lane]
-            if runs and group.anatomy.norm is not None:
+            if runs and group.anatomy.takes_lens:
                 streams, z = outputs.streams[:, row], outputs.z[row]
                 rows.append(read_lens(group, streams, z, temperature, self._texts))
             else:
@@ -494,7 +494,7 @@ class Session:
             lockstep.prefill(rows, self._options.max_new_tokens)
             kept = 0
         *past, last = [self._read(tokens) for tokens in chosen[kept:]]
-        if past and self._loaded.model.dtype == torch.float32 and not lockstep.in_order:
+        if past and self._loaded.model.dtype == torch.float32 and lockstep.reads_in_parts:
             # Several at once are read faster. They round otherwise, which in 16 bits would be
             # enough for other tokens than those that were decoded.
             past = torch.cat(past, dim=1).split(PREFILL_CHUNK, dim=1)

@@ -19,18 +19,20 @@ class StreamHooks:
 
     Point 0 is the input of layer 0, 2l + 1 the stream after the attention of layer l, 2l + 2 after
     its MLP. Where attention and MLP run in parallel on the same input x, the stream after the
-    attention is x plus what the attention adds. Made after the gates, the hooks see what the gates
-    leave.
+    attention is x plus what the attention adds; where the layer does something else, that point is
+    not a number. Nothing is kept of a model that has no one stream. Made after the gates, the hooks
+    see what the gates leave.
     """
 
     def __init__(self, anatomy: Anatomy, keep: Keep) -> None:
         self._keep = keep
         self._stream = torch.empty(0)
         """At the last point before."""
+        self._handles: list[RemovableHandle] = []
+        if not anatomy.one_stream:
+            return
         first, last = anatomy.layers[0].module, anatomy.layers[-1].module
-        self._handles: list[RemovableHandle] = [
-            first.register_forward_pre_hook(self._before, with_kwargs=True)
-        ]
+        self._handles.append(first.register_forward_pre_hook(self._before, with_kwargs=True))
         for number, layer in enumerate(anatomy.layers):
             self._watch(number, layer)
         self._handles.append(last.register_forward_hook(self._end))
@@ -41,7 +43,8 @@ class StreamHooks:
 
     def _point(self, number: int, stream: Tensor) -> None:
         self._stream = stream
-        self._keep(number, stream)
+        # Some models keep several vectors a position.
+        self._keep(number, stream.flatten(2))
 
     def _before(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._point(0, args[0] if args else kwargs["hidden_states"])
@@ -61,10 +64,13 @@ class StreamHooks:
             self._point(2 * number + 1, self._stream.to(added.device) + added)
 
         def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            self._point(2 * number + 2, first_tensor(output))
+            stream = first_tensor(output)
+            if not layer.has_known_middle:
+                self._point(2 * number + 1, stream.new_full((), torch.nan).expand_as(stream))
+            self._point(2 * number + 2, stream)
 
-        if layer.middle is None:
-            self._handles.append(layer.attention.register_forward_hook(branch))
-        else:
+        if layer.parallel:
+            self._handles.append(layer.attention[0].register_forward_hook(branch))
+        elif layer.middle is not None:
             self._handles.append(layer.middle.register_forward_pre_hook(middle, with_kwargs=True))
         self._handles.append(layer.module.register_forward_hook(after))

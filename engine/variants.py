@@ -245,8 +245,15 @@ def _install(anatomy: Anatomy, gates: LaneGates) -> Gates:
 
 def check_droppable(group: WeightGroup) -> None:
     """Raises `UserError` if closed gates are not the identity in this family."""
+    family = group.model.config.model_type
+    for number, layer in enumerate(group.anatomy.layers):
+        if not (layer.attention and layer.mlp):
+            raise UserError(
+                f"this {family} model does not take layer dropping: layer {number} has no pair of "
+                "attention and MLP that prunetui knows"
+            )
     if not group.anatomy.droppable:
         raise UserError(
-            f"this {group.model.config.model_type} model does not take layer dropping: with a "
-            "layer's attention and MLP closed, its output is not its input"
+            f"this {family} model does not take layer dropping: with a layer's attention and MLP "
+            "closed, its output is not its input"
         )

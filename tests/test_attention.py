@@ -34,8 +34,9 @@ def test_attention_is_softmax_of_scaled_products(
         given = torch.rand(ROWS, 1, 1, CACHED) < 0.7
     elif mask == "float":
         given = torch.randn(ROWS, HEADS, 1, CACHED)
-    attend = AttentionInterface()[name]
-    got, _ = attend(nn.Module(), q, k, v, given, scaling=0.3)
+    layer = nn.Module()
+    setattr(layer, module._CHOSEN, ATTENTIONS[name])
+    got, _ = AttentionInterface()["sdpa"](layer, q, k, v, given, scaling=0.3)
     for row in range(ROWS):
         for head in range(HEADS):
             shared = head // (HEADS // KEY_HEADS)
@@ -66,6 +67,7 @@ def test_a_model_decodes_the_same_and_is_left_as_it_was(family: str, name: str) 
         fast.remove()
     torch.testing.assert_close(got, expected, atol=2e-5, rtol=2e-4)
     assert model.config._attn_implementation == stock
+    assert not any(hasattr(part, module._CHOSEN) for part in model.modules())
 
 
 @pytest.mark.parametrize(("faster", "name"), [(True, PRODUCTS), (False, KERNEL)])

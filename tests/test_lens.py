@@ -87,7 +87,7 @@ def test_transitions_equal_their_formulas(temperature: float) -> None:
 
 def test_a_family_that_does_more_before_its_head_is_refused() -> None:
     model, anatomy, _, _ = read("opt")
-    without = type(anatomy)(anatomy.layers, None, anatomy.head, anatomy.droppable)
+    without = replace(anatomy, norm=None)
     with pytest.raises(UserError, match="more than a norm"):
         check_lens(WeightGroup(model, without))
 

@@ -27,8 +27,13 @@ def measure_similarity(
     """Mean over every token of the windows, int64 [positions] each.
 
     Where attention and MLP run in parallel, the attention is counted as the first of the two.
-    Raises `UserError` where a stream has no direction.
+    Raises `UserError` where a stream is not known or has no direction.
     """
+    if not anatomy.has_known_stream:
+        raise UserError(
+            f"what each sublayer of a {model.config.model_type} model adds is not known, so they "
+            "cannot be ranked; name the layers to drop, as in drop:attn=[1,2]"
+        )
     depth = len(anatomy.layers)
     sublayers = torch.zeros(depth, 2, dtype=torch.float64)
     runs = torch.zeros(depth + 1, depth + 1, dtype=torch.float64)

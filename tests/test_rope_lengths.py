@@ -1,4 +1,4 @@
-"""Rotary factors that scale or change with the length of a text: the tokens of `generate`."""
+"""Rotary angles that scale or change with the length of a text: the tokens of `generate`."""
 
 from pathlib import Path
 
@@ -90,26 +90,18 @@ def test_a_text_beyond_what_was_trained_on(
     assert tokens(session) == expected
 
 
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        ("dynamic", "keys in the cache keep those of the length at which they were read, as with"),
-        ("longrope", "every step reads all tokens again, which is slow."),
-    ],
-)
-def test_factors_that_change_are_said_where_the_text_can_reach_them(
-    kind: str, said: str, tmp_path: Path
-) -> None:
-    directory = scaled_model(kind, tmp_path / "model")
+def test_angles_that_change_are_said_where_the_text_can_reach_them(tmp_path: Path) -> None:
+    """Where keys keep the old ones: past the limit of LongRoPE all is read again."""
+    directory = scaled_model("dynamic", tmp_path / "model")
     assert session_of(directory, "x" * (TRAINED - STEPS)).trace.header.notes == []
-    session = session_of(directory, "x" * (TRAINED - STEPS + 1))
-    (note,) = session.trace.header.notes
-    assert note.startswith("model's rotary factors change after 32 tokens, which the prompt and")
-    assert said in note
+    (note,) = session_of(directory, "x" * (TRAINED - STEPS + 1)).trace.header.notes
+    assert note.startswith("model's rotary angles change after 32 tokens, which the prompt and")
+    other = scaled_model("longrope", tmp_path / "other")
+    assert session_of(other, "x" * TRAINED).trace.header.notes == []
 
 
 def test_a_longer_prompt_before_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Dynamic factors would stay those of the longest text that was read."""
+    """Dynamic angles would stay those of the longest text that was read."""
     directory = scaled_model("dynamic", tmp_path / "model")
     fresh = session_of(directory, "y" * 40)
     expected = tokens(fresh)
