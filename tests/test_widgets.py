@@ -20,6 +20,7 @@ from prunetui.tui.widgets.candidates import (
     ranked,
 )
 from prunetui.tui.widgets.drift_panel import (
+    BLOCKS,
     CHARTS,
     LABEL_CELLS,
     DriftPanel,
@@ -27,12 +28,13 @@ from prunetui.tui.widgets.drift_panel import (
 )
 from prunetui.tui.widgets.loading import LoadingPanel
 from prunetui.tui.widgets.measures import nats, table
-from prunetui.tui.widgets.panel import Line, Panel, shorten
+from prunetui.tui.widgets.panel import NOT_FINITE, Line, Panel, shorten
 from prunetui.tui.widgets.series import Series, ratchet
 from prunetui.tui.widgets.status import StatusLine, _limit
 from prunetui.tui.widgets.text_panel import DIVERGES, TIES, Block, TextPanel
 from prunetui.tui.widgets.wrapping import Wrapped
 from prunetui.tui.worker import Stage
+from rich.style import Style
 from textual.app import App
 from textual.geometry import Region
 
@@ -551,3 +553,21 @@ def test_a_divergence_keeps_its_unit(kl: float, figure: str) -> None:
     assert drift is not None
     (chart,) = (measure for measure in CHARTS if measure.key == "kl")
     assert chart.figure(msgspec.structs.replace(drift, kl=kl)) == figure
+
+
+@pytest.mark.parametrize("width", [26, 28, 30, 37, 40, 57, 80, 120])
+@pytest.mark.parametrize("kl", [0.0777, 12.25, 1e-9, 123456.0, 3.4e-12, 1.7e308])
+def test_no_figure_of_the_drift_touches_its_chart(width: int, kl: float) -> None:
+    trace = make_trace(300)
+    drift = msgspec.structs.replace(trace.steps[-1].drift[0], kl=kl)
+    trace.steps[-1] = msgspec.structs.replace(trace.steps[-1], drift=[drift, None])
+    panel = DriftPanel()
+    panel.view = View(trace.header, trace.steps, 299, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DriftPanel, "style", lambda *_: Style())
+        patch.setattr(DriftPanel, "rich_style", Style())
+        lines = [line.strip(width, Style()).text for line in panel.draw(width, 9)]
+    (line,) = [line for line in lines if line.startswith("KL(p‖q)")]
+    cells, figure, unit = line[10:].rsplit(maxsplit=2)
+    assert set(cells) <= {*BLOCKS, NOT_FINITE}
+    assert (float(figure), unit) == (pytest.approx(kl, rel=0.5), "nats")

@@ -1,6 +1,7 @@
 """A measure over the steps of a trace, in as many buckets as a chart has columns."""
 
 import functools
+import sys
 from collections.abc import Callable
 
 Value = float | None
@@ -39,11 +40,14 @@ class Series:
         return None if a is None or b is None else self._worst(a, b)
 
 
+LARGEST = int(sys.float_info.max)
+
+
 def ratchet(top: float, value: float) -> float:
     """The smallest of 1, 2, 5, 10, 20, 50, … that is at least `value`, and no less than `top`."""
     scale = 1
     while True:
         for step in (1, 2, 5):
             if step * scale >= max(top, value):
-                return float(step * scale)
+                return float(min(step * scale, LARGEST))
         scale *= 10
