@@ -220,11 +220,11 @@ def test_ten_thousand_damaged_traces(mutation: str, part: int, tmp_path: Path) -
     assert export_all(tmp_path, mutation, range(1000 * part + 1000, 1000 * part + 2000)) > 50
 
 
-async def open_every_view(trace: Trace, path: Path) -> None:
+async def open_every_view(trace: Trace, path: Path, lanes: range) -> None:
     app = PrunetuiApp.replay(trace, path)
     async with app.run_test(size=(80, 24)) as pilot:
         await settled(pilot)
-        for lane in range(min(3, len(trace.header.lanes))):
+        for lane in lanes:
             inspector(app)._select(lane)
             for view, _, _ in VIEWS:
                 inspector(app).action_view(view)
@@ -237,19 +237,21 @@ async def open_every_view(trace: Trace, path: Path) -> None:
     assert app.return_code == 0
 
 
-async def replay_some(folder: Path, mutation: str, count: int, first_seed: int) -> None:
+async def replay_some(
+    folder: Path, mutation: str, count: int, first_seed: int, lanes: range = range(3)
+) -> None:
     readable = damaged(folder, mutation, range(first_seed, first_seed + 100 * count))
     shown = [*itertools.islice(readable, count)]
     assert len(shown) == count
     for seed, path, trace in shown:
         try:
-            await open_every_view(trace, path)
+            await open_every_view(trace, path, lanes)
         except BaseException as error:
             raise AssertionError(f"{mutation} {seed}: {error!r}") from error
 
 
 async def test_damaged_traces_that_can_be_read_are_shown(tmp_path: Path) -> None:
-    await replay_some(tmp_path, "values", 3, 0)
+    await replay_some(tmp_path, "values", 3, 0, range(1, 2))
 
 
 @pytest.mark.slow

@@ -556,7 +556,7 @@ def test_a_divergence_keeps_its_unit(kl: float, figure: str) -> None:
 
 
 @pytest.mark.parametrize("width", [26, 28, 30, 37, 40, 57, 80, 120])
-@pytest.mark.parametrize("kl", [0.0777, 12.25, 1e-9, 123456.0, 3.4e-12, 1.7e308])
+@pytest.mark.parametrize("kl", [0.0777, 12.25, 1e-9, 123456.0, 3.4e-12, 1.2e308])
 def test_no_figure_of_the_drift_touches_its_chart(width: int, kl: float) -> None:
     trace = make_trace(300)
     drift = msgspec.structs.replace(trace.steps[-1].drift[0], kl=kl)

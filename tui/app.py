@@ -113,9 +113,8 @@ class InspectorApp(App[None]):
     def _fatal_error(self) -> None:
         # Textual's own traceback prints local variables, and prompts with them.
         log.error("the screen", exc_info=self._exception)
-        self.panic(
-            Text(f"prunetui: something went wrong in prunetui itself; {log_file()} says what")
-        )
+        sentence = f"something went wrong in prunetui itself; {log_file()} says what"
+        self.panic(Text(f"prunetui: {visible(sentence)}"))
 
 
 class PrunetuiApp(InspectorApp):

@@ -17,6 +17,7 @@ from ...engine.trace.exports import FORMATS
 from ...engine.trace.log import new_file, write_all
 from ...engine.trace.text import visible
 from ...engine.trace.trace import Trace
+from ..widgets.fields import TextField
 
 
 class ExportDialog(ModalScreen[None]):
@@ -39,7 +40,7 @@ class ExportDialog(ModalScreen[None]):
             with Horizontal(classes="dialog-choices"):
                 for form in self._formats:
                     yield Button(form, id=form, classes="format", compact=True)
-            yield Input(visible(f"{self._path}.{next(iter(FORMATS))}"), select_on_focus=False)
+            yield TextField(f"{self._path}.{next(iter(FORMATS))}", select_on_focus=False)
             yield Label("", classes="dialog-problem")
             with Horizontal(classes="dialog-buttons"):
                 yield Button("Write  ⏎", id="write", variant="primary", compact=True)
@@ -58,7 +59,7 @@ class ExportDialog(ModalScreen[None]):
     @on(Button.Pressed, "#write")
     @on(Input.Submitted)
     def _write(self) -> None:
-        path = expanded(self.query_one(Input).value)
+        path = expanded(self.query_one(TextField).meant)
         form = self._formats.get(path.suffix.removeprefix("."))
         if form is None:
             endings = ", ".join(f".{ending}" for ending in self._formats)
