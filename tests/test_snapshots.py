@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from prunetui.engine.trace.log import read_trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
@@ -14,6 +15,13 @@ from .traces import make_header, make_trace
 
 both_sizes = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
 both_themes = pytest.mark.parametrize("theme", ["dark", "light"])
+
+
+NOTES = [
+    "The model's generation settings say repetition_penalty 1.3, no_repeat_ngram_size 3; decoding "
+    "here does not follow them.",
+    "The tokenizer adds an end token to every text; the prompt is read without.",
+]
 
 
 def app(theme: str, steps: int = 40) -> InspectorApp:
@@ -62,6 +70,22 @@ def test_the_baseline_selected(snap_compare, size) -> None:
 @both_themes
 def test_help(snap_compare, size, theme) -> None:
     assert snap_compare(app(theme), terminal_size=size, press=["question_mark"])
+
+
+def app_with_notes() -> InspectorApp:
+    trace = make_trace(40)
+    trace.header = msgspec.structs.replace(trace.header, notes=NOTES)
+    return PrunetuiApp.replay(trace, Path("some.trace.jsonl"), theme="dark")
+
+
+@both_sizes
+def test_a_trace_with_notes(snap_compare, size) -> None:
+    assert snap_compare(app_with_notes(), terminal_size=size)
+
+
+@both_sizes
+def test_help_shows_the_notes(snap_compare, size) -> None:
+    assert snap_compare(app_with_notes(), terminal_size=size, press=["question_mark"])
 
 
 @both_sizes

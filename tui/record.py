@@ -45,6 +45,8 @@ def record(options: Options, record_to: Path | None) -> None:
     console = Console(soft_wrap=True)
     for sentence in session.left_out:
         console.print(Text(visible(sentence), style="bold"))
+    for note in session.trace.header.notes:
+        console.print(Text(f"Note: {visible(note)}", style="bold"))
     _report(console, session.trace, session.recording)
     if session.finished is not None:
         console.print(Text(f"Nothing is left to decode: {session.finished}."))

@@ -59,6 +59,7 @@ def to_markdown(trace: Trace) -> str:
         f"{len(trace.steps)} steps, {header.context} context, {decoding}, "
         f"{header.model.dtype} on {_inline(header.model.device)}, {header.created}, "
         f"prunetui {header.versions.get('prunetui', '?')}.",
+        *(f"Note: {_inline(note)}" for note in header.notes),
         "## Prompt",
         _fenced(header.prompt.text),
     ]

@@ -65,6 +65,7 @@ def to_html(trace: Trace) -> str:
         f"{_text(header.model.device)}, {_text(header.created)}, prunetui "
         f"{_text(header.versions.get('prunetui', '?'))}. Orange tokens are not the baseline's; a "
         "line stands before the first.</p>",
+        *(f"<p><b>Note:</b> {_text(note)}</p>" for note in header.notes),
         "<h2>Prompt</h2>",
         f"<pre>{_text(header.prompt.text)}</pre>",
     ]

@@ -13,10 +13,11 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from ...engine.trace.text import visible
 from ..views.alignment import DIFFERENT, TIE
 from ..widgets.candidates import CHOSEN, FORCED
 from ..widgets.drift_panel import CURSOR, LOCAL, NOT_FINITE
-from ..widgets.status import STOPS
+from ..widgets.status import NOTES, STOPS
 from ..widgets.text_panel import DIVERGES, ENDS, SELECTED, TIES
 
 MARKS = [
@@ -87,9 +88,16 @@ class HelpScreen(ModalScreen[None]):
         Binding("escape,question_mark,q", "close", "close", id="help-close"),
     ]
 
-    def __init__(self, keys: Sequence[Binding], view: str, view_keys: Sequence[Binding]) -> None:
-        """`view_keys` are those that only the chosen view has."""
+    def __init__(
+        self,
+        keys: Sequence[Binding],
+        view: str,
+        view_keys: Sequence[Binding],
+        notes: Sequence[str],
+    ) -> None:
+        """`view_keys` are those that only the chosen view has; `notes` are the trace's."""
         super().__init__()
+        self._notes = notes
         self._keys = keys
         self._view = view
         self._view_keys = view_keys
@@ -98,8 +106,11 @@ class HelpScreen(ModalScreen[None]):
         keys = self._rows([*self._keys, PALETTE])
         own = [row[:2] for row in self._rows(self._view_keys)]
         of_view = [(f"Keys of the view {self._view}", own)] if own else []
+        notes = [(NOTES, visible(note)) for note in self._notes]
+        of_trace = [("Notes on the numbers", notes)] if notes else []
         with VerticalScroll(classes="dialog"):
             for title, rows in (
+                *of_trace,
                 *of_view,
                 ("Keys", keys),
                 ("Mouse", MOUSE),

@@ -564,4 +564,5 @@ class Inspector(Screen[None]):
         own = [
             key for name, view, _ in VIEWS if name == self.chosen_view for key in view_keys(view)
         ]
-        self.app.push_screen(HelpScreen(shown, self.chosen_view, own))
+        notes = self.trace.header.notes if self.trace is not None else []
+        self.app.push_screen(HelpScreen(shown, self.chosen_view, own, notes))

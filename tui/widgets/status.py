@@ -12,6 +12,7 @@ from .panel import Line, Panel, shorten
 
 GAP = "  "
 STOPS = "◉"
+NOTES = "!"
 RECENT = 16
 """Steps whose median says how fast decoding is."""
 
@@ -43,6 +44,7 @@ class StatusLine(Panel):
         header, steps = self.view.header, self.view.steps
         left = [
             Item(shorten(header.model.name, 32), "status--model", 9),
+            *_notes(header),
             Item(f"{header.model.device}·{header.model.dtype}", "panel--quiet", 3),
             Item(f"{len(header.lanes)} lanes", "panel--quiet", 1),
             Item(header.context, "panel--quiet", 7),
@@ -77,6 +79,13 @@ class StatusLine(Panel):
 
 def _cells(items: list[Item]) -> int:
     return sum(cell_len(item.text) + len(GAP) for item in items if item.text)
+
+
+def _notes(header: Header) -> list[Item]:
+    """The number of notes, which the help lists."""
+    count = len(header.notes)
+    text = f"{NOTES} {count} note{'s' if count > 1 else ''}"
+    return [Item(text, "status--alert", 10)] if count else []
 
 
 def _sampling(header: Header) -> str:
