@@ -203,20 +203,23 @@ def _probe(model: PreTrainedModel, head: nn.Module, layers: list[Layer]) -> Anat
         one = one.to(other.device)
         return bool(((one == other) | ((one != one) & (other != other))).all())
 
-    def is_middle(part: nn.Module, stream: Tensor) -> bool:
+    def is_middle(part: nn.Module, stream: Tensor, result: Tensor) -> bool:
         inputs = seen_in.get(part)
         return (
             inputs is not None
             and inputs.shape == stream.shape
             and same(inputs[1], stream[1])
             and not torch.equal(inputs[0].to(stream.device), stream[0])
+            # Of Reformer's two streams, the attention's is not what the MLP is added to.
+            and (same(inputs[2], result[2]) or not same(result[1], stream[1]))
         )
 
     def proven(layer: Layer) -> Layer:
         stream, result = seen_in.get(layer.module), seen_out.get(layer.module)
         if stream is None or result is None or not (layer.attention and layer.mlp):
             return layer
-        middle = next((part for part in layer.module.children() if is_middle(part, stream)), None)
+        children = layer.module.children()
+        middle = next((part for part in children if is_middle(part, stream, result)), None)
         added = seen_out.get(layer.attention[0])
         return dataclasses.replace(
             layer,

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from prunetui.engine.kvcache import RoomyLayer
+from prunetui.engine.kvcache import RoomyLayer, can_crop, new_cache, read
 from torch import Tensor
+
+from .families import make_family
 
 LENGTH, HEADS, WIDTH = 37, 2, 8
 
@@ -63,3 +65,12 @@ def test_nothing_is_common_where_nothing_is_held() -> None:
     assert held.tolist() == [[0] * 3] * 3
     assert length == 1
     assert keys.shape == values.shape == (3, HEADS, 256, WIDTH)
+
+
+@pytest.mark.parametrize("family", ["deepseek_v4", "zaya", "inkling_text"])
+def test_what_keeps_more_than_a_window_does_not_go_back(family: str) -> None:
+    model = make_family(family, sliding_window=64)
+    cache = new_cache(model)
+    with torch.inference_mode():
+        read(model, torch.arange(1, 13)[None], cache, 0)
+    assert not can_crop([cache])

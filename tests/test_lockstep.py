@@ -2,19 +2,23 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
 from prunetui.engine.anatomy import Anatomy, find_anatomy
 from prunetui.engine.errors import UserError
 from prunetui.engine.kvcache import new_cache
+from prunetui.engine.lens import check_lens
 from prunetui.engine.lockstep import LaneGates, Lockstep
 from prunetui.engine.pruning.importance import measure_similarity
 from prunetui.engine.streams import StreamHooks
+from prunetui.engine.variants import check_droppable
 from prunetui.engine.weights import WeightGroup
 from torch import Tensor, nn
 from transformers import DynamicCache, GPT2Config, GPT2Model, PreTrainedModel
 
+from .families import make_family
 from .models import FAMILIES, make_model
 
 PROMPT = [5, 17, 200, 31, 8, 99, 4, 120, 77, 3, 64, 180]
@@ -184,6 +188,64 @@ def test_a_model_whose_layers_are_not_found_is_refused() -> None:
     headless = GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=10))
     with pytest.raises(UserError, match="no language model head"):
         find_anatomy(headless)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "got_ocr2", "moss_transcribe_diarize"])
+def test_the_layers_are_those_that_read_text(family: str) -> None:
+    """The towers that see and hear have as many."""
+    model = make_family(family)
+    depth = model.config.get_text_config().num_hidden_layers
+    towers = [
+        module
+        for name, module in model.named_modules()
+        if "tower" in name and isinstance(module, nn.ModuleList)
+    ]
+    assert depth in [len(tower) for tower in towers]
+    layers = [layer.module for layer in find_anatomy(model).layers]
+    assert layers == list(model.get_decoder().layers)
+
+
+def test_layers_without_a_known_pair_are_found_but_take_no_dropping() -> None:
+    model = make_model("llama")
+    for layer in model.model.layers:
+        layer.mixer = layer.self_attn
+        layer.forward = partial(_with_mixer, layer)
+        del layer.self_attn
+    group = WeightGroup(model, find_anatomy(model))
+    assert [layer.attention for layer in group.anatomy.layers] == [()] * 4
+    with pytest.raises(UserError, match="layer 0 has no pair of attention and MLP"):
+        check_droppable(group)
+
+
+def _with_mixer(layer: nn.Module, hidden_states: Tensor, **kwargs) -> Tensor:
+    mixed, _ = layer.mixer(hidden_states=layer.input_layernorm(hidden_states), **kwargs)
+    middle = hidden_states + mixed
+    return middle + layer.mlp(layer.post_attention_layernorm(middle))
+
+
+def test_a_sum_of_two_modules_is_one_sublayer() -> None:
+    """Experts and what every token passes, attention and a recurrence beside it."""
+    layer = find_anatomy(make_family("granitemoehybrid")).layers[0]
+    assert layer.mlp == (layer.module.block_sparse_moe, layer.module.shared_mlp)
+    layer = find_anatomy(make_family("falcon_h1")).layers[0]
+    assert layer.attention == (layer.module.self_attn, layer.module.mamba)
+
+
+@pytest.mark.parametrize("family", ["mamba", "deepseek_v4", "gemma3n_text", "reformer"])
+def test_a_point_that_is_not_known_is_no_number(family: str) -> None:
+    model = make_family(family)
+    anatomy = find_anatomy(model)
+    assert not anatomy.has_known_stream
+    lockstep = make_lockstep(model, [LaneGates()] * 2)
+    streams = lockstep.prefill(torch.tensor(PROMPT).repeat(2, 1)).streams
+    lockstep.close()
+    assert len(streams) == 9
+    assert streams[1::2].isnan().all()
+    assert streams[::2].isnan().any() != anatomy.one_stream
+    with pytest.raises(UserError, match="cannot be ranked; name the layers"):
+        measure_similarity(model, anatomy, [torch.tensor(PROMPT)], lambda _: None)
+    with pytest.raises(UserError, match="cannot be read through a logit lens"):
+        check_lens(WeightGroup(model, anatomy))
 
 
 def test_layers_that_norm_the_sum_are_not_droppable() -> None:
