@@ -12,12 +12,11 @@ from typing import Any
 from huggingface_hub import HfApi, constants, snapshot_download
 from tqdm.auto import tqdm
 
+from .checkpoint_files import ADAPTER, INDEX, WEIGHTS
 from .errors import UserError, reason
 from .foreign import foreign_code
 from .paths import exists
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 SMALL = ("*.json", "*.model", "*.txt", "*.jinja")
 SHOWN = 20
 """File names in a sentence."""
@@ -98,7 +97,7 @@ class _Repository:
         index = directory / INDEX
         if files is not None and WEIGHTS not in files and not exists(index):
             # An adapter is refused by whoever reads the directory.
-            if "adapter_config.json" in files:
+            if ADAPTER in files:
                 return directory
             raise self.refusal(files)
         # As transformers chooses.
