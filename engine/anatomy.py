@@ -99,42 +99,53 @@ def find_anatomy(model: PreTrainedModel) -> Anatomy:
     return _probe(model, head, layers)
 
 
-@torch.inference_mode()
 def _decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The list of modules that all run, once each, when the model reads text.
-
-    Towers that see or hear do not run; of several lists the one as long as the config says.
-    """
-    runs: Counter[nn.Module] = Counter()
-    lists = [part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part)]
-    handles = [
-        part.register_forward_hook(lambda module, *_: runs.update([module]))
-        for part in {*itertools.chain(*lists)}
+    """The list of modules that run when the model reads text, as many as the config says if there
+    are several. Towers that see or hear do not run."""
+    lists = [
+        part
+        for part in model.modules()
+        if isinstance(part, nn.ModuleList) and len(part) and all([*x.children()] for x in part)
     ]
-    family = model.config.model_type
-    try:
-        with foreign_code(f"this {family} model does not read text alone"):
-            model(input_ids=_some_tokens(model, 1), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    running = [
-        part for part in lists if all(runs[child] == 1 and [*child.children()] for child in part)
-    ]
-    inner = {below for part in running for child in part for below in child.modules()}
-    outer = [part for part in running if part not in inner]
+    inner = {below for part in lists for child in part for below in child.modules()}
+    outer = [part for part in lists if part not in inner]
+    if len(outer) > 1:
+        runs = _runs(model, itertools.chain(*outer))
+        outer = [part for part in outer if all(runs[child] for child in part)]
     depth = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
     deep = [part for part in outer if len(part) == depth] or outer
     if len(deep) != 1:
-        raise UserError(
-            f"the decoder layers of this {family} model were not found: not one list of layers "
-            "runs, each once, when it reads text; prunetui does not know this family"
-        )
+        raise _no_layers(model)
     return list(deep[0])
 
 
-def _some_tokens(model: PreTrainedModel, rows: int) -> Tensor:
-    return torch.arange(1, 1 + _POSITIONS, device=model.device).repeat(rows, 1)
+def _no_layers(model: PreTrainedModel) -> UserError:
+    return UserError(
+        f"the decoder layers of this {model.config.model_type} model were not found: not one list "
+        "of layers runs, each once, when it reads text; prunetui does not know this family"
+    )
+
+
+def _runs(model: PreTrainedModel, modules: Iterable[nn.Module]) -> Counter[nn.Module]:
+    """How often each of these runs."""
+    runs: Counter[nn.Module] = Counter()
+    handles = [
+        module.register_forward_hook(lambda module, *_: runs.update([module]))
+        for module in {*modules}
+    ]
+    try:
+        _read_some_tokens(model, rows=1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return runs
+
+
+@torch.inference_mode()
+def _read_some_tokens(model: PreTrainedModel, rows: int) -> None:
+    tokens = torch.arange(1, 1 + _POSITIONS, device=model.device).repeat(rows, 1)
+    with foreign_code(f"this {model.config.model_type} model does not read text alone"):
+        model(input_ids=tokens, use_cache=False)
 
 
 def _parts(layer: nn.Module, paths: tuple[str, ...]) -> tuple[nn.Module, ...]:
@@ -150,7 +161,6 @@ def _parts(layer: nn.Module, paths: tuple[str, ...]) -> tuple[nn.Module, ...]:
     return tuple(parts)
 
 
-@torch.inference_mode()
 def _probe(model: PreTrainedModel, head: nn.Module, layers: list[Layer]) -> Anatomy:
     """Run equal rows and see what passes where: the gates are open in row 0, closed in row 1, and
     only the MLPs' closed in row 2.
@@ -161,10 +171,12 @@ def _probe(model: PreTrainedModel, head: nn.Module, layers: list[Layer]) -> Anat
     outside = [part for part in model.modules() if part not in inside and not [*part.children()]]
     seen_in: dict[nn.Module, Tensor] = {}
     seen_out: dict[nn.Module, Tensor] = {}
+    runs: Counter[nn.Module] = Counter()
 
     def watch(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
+        runs.update([module])
         inputs = args[0] if args else kwargs.get("hidden_states")
         for value, seen in ((inputs, seen_in), (first_tensor(output), seen_out)):
             if not isinstance(value, Tensor):
@@ -183,12 +195,14 @@ def _probe(model: PreTrainedModel, head: nn.Module, layers: list[Layer]) -> Anat
         watched |= {layer.module, *layer.module.children(), *layer.attention}
     handles = [module.register_forward_hook(watch, with_kwargs=True) for module in watched]
     try:
-        model(input_ids=_some_tokens(model, _ROWS), use_cache=False)
+        _read_some_tokens(model, _ROWS)
     finally:
         gates.remove()
         for handle in handles:
             handle.remove()
 
+    if any(runs[layer.module] != 1 for layer in layers):
+        raise _no_layers(model)
     if head not in seen_in:
         raise UserError(
             f"the head of this {model.config.model_type} model does not read one vector for each "
