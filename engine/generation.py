@@ -98,5 +98,5 @@ def _named(model: PreTrainedModel, neutral: dict[str, object]) -> str:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]}…"

@@ -83,7 +83,7 @@ def test_end_tokens_that_are_no_tokens_are_left_out(value: object) -> None:
 @pytest.mark.parametrize("token", ["0", VOCABULARY, {"a": 1}, 1.5])
 def test_an_end_token_that_ends_nothing_is_named(token: object) -> None:
     (note,) = notes_of(eos_token_id=[END, token])
-    assert f"name the end token {token}, which is no token of the model" in note
+    assert f"name the end token {token!r}, which is no token of the model" in note
 
 
 @pytest.mark.parametrize("value", [{"a": 1}, "0", 999, None, [0, 999], [[0]], 1.5, -1])
