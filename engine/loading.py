@@ -14,6 +14,7 @@ import torch
 import transformers
 from safetensors.torch import save_model
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -334,6 +335,12 @@ def _read_model(
     elif dtype is None:
         dtype = torch.float32 if device.type == "cpu" else files.dtype
     config = _read_config(files, name, trust=trust)
+    own_code = trust and files.config.get("auto_map")
+    if not own_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(
+            f"{name} is of the kind {config.model_type}, of which transformers has no causal "
+            "language model; name one that writes text"
+        )
     renamings, notes = unwrapped_names(files, name)
     read: dict[str, Any] = {
         "config": config,

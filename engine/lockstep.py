@@ -12,7 +12,16 @@ from transformers import DynamicCache
 from .bandwidth import cache_bytes
 from .errors import UserError
 from .gates import Gates
-from .kvcache import can_crop, crop, is_recurrent, new_cache, new_static_cache, read, remember
+from .kvcache import (
+    TokenLayer,
+    can_crop,
+    crop,
+    is_recurrent,
+    new_cache,
+    new_static_cache,
+    read,
+    remember,
+)
 from .llama import LlamaStep, is_of_llamas_kind
 from .llama_program import LlamaProgram, runs_as_program
 from .rope import ChangingRope
@@ -97,6 +106,14 @@ class Lockstep:
         """However the tokens of a text are parted, reading them part by part leaves the same in the
         caches, but for rounding."""
         return all(batch.reads_in_parts for batch in self._batches)
+
+    @property
+    def rereading(self) -> list[WeightGroup]:
+        """Models that read all tokens again at every step: those in `reread`, and those whose
+        caches are not known."""
+        return [
+            batch.group for batch in self._batches if isinstance(batch.cache.layers[0], TokenLayer)
+        ]
 
     def close(self) -> None:
         """Leave the models as they were; `reopen` goes on where the caches are."""
@@ -216,6 +233,7 @@ class _Batch:
         reread: bool,
     ) -> None:
         self.rows = rows
+        self.group = group
         self.model = model = group.model
         self._reread = reread
         self.cache = new_static_cache(model, 0) if compiled else new_cache(model, reread)

@@ -37,18 +37,24 @@ def prove(lockstep: Lockstep, lanes: list[tuple[WeightGroup, LaneGates]]) -> Pro
     The caches are empty or those of the tokens that were tried afterwards. Raises `UserError` for
     a model that gives other logits even where all tokens are read again at every step.
     """
+    slow = [
+        f"{group.name} keeps no cache that prunetui knows, so every step reads all tokens again, "
+        "which is slow."
+        for group in lockstep.rereading
+        if group not in lockstep.reread
+    ]
     tried = {
         row: group.reference
         for row, (group, gates) in enumerate(lanes)
         if group.reference is not None and gates == LaneGates()
     }
     if not tried:
-        return Proof(frozenset(), [])
+        return Proof(frozenset(), slow)
     some = next(iter(tried.values()))
     texts = [tried.get(row, some).tokens for row in range(len(lanes))]
     z = _lockstep_logits(lockstep, torch.stack(texts))
     failed: set[WeightGroup] = set()
-    notes: dict[str, None] = {}
+    notes = dict.fromkeys(slow)
     for row, reference in tried.items():
         group = lanes[row][0]
         name, dtype = group.name, group.model.dtype
@@ -83,9 +89,14 @@ def prove(lockstep: Lockstep, lanes: list[tuple[WeightGroup, LaneGates]]) -> Pro
 
 
 def _lockstep_logits(lockstep: Lockstep, texts: Tensor) -> Tensor:
-    """float32 [STEPS, rows, vocabulary] on the CPU: the last of texts, int64 [rows, positions]."""
+    """float32 [STEPS, rows, vocabulary] on the CPU: the last of texts, int64 [rows, positions].
+
+    The prompt is read in two parts, as a long one is, by models that can."""
     prompt = texts.shape[1] - STEPS + 1
-    outputs = [lockstep.prefill(texts[:, :prompt], STEPS)]
+    half = prompt // 2 if lockstep.reads_in_parts else prompt
+    outputs = [lockstep.prefill(texts[:, :half], STEPS)]
+    if half < prompt:
+        outputs = [lockstep.advance(texts[:, half:prompt])]
     outputs += [lockstep.advance(texts[:, at : at + 1]) for at in range(prompt, texts.shape[1])]
     return torch.stack([out.z.float().cpu() for out in outputs])
 

@@ -19,7 +19,7 @@ from .header import check_resumable, check_same_model, describe_model, make_head
 from .lanes import Lanes
 from .lens import check_lens, read_lens
 from .loading import Progress
-from .lockstep import PREFILL_CHUNK, Outputs
+from .lockstep import Outputs
 from .memory import memory_in_use, out_of_memory
 from .numbers import StepNumbers, Wanted, step_numbers
 from .options import Context, Options, default_variants
@@ -494,10 +494,8 @@ class Session:
             lockstep.prefill(rows, self._options.max_new_tokens)
             kept = 0
         *past, last = [self._read(tokens) for tokens in chosen[kept:]]
-        if past and self._loaded.model.dtype == torch.float32 and lockstep.reads_in_parts:
-            # Several at once are read faster. They round otherwise, which in 16 bits would be
-            # enough for other tokens than those that were decoded.
-            past = torch.cat(past, dim=1).split(PREFILL_CHUNK, dim=1)
+        # One by one, as they were decoded: several at once would round otherwise, and a step after
+        # them would have other last digits, in 16 bits another token.
         for place, tokens in enumerate(past):
             self._progress("reading the steps before", place / len(past))
             lockstep.advance(tokens)

@@ -1,5 +1,6 @@
 """Forced tokens, branches, and the context in which variants have two lanes."""
 
+import random
 from dataclasses import asdict
 from pathlib import Path
 
@@ -68,6 +69,39 @@ def test_both_is_free_and_forced_at_once(models, family: str) -> None:
         assert ours.local_layers is not None
         for layers, expected in zip(ours.local_layers, alone.layers, strict=True):
             assert layers == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "lfm2"])
+def test_a_branch_has_the_numbers_of_a_fresh_run(models, family: str, dtype: str) -> None:
+    """To the last digit, after any rewinds, branches and switches."""
+    chance = random.Random(2)
+    session = open_tiny(models[family], dtype=dtype)
+    run(session)
+    for _ in range(12):
+        match chance.randrange(4):
+            case 0:
+                session.rewind(chance.randrange(len(session.trace.steps) + 1))
+            case 1:
+                at = chance.randrange(min(len(session.trace.steps), STEPS - 1) + 1)
+                session.force(at, {chance.randrange(3): chance.randrange(1, 257)})
+            case 2:
+                session.switch(chance.randrange(len(session.trace.branches)))
+            case 3 if session.trace.steps:
+                session.read(chance.randrange(len(session.trace.steps)))
+        for _ in range(chance.randrange(4)):
+            if session.finished is None:
+                session.step()
+    assert len(session.trace.branches) > 2
+    fresh = open_tiny(models[family], dtype=dtype)
+    for steps in session.trace.branches:
+        fresh.restart()
+        for step in steps:
+            lanes = enumerate(step.lanes)
+            again = fresh.step({n: token.token for n, token in lanes if token and token.forced})
+            assert (again.lanes, again.drift, again.local, again.layers) == (
+                *(step.lanes, step.drift, step.local, step.layers),
+            )
 
 
 def test_contexts_change_in_a_session(models) -> None:

@@ -63,8 +63,7 @@ NEW_IN_KIND = [
 def _long_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read in parts, and without measuring the memory each time."""
     monkeypatch.setattr("prunetui.engine.session.read_bandwidth", lambda *_: 1e9)
-    for place in ("session", "lockstep"):
-        monkeypatch.setattr(f"prunetui.engine.{place}.PREFILL_CHUNK", PART)
+    monkeypatch.setattr("prunetui.engine.lockstep.PREFILL_CHUNK", PART)
 
 
 def outcome(family: str, place: Path) -> str:

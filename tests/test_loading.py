@@ -338,6 +338,12 @@ def test_a_config_of_no_layers_is_refused(layers: object, tiny: Path) -> None:
     assert "config.json" in refused(changed(tiny, "none", num_hidden_layers=layers))
 
 
+def test_a_kind_that_writes_no_text_is_named(tiny: Path) -> None:
+    assert "is of the kind vit, of which transformers has no causal language model" in refused(
+        changed(tiny, "sees", model_type="vit")
+    )
+
+
 def test_layer_types_of_the_parent_are_named(tmp_path: Path) -> None:
     directory = save_model_directory(tmp_path / "qwen3", "qwen3")
     stale = changed(

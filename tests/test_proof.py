@@ -15,6 +15,7 @@ from prunetui.engine.session import Session, open_session
 from prunetui.engine.weights import WeightGroup
 from transformers import PreTrainedModel
 
+from .families import make_family
 from .models import FAMILIES, make_model, make_tokenizer, save_model_directory
 
 TEXT = [*range(30, 30 + PROMPT)]
@@ -82,6 +83,16 @@ def test_difference_is_in_standard_deviations_of_the_logits() -> None:
     nan = torch.tensor([[float("nan"), 1.0]])
     assert difference(nan, nan, torch.float32) == 0
     assert difference(nan.nan_to_num(), nan, torch.float32) == float("inf")
+
+
+def test_a_family_that_keeps_a_cache_of_its_own_is_said_to_be_slow(tmp_path: Path) -> None:
+    make_family("rwkv").save_pretrained(tmp_path / "rwkv")
+    make_tokenizer().save_pretrained(tmp_path / "rwkv")
+    session = session_of(tmp_path / "rwkv", variants=("control",))
+    assert session.trace.header.notes == [
+        "rwkv keeps no cache that prunetui knows, so every step reads all tokens again, which is "
+        "slow."
+    ]
 
 
 # -- what is proven to be wrong -------------------------------------------------------------------
