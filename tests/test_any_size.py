@@ -66,6 +66,14 @@ async def test_a_dialog_survives_a_terminal_of_no_columns_and_q_ends_it_there(ke
     assert app.return_code == 0
 
 
+async def test_keys_after_the_one_that_quits_do_nothing() -> None:
+    app = recorded()
+    async with app.run_test(size=(80, 24)):
+        for key in "qepvqgb":
+            app.simulate_key(key)
+    assert (app.return_code, app._exception) == (0, None)
+
+
 MONKEYS_KEYS = [key for binding in KEYS if binding.id != "quit" for key in binding.key.split(",")]
 MONKEYS_KEYS += ["tab", "shift+tab", "escape", "backspace", "delete", "ctrl+r", "ctrl+p", "ctrl+u"]
 MONKEYS_KEYS += [*"jhisdw.[<>=,5", "f1", "ctrl+d", "shift+up", "shift+down"]

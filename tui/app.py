@@ -2,13 +2,16 @@
 
 import functools
 import logging
+import os
+import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import ClassVar
 
 from rich.text import Text
 from textual import events
 from textual.app import App, SystemCommand
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.theme import Theme
 
@@ -20,21 +23,24 @@ from ..themes import DARK, load_themes
 from .keymap import first_key, load_keys, mapped
 from .logfile import log_file
 from .remembered import Settings, read_settings, write_settings
-from .screens.inspector import KEYS, Inspector, is_too_small, key_scopes
+from .screens.inspector import KEYS, SUSPEND, Inspector, is_too_small, key_scopes
 from .screens.live import LiveInspector
 from .screens.replay import ReplayInspector
 from .worker import OpenSession, open_engine_session
 
 log = logging.getLogger("prunetui")
 
-LEAVING = {"quit": "ctrl+q"}
-"""Ids of bindings that work on a terminal of any size, each with a key that nobody can map."""
+LEAVING = {"quit": "ctrl+q", "suspend": "ctrl+z"}
+"""Ids of bindings that work on a terminal of any size, each with a key that it has beside those of
+the key map."""
 
 
 class InspectorApp(App[None]):
     """One inspector, and the themes it is drawn in."""
 
     TITLE = "prunetui"
+    # In the variant editor too; a field's ctrl+z goes before it, and takes back what was written.
+    BINDINGS: ClassVar[list[BindingType]] = [SUSPEND]
     CSS_PATH = "app.tcss"
 
     def __init__(self, make_inspector: Callable[[], Inspector], theme: str | None) -> None:
@@ -79,6 +85,9 @@ class InspectorApp(App[None]):
                     # Textual does so at its next frame, and what is shown again would not wait.
                     screen._screen_resized(event.size)
                 screen.set_class(self._too_small, "too-small")
+        elif self._exit and isinstance(event, events.InputEvent | events.Paste):
+            # What was typed after the key that quits opens no dialog on the way out.
+            return
         elif self._too_small and isinstance(event, events.InputEvent | events.Paste):
             for binding in KEYS:
                 if binding.id in LEAVING and isinstance(event, events.Key):
@@ -88,9 +97,21 @@ class InspectorApp(App[None]):
             return
         await super().on_event(event)
 
+    def action_suspend_process(self) -> None:
+        """Stop this process and those started with it, as a terminal does, until the shell goes on
+        with them."""
+        if os.getsid(os.getppid()) != os.getsid(0):
+            self.notify("There is no shell here that could come back.", markup=False)
+            return
+        self._suspend_signal()
+        # All of them: who waits for one of them alone would wait for ever.
+        os.killpg(0, signal.SIGTSTP)
+
     def on_mount(self) -> None:
         self.set_keymap(self.keys)
         self.theme_changed_signal.subscribe(self, self._keep_theme)
+        # Textual comes back to an empty screen and draws what changes from then on.
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         for problem in self._problems:
             self.notify(visible(str(problem)), severity="warning", markup=False)
 

@@ -61,6 +61,16 @@ VIEWS: list[tuple[str, type[InspectorView], str]] = [
 """Id, class and a sentence of each view, by the keys from 1 on."""
 VIEW_KEYS = f"1-{len(VIEWS)}"
 
+SUSPEND = Binding(
+    "ctrl+z",
+    "app.suspend_process",
+    "suspend",
+    show=False,
+    key_display="^z",
+    tooltip="Back to the shell, whose fg comes back here",
+    id="suspend",
+)
+
 KEYS = [
     Binding("space", "play", "play", tooltip="Decode on, or pause", id="play"),
     Binding(
@@ -202,6 +212,7 @@ KEYS = [
     Binding(
         "question_mark", "help", "help", key_display="?", tooltip="Keys, marks, measures", id="help"
     ),
+    SUSPEND,
     Binding("q", "app.quit", "quit", tooltip="Quit", id="quit"),
 ]
 
