@@ -51,7 +51,6 @@ PRIVATE = 0o600
 def make_private_directory(path: Path) -> None:
     """With those above it that are missing, for nobody else to look into; one that is there stays
     as it is. Raises `OSError`."""
-    if not path.is_dir():
-        if path.parent != path:
-            make_private_directory(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
+    if not path.parent.exists():
+        make_private_directory(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
