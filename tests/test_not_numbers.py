@@ -22,6 +22,7 @@ from prunetui.engine.trace.summary import summarize
 from prunetui.engine.trace.theory import fit
 from prunetui.engine.trace.trace import Trace, chosen_tokens, differs, first_divergence
 from prunetui.tui.screens.inspector import VIEWS
+from prunetui.tui.views.theory import TheoryTable
 
 from .models import END, make_model, make_tokenizer
 from .test_screen import inspector, replay, settled, shown
@@ -282,3 +283,14 @@ async def test_screens_say_it(size: tuple[int, int], lane: int) -> None:
             )
         for view in ("drift-view", "theory", "alignment", "statistics"):
             assert "not numbers" in said[view], view
+
+
+async def test_theory_says_nothing_of_estimates_that_there_are_not() -> None:
+    app = replay(part_broken(5, tuple(range(5))))
+    async with app.run_test(size=(120, 40)) as pilot:
+        inspector(app).action_view("theory")
+        await settled(pilot)
+        table = inspector(app).query_one(TheoryTable)
+        lines = [table.render_line(y).text for y in range(table.size.height)]
+        assert not any("holds" in line for line in lines)
+        assert lines[-1].startswith("No step has an estimate to compare.")

@@ -144,6 +144,8 @@ class TheoryTable(Panel):
             for space in SPACES
             if (of_space := self.fits[space]).errors and of_space.failing * 2 > len(of_space.errors)
         ]
+        if not any(self.fits[space].errors for space in SPACES):
+            return Line().add("No step has an estimate to compare.", self.style("panel--quiet"))
         if not failing:
             text = f"fails: relative error above {FAILS:.0%}; each holds at most steps."
             return Line().add(text, self.style("panel--quiet"))
