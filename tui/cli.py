@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, NoReturn
 import msgspec
 import platformdirs
 import typer
-from rich.console import Console
 
 from ..engine.errors import UserError, reason
+from ..engine.memory import out_of_memory
 from ..engine.options import (
     DEMO,
     POSTER_QUESTION,
@@ -48,6 +48,11 @@ app = typer.Typer(
 ColorSystem = Literal["auto", "truecolor", "256", "standard"]
 
 _DEFAULTS = Options()
+
+RESERVE = 16 << 20
+"""Bytes of address space; none of them is written."""
+
+NO_ROOM = "out of memory; a smaller model or fewer variants need less"
 
 
 def decoding_options(
@@ -474,35 +479,49 @@ def _run(app: Any) -> NoReturn:
 def main() -> None:
     output = keep_standard_streams()
     log_to_file()
-    with ENDING:
-        try:
+    code = 1
+    try:
+        with ENDING:
             code = _run_command()
             if code == 0 and output is not None and (error := output.error):
                 if not isinstance(error, BrokenPipeError):
                     _complain(f"cannot write to stdout: {reason(error)}")
                 code = 1
-        except Told:
-            code = ENDING.code
-        if ENDING.code:
-            # Torch may be in the middle of something, and the interpreter cannot end around it.
-            _leave(ENDING.code)
+            if ENDING.code:
+                # Torch may be in the middle of something, and the interpreter cannot end around it.
+                _leave(ENDING.code)
+    except Told:
+        _leave(ENDING.code)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        _complain(NO_ROOM)
+        code = 2
     sys.exit(code)
 
 
 def _run_command() -> int:
     """The exit code."""
+    # What the last sentence needs where memory has run out.
+    reserve = bytearray(RESERVE)
     try:
         app()
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
     except UserError as error:
+        del reserve
         _complain(str(error))
         return 2
-    except Exception:
+    except Exception as error:
+        del reserve
         # What is in the middle of something when it is told to end may raise what it likes.
-        if not ENDING.code:
-            logging.getLogger("prunetui").exception("the command line")
-            _complain(f"something went wrong in prunetui itself; {log_file()} has the details")
+        if ENDING.code:
+            return 1
+        if out_of_memory(error):
+            _complain(NO_ROOM)
+            return 2
+        logging.getLogger("prunetui").exception("the command line")
+        _complain(f"something went wrong in prunetui itself; {log_file()} has the details")
     return 1
 
 
@@ -516,6 +535,4 @@ def _leave(code: int) -> NoReturn:
 
 
 def _complain(sentence: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(
-        f"prunetui: {visible(sentence)}", markup=False, highlight=False
-    )
+    print(f"prunetui: {visible(sentence)}", file=sys.stderr)

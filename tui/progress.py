@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..engine.memory import names_what_has_no_room
 from ..engine.trace.text import visible
 
 Report = Callable[[str, float | None], None]
+IMPORTING = "importing torch and transformers"
 
 
 @contextmanager
@@ -23,7 +25,7 @@ def loading() -> Iterator[tuple[Progress, Report]]:
         transient=True,
     )
     with bar:
-        task = bar.add_task("importing torch and transformers", total=None)
+        task = bar.add_task(IMPORTING, total=None)
 
         def report(doing: str, done: float | None) -> None:
             bar.update(
@@ -33,4 +35,6 @@ def loading() -> Iterator[tuple[Progress, Report]]:
                 total=None if done is None else 100,
             )
 
-        yield bar, report
+        with names_what_has_no_room(report) as told:
+            told(IMPORTING, None)
+            yield bar, told

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from textual.message import Message
 
 from ..engine.errors import UserError
+from ..engine.memory import names_what_has_no_room
 from ..engine.options import Context, Options
 from ..engine.trace.records import Sampling, Step
 from ..engine.trace.trace import Trace
 from .logfile import log_file
+from .progress import IMPORTING
 
 if TYPE_CHECKING:
     from ..engine.pruning.ranking import Similarity
@@ -32,17 +34,16 @@ NICENESS = 5
 """Added to the thread's, and to that of torch's that it starts: a key is answered sooner where
 cores are few."""
 
-IMPORTING = "importing torch and transformers"
-
 
 def open_engine_session(
     options: Options, record_to: Path | None, progress: Progress, resume: Trace | None = None
 ) -> "Session":
-    progress(IMPORTING, None)
-    # The window must not wait for torch.
-    from ..engine.session import open_session
+    with names_what_has_no_room(progress) as report:
+        report(IMPORTING, None)
+        # The window must not wait for torch.
+        from ..engine.session import open_session
 
-    return open_session(options, record_to, progress, resume)
+        return open_session(options, record_to, report, resume)
 
 
 @dataclass

@@ -1,0 +1,150 @@
+"""What is said where memory runs out, of whatever kind the error is."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from prunetui.engine.errors import UserError
+from prunetui.engine.memory import names_what_has_no_room, out_of_memory
+
+from .models import save_model_directory
+
+
+def chained(cause: BaseException, *, said: bool) -> Exception:
+    """An error raised from another, or while another was handled."""
+    try:
+        try:
+            raise cause
+        except BaseException as error:
+            raise ValueError("a") from (error if said else None)
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `x`"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate "
+            "memory: you tried to allocate 268435456 bytes. Error code 12 (Cannot allocate memory)"
+        ),
+        RuntimeError("unable to mmap 538 bytes from file <x>: Cannot allocate memory (12)"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("std::bad_alloc"),
+        SystemError("error return without exception set"),
+        SystemError("<built-in function f> returned NULL without setting an exception"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libx.so: failed to map segment from shared object"),
+        chained(MemoryError(), said=True),
+        chained(MemoryError(), said=False),
+    ],
+    ids=lambda error: str(error)[:40],
+)
+def test_memory_that_ran_out_is_known(error: Exception) -> None:
+    assert out_of_memory(error)
+    with (
+        pytest.raises(UserError, match=r"^out of memory while loading x; a smaller model, fewer"),
+        names_what_has_no_room(lambda *_: None) as report,
+    ):
+        report("loading x", None)
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("size mismatch"),
+        ValueError("the prompt says: out of memory"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        chained(ValueError(), said=True),
+    ],
+    ids=str,
+)
+def test_other_errors_are_not(error: Exception) -> None:
+    assert not out_of_memory(error)
+    with pytest.raises(type(error)) as raised, names_what_has_no_room(lambda *_: None):
+        raise error
+    assert raised.value is error
+
+
+def test_to_be_told_to_end_is_no_lack_of_memory() -> None:
+    told = KeyboardInterrupt()
+    told.__context__ = MemoryError()
+    assert not out_of_memory(told)
+
+
+def test_what_was_being_done_reaches_who_asked() -> None:
+    asked: list[tuple[str, float | None]] = []
+    with names_what_has_no_room(lambda *said: asked.append(said)) as report:
+        report("loading x", 0.5)
+    assert asked == [("loading x", 0.5)]
+
+
+LIMITED = """
+import resource, sys
+import prunetui.engine.session
+import prunetui.tui.record, prunetui.tui.rank, prunetui.tui.prune
+from prunetui.tui.cli import main
+with open("/proc/self/statm") as file:
+    now = int(file.read().split()[0]) * resource.getpagesize()
+more = int(sys.argv.pop(1)) << 20
+resource.setrlimit(resource.RLIMIT_AS, (now + more, now + more))
+main()
+"""
+"""The command with so many MB more than its imports take."""
+
+
+def limited(tmp_path: Path, more: int, command: str) -> subprocess.CompletedProcess[str]:
+    tiny = tmp_path / "tiny"
+    if not tiny.exists():
+        save_model_directory(tiny)
+    options = ["-m", tiny, "--threads", "1"]
+    if command != "rank":
+        options += ["-v", "wanda:0.5", "-o", tmp_path / f"{command}-{more}"]
+    return subprocess.run(
+        [sys.executable, "-c", LIMITED, str(more), command, *map(str, options)],
+        capture_output=True,
+        text=True,
+        check=False,
+        # As where nothing is compiled yet.
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / f"cache-{more}")},
+    )
+
+
+def is_one_sentence(said: str) -> bool:
+    return said.startswith("prunetui: ") and said.count("\n") == 1
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are Linux's")
+
+
+@linux
+def test_record_with_too_little_memory_says_what_it_was_doing(tmp_path: Path) -> None:
+    done = limited(tmp_path, 200, "record")
+    assert done.returncode == 2, done.stderr
+    assert is_one_sentence(done.stderr.lstrip("\n")), done.stderr
+    assert "out of memory while preparing the step" in done.stderr
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [8, 16, 24, 40, 60, 80, 120, 160, 200, 250, 300, 400])
+@pytest.mark.parametrize("command", ["record", "rank", "prune"])
+def test_any_size_of_memory_is_enough_or_gets_a_sentence(
+    command: str, more: int, tmp_path: Path
+) -> None:
+    done = limited(tmp_path, more, command)
+    if done.returncode != 0:
+        assert done.returncode == 2, done.stderr
+        assert is_one_sentence(done.stderr.lstrip("\n")), done.stderr
+        assert "memory" in done.stderr
