@@ -62,7 +62,8 @@ def out_of_memory(error: BaseException) -> bool:
 
     Torch, Numba, mmap and the kernel raise errors of many kinds, which their texts tell apart.
     """
-    if isinstance(error, KeyboardInterrupt):
+    # An error that has its sentence is as it says.
+    if isinstance(error, UserError | KeyboardInterrupt):
         return False
     cause: BaseException | None = error
     seen: set[int] = set()
@@ -93,8 +94,6 @@ def names_what_has_no_room(
 
     try:
         yield report
-    except UserError:
-        raise
     except Exception as error:
         if not out_of_memory(error):
             raise

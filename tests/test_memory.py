@@ -52,12 +52,14 @@ def chained(cause: BaseException, *, said: bool) -> Exception:
 )
 def test_memory_that_ran_out_is_known(error: Exception) -> None:
     assert out_of_memory(error)
-    with (
-        pytest.raises(UserError, match=r"^out of memory while loading x; a smaller model, fewer"),
-        names_what_has_no_room(lambda *_: None) as report,
-    ):
-        report("loading x", None)
-        raise error
+
+    def load() -> None:
+        with names_what_has_no_room(lambda *_: None) as report:
+            report("loading x", None)
+            raise error
+
+    with pytest.raises(UserError, match=r"^out of memory while loading x; a smaller model, fewer"):
+        load()
 
 
 @pytest.mark.parametrize(
@@ -77,10 +79,10 @@ def test_other_errors_are_not(error: Exception) -> None:
     assert raised.value is error
 
 
-def test_to_be_told_to_end_is_no_lack_of_memory() -> None:
-    told = KeyboardInterrupt()
-    told.__context__ = MemoryError()
-    assert not out_of_memory(told)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("too big")])
+def test_what_says_something_else_is_no_lack_of_memory(error: BaseException) -> None:
+    error.__context__ = MemoryError()
+    assert not out_of_memory(error)
 
 
 def test_what_was_being_done_reaches_who_asked() -> None:
