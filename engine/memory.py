@@ -68,11 +68,14 @@ def out_of_memory(error: BaseException) -> bool:
     cause: BaseException | None = error
     seen: set[int] = set()
     while cause is not None and id(cause) not in seen:
-        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) == errno.ENOMEM:
+        # Torch's is known by its name: importing torch may be what there was no room for.
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
             return True
-        if isinstance(cause, RuntimeError | SystemError | OSError | ImportError) and _SAID.search(
-            str(cause)
-        ):
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
+            return True
+        # Others may quote what a person or a model's code has written.
+        says = isinstance(cause, RuntimeError | SystemError | OSError | ImportError)
+        if (says or type(cause).__name__ == "SafetensorError") and _SAID.search(str(cause)):
             return True
         seen.add(id(cause))
         cause = cause.__cause__ or cause.__context__

@@ -215,6 +215,7 @@ class VariantBuilder:
         key = [self.loaded.fingerprint, *self.calibration.key, weights, state.checkpoint, dropped]
 
         def make(directory: Path) -> None:
+            self._progress("ranking the sublayers", None)
             # Before the gates: the baseline may have to say them.
             windows = self.calibration.windows()
             gates = _install(state.group.anatomy, state.gates)

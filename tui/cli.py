@@ -366,7 +366,7 @@ def prune(
     check_writable(output)
     from .prune import prune as write
 
-    write(options, options.variants[0], output, form)
+    write(options, output, form)
 
 
 WITH_RESUME = {"model", "device", "device_map", "threads", "max_new_tokens", "trust_remote_code"}

@@ -1,5 +1,6 @@
 """The log: a file, because the screen belongs to the inspector."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -30,6 +31,16 @@ def log_to_file() -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(name)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.captureWarnings(True)
+    # Where memory has run out neither the log nor a destructor is to write over the sentence.
+    logging.raiseExceptions = False
+    sys.unraisablehook = _log_unraisable
+
+
+def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    with contextlib.suppress(Exception):
+        logging.getLogger("prunetui").warning(
+            "ignored in %r: %r", unraisable.object, unraisable.exc_value
+        )
 
 
 def keep_stderr_for_the_screen() -> None:

@@ -12,8 +12,10 @@ from ..engine.trace.text import visible
 from .progress import loading
 
 
-def prune(options: Options, text: str, output: Path, form: str) -> None:
-    recipe = parse(text)
+def prune(options: Options, output: Path, form: str) -> None:
+    """`options` name one variant."""
+    assert options.variants is not None
+    recipe = parse(options.variants[0])
     with loading() as (_, report):
         from ..engine.checkpoints import mergekit_yaml, save_checkpoint
         from ..engine.variants import open_builder
