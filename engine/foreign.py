@@ -20,13 +20,17 @@ def foreign_code(what: str, remedy: str = "", too_big: str = "") -> Iterator[Non
     in one line, and the `remedy`.
 
     `too_big` is the sentence where memory ran out; without one that error passes, as `UserError`
-    and ctrl+c do. A panic of Rust code is no `Exception`, and a model's code may call `sys.exit`.
+    and what ends a session do. A panic of Rust code is no `Exception`, and a model's code may call
+    `sys.exit`.
     """
     try:
         yield
-    except (UserError, KeyboardInterrupt, GeneratorExit):
+    except UserError:
         raise
     except BaseException as error:
+        panicked = type(error).__name__ == "PanicException"
+        if not isinstance(error, Exception | SystemExit) and not panicked:
+            raise
         if out_of_memory(error):
             if not too_big:
                 raise

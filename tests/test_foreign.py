@@ -8,11 +8,11 @@ from prunetui.engine.errors import UserError
 from prunetui.engine.foreign import LONGEST, foreign_code, message
 
 
-class PanicError(BaseException):
+class PanicException(BaseException):
     """As the one of Rust's extension modules, which is no `Exception`."""
 
 
-@pytest.mark.parametrize("kind", [ValueError, PanicError, SystemExit, RecursionError])
+@pytest.mark.parametrize("kind", [ValueError, PanicException, SystemExit, RecursionError])
 def test_a_message_is_whole_and_in_one_line(
     kind: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -26,7 +26,9 @@ def test_a_message_is_whole_and_in_one_line(
     assert "first\n  second\nthird" in caplog.text
 
 
-@pytest.mark.parametrize("error", [UserError("ours"), KeyboardInterrupt(), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [UserError("ours"), KeyboardInterrupt(), GeneratorExit(), MemoryError()]
+)
 def test_what_is_not_foreign_passes(error: BaseException) -> None:
     with pytest.raises(type(error)) as raised, foreign_code("a"):
         raise error
