@@ -72,7 +72,7 @@ class FastAttention:
 
     def remove(self) -> None:
         for module in self._modules:
-            delattr(module, _CHOSEN)
+            vars(module).pop(_CHOSEN, None)
 
 
 def chosen_attention(module: nn.Module) -> Attend | None:

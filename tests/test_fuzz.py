@@ -208,7 +208,7 @@ def export_all(folder: Path, mutation: str, seeds: range) -> int:
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_damaged_trace_is_exported_or_refused(mutation: str, tmp_path: Path) -> None:
-    count = export_all(tmp_path, mutation, range(200))
+    count = export_all(tmp_path, mutation, range(250))
     # Of what no trace is made, nothing is exported.
     assert count > 10
 

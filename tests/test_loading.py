@@ -211,7 +211,7 @@ def test_prefixes_of_wrappers_are_read_over_and_said(prefix: str, said: str, tin
     assert no_notes == []
     assert said_by(steps) == said_by(expected)
     # What is pruned of it is for stock transformers, which does not.
-    prune(options(wrapped), "drop:mlp=[1]", wrapped.with_name("pruned"), "transformers")
+    prune(options(wrapped, "drop:mlp=[1]"), wrapped.with_name("pruned"), "transformers")
     assert read_header(wrapped.with_name("pruned") / "model.safetensors").keys() == (
         read_header(tiny / "model.safetensors").keys()
     )
@@ -451,7 +451,7 @@ def test_each_tensor_keeps_the_dtype_of_its_own_file(says: str | None, tiny: Pat
         return weight if "norm" in key else (weight * large).bfloat16()
 
     mixed = changed(tiny, "mixed", change=half, dtype=says)
-    prune(options(mixed), "drop:mlp=[0]", tiny.with_name("pruned"), "transformers")
+    prune(options(mixed, "drop:mlp=[0]"), tiny.with_name("pruned"), "transformers")
     before = load_file(mixed / "model.safetensors")
     after = load_file(tiny.with_name("pruned") / "model.safetensors")
     assert after.keys() == before.keys()
@@ -468,7 +468,7 @@ def test_what_cannot_be_written_by_a_library_is_copied(tiny: Path) -> None:
     left = changed(tiny, "left", output_attentions=True, output_hidden_states=True, num_beams=4)
     (left / "generation_config.json").write_text('{"temperature": 0.5, "do_sample": false}')
     pruned = tiny.with_name("pruned")
-    prune(options(left), "drop:mlp=[0]", pruned, "transformers")
+    prune(options(left, "drop:mlp=[0]"), pruned, "transformers")
     assert (pruned / "generation_config.json").read_text() == (
         left / "generation_config.json"
     ).read_text()

@@ -10,13 +10,16 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
+import torch
 from prunetui.engine import chat_template
 from prunetui.engine.calibration import Calibration
 from prunetui.engine.chat_template import render_prompt, start_renderer
+from prunetui.engine.checkpoint_files import CheckpointFiles
 from prunetui.engine.errors import UserError
 from prunetui.engine.loading import Loaded
 from prunetui.engine.options import Options
 from prunetui.engine.prompts import find_answers, read_prompt
+from prunetui.engine.reference import Reference
 from prunetui.engine.session import open_session
 from prunetui.engine.trace.log import read_trace
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -45,7 +48,9 @@ LONG = "{{ messages[0].content }}{{ 'a' * 10**8 }}"
 
 def load_tiny(tokenizer: PreTrainedTokenizerBase, **config: object) -> Loaded:
     model = make_model("llama", **{"vocab_size": len(tokenizer), **config})
-    return Loaded(model, tokenizer, "tiny", "nowhere", "none", model.dtype)
+    files = CheckpointFiles(Path("nowhere"), {}, {})
+    reference = Reference(torch.empty(0), torch.empty(0), torch.empty(0))
+    return Loaded(model, tokenizer, "tiny", "nowhere", "none", files, reference)
 
 
 @pytest.mark.parametrize("template", [PLAIN, CHATML, EITHER])

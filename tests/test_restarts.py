@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from prunetui.engine import lanes
 from prunetui.engine.errors import UserError
 from prunetui.engine.lockstep import Lockstep
 from prunetui.engine.options import Context, Options
+from prunetui.engine.proof import Proof
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.log import read_trace
 from prunetui.engine.trace.records import Sampling
@@ -109,6 +111,7 @@ def test_a_context_there_is_no_memory_for_leaves_the_rows(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
+        patch.setattr(lanes, "prove", lambda *_: Proof(frozenset(), []))
         patch.setattr(Lockstep, "prefill", no_memory)
         with pytest.raises(UserError, match="out of memory while reading the prompt"):
             session.restart(context=context)

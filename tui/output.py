@@ -7,7 +7,7 @@ import select
 import sys
 from typing import Any, TextIO
 
-_LOOK_ALIKES = dict(zip("…–−×‖≈≠¦▸█▉▊▋▌▍▎▏", "~--x|~!|>########", strict=True))
+_LOOK_ALIKES = dict(zip("…–−─×‖≈≠¦▸█▉▊▋▌▍▎▏", "~---x|~!|>########", strict=True))
 """In one cell, as rich has laid out the lines by then; rich itself sees to boxes and bars."""
 
 
