@@ -34,6 +34,14 @@ def _no_timing() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _memory_is_read_for_a_moment() -> Iterator[None]:
+    """How fast it is read is no test's subject, and a quarter of a second of every session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prunetui.engine.bandwidth.BLOCK", 1 << 20)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _kernels_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """By one worker, which the others wait for; in the person's cache, as in a test's own it would
     be for each test."""

@@ -48,10 +48,12 @@ async def test_every_panel_draws_in_every_size(view: str) -> None:
     assert app.return_code == 0
 
 
-DIALOGS = ["p", "v", "e", "g", "b", "t", "a", "enter", "question_mark", "ctrl+p"]
+OTHERS = ["v", "g", "b", "t", "a", "question_mark", "ctrl+p"]
 
 
-@pytest.mark.parametrize("key", DIALOGS)
+@pytest.mark.parametrize(
+    "key", ["p", "e", "enter", *(pytest.param(key, marks=pytest.mark.slow) for key in OTHERS)]
+)
 async def test_a_dialog_survives_a_terminal_of_no_columns_and_q_ends_it_there(key: str) -> None:
     app = decoded()
     async with app.run_test(size=(80, 24)) as pilot:
@@ -105,8 +107,10 @@ async def let_a_monkey_play(
 PLACES = [((40, 12), False), ((80, 24), False), ((80, 24), True)]
 
 
-@pytest.mark.parametrize(("size", "resizing"), PLACES)
-@pytest.mark.parametrize("make", [decoded, recorded])
+@pytest.mark.parametrize(
+    ("make", "size", "resizing"),
+    [(decoded, (40, 12), False), (decoded, (80, 24), True), (recorded, (80, 24), True)],
+)
 async def test_a_monkey(
     make: Callable[[], InspectorApp], size: tuple[int, int], resizing: bool
 ) -> None:

@@ -57,6 +57,7 @@ def test_tokens_are_those_of_plain_steps(tmp_path: Path) -> None:
     assert seen[0] == seen[1]
 
 
+@pytest.mark.slow
 def test_a_cache_may_grow_as_often_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiler keeps eight programs of a function, and then refuses to make more."""
     made = partial(torch.compile, backend="eager")

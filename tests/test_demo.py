@@ -24,7 +24,7 @@ from .test_pruning import reference_magnitude, reference_sparsegpt, reference_wa
 
 pytestmark = pytest.mark.persons_cache
 
-STEPS = 200
+STEPS = 120
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_in_bfloat16_a_row_depends_on_the_number_of_rows_alone(demo: Loaded) -> 
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
-@pytest.mark.parametrize("sparsity", [0.5, Pattern(2, 4)])
+@pytest.mark.parametrize("sparsity", [0.5, pytest.param(Pattern(2, 4), marks=pytest.mark.slow)])
 def test_two_layers_are_pruned_as_the_papers_say(
     demo: Loaded, method: Method, sparsity: float | Pattern
 ) -> None:

@@ -160,9 +160,9 @@ def send(number: int) -> Callable[[Running], None]:
     ("tell", "own_terminal", "code"),
     [
         (send(signal.SIGHUP), True, 128 + signal.SIGHUP),
-        (send(signal.SIGTERM), True, 128 + signal.SIGTERM),
-        (send(signal.SIGQUIT), True, 128 + signal.SIGQUIT),
-        (close_terminal, True, 128 + signal.SIGHUP),
+        pytest.param(send(signal.SIGTERM), True, 128 + signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(send(signal.SIGQUIT), True, 128 + signal.SIGQUIT, marks=pytest.mark.slow),
+        pytest.param(close_terminal, True, 128 + signal.SIGHUP, marks=pytest.mark.slow),
         # Not the terminal's own session: nobody sends a signal.
         (close_terminal, False, 128 + signal.SIGHUP),
     ],
@@ -229,8 +229,15 @@ def test_what_listens_to_nothing_ends_too(where: str, presses: int, tmp_path: Pa
     assert where == "at_loading" or (is_whole(path) and steps_in(path) == 10)
 
 
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
-@pytest.mark.parametrize("stuck", [False, True])
+@pytest.mark.parametrize(
+    ("stream", "stuck"),
+    [
+        ("stdout", False),
+        ("stderr", True),
+        pytest.param("stdout", True, marks=pytest.mark.slow),
+        pytest.param("stderr", False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_reader_that_goes_away_ends_it(stream: str, stuck: bool, tmp_path: Path) -> None:
     path = tmp_path / "a.trace.jsonl"
     reads, writes = os.pipe()

@@ -38,7 +38,7 @@ FINISHED = """
 Session.finished = property(lambda self: len(self.trace.steps) >= 3 and "3 are enough" or None)
 """
 RECORD = WITHOUT_TORCH + FINISHED + MAIN
-CHINESE = "Trace.text = lambda self, lane: '漢字'\n"
+CHINESE = "Trace.marked_text = lambda self, lane: '漢字'\n"
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
