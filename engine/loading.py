@@ -309,10 +309,10 @@ def _read_config(files: CheckpointFiles, name: str, *, trust: bool) -> PreTraine
     with foreign_code(f"the config.json of {name} cannot be used", remedy):
         config = AutoConfig.from_pretrained(files.directory, trust_remote_code=trust)
         text = config.get_text_config()
-        if not isinstance(text.num_hidden_layers, int) or text.num_hidden_layers < 1:
-            raise UserError(
-                f"config.json of {name} says {text.num_hidden_layers!r} layers; there must be one"
-            )
+        # Not every kind of model counts them.
+        layers = getattr(text, "num_hidden_layers", 1)
+        if not isinstance(layers, int) or layers < 1:
+            raise UserError(f"config.json of {name} says {layers!r} layers; there must be one")
         for part in (config, text):
             part.output_hidden_states = part.output_attentions = False
             part.return_dict = True

@@ -331,7 +331,7 @@ again."""
 DECODES = {family: words for words, families in _DECODES.items() for family in families.split()}
 
 _NO_LAYERS = "not one list of layers runs, each once, when it reads text"
-_NO_CLASS = "Unrecognized configuration class"
+_NO_CLASS = "of which transformers has no causal language model"
 
 REFUSED = {
     "blt": _NO_LAYERS,
