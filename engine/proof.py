@@ -5,6 +5,7 @@ go through the prefill, the single steps and the rows of the lockstep, with all 
 for decoding, and must give the logits that the model gave as it was loaded.
 """
 
+import itertools
 import statistics
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from .errors import UserError
 from .lockstep import LaneGates, Lockstep
 from .reference import STEPS
 from .weights import WeightGroup
+
+PARTS = (2, 4)
+"""Positions at which the parts end that several tokens of the prompt are read in."""
 
 TOLERANCE = {torch.float32: 2e-4, torch.float16: 0.05, torch.bfloat16: 0.2}
 """Largest difference that rounding explains, as `difference` measures it: ten times and more what
@@ -52,16 +56,18 @@ def prove(lockstep: Lockstep, lanes: list[tuple[WeightGroup, LaneGates]]) -> Pro
         return Proof(frozenset(), slow)
     some = next(iter(tried.values()))
     texts = [tried.get(row, some).tokens for row in range(len(lanes))]
-    z = _lockstep_logits(lockstep, torch.stack(texts))
+    z, positions = _lockstep_logits(lockstep, torch.stack(texts))
     failed: set[WeightGroup] = set()
     notes = dict.fromkeys(slow)
     for row, reference in tried.items():
         group = lanes[row][0]
         name, dtype = group.name, group.model.dtype
         tolerance = TOLERANCE[dtype]
+        full = reference.full[positions]
+        # Before them, `generate` gives no logits.
+        generated = torch.cat([full[:-STEPS], reference.generated])
         from_full, from_generate = (
-            difference(z[:, row], expected, dtype)
-            for expected in (reference.full, reference.generated)
+            difference(z[:, row], expected, dtype) for expected in (full, generated)
         )
         if min(from_full, from_generate) > tolerance:
             if group in lockstep.reread:
@@ -88,17 +94,17 @@ def prove(lockstep: Lockstep, lanes: list[tuple[WeightGroup, LaneGates]]) -> Pro
     return Proof(frozenset(failed), [*notes])
 
 
-def _lockstep_logits(lockstep: Lockstep, texts: Tensor) -> Tensor:
-    """float32 [STEPS, rows, vocabulary] on the CPU: the last of texts, int64 [rows, positions].
+def _lockstep_logits(lockstep: Lockstep, texts: Tensor) -> tuple[Tensor, list[int]]:
+    """Logits, float32 [reads, rows, vocabulary] on the CPU, and the position of each read.
 
-    The prompt is read in two parts, as a long one is, by models that can."""
-    prompt = texts.shape[1] - STEPS + 1
-    half = prompt // 2 if lockstep.reads_in_parts else prompt
-    outputs = [lockstep.prefill(texts[:, :half], STEPS)]
-    if half < prompt:
-        outputs = [lockstep.advance(texts[:, half:prompt])]
-    outputs += [lockstep.advance(texts[:, at : at + 1]) for at in range(prompt, texts.shape[1])]
-    return torch.stack([out.z.float().cpu() for out in outputs])
+    Of texts, int64 [rows, PROMPT + STEPS - 1]: two parts, as a long prompt is read by models that
+    can, and then tokens one by one.
+    """
+    ends = PARTS if lockstep.reads_in_parts else PARTS[-1:]
+    ends = [*ends, *range(ends[-1] + 1, texts.shape[1] + 1)]
+    outputs = [lockstep.prefill(texts[:, : ends[0]], STEPS)]
+    outputs += [lockstep.advance(texts[:, begin:end]) for begin, end in itertools.pairwise(ends)]
+    return torch.stack([out.z.float().cpu() for out in outputs]), [end - 1 for end in ends]
 
 
 def difference(z: Tensor, expected: Tensor, dtype: torch.dtype) -> float:

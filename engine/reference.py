@@ -13,8 +13,8 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from .memory import out_of_memory
 
-PROMPT, STEPS = 12, 3
-"""Tokens that are read at once, and one by one."""
+PROMPT, STEPS = 5, 2
+"""Tokens that are read, and tokens that `generate` decodes: few, as each costs a pass."""
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +26,10 @@ class Reference:
     tokens: Tensor
     """int64 [PROMPT + STEPS - 1], on the CPU: the prompt, then what greedy decoding says."""
     full: Tensor
-    """float32 [STEPS, vocabulary], on the CPU: the last logits of one forward pass, no cache."""
+    """float32 [PROMPT + STEPS - 1, vocabulary], on the CPU: of one forward pass, no cache."""
     generated: Tensor
-    """The same of `generate`; `full` where the family's cannot run."""
+    """float32 [STEPS, vocabulary], on the CPU: logits of `generate`, those of `full` where the
+    family's cannot run."""
 
 
 @torch.inference_mode()
@@ -58,19 +59,18 @@ def take_reference(model: PreTrainedModel, prompt: list[int]) -> Reference:
             raise
         log.exception("generate of %s", model.config.model_type)
         for _ in range(STEPS - 1):
-            tokens = torch.cat([tokens, _last(model, tokens, 1).argmax(-1)[None]], dim=1)
-    full = _last(model, tokens, STEPS).float().cpu()
-    return Reference(tokens[0].cpu(), full, full if generated is None else generated)
+            tokens = torch.cat([tokens, _logits(model, tokens)[-1:].argmax(-1)[None]], dim=1)
+    full = _logits(model, tokens).float().cpu()
+    return Reference(tokens[0].cpu(), full, full[-STEPS:] if generated is None else generated)
 
 
-def _last(model: PreTrainedModel, tokens: Tensor, positions: int) -> Tensor:
-    """Logits [positions, vocabulary] of the last of one text's positions."""
+def _logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
+    """[positions, vocabulary] of one text, without a cache."""
     generates: Any = model
     inputs = generates.prepare_inputs_for_generation(
         tokens, attention_mask=torch.ones_like(tokens), use_cache=False
     )
-    # Not every family takes `logits_to_keep`, and the tokens are few.
-    return model(**inputs).logits[0, -positions:]
+    return model(**inputs).logits[0]
 
 
 @contextmanager

@@ -1,57 +1,51 @@
-"""What the proof at load takes of the time until the first step."""
+"""What the proof at load adds to the time until the first step."""
 
-import json
+import contextlib
 import statistics
 import subprocess
 import sys
 import time
-from typing import Any
+from unittest.mock import patch
 
-RUNS = 5
+RUNS = 7
 
 
 def loading() -> None:
-    """Each in a process of its own, which finds its caches full."""
-    runs = [_in_process() for _ in range(RUNS + 1)][1:]
-    whole, proof = ([run[key] for run in runs] for key in ("whole", "proof"))
-    share = statistics.median(part / total for part, total in zip(proof, whole, strict=True))
+    """Each in a process of its own, which finds its caches full, one with and one without."""
+    _in_process("with")
+    seconds: dict[str, list[float]] = {"with": [], "without": []}
+    for _ in range(RUNS):
+        for way, times in seconds.items():
+            times.append(_in_process(way))
+    whole, without = (statistics.median(times) for times in seconds.values())
     print(
-        f"  reference and proof: {share:.3f} of what it takes from the start of the process to the "
-        f"first step ({statistics.median(whole):.2f} s)"
+        f"  reference and proof: {1 - without / whole:.3f} of what it takes from the start of the "
+        f"process to the first step ({whole:.2f} s)"
     )
 
 
-def _in_process() -> dict[str, float]:
-    began = time.time()
-    program = [sys.executable, "-m", "tests.bench.loading", str(began)]
-    printed = subprocess.run(program, check=True, capture_output=True, text=True).stdout
-    return json.loads(printed)
+def _in_process(way: str) -> float:
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "tests.bench.loading", way], check=True, stderr=subprocess.DEVNULL
+    )
+    return time.perf_counter() - began
 
 
-def _measure(began: float) -> None:
-    from prunetui.engine import lanes, loading
+def _open(way: str) -> None:
     from prunetui.engine.options import Options
+    from prunetui.engine.proof import Proof
     from prunetui.engine.session import open_session
 
-    seconds: list[float] = []
-
-    def timed(module: Any, name: str) -> None:
-        run = getattr(module, name)
-
-        def measured(*given: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return run(*given)
-            finally:
-                seconds.append(time.perf_counter() - start)
-
-        setattr(module, name, measured)
-
-    timed(loading, "take_reference")
-    timed(lanes, "prove")
-    open_session(Options(), None, lambda *_: None).step()
-    print(json.dumps({"whole": time.time() - began, "proof": sum(seconds)}))
+    with contextlib.ExitStack() as stack:
+        if way == "without":
+            for module, name in (("loading", "take_reference"), ("lanes", "prove")):
+                nothing = Proof(frozenset(), []) if name == "prove" else None
+                stack.enter_context(
+                    patch(f"prunetui.engine.{module}.{name}", lambda *_, nothing=nothing: nothing)
+                )
+        open_session(Options(), None, lambda *_: None).step()
 
 
 if __name__ == "__main__":
-    _measure(float(sys.argv[1]))
+    _open(sys.argv[1])
