@@ -185,8 +185,9 @@ def test_what_stock_transformers_disagrees_on_is_said(which: str, tiny: Path, mo
 
     def otherwise(*given: object) -> reference.Reference:
         whole = taken(*given)
-        parts = vars(whole) | {which: getattr(whole, which).flip(-1)}
-        return reference.Reference(**parts)
+        logits = getattr(whole, which).clone()
+        logits[-STEPS:] = logits[-STEPS:].flip(-1)
+        return reference.Reference(**vars(whole) | {which: logits})
 
     monkeypatch.setattr("prunetui.engine.loading.take_reference", otherwise)
     session = session_of(tiny)
