@@ -35,7 +35,7 @@ _MLP = (
 )
 
 _ROWS, _POSITIONS = 3, 4
-"""Of the probe's input."""
+"""Rows of the probe's input."""
 
 
 @dataclass(frozen=True)

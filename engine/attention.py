@@ -57,7 +57,7 @@ _CHOSEN = "prunetui_attend"
 
 
 class FastAttention:
-    """Has models on a CPU that use the stock attention use one of ours; `remove` puts it back.
+    """Replace the stock attention of models on a CPU until `remove`.
 
     Under the stock one's name: some models leave a mask out, of DeepSeek's indexer for one, where
     the attention has a name that they do not know.

@@ -103,8 +103,8 @@ def _write_weights(
 def _write_config(
     files: CheckpointFiles, gates: LaneGates, dtype: torch.dtype | None, directory: Path
 ) -> None:
-    """As it was read: a library that writes it may refuse what it has taken. An attention is for
-    who decodes to choose."""
+    """Write the config that was read: a library may refuse to write what it has taken. Which
+    attention to use is for whoever decodes to choose."""
     left_out = ("torch_dtype", "attn_implementation", "_attn_implementation")
     config = {key: value for key, value in files.config.items() if key not in left_out}
     if dtype is not None:

@@ -185,7 +185,7 @@ def _parameters(kind: type[PreTrainedModel]) -> Collection[str]:
 
 
 def _cache_argument(model: PreTrainedModel) -> str:
-    """As `generate` names it."""
+    """The name that `generate` gives the cache by."""
     return "cache_params" if "mamba" in type(model).__name__.lower() else "past_key_values"
 
 

@@ -317,3 +317,26 @@ def test_ordinary_text_stays_as_it_is() -> None:
     assert visible("a\nb") == "a⏎b"
     assert visible("a\nb", keep="\n") == "a\nb"
     assert visible("".join(HOSTILE)).count("\x1b") == 0
+
+
+# -- files that no session writes ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", ["header", "step"])
+def test_a_line_nested_a_million_deep_is_damage(line: str, tmp_path: Path) -> None:
+    deep = b'{"kind":"%s","version":1,"a":' % line.encode() + b"[" * 10**6 + b"]" * 10**6 + b"}\n"
+    path = tmp_path / "deep.trace.jsonl"
+    path.write_bytes(
+        deep if line == "header" else msgspec.json.encode(make_header()) + b"\n" + deep
+    )
+    with pytest.raises(UserError, match="damaged|not a prunetui trace"):
+        read_trace(path)
+
+
+def test_more_lanes_than_a_session_has_are_refused(tmp_path: Path) -> None:
+    header = make_header()
+    path = tmp_path / "wide.trace.jsonl"
+    wide = msgspec.structs.replace(header, lanes=header.lanes * 10**5)
+    path.write_bytes(msgspec.json.encode(wide) + b"\n")
+    with pytest.raises(UserError, match="lanes"):
+        read_trace(path)
