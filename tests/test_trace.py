@@ -329,7 +329,7 @@ def test_a_line_nested_a_million_deep_is_damage(line: str, tmp_path: Path) -> No
     path.write_bytes(
         deep if line == "header" else msgspec.json.encode(make_header()) + b"\n" + deep
     )
-    with pytest.raises(UserError, match="damaged|not a prunetui trace"):
+    with pytest.raises(UserError, match=r"damaged|not a prunetui trace"):
         read_trace(path)
 
 
