@@ -33,7 +33,10 @@ def foreign_code(what: str, remedy: str = "", too_big: str = "") -> Iterator[Non
             raise
         if out_of_memory(error):
             if not too_big:
-                raise
+                # Whoever looks for it, looks for an `Exception`.
+                if isinstance(error, Exception):
+                    raise
+                raise MemoryError(message(error)) from error
             raise UserError(too_big) from error
         log.error("%s", what, exc_info=error)
         sentence = f"{what} ({message(error)})"

@@ -50,6 +50,7 @@ def _statm() -> int | None:
 _SAID = re.compile(
     r"out of memory|not enough memory|(can't|cannot|could not|failed to|unable to) allocate|"
     r"DefaultCPUAllocator|std::bad_alloc|bad allocation|can't start new thread|"
+    r"ThreadPoolBuildError|"
     r"(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_ALLOC_FAILED|failed to map segment|"
     # What C code that forgets to say it leaves to Python.
     r"(error return|returned NULL) without (exception set|setting an exception)",
@@ -73,9 +74,10 @@ def out_of_memory(error: BaseException) -> bool:
             return True
         if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
             return True
-        # Others may quote what a person or a model's code has written.
+        # Others may quote what a user or a model's code has written.
         says = isinstance(cause, RuntimeError | SystemError | OSError | ImportError)
-        if (says or type(cause).__name__ == "SafetensorError") and _SAID.search(str(cause)):
+        rust = type(cause).__name__ in ("SafetensorError", "PanicException")
+        if (says or rust) and _SAID.search(str(cause)):
             return True
         seen.add(id(cause))
         cause = cause.__cause__ or cause.__context__

@@ -70,6 +70,8 @@ def _logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
     inputs = generates.prepare_inputs_for_generation(
         tokens, attention_mask=torch.ones_like(tokens), use_cache=False
     )
+    # Some families keep the last one's alone; 0 keeps all.
+    inputs |= {key: 0 for key in inputs if key.endswith("logits_to_keep")}
     return model(**inputs).logits[0]
 
 

@@ -129,7 +129,10 @@ def limited(tmp_path: Path, more: int, command: str) -> subprocess.CompletedProc
 
 
 def is_one_sentence(said: str) -> bool:
-    return said.startswith("prunetui: ") and said.count("\n") == 1
+    """After what Rust's panics print by themselves."""
+    if "panicked at" in said:
+        said = said[said.rfind("prunetui: ") :]
+    return said.startswith("prunetui: ") and said.strip().count("\n") == 0
 
 
 NATIVE = re.compile(
