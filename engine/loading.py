@@ -333,7 +333,7 @@ def _read_model(
     if dtype is None and options.dtype != "auto":
         dtype = getattr(torch, options.dtype)
     elif dtype is None:
-        dtype = torch.float32 if device.type == "cpu" else files.dtype
+        dtype = torch.float32 if device.type == "cpu" else stored_dtype(files)
     config = _read_config(files, name, trust=trust)
     own_code = trust and files.config.get("auto_map")
     if not own_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -344,7 +344,8 @@ def _read_model(
     renamings, notes = unwrapped_names(files, name)
     read: dict[str, Any] = {
         "config": config,
-        "dtype": dtype,
+        # Without one, as the config says.
+        "dtype": dtype or "auto",
         "use_safetensors": True,
         "trust_remote_code": trust,
         "output_loading_info": True,
@@ -374,6 +375,11 @@ def _read_model(
         raise UserError(f"{name} does not fit into the memory of all GPUs together")
     notes += [*files.notes, *check_report(report, files, name, dropped.explains)]
     return model.eval().requires_grad_(False), notes
+
+
+def stored_dtype(files: CheckpointFiles) -> torch.dtype | None:
+    """The dtype of most weights; None where they are quantized, and those left plain are few."""
+    return None if files.config.get("quantization_config") else files.dtype
 
 
 def _too_big(name: str, device: torch.device | str = "cpu") -> str:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import torch
 from prunetui.engine import loading, variants
-from prunetui.engine.checkpoint_files import read_header
+from prunetui.engine.checkpoint_files import read_checkpoint_files, read_header
 from prunetui.engine.errors import UserError
 from prunetui.engine.options import Options
 from prunetui.engine.session import open_session
@@ -461,6 +461,14 @@ def test_each_tensor_keeps_the_dtype_of_its_own_file(says: str | None, tiny: Pat
         assert torch.equal(weight, torch.zeros_like(weight) if dropped else before[name])
     config = json.loads((tiny.with_name("pruned") / "config.json").read_text())
     assert config["dtype"] == "bfloat16"
+
+
+def test_a_gpu_decodes_in_the_dtype_of_the_weights(tiny: Path) -> None:
+    """And not in that of the few that a quantizer leaves plain: its config says which."""
+    half = changed(tiny, "half", change=lambda _, weight: weight.bfloat16(), dtype="float16")
+    assert loading.stored_dtype(read_checkpoint_files(half, "half")) == torch.bfloat16
+    quantized = changed(tiny, "quantized", quantization_config={"quant_method": "fp8"})
+    assert loading.stored_dtype(read_checkpoint_files(quantized, "quantized")) is None
 
 
 def test_what_cannot_be_written_by_a_library_is_copied(tiny: Path) -> None:
