@@ -34,7 +34,7 @@ class Reference:
 
 @torch.inference_mode()
 def take_reference(model: PreTrainedModel, prompt: list[int]) -> Reference:
-    """Of a model as it was loaded. Raises what its forward pass raises."""
+    """Run a model as it was loaded. Raises what its forward pass raises."""
     tokens = torch.tensor([prompt], device=model.device)
     generated = None
     try:

@@ -31,7 +31,7 @@ class ChangingRope:
         return self.rereads and self.limit is not None and before <= self.limit < after
 
     def forget(self) -> None:
-        """Have the next tokens turned by the angles of their own text's length: stock code keeps
+        """Turn the next tokens by the angles of their own text's length: stock code keeps
         those of the longest text so far."""
         for part in self._dynamic:
             for name in [name for name in vars(part) if name.endswith("max_seq_len_cached")]:

@@ -47,7 +47,7 @@ class WeightGroup:
 
 
 def share_equal_tensors(model: PreTrainedModel, baseline: PreTrainedModel) -> None:
-    """Have `model` hold the baseline's parameter wherever it is equal to its own.
+    """Give `model` the baseline's parameter wherever it is equal to its own.
 
     By every name of a parameter, so that what was tied stays tied, and nothing else is.
     """
