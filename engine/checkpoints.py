@@ -15,9 +15,9 @@ from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from .checkpoint_files import ADAPTER, INDEX, CheckpointFiles
+from .dropped import LaneGates
 from .errors import UserError, reason
 from .loading_report import unwrapped
-from .lockstep import LaneGates
 from .variants import Variant
 
 _OUTPUT_PROJECTIONS = (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .errors import UserError
-from .memory import out_of_memory
+from .out_of_memory import out_of_memory
 
 LONGEST = 2000
 """Characters of a message that are shown; the log has all of it."""

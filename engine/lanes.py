@@ -5,10 +5,10 @@ from collections import Counter
 from .attention import FastAttention, faster_attention
 from .bandwidth import weight_bytes
 from .linears import FastLinears
-from .loading import Progress
 from .lockstep import Lockstep
 from .noise import noise_floor
 from .options import Context
+from .progress import Progress
 from .proof import prove
 from .rope import ChangingRope
 from .trace import records

@@ -21,6 +21,7 @@ from transformers import (
 
 from .attention import STOCK, Attend, by_kernel, chosen_attention
 from .kvcache import RoomyLayer
+from .llama_parts import Norm, turning
 
 KIND = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 
@@ -64,15 +65,6 @@ class LlamaStep:
             streams.append(x)
         h = self._norm(x)
         return h[:, 0], self._head(h)[:, 0], torch.cat(streams, dim=1).transpose(0, 1)
-
-
-def turning(rotary: nn.Module, x: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [1, 1, head dimension] of the next position's rotary embedding, the first
-    half of the sine with the other sign."""
-    position = torch.full((1, 1), cache.get_seq_length(), device=x.device)
-    cos, sin = rotary(x, position)
-    half = cos.shape[-1] // 2
-    return cos, torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
 
 
 class _Attention:
@@ -120,15 +112,6 @@ class _Mlp:
         x = self._norm(x)
         added = self._down(self._activation(self._gate(x)) * self._up(x))
         return added if self._closed is None else added.masked_fill(self._closed, 0)
-
-
-class Norm:
-    def __init__(self, module: Any) -> None:
-        self.weight, self.eps = module.weight, module.variance_epsilon
-
-    def __call__(self, x: Tensor) -> Tensor:
-        # The stock norm rounds before it multiplies by the weight.
-        return self.weight * torch.rms_norm(x, self.weight.shape, None, self.eps)
 
 
 def _mask(module: nn.Module, closed: Mapping[nn.Module, Tensor]) -> Tensor | None:

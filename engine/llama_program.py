@@ -28,7 +28,7 @@ from .kernels.products import COLUMNS, FEW, OUTPUTS, RESIDUAL, multiplies, produ
 from .kernels.program import Program
 from .kernels.task import INPUT, KIND, OUTPUT, PRODUCT, ROWS, Task
 from .linears import read_weight
-from .llama import Norm, turning
+from .llama_parts import Norm, turning
 
 TASKS = 7
 """Of a layer: queries, keys and values; these turned; attention, and its parts joined; its output;

@@ -5,7 +5,7 @@ import hashlib
 import importlib.util
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,10 @@ from .loading_report import check_report, unwrapped_names
 from .memory import keep_freed_memory
 from .options import DEMO, Options
 from .paths import exists, expanded
+from .progress import Progress
 from .reference import PROMPT, Reference, take_reference
 from .tokenizer import read_tokenizer
 
-Progress = Callable[[str, float | None], None]
 """Called with what is being done and, where it is known, how much of it, in 0..1."""
 
 Placement = str | Mapping[str, object] | None

@@ -1,7 +1,6 @@
 """The lockstep decoder: all lanes advance by one token per step."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch._dynamo.exc import TorchDynamoException
 from transformers import DynamicCache
 
 from .bandwidth import cache_bytes
+from .dropped import LaneGates
 from .errors import UserError
 from .gates import Gates
 from .kvcache import (
@@ -24,6 +24,7 @@ from .kvcache import (
 )
 from .llama import LlamaStep, is_of_llamas_kind
 from .llama_program import LlamaProgram, runs_as_program
+from .outputs import Outputs
 from .rope import ChangingRope
 from .streams import StreamHooks
 from .weights import WeightGroup
@@ -33,28 +34,6 @@ PREFILL_CHUNK = 512
 
 STATIC_ROOM = 256
 """A compiled step has a multiple of so many positions, so that most prompts share a shape."""
-
-
-@dataclass(frozen=True)
-class LaneGates:
-    """The layers whose attention and MLP one lane drops; none in the baseline."""
-
-    attention: frozenset[int] = frozenset()
-    mlp: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Of one position in every lane, in the model's dtype."""
-
-    h: Tensor
-    """[lanes, hidden]: the head's input."""
-    z: Tensor
-    """[lanes, vocabulary]: what the model's own head returns."""
-    streams: Tensor
-    """[2 layers + 1, lanes, hidden]: the residual stream before attention 0 and after attention 0,
-    MLP 0, attention 1, …; zeros in a lane whose model has another depth than lane 0's, and no
-    numbers where the stream is not known."""
 
 
 class Lockstep:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .drift import MEASURES, measure
-from .lockstep import Outputs
+from .outputs import Outputs
 from .sampling import sample
 from .survey import survey
 from .trace.records import Sampling

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .dropped import LaneGates
 from .errors import UserError
-from .lockstep import LaneGates, Lockstep
+from .lockstep import Lockstep
 from .reference import PROMPT, STEPS
 from .weights import WeightGroup
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from .memory import out_of_memory
+from .out_of_memory import out_of_memory
 
 PROMPT, STEPS = 5, 2
 """Tokens that are read, and tokens that `generate` decodes: few, as each costs a pass."""

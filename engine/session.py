@@ -18,11 +18,12 @@ from .generation import end_tokens
 from .header import check_resumable, check_same_model, describe_model, make_header
 from .lanes import Lanes
 from .lens import check_lens, read_lens
-from .loading import Progress
-from .lockstep import Outputs
-from .memory import memory_in_use, out_of_memory
+from .memory import memory_in_use
 from .numbers import StepNumbers, Wanted, step_numbers
 from .options import Context, Options, default_variants
+from .out_of_memory import out_of_memory
+from .outputs import Outputs
+from .progress import Progress
 from .prompts import ReadPrompt, find_answers, read_prompt, recorded_prompt
 from .pruning.ranking import Similarity
 from .recipes import parse

@@ -31,7 +31,7 @@ from .kernels.vocabulary import (
     look,
     parts,
 )
-from .lockstep import Outputs
+from .outputs import Outputs
 
 CHUNK = 65536
 """Tokens of the vocabulary at a time on a CPU: what is made of them stays in its cache."""

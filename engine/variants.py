@@ -10,24 +10,20 @@ import torch
 from .anatomy import Anatomy, find_anatomy
 from .cache import cached
 from .calibration import Calibration
+from .dropped import LaneGates
 from .errors import UserError
 from .gates import Gates
-from .loading import Loaded, Progress, load, load_checkpoint
-from .lockstep import LaneGates
-from .memory import out_of_memory
+from .loading import Loaded, load, load_checkpoint
 from .options import Options
+from .out_of_memory import out_of_memory
+from .progress import Progress
 from .pruning.importance import measure_similarity
 from .pruning.layerwise import sparsify_model
 from .pruning.ranking import Similarity, droppable, kinds, least_important
 from .recipes import Checkpoint, Drop, Recipe, Sparsify
+from .sparsity import Sparsity, find_sparsity
 from .trace.records import MOST_LANES
-from .weights import (
-    Sparsity,
-    WeightGroup,
-    find_sparsity,
-    share_equal_tensors,
-    unchanged_weights,
-)
+from .weights import WeightGroup, share_equal_tensors, unchanged_weights
 
 NAMES = {
     "attn": "attention sublayers",

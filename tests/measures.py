@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from prunetui.engine.drift import MEASURES, Measures, measure
-from prunetui.engine.lockstep import Outputs
+from prunetui.engine.outputs import Outputs
 from prunetui.engine.survey import Survey, survey
 from torch import Tensor
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch._dynamo.utils
 from prunetui.engine.anatomy import find_anatomy
+from prunetui.engine.dropped import LaneGates
 from prunetui.engine.errors import UserError
-from prunetui.engine.lockstep import STATIC_ROOM, LaneGates, Lockstep
+from prunetui.engine.lockstep import STATIC_ROOM, Lockstep
 from prunetui.engine.options import Options
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.weights import WeightGroup

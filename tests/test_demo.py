@@ -9,9 +9,10 @@ import pytest
 import torch
 from prunetui.engine import variants
 from prunetui.engine.anatomy import find_anatomy
+from prunetui.engine.dropped import LaneGates
 from prunetui.engine.linears import FastLinears
 from prunetui.engine.loading import Loaded, load
-from prunetui.engine.lockstep import LaneGates, Lockstep
+from prunetui.engine.lockstep import Lockstep
 from prunetui.engine.options import Options
 from prunetui.engine.pruning.layerwise import sparsify_model
 from prunetui.engine.recipes import Method, Pattern, Sparsify

@@ -8,8 +8,9 @@ import torch
 from prunetui.engine import loading, session, survey, variants
 from prunetui.engine import lockstep as decoder
 from prunetui.engine.anatomy import find_anatomy
+from prunetui.engine.dropped import LaneGates
 from prunetui.engine.errors import UserError
-from prunetui.engine.lockstep import LaneGates, Lockstep
+from prunetui.engine.lockstep import Lockstep
 from prunetui.engine.numbers import StepNumbers, Wanted, step_numbers
 from prunetui.engine.options import Context, Options
 from prunetui.engine.pruning.importance import measure_similarity

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from prunetui.engine import survey
-from prunetui.engine.lockstep import Outputs
 from prunetui.engine.numbers import Wanted, step_numbers
+from prunetui.engine.outputs import Outputs
 from prunetui.engine.trace.records import Sampling
 
 from .measures import measured, measures

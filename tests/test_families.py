@@ -12,9 +12,9 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from prunetui.engine.anatomy import find_anatomy
+from prunetui.engine.dropped import LaneGates
 from prunetui.engine.errors import UserError
 from prunetui.engine.kvcache import TokenLayer, new_cache
-from prunetui.engine.lockstep import LaneGates
 from prunetui.engine.options import Options
 from prunetui.engine.session import Session, open_session
 from torch import Tensor

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from prunetui.engine.highest import LARGE, argmax, topk
-from prunetui.engine.lockstep import Outputs
 from prunetui.engine.numbers import Wanted, step_numbers
+from prunetui.engine.outputs import Outputs
 from prunetui.engine.trace.records import Sampling
 from torch import Tensor
 

@@ -6,13 +6,15 @@ from prunetui.engine import kvcache
 from prunetui.engine import lockstep as module
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.attention import ATTENTIONS, FastAttention
+from prunetui.engine.dropped import LaneGates
 from prunetui.engine.kernels.attention import PART
 from prunetui.engine.kernels.products import FEW
 from prunetui.engine.kvcache import new_cache
 from prunetui.engine.linears import FastLinears
 from prunetui.engine.llama import is_of_llamas_kind
 from prunetui.engine.llama_program import runs_as_program
-from prunetui.engine.lockstep import LaneGates, Lockstep, Outputs
+from prunetui.engine.lockstep import Lockstep
+from prunetui.engine.outputs import Outputs
 from prunetui.engine.weights import WeightGroup
 from torch import Tensor
 from transformers import PreTrainedModel

@@ -7,10 +7,11 @@ from functools import partial
 import pytest
 import torch
 from prunetui.engine.anatomy import Anatomy, find_anatomy
+from prunetui.engine.dropped import LaneGates
 from prunetui.engine.errors import UserError
 from prunetui.engine.kvcache import new_cache
 from prunetui.engine.lens import check_lens
-from prunetui.engine.lockstep import LaneGates, Lockstep
+from prunetui.engine.lockstep import Lockstep
 from prunetui.engine.pruning.importance import measure_similarity
 from prunetui.engine.streams import StreamHooks
 from prunetui.engine.variants import check_droppable

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from prunetui.engine.errors import UserError
-from prunetui.engine.memory import names_what_has_no_room, out_of_memory
+from prunetui.engine.out_of_memory import names_what_has_no_room, out_of_memory
 from safetensors import SafetensorError
 
 from .models import save_model_directory

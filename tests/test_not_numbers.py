@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
-from prunetui.engine.lockstep import Outputs
 from prunetui.engine.numbers import StepNumbers, Wanted, step_numbers
 from prunetui.engine.options import Options
+from prunetui.engine.outputs import Outputs
 from prunetui.engine.session import open_session
 from prunetui.engine.trace.breakpoints import repeated_period
 from prunetui.engine.trace.exports import to_csv, to_json, to_markdown

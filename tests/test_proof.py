@@ -6,8 +6,9 @@ import pytest
 import torch
 from prunetui.engine import kvcache, llama, lockstep, proof, reference
 from prunetui.engine.anatomy import find_anatomy
+from prunetui.engine.dropped import LaneGates
 from prunetui.engine.errors import UserError
-from prunetui.engine.lockstep import LaneGates, Lockstep
+from prunetui.engine.lockstep import Lockstep
 from prunetui.engine.options import Options
 from prunetui.engine.proof import difference, prove
 from prunetui.engine.reference import PROMPT, STEPS, take_reference

@@ -12,7 +12,8 @@ from prunetui.engine.pruning.importance import measure_similarity
 from prunetui.engine.pruning.layerwise import sparsify_model
 from prunetui.engine.pruning.sparsify import magnitude, sparsegpt, wanda
 from prunetui.engine.recipes import Pattern, Sparsify
-from prunetui.engine.weights import Sparsity, WeightGroup, find_sparsity
+from prunetui.engine.sparsity import Sparsity, find_sparsity
+from prunetui.engine.weights import WeightGroup
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 

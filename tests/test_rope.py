@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from prunetui.engine.anatomy import find_anatomy
+from prunetui.engine.dropped import LaneGates
 from prunetui.engine.errors import UserError
-from prunetui.engine.lockstep import LaneGates, Lockstep
+from prunetui.engine.lockstep import Lockstep
 from prunetui.engine.options import Options
 from prunetui.engine.session import open_session
 from prunetui.engine.weights import WeightGroup

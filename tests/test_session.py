@@ -8,9 +8,10 @@ import prunetui.engine.session as session_module
 import pytest
 import torch
 from prunetui.engine.anatomy import find_anatomy
+from prunetui.engine.dropped import LaneGates
 from prunetui.engine.errors import UserError
 from prunetui.engine.loading import Loaded, Progress
-from prunetui.engine.lockstep import LaneGates, Lockstep
+from prunetui.engine.lockstep import Lockstep
 from prunetui.engine.options import Options
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.trace.log import TraceWriter, read_trace

@@ -7,7 +7,7 @@ from prunetui.engine import survey as module
 from prunetui.engine.kernels import vocabulary
 from prunetui.engine.kernels.task import readable
 from prunetui.engine.kernels.vocabulary import BLOCK, PART
-from prunetui.engine.lockstep import Outputs
+from prunetui.engine.outputs import Outputs
 from prunetui.engine.survey import Survey
 from torch import Tensor
 

@@ -17,7 +17,6 @@ import platformdirs
 import typer
 
 from ..engine.errors import UserError, reason
-from ..engine.memory import out_of_memory
 from ..engine.options import (
     DEMO,
     POSTER_QUESTION,
@@ -28,6 +27,7 @@ from ..engine.options import (
     default_variants,
     is_temperature,
 )
+from ..engine.out_of_memory import out_of_memory
 from ..engine.paths import is_stream
 from ..engine.textfile import read_text
 from ..engine.trace.exports import FORMATS

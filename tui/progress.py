@@ -1,22 +1,21 @@
 """Progress on stderr, for the commands without a screen."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich import progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from ..engine.memory import names_what_has_no_room
+from ..engine.out_of_memory import names_what_has_no_room
+from ..engine.progress import IMPORTING, Progress
 from ..engine.trace.text import visible
-
-Report = Callable[[str, float | None], None]
-IMPORTING = "importing torch and transformers"
 
 
 @contextmanager
-def loading() -> Iterator[tuple[Progress, Report]]:
+def loading() -> Iterator[tuple[progress.Progress, Progress]]:
     """A bar that says what is being loaded; torch takes seconds to import, so that is first."""
-    bar = Progress(
+    bar = progress.Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from textual.message import Message
 
 from ..engine.errors import UserError
-from ..engine.memory import names_what_has_no_room
 from ..engine.options import Context, Options
+from ..engine.out_of_memory import names_what_has_no_room
+from ..engine.progress import IMPORTING, Progress
 from ..engine.trace.records import Sampling, Step
 from ..engine.trace.trace import Trace
 from .logfile import log_file
-from .progress import IMPORTING
 
 if TYPE_CHECKING:
     from ..engine.pruning.ranking import Similarity
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("prunetui")
 
-Progress = Callable[[str, float | None], None]
 OpenSession = Callable[[Options, Path | None, Progress], "Session"]
 
 NICENESS = 5

@@ -11,13 +11,15 @@ import torch
 from prunetui.engine.anatomy import find_anatomy
 from prunetui.engine.attention import FastAttention, faster_attention
 from prunetui.engine.bandwidth import read_bandwidth
+from prunetui.engine.dropped import LaneGates
 from prunetui.engine.lanes import Lanes
 from prunetui.engine.linears import FastLinears
 from prunetui.engine.loading import Loaded, find_device, load
-from prunetui.engine.lockstep import LaneGates, Lockstep, Outputs
+from prunetui.engine.lockstep import Lockstep
 from prunetui.engine.memory import keep_freed_memory
 from prunetui.engine.numbers import Wanted, step_numbers
 from prunetui.engine.options import Context, Options
+from prunetui.engine.outputs import Outputs
 from prunetui.engine.recipes import parse
 from prunetui.engine.session import Session, open_session
 from prunetui.engine.survey import survey
