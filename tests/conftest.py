@@ -29,7 +29,7 @@ def _own_directories(
 def _no_timing() -> Iterator[None]:
     """Sessions are compared to the last bit; which of two ways is faster must not decide."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prunetui.engine.attention.plainly_faster", lambda *_: False)
+        patch.setattr("prunetui.engine.cpu.attention.plainly_faster", lambda *_: False)
         yield
 
 
@@ -37,7 +37,7 @@ def _no_timing() -> Iterator[None]:
 def _memory_is_read_for_a_moment() -> Iterator[None]:
     """How fast it is read is no test's subject, and a quarter of a second of every session."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prunetui.engine.bandwidth.BLOCK", 1 << 20)
+        patch.setattr("prunetui.engine.decode.bandwidth.BLOCK", 1 << 20)
         yield
 
 
@@ -45,8 +45,9 @@ def _memory_is_read_for_a_moment() -> Iterator[None]:
 def _kernels_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """By one worker, which the others wait for; in the person's cache, as in a test's own it would
     be for each test."""
-    from prunetui.engine import drift
-    from prunetui.engine.kernels import kept, program
+    from prunetui.engine.cpu.runtime import compile_cache as kept
+    from prunetui.engine.cpu.runtime import interpreter as program
+    from prunetui.engine.measure import drift
 
     place, compile_or_load = kept._place(), kept.kept
     lock = FileLock(tmp_path_factory.getbasetemp().parent / "kernels.lock")

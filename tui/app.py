@@ -17,16 +17,16 @@ from textual.theme import Theme
 
 from ..engine.errors import UserError
 from ..engine.options import Options
-from ..engine.trace.text import visible
+from ..engine.trace.printable import visible
 from ..engine.trace.trace import Trace
 from ..themes import DARK, load_themes
-from .keymap import first_key, load_keys, mapped
-from .logfile import log_file
-from .remembered import Settings, read_settings, write_settings
 from .screens.inspector import KEYS, SUSPEND, Inspector, is_too_small, key_scopes
 from .screens.live import LiveInspector
 from .screens.replay import ReplayInspector
-from .worker import OpenSession, open_engine_session
+from .session_thread import OpenSession, open_engine_session
+from .user.keymap import first_key, load_keys, mapped
+from .user.log_file import log_file
+from .user.remembered import Settings, read_settings, write_settings
 
 log = logging.getLogger("prunetui")
 

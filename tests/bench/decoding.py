@@ -8,24 +8,24 @@ from statistics import median
 from typing import Any
 
 import torch
-from prunetui.engine.anatomy import find_anatomy
-from prunetui.engine.attention import FastAttention, faster_attention
-from prunetui.engine.bandwidth import read_bandwidth
-from prunetui.engine.dropped import LaneGates
-from prunetui.engine.lanes import Lanes
-from prunetui.engine.linears import FastLinears
-from prunetui.engine.loading import Loaded, find_device, load
-from prunetui.engine.lockstep import Lockstep
-from prunetui.engine.memory import keep_freed_memory
-from prunetui.engine.numbers import Wanted, step_numbers
+from prunetui.engine.cpu.attention import FastAttention, faster_attention
+from prunetui.engine.cpu.linears import FastLinears
+from prunetui.engine.decode.bandwidth import read_bandwidth
+from prunetui.engine.decode.lockstep import Lockstep
+from prunetui.engine.decode.outputs import Outputs
+from prunetui.engine.decode.prepared_lanes import Lanes
+from prunetui.engine.measure.reductions import survey
+from prunetui.engine.measure.step_numbers import Wanted, step_numbers
+from prunetui.engine.model.anatomy import find_anatomy
+from prunetui.engine.model.dropped import LaneGates
+from prunetui.engine.model.loading import Loaded, find_device, load
+from prunetui.engine.model.memory import keep_freed_memory
+from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Context, Options
-from prunetui.engine.outputs import Outputs
-from prunetui.engine.recipes import parse
-from prunetui.engine.session import Session, open_session
-from prunetui.engine.survey import survey
+from prunetui.engine.session.session import Session, open_session
 from prunetui.engine.trace.records import Sampling
-from prunetui.engine.variants import open_builder
-from prunetui.engine.weights import WeightGroup
+from prunetui.engine.variants.builder import open_builder
+from prunetui.engine.variants.recipes import parse
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 VARIANTS = ("drop:attn=4", "drop:attn=8", "drop:mlp=4", "drop:mlp=8")

@@ -33,13 +33,16 @@ def _in_process(way: str) -> float:
 
 
 def _open(way: str) -> None:
+    from prunetui.engine.decode.proof import Proof
     from prunetui.engine.options import Options
-    from prunetui.engine.proof import Proof
-    from prunetui.engine.session import open_session
+    from prunetui.engine.session.session import open_session
 
     with contextlib.ExitStack() as stack:
         if way == "without":
-            for module, name in (("loading", "take_reference"), ("lanes", "prove")):
+            for module, name in (
+                ("model.loading", "take_reference"),
+                ("decode.prepared_lanes", "prove"),
+            ):
                 nothing = Proof(frozenset(), []) if name == "prove" else None
                 stack.enter_context(
                     patch(f"prunetui.engine.{module}.{name}", lambda *_, nothing=nothing: nothing)

@@ -15,15 +15,15 @@ import time
 from pathlib import Path
 
 import torch
-from prunetui.engine.loading import find_device
-from prunetui.engine.lockstep import Lockstep
-from prunetui.engine.memory import memory_in_use
+from prunetui.engine.decode.lockstep import Lockstep
+from prunetui.engine.model.loading import find_device
+from prunetui.engine.model.memory import memory_in_use
 from prunetui.engine.options import Options
-from prunetui.engine.pruning.matrices import matrices
-from prunetui.engine.session import open_session
-from prunetui.engine.trace.log import read_trace
+from prunetui.engine.session.session import open_session
+from prunetui.engine.trace.file import read_trace
+from prunetui.engine.variants.pruning.matrices import matrices
 
-from ..models import save_model_directory
+from ..support.models import save_model_directory
 
 STEPS = 40
 LANES = {

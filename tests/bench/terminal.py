@@ -19,9 +19,9 @@ from statistics import median
 from typing import BinaryIO
 
 import msgspec
-from prunetui.engine.trace.log import TraceWriter
+from prunetui.engine.trace.file import TraceWriter
 
-from ..traces import make_trace, with_local
+from ..support.traces import make_trace, with_local
 
 ROUNDS = 3
 STEPS = (10, 500, 1000)
@@ -87,7 +87,7 @@ class Terminal:
 @contextmanager
 def terminal(*arguments: str) -> Iterator[Terminal]:
     opened = Terminal(
-        [sys.executable, "-c", "from prunetui.tui.cli import main; main()", *arguments]
+        [sys.executable, "-c", "from prunetui.tui.cli.main import main; main()", *arguments]
     )
     try:
         yield opened

@@ -12,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
 from ...engine.errors import UserError
-from ...engine.trace.text import visible
+from ...engine.trace.printable import visible
 from ..widgets.fields import TextField
 
 Answer = TypeVar("Answer")

@@ -11,10 +11,10 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Label, OptionList
 
+from ...engine.trace.printable import visible
 from ...engine.trace.records import Step
-from ...engine.trace.text import visible
 from ...engine.trace.trace import Trace
-from ..view import View
+from ..moment import View
 from ..widgets.candidates import probability, quoted, ranked
 from ..widgets.panel import shorten
 

@@ -12,10 +12,10 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
 from ...engine.errors import UserError
-from ...engine.paths import expanded, is_stream
-from ...engine.trace.exports import FORMATS
-from ...engine.trace.log import new_file, write_all
-from ...engine.trace.text import visible
+from ...engine.files import expanded, is_stream
+from ...engine.trace.export.formats import FORMATS
+from ...engine.trace.file import new_file, write_all
+from ...engine.trace.printable import visible
 from ...engine.trace.trace import Trace
 from ..widgets.fields import TextField
 

@@ -13,7 +13,7 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
-from ...engine.trace.text import visible
+from ...engine.trace.printable import visible
 from ..views.alignment import DIFFERENT, TIE
 from ..widgets.candidates import CHOSEN, FORCED
 from ..widgets.drift_panel import CURSOR, LOCAL, NOT_FINITE

@@ -14,13 +14,13 @@ from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Static
 
 from ...engine.errors import UserError
-from ...engine.trace.breakpoints import Breakpoint, parse_breakpoint
+from ...engine.trace.analysis.breakpoints import Breakpoint, parse_breakpoint
+from ...engine.trace.printable import visible
 from ...engine.trace.records import Step
-from ...engine.trace.text import visible
 from ...engine.trace.trace import Trace, differs
-from ..remembered import keep_copy
+from ..moment import View
 from ..throttle import Throttle
-from ..view import View
+from ..user.remembered import keep_copy
 from ..views.alignment import AlignmentView
 from ..views.base import InspectorView
 from ..views.drift import DriftView

@@ -10,12 +10,12 @@ from textual.app import ComposeResult
 
 from ...engine.errors import UserError
 from ...engine.options import Context, Options
-from ...engine.trace.breakpoints import parse_breakpoint
-from ...engine.trace.log import SUFFIX
+from ...engine.trace.analysis.breakpoints import parse_breakpoint
+from ...engine.trace.file import SUFFIX
+from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Sampling, Step
-from ...engine.trace.text import visible
+from ..session_thread import Changes, Failed, Moved, OpenSession, SessionThread, Stopped
 from ..widgets.loading import LoadingPanel
-from ..worker import Changes, Failed, Moved, OpenSession, SessionThread, Stopped
 from .ask import AskDialog
 from .choose import ForceDialog
 from .inspector import Inspector

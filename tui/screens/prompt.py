@@ -16,9 +16,9 @@ from textual.widgets import Button, Input, Label, OptionList
 
 from ...engine.errors import UserError
 from ...engine.options import TEMPERATURES, is_temperature
+from ...engine.trace.printable import visible
 from ...engine.trace.records import Sampling
-from ...engine.trace.text import visible
-from ..library import OURS, folder, read_saved, save, saved_names
+from ..user.library import OURS, folder, read_saved, save, saved_names
 from ..widgets.fields import TextBox, TextField, Tick
 from ..widgets.panel import shorten
 from .ask import AskDialog

@@ -7,10 +7,10 @@ from typing import ClassVar
 from textual.timer import Timer
 
 from ...engine.errors import UserError
-from ...engine.trace.log import SUFFIX
-from ...engine.trace.text import visible
+from ...engine.trace.file import SUFFIX
+from ...engine.trace.printable import visible
 from ...engine.trace.trace import Trace
-from ..remembered import Place, keep_place, place_of
+from ..user.remembered import Place, keep_place, place_of
 from .inspector import OVERVIEW, TEXT_FRAMES, VIEWS, Inspector
 
 log = logging.getLogger("prunetui")

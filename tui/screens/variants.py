@@ -13,10 +13,16 @@ from textual.screen import Screen
 from textual.widgets import Input, Label
 
 from ...engine.errors import UserError
-from ...engine.pruning.ranking import KINDS, Similarity, kinds, known_drops, least_important
-from ...engine.recipes import Checkpoint, Drop, Kind, Recipe, parse, with_drops
+from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Lane
-from ...engine.trace.text import visible
+from ...engine.variants.pruning.ranking import (
+    KINDS,
+    Similarity,
+    kinds,
+    known_drops,
+    least_important,
+)
+from ...engine.variants.recipes import Checkpoint, Drop, Kind, Recipe, parse, with_drops
 from ..widgets.keys import KeyLine
 from ..widgets.lane_list import LaneLine, LaneList
 from ..widgets.model_map import MapView, ModelMap

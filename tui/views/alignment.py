@@ -7,10 +7,10 @@ from textual import events
 from textual.app import ComposeResult
 from textual.widgets import ContentSwitcher
 
+from ...engine.trace.printable import visible
 from ...engine.trace.records import Step
-from ...engine.trace.text import visible
 from ...engine.trace.trace import NOT_NUMBERS, chose_nothing, differs, is_tie
-from ..view import View
+from ..moment import View
 from ..widgets.candidates import probability
 from ..widgets.diff_panel import DiffPanel
 from ..widgets.drift_panel import nats

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 from textual.containers import Vertical
 
 from ...engine.trace.records import Step
-from ..view import View
+from ..moment import View
 
 T = TypeVar("T")
 

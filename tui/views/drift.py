@@ -9,7 +9,7 @@ from textual.timer import Timer
 
 from ...engine.trace.records import Drift, Header, Step
 from ...engine.trace.trace import differs, is_tie
-from ..view import View
+from ..moment import View
 from ..widgets.chart import CURSOR, Chart, ChartLine, Picture
 from ..widgets.drift_panel import CHARTS, LOCAL, Measure
 from ..widgets.panel import Line, Panel

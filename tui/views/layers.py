@@ -7,7 +7,7 @@ from textual.app import ComposeResult
 from textual.widgets import ContentSwitcher
 
 from ...engine.trace.records import Lane
-from ..view import View
+from ..moment import View
 from ..widgets.candidates import horizontal_bar
 from ..widgets.lens_panel import LensPanel
 from ..widgets.panel import Clicked, Line, Panel

@@ -6,9 +6,9 @@ from typing import ClassVar
 from textual import events
 from textual.app import ComposeResult
 
-from ...engine.trace.statistics import Distances, Statistics, statistics
+from ...engine.trace.analysis.statistics import Distances, Statistics, statistics
 from ...engine.trace.trace import NOT_NUMBERS, Trace
-from ..view import View
+from ..moment import View
 from ..widgets.panel import Clicked, Line, Panel, shorten
 from .base import InspectorView, Kept
 

@@ -5,10 +5,10 @@ from typing import ClassVar
 from textual import events
 from textual.app import ComposeResult
 
+from ...engine.trace.analysis.subspace import choices, kl_among, subspace_drift
 from ...engine.trace.records import Step
-from ...engine.trace.subspace import choices, kl_among, subspace_drift
 from ...engine.trace.trace import NOT_NUMBERS
-from ..view import View
+from ..moment import View
 from ..widgets.candidates import CHOSEN, horizontal_bar, probability, quoted
 from ..widgets.chart import Chart, ChartLine, Picture
 from ..widgets.measures import nats

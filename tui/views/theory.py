@@ -5,7 +5,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.containers import Grid
 
-from ...engine.trace.theory import (
+from ...engine.trace.analysis.theory import (
     FAILS,
     SPACES,
     Fit,
@@ -14,7 +14,7 @@ from ...engine.trace.theory import (
     one_step_drift,
 )
 from ...engine.trace.trace import NOT_NUMBERS
-from ..view import View
+from ..moment import View
 from ..widgets.chart import Chart, ChartLine, Picture
 from ..widgets.panel import Line, Panel
 from .base import InspectorView, Kept

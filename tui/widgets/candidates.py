@@ -4,10 +4,10 @@ from typing import ClassVar
 
 from textual import events
 
+from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Step
-from ...engine.trace.text import visible
 from ...engine.trace.trace import NOT_NUMBERS
-from ..view import View
+from ..moment import View
 from .panel import Line, Panel, shorten
 
 CHOSEN = "●"

@@ -3,9 +3,9 @@
 from difflib import SequenceMatcher
 from typing import ClassVar
 
+from ...engine.trace.printable import visible
 from ...engine.trace.records import Step
-from ...engine.trace.text import visible
-from ..view import View
+from ..moment import View
 from .panel import Line, Panel, shorten
 from .wrapping import Wrapped
 

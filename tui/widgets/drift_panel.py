@@ -7,7 +7,7 @@ from textual import events
 
 from ...engine.trace.records import Drift, Step
 from ...engine.trace.trace import NOT_NUMBERS
-from ..view import View
+from ..moment import View
 from .keys import key_for
 from .measures import CELLS, LINES, nats, table
 from .panel import NOT_FINITE, Clicked, Line, Panel

@@ -7,7 +7,7 @@ from textual import events
 from textual.content import Content
 from textual.widgets import Checkbox, Input, TextArea
 
-from ...engine.trace.text import visible
+from ...engine.trace.printable import visible
 
 
 class Glyphs:

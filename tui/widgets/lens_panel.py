@@ -8,7 +8,7 @@ from textual import events
 
 from ...engine.trace.records import LaneLens, Lens, Transition
 from ...engine.trace.trace import NOT_NUMBERS
-from ..view import View
+from ..moment import View
 from .candidates import probability, quoted
 from .panel import Line, Panel, fill
 

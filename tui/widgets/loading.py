@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from rich.cells import cell_len
 
-from ..worker import Stage
+from ..session_thread import Stage
 from .keys import key_for
 from .panel import Line, Panel, shorten
 from .wrapping import Wrapped

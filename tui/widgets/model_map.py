@@ -9,7 +9,7 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ...engine.pruning.ranking import KINDS, Similarity
+from ...engine.variants.pruning.ranking import KINDS, Similarity
 from .panel import Line, Panel
 
 SHADES = "·░▒▓█"

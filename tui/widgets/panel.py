@@ -12,7 +12,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from ...engine.trace.text import visible
+from ...engine.trace.printable import visible
 
 NOT_FINITE = "×"
 """Where a number would be drawn that is not finite."""

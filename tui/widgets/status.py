@@ -7,7 +7,7 @@ from typing import ClassVar
 from rich.cells import cell_len
 
 from ...engine.trace.records import Header, Step
-from ..view import View
+from ..moment import View
 from .panel import Line, Panel, shorten
 
 GAP = "  "

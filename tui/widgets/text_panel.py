@@ -6,10 +6,10 @@ from rich.cells import cell_len
 from rich.style import Style
 from textual import events
 
+from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Step
-from ...engine.trace.text import visible
 from ...engine.trace.trace import chose_nothing, differs, is_tie, not_numbers_mark
-from ..view import View
+from ..moment import View
 from .keys import key_for
 from .panel import NOT_FINITE, Clicked, Line, Panel, shorten
 from .wrapping import Piece, Wrapped

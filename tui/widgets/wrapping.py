@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from rich.cells import cell_len, chop_cells
 
-from ...engine.trace.text import visible
+from ...engine.trace.printable import visible
 
 
 class Piece(NamedTuple):

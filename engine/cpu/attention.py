@@ -1,0 +1,136 @@
+"""Attention of one position over a cache, on a CPU.
+
+The stock kernel is made for prompts: of one position it reads keys and values again for every query
+that shares them. Grouped as if they were positions, those queries read them once. On some
+processors the kernel is slow even then, in bfloat16 several times, and two products are not.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from .race import plainly_faster
+
+STOCK = "sdpa"
+
+POSITIONS = 1000
+LAYERS = 8
+"""Caches that are read in turn to see which is faster, so that none is at hand from before."""
+KEY_HEADS = 4
+"""Of a layer at the most, for the sake of memory."""
+
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
+"""Of queries [rows, key heads, queries, width], keys and values [rows, key heads, positions, width]
+and a mask [rows, key heads, queries, positions], bool or added to the scores: like the queries."""
+
+
+def by_kernel(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
+) -> Tensor:
+    return scaled_dot_product_attention(query, key, value, mask, scale=scaling)
+
+
+def by_products(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
+) -> Tensor:
+    """In float32."""
+    scores = query.float() @ key.float().transpose(2, 3)
+    scores *= scaling
+    if mask is not None and mask.dtype == torch.bool:
+        scores.masked_fill_(~mask, float("-inf"))
+    elif mask is not None:
+        scores += mask
+    return (scores.softmax(dim=-1) @ value.float()).to(query.dtype)
+
+
+KERNEL, PRODUCTS = "kernel", "products"
+ATTENTIONS: dict[str, Attend] = {KERNEL: by_kernel, PRODUCTS: by_products}
+
+_CHOSEN = "prunetui_attend"
+"""An attribute of modules: what attends in the stock attention's place."""
+
+
+class FastAttention:
+    """Replace the stock attention of models on a CPU until `remove`.
+
+    Under the stock one's name: some models leave a mask out, of DeepSeek's indexer for one, where
+    the attention has a name that they do not know.
+    """
+
+    def __init__(self, models: Iterable[PreTrainedModel], name: str) -> None:
+        self._modules = [
+            module for model in models if _is_stock(model) for module in model.modules()
+        ]
+        for module in self._modules:
+            setattr(module, _CHOSEN, ATTENTIONS[name])
+
+    def remove(self) -> None:
+        for module in self._modules:
+            vars(module).pop(_CHOSEN, None)
+
+
+def chosen_attention(module: nn.Module) -> Attend | None:
+    """None for the stock one."""
+    return getattr(module, _CHOSEN, None)
+
+
+@torch.inference_mode()
+def faster_attention(models: Mapping[PreTrainedModel, int]) -> str:
+    """The products' name if they are plainly faster in the rows that each model has, or else the
+    kernel's."""
+    products, kernel = [], []
+    for model, rows in models.items():
+        if not _is_stock(model):
+            continue
+        config = model.config.get_text_config()
+        # Of the first layer: those of some models differ.
+        config = getattr(config, "per_layer_config", [config])[0]
+        heads = config.num_attention_heads
+        key_heads = getattr(config, "num_key_value_heads", None) or heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        few = min(key_heads, KEY_HEADS)
+        query = torch.ones(rows, few, heads // key_heads, width, dtype=model.dtype)
+        caches = torch.ones(LAYERS, 2, rows, few, POSITIONS, width, dtype=model.dtype)
+        for key, value in caches:
+            products.append(partial(by_products, query, key, value, None, 1.0))
+            kernel.append(partial(by_kernel, query, key, value, None, 1.0))
+    return PRODUCTS if plainly_faster(products, kernel) else KERNEL
+
+
+def _is_stock(model: PreTrainedModel) -> bool:
+    return model.device.type == "cpu" and model.config._attn_implementation == STOCK
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """query: [rows, heads, positions, width]; returns [rows, positions, heads, width]."""
+    attend = chosen_attention(module)
+    rows, heads, positions, width = query.shape
+    if attend is None or positions > 1 or kwargs.get("position_bias") is not None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, **kwargs
+        )
+    grouped = query.reshape(rows, key.shape[1], -1, width)
+    if attention_mask is not None:
+        attention_mask = attention_mask.expand(rows, heads, 1, -1)
+        attention_mask = attention_mask.reshape(*grouped.shape[:3], -1)
+    scale = width**-0.5 if scaling is None else scaling
+    attended = attend(grouped, key, value, attention_mask, scale)
+    return attended.reshape(rows, 1, heads, -1), None
+
+
+AttentionInterface.register(STOCK, _attention)

@@ -1,0 +1,122 @@
+"""A proof at load that what is decoded is the model: the lockstep against stock transformers.
+
+A family is not believed by the names of its modules, nor our own step by its tests: a few tokens
+go through the prefill, the single steps and the rows of the lockstep, with all that is installed
+for decoding, and must give the logits that the model gave as it was loaded.
+"""
+
+import itertools
+import statistics
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..model.dropped import LaneGates
+from ..model.reference import PROMPT, STEPS
+from ..model.weight_group import WeightGroup
+from .lockstep import Lockstep
+
+PARTS = (2, PROMPT)
+"""Positions at which the parts end that several tokens of the prompt are read in."""
+
+TOLERANCE = {torch.float32: 2e-4, torch.float16: 0.05, torch.bfloat16: 0.2}
+"""Largest difference that rounding explains, as `difference` measures it: ten times and more what
+SmolLM2-135M shows (9e-6 in float32, 0.02 in bfloat16). A wrong position, mask or weight moves
+logits by 0.1 to 2."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the lockstep has shown of the models that it reads."""
+
+    reread: frozenset[WeightGroup]
+    """Models whose caches give other logits than their forward pass."""
+    notes: list[str]
+
+
+def prove(lockstep: Lockstep, lanes: list[tuple[WeightGroup, LaneGates]]) -> Proof:
+    """Compare each row that drops nothing with its model's reference, where it has one.
+
+    The caches are empty or those of the tokens that were tried afterwards. Raises `UserError` for
+    a model that gives other logits even where all tokens are read again at every step.
+    """
+    slow = [
+        f"{group.name} keeps no cache that prunetui knows, so every step reads all tokens again, "
+        "which is slow."
+        for group in lockstep.rereading
+        if group not in lockstep.reread
+    ]
+    tried = {
+        row: group.reference
+        for row, (group, gates) in enumerate(lanes)
+        if group.reference is not None and gates == LaneGates()
+    }
+    if not tried:
+        return Proof(frozenset(), slow)
+    some = next(iter(tried.values()))
+    texts = [tried.get(row, some).tokens for row in range(len(lanes))]
+    z, positions = _lockstep_logits(lockstep, torch.stack(texts))
+    failed: set[WeightGroup] = set()
+    notes = dict.fromkeys(slow)
+    for row, reference in tried.items():
+        group = lanes[row][0]
+        name, dtype = group.name, group.model.dtype
+        tolerance = TOLERANCE.get(dtype, TOLERANCE[torch.float32])
+        from_full = difference(z[:, row], reference.full[positions], dtype)
+        from_generate = difference(z[-STEPS:, row], reference.generated, dtype)
+        if min(from_full, from_generate) > tolerance:
+            if group in lockstep.reread:
+                raise UserError(
+                    f"{name} cannot be decoded: its logits are not those of one forward pass of "
+                    f"transformers (they differ by {from_full:.2g} of their standard deviation)"
+                )
+            failed.add(group)
+            notes[
+                f"{name} gives other logits with a cache than in one forward pass (by "
+                f"{from_full:.2g} of their standard deviation), so every step reads all tokens "
+                "again, which is slow."
+            ] = None
+        elif from_full > tolerance:
+            notes[
+                f"{name} gives other logits with a cache, as generate of transformers reads it, "
+                f"than in one forward pass (by {from_full:.2g} of their standard deviation)."
+            ] = None
+        elif from_generate > tolerance:
+            notes[
+                f"{name} decodes as its forward pass says; generate of transformers gives other "
+                f"logits (by {from_generate:.2g} of their standard deviation)."
+            ] = None
+    return Proof(frozenset(failed), [*notes])
+
+
+def _lockstep_logits(lockstep: Lockstep, texts: Tensor) -> tuple[Tensor, list[int]]:
+    """Logits, float32 [reads, rows, vocabulary] on the CPU, and the position of each read.
+
+    Of texts, int64 [rows, PROMPT + STEPS - 1]: two parts, as a long prompt is read by models that
+    can, and then tokens one by one.
+    """
+    ends = PARTS if lockstep.reads_in_parts else PARTS[-1:]
+    ends = [*ends, *range(ends[-1] + 1, texts.shape[1] + 1)]
+    outputs = [lockstep.prefill(texts[:, : ends[0]], STEPS)]
+    outputs += [lockstep.advance(texts[:, begin:end]) for begin, end in itertools.pairwise(ends)]
+    return torch.stack([out.z.float().cpu() for out in outputs]), [end - 1 for end in ends]
+
+
+def difference(z: Tensor, expected: Tensor, dtype: torch.dtype) -> float:
+    """Root mean square of z - expected over the standard deviation of `expected`, each of
+    [positions, vocabulary]; infinite where only one of the two is finite.
+
+    The worst of the positions of a model in float32. In 16 bits the median: there, rounding alone
+    can send a token to another expert of a mixture.
+    """
+    finite = expected.isfinite()
+    if not torch.equal(z.isfinite(), finite):
+        return float("inf")
+    apart = []
+    for ours, theirs, mask in zip(z.double(), expected.double(), finite, strict=True):
+        moved = (ours - theirs)[mask].square().mean().sqrt().item() if mask.any() else 0.0
+        scale = theirs[mask].std(correction=0).item() if moved else 1.0
+        apart.append(moved / scale if scale else float("inf"))
+    return statistics.median_high(apart) if dtype.itemsize == 2 else max(apart)

@@ -1,0 +1,134 @@
+"""One look at a step: the highest logits, and sums that all measures are made of."""
+
+import functools
+import threading
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..cpu.kernels.lane_products import dots
+from ..cpu.kernels.logits import (
+    COUNT,
+    D_DOT_D,
+    D_UNDER_OWN,
+    D_UNDER_P,
+    D_UNDER_R,
+    LOOK_ROOM,
+    OWN_Z,
+    P_DOT_P,
+    P_DOT_X,
+    SQUARES_UNDER_P,
+    SQUARES_UNDER_R,
+    TOTAL,
+    VALUES,
+    X_DOT_D,
+    X_DOT_X,
+    Z_SUM,
+    look,
+    parts,
+)
+from ..cpu.runtime.instruction import INPUT, OUTPUT, readable
+from ..cpu.runtime.interpreter import Program
+from ..decode.outputs import Outputs
+from .top_k import topk
+
+CHUNK = 65536
+"""Tokens of the vocabulary at a time on a CPU: what is made of them stays in its cache."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Of logits z, [lanes, vocabulary], and of products of each lane's vectors with lane 0's: x·x,
+    x·d and d·d of lane 0's x and d = y - x."""
+
+    sums: Tensor
+    """float64 [parts, lanes, COUNT], of parts of the vocabulary: those of `kernels.vocabulary`."""
+    highest: Tensor
+    """[lanes, k], equal ones in the order of their tokens."""
+    tokens: Tensor
+    """int64 [lanes, k]"""
+    h_dots: Tensor
+    """float64 [3, variants], of h."""
+    stream_dots: Tensor
+    """float64 [3, 2 layers, variants], of the residual streams after each sublayer."""
+
+
+def survey(outputs: Outputs, k: int, temperature: float) -> Survey:
+    """With at the most as many of the highest as there are tokens."""
+    z, h = outputs.z.contiguous(), outputs.h[None].contiguous()
+    streams = outputs.streams[1:].contiguous()
+    k = min(k, z.shape[-1])
+    same = z.dtype == h.dtype == streams.dtype
+    if same and readable(z) and readable(h) and readable(streams):
+        return _compiled(z, h, streams, k, temperature)
+    highest, tokens = topk(z, k)
+    sums = _sums(z, highest[:, :1].double(), temperature)
+    return Survey(sums, highest, tokens, _dots(h)[:, 0], _dots(streams))
+
+
+def _compiled(z: Tensor, h: Tensor, streams: Tensor, k: int, temperature: float) -> Survey:
+    lanes, vocabulary = z.shape
+    highest = torch.empty(lanes, k, dtype=torch.float32)
+    tokens = torch.empty(lanes, k, dtype=torch.int64)
+    sums = torch.empty(parts(vocabulary), lanes, COUNT, dtype=torch.float64)
+    h_dots = torch.empty(3, lanes - 1, dtype=torch.float64)
+    stream_dots = torch.empty(3, len(streams), lanes - 1, dtype=torch.float64)
+    shapes = z.shape, h.shape, streams.shape
+    program = _program(threading.get_ident(), shapes, k, temperature, z.dtype)
+    table = program.table
+    table[:, INPUT] = [tensor.data_ptr() for tensor in (z, z, z, h, streams)]
+    table[1:, OUTPUT] = [tensor.data_ptr() for tensor in (tokens, sums, h_dots, stream_dots)]
+    table[:3, VALUES] = highest.data_ptr()
+    program.run(LOOK_ROOM)
+    return Survey(sums, highest, tokens, h_dots, stream_dots)
+
+
+@functools.lru_cache(maxsize=8)
+def _program(
+    _thread: int, shapes: tuple[torch.Size, ...], k: int, temperature: float, dtype: torch.dtype
+) -> Program:
+    """Of one thread, step after step."""
+    (lanes, vocabulary), h, streams = shapes
+    return Program([*look(lanes, vocabulary, k, temperature), dots(*h), dots(*streams)], dtype)
+
+
+def _sums(z: Tensor, largest: Tensor, temperature: float) -> Tensor:
+    """In products by vectors: thin matrix products are slower."""
+    lanes, vocabulary = z.shape
+    sums = z.new_zeros(COUNT, lanes, dtype=torch.float64)
+    for chunk in z.split(CHUNK if z.device.type == "cpu" else vocabulary, dim=-1):
+        part = chunk.double()
+        # Of one lane's p, e is the same multiple in every chunk.
+        e = part - largest
+        if temperature != 1:
+            e.div_(temperature)
+        e.exp_()
+        x, e_x = part[0], e[0]
+        d, r = part - x, e_x.square()
+        # Minus infinity that no probability falls on has no part in a mean.
+        empty = e == 0
+        sums[TOTAL] += e.sum(dim=-1)
+        sums[OWN_Z] += torch.stack([*map(torch.dot, e, part.masked_fill(empty, 0))])
+        sums[D_UNDER_OWN] += torch.stack([*map(torch.dot, e, d.masked_fill(empty, 0))])
+        sums[P_DOT_X].addmv_(e, e_x)
+        sums[P_DOT_P] += torch.stack([*map(torch.dot, e, e)])
+        sums[Z_SUM] += part.sum(dim=-1)
+        sums[X_DOT_X] += torch.dot(x, x)
+        sums[X_DOT_D].addmv_(d, x)
+        sums[D_DOT_D] += torch.stack([*map(torch.dot, d, d)])
+        d.masked_fill_(empty[0], 0)
+        sums[D_UNDER_P].addmv_(d, e_x)
+        sums[D_UNDER_R].addmv_(d, r)
+        squares = d.square_()
+        sums[SQUARES_UNDER_P].addmv_(squares, e_x)
+        sums[SQUARES_UNDER_R].addmv_(squares, r)
+    return sums.T[None]
+
+
+def _dots(vectors: Tensor) -> Tensor:
+    """Of vectors [points, lanes, size]: float64 [3, points, variants]."""
+    vectors = vectors.double()
+    x, d = vectors[:, :1], vectors[:, 1:] - vectors[:, :1]
+    x_dot_x = x.square().sum(dim=-1).expand(d.shape[:-1])
+    return torch.stack([x_dot_x, (x * d).sum(dim=-1), d.square().sum(dim=-1)])

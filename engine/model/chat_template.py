@@ -1,0 +1,211 @@
+"""A model's chat template, rendered by a process of its own: a template is code that can loop or
+allocate for ever."""
+
+import atexit
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import transformers
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import UserError, reason
+from ..files import exists
+from ..foreign import foreign_code
+
+SECONDS = 10
+"""For a template to render a prompt."""
+
+START_SECONDS = 60
+"""For the process to start, on a machine that does other things."""
+
+REMEDY = "--raw reads the prompt without it"
+PROBE = "needle"
+"""A prompt that no template writes by itself."""
+
+
+class TemplateError(Exception):
+    """What a template raised."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message or kind)
+        self.deliberate = kind == "TemplateError"
+        """By its `raise_exception`."""
+
+
+class TemplateLimitError(Exception):
+    """A template was too slow, or broke the process."""
+
+
+class TemplateProcess:
+    """Renders templates until one is too slow or breaks it; then another process is needed."""
+
+    def __init__(self) -> None:
+        # None of the environment's secrets; the time zone is for templates that write the date.
+        names = ("TZ", "LD_LIBRARY_PATH")
+        environment = {name: os.environ[name] for name in names if name in os.environ}
+        program = Path(__file__).with_name("template_child.py")
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(program)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment | {"OPENBLAS_NUM_THREADS": "1"},
+            cwd="/",
+            # ctrl+c is for this process.
+            start_new_session=True,
+        )
+        self._answers = b""
+        self._ready = False
+        self._send([[p for p in sys.path if p], str(Path(transformers.__file__).parent), SECONDS])
+
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    def render(self, request: dict[str, Any]) -> str:
+        """Raises `TemplateError` for what the template raises, else `TemplateLimitError`."""
+        try:
+            if not self._ready:
+                self._receive(START_SECONDS)
+                self._ready = True
+            self._send(request)
+            text, error, kind = self._receive(SECONDS)
+        except BaseException as problem:
+            # What it still answers would be taken for the answer to the next request.
+            self.end()
+            if isinstance(problem, TimeoutError):
+                raise TemplateLimitError(f"it was not done after {SECONDS} s") from None
+            if isinstance(problem, EOFError | BrokenPipeError):
+                raise TemplateLimitError("it broke the process that renders it") from None
+            raise
+        if kind == "MemoryError":
+            raise TemplateLimitError("it takes more than 1 GB of memory")
+        if error is not None:
+            raise TemplateError(error, kind)
+        return text
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+    def _send(self, request: Any) -> None:
+        pipe = self._process.stdin
+        assert pipe is not None
+        pipe.write(json.dumps(request).encode() + b"\n")
+        pipe.flush()
+
+    def _receive(self, seconds: float) -> Any:
+        assert self._process.stdout is not None
+        file = self._process.stdout.fileno()
+        until = monotonic() + seconds
+        poll = select.poll()
+        poll.register(file, select.POLLIN)
+        while b"\n" not in self._answers:
+            if not poll.poll(max(0, until - monotonic()) * 1000):
+                raise TimeoutError
+            chunk = os.read(file, 1 << 20)
+            if not chunk:
+                raise EOFError
+            self._answers += chunk
+        line, _, self._answers = self._answers.partition(b"\n")
+        return json.loads(line)
+
+
+_lock = threading.Lock()
+_process: TemplateProcess | None = None
+
+
+def start_renderer() -> TemplateProcess:
+    """The process, started if none runs: early, so that no prompt has to wait for it.
+
+    Raises `UserError` where none can be started.
+    """
+    global _process
+    with _lock:
+        if _process is None or not _process.runs:
+            try:
+                _process = TemplateProcess()
+            except OSError as error:
+                raise UserError(
+                    f"no process can be started to render the chat template ({reason(error)}); "
+                    f"{REMEDY}"
+                ) from error
+            atexit.register(_process.end)
+        return _process
+
+
+def has_template(directory: Path) -> bool:
+    """Whether a model's directory seems to hold a chat template, at a glance."""
+    if exists(directory / "chat_template.jinja"):
+        return True
+    try:
+        return b'"chat_template"' in (directory / "tokenizer_config.json").read_bytes()
+    except OSError:
+        return False
+
+
+def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, name: str) -> str:
+    """The text that the model reads for a user's message, as `apply_chat_template` makes it.
+
+    Raises `UserError` for a template that does not take the message, leaves it out or is too slow.
+    """
+    what = f"the chat template of {name} does not take the prompt"
+    if type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:
+        with foreign_code(what, REMEDY):
+            text: Any = tokenizer.apply_chat_template(
+                _messages(prompt), add_generation_prompt=True, tokenize=False
+            )
+        return text
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        if "default" not in template:
+            raise UserError(
+                f"the chat templates of {name} are called {', '.join(sorted(template))}, and none "
+                f"of them default; {REMEDY}"
+            )
+        template = template["default"]
+
+    def render(content: Any) -> str:
+        return start_renderer().render(
+            {
+                "conversations": [_messages(content)],
+                "chat_template": template,
+                "add_generation_prompt": True,
+                **tokenizer.special_tokens_map,
+            }
+        )
+
+    errors: list[TemplateError] = []
+    with foreign_code(what, REMEDY):
+        # Some templates read a list of parts, and only that.
+        for form in (str, _parts):
+            try:
+                text = render(form(prompt))
+                # A prompt may be trimmed, escaped or shorter than chance.
+                if PROBE in render(form(PROBE)).lower():
+                    return text
+            except TemplateError as error:
+                errors.append(error)
+        if errors:
+            raise next((error for error in errors if error.deliberate), errors[0])
+    raise UserError(f"the chat template of {name} leaves the prompt out; {REMEDY}")
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
+
+
+def _messages(content: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": content}]

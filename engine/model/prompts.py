@@ -1,0 +1,168 @@
+"""What a model makes of a user's texts: the tokens of a prompt and of its answers."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedModel
+
+from ..errors import UserError
+from ..trace import records
+from .chat_template import render_prompt
+from .generation import end_tokens
+from .loading import Loaded
+from .rope import rope_parameters
+from .tokenizer import decode, encode
+
+_SCALED = ("linear", "dynamic", "yarn")
+"""Kinds of rotary scaling whose configs name the length before it; LongRoPE's and Llama 3's name
+the one after it."""
+
+
+@dataclass(frozen=True)
+class ReadPrompt:
+    """A prompt as the model reads it."""
+
+    record: records.Prompt
+    text: str
+    """What the tokens are of: the rendered chat template, or the prompt itself."""
+    notes: list[str] = field(default_factory=list)
+    """For the header's `notes`."""
+
+
+def read_prompt(prompt: str, loaded: Loaded, raw: bool) -> ReadPrompt:
+    """Read a prompt through the model's chat template, which `raw` forbids.
+
+    Raises `UserError` for a prompt that makes no token, one that the model does not know, or is too
+    long for the model, and for a chat template that does not take it.
+    """
+    if not prompt.strip():
+        raise UserError("the prompt is empty; write something for the lanes to go on from")
+    templated = bool(loaded.tokenizer.chat_template) and not raw
+    text = render_prompt(loaded.tokenizer, prompt, loaded.name) if templated else prompt
+    notes: list[str] = []
+    tokens = encode(loaded.tokenizer, text, special=not templated)
+    ends = end_tokens(loaded.model, loaded.tokenizer)
+    if not templated:
+        # What the user typed stays.
+        typed = _trailing(encode(loaded.tokenizer, text), ends)
+        if added := _trailing(tokens, ends) - typed:
+            tokens = tokens[:-added]
+            notes.append(
+                "The tokenizer adds an end token to every text; the prompt is read without."
+            )
+    if _trailing(tokens, ends):
+        notes.append("The prompt ends in an end token, and the lanes go on after it.")
+    if not tokens:
+        raise UserError("the tokenizer makes no token of this prompt; write another")
+    check_length(tokens, loaded)
+    record = records.Prompt(text=prompt, chat_template=templated, tokens=tokens)
+    return ReadPrompt(record, text, notes)
+
+
+def recorded_prompt(header: records.Header, asked: str, loaded: Loaded) -> ReadPrompt:
+    """A trace's prompt as it was read then: a chat template may write the date.
+
+    Raises `UserError` if it is not the one `asked` for, or the model cannot read its tokens.
+    """
+    prompt = header.prompt
+    if asked != prompt.text:
+        raise UserError("the prompt's tokens are not the trace's; it cannot be resumed")
+    check_length(prompt.tokens, loaded)
+    text = decode(loaded.tokenizer, prompt.tokens) if prompt.chat_template else prompt.text
+    return ReadPrompt(prompt, text, [note for note in header.notes if note not in loaded.notes])
+
+
+def check_length(tokens: list[int], loaded: Loaded) -> None:
+    """Raise `UserError` for tokens that the model does not know, and for too many."""
+    check_known(tokens, loaded)
+    limit = context_length(loaded.model)
+    if limit is not None and len(tokens) >= limit:
+        raise UserError(
+            f"the prompt has {len(tokens)} tokens and the model's context {limit}; shorten it"
+        )
+
+
+def _trailing(tokens: list[int], ends: set[int]) -> int:
+    """How many of the last tokens are end tokens."""
+    return sum(1 for _ in itertools.takewhile(ends.__contains__, reversed(tokens)))
+
+
+def check_known(tokens: list[int], loaded: Loaded) -> None:
+    """Raise `UserError` for a token beyond the model's vocabulary."""
+    highest, size = max(tokens), vocabulary_size(loaded.model)
+    if highest >= size:
+        raise UserError(
+            f"{decode(loaded.tokenizer, [highest])!r} is the tokenizer's token {highest}, and the "
+            f"model knows {size}; the two do not belong together"
+        )
+
+
+def find_answers(
+    texts: tuple[str, ...] | None, loaded: Loaded, prompt: str
+) -> records.Answers | None:
+    """The answers' tokens after the text that the prompt was read as. If none are named, A to D,
+    with a space where they go on from a word, or none at all if those are not a token each.
+
+    Raises `UserError` for a named one that is not one token there, or none that the model knows.
+    """
+    prompt_tokens = encode(loaded.tokenizer, prompt)
+    # If a text would change the prompt's last token, it goes on in a new line.
+    contexts = ((prompt, prompt_tokens), ("\n", encode(loaded.tokenizer, "\n")))
+    begins = prompt[-1].isspace() or prompt_tokens[-1] in loaded.tokenizer.added_tokens_decoder
+    tried = texts or tuple(letter if begins else f" {letter}" for letter in "ABCD")
+    tokens: list[int] = []
+    for text in tried:
+        added = _continuation(text, loaded, contexts)
+        if len(added) != 1 or added[0] in tokens:
+            if texts is None:
+                return None
+            if len(added) == 1:
+                raise UserError(f"the answer {text!r} is named twice; name each token once")
+            raise UserError(
+                f"the answer {text!r} is {len(added)} tokens and must be one after this prompt; "
+                "name another, with or without a space before it"
+            )
+        tokens += added
+    if texts is None and max(tokens) >= vocabulary_size(loaded.model):
+        return None
+    check_known(tokens, loaded)
+    return records.Answers(texts=[*tried], tokens=tokens)
+
+
+def _continuation(
+    text: str, loaded: Loaded, contexts: Sequence[tuple[str, list[int]]]
+) -> list[int]:
+    """The tokens that a text adds to those of the first context that keeps its own.
+
+    Alone it may have others: some tokenizers set a space before every text.
+    """
+    for before, tokens in contexts:
+        longer = encode(loaded.tokenizer, before + text)
+        if longer[: len(tokens)] == tokens and len(longer) > len(tokens):
+            return longer[len(tokens) :]
+    return encode(loaded.tokenizer, text)
+
+
+def vocabulary_size(model: PreTrainedModel) -> int:
+    return model.config.get_text_config().vocab_size
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """The most positions that the model takes, with linear, dynamic or YaRN scaling the scaled
+    ones; None if its config names none."""
+    config = model.config.get_text_config()
+    names = ("max_position_embeddings", "max_seq_len")
+    lengths = (getattr(config, name, None) for name in names)
+    # XLNet says -1.
+    length = next((length for length in lengths if length and length > 0), None)
+    scalings = rope_parameters(model)
+    # Of kinds of layers that are scaled apart, the config names the length that all take.
+    if length is None or len(scalings) > 1:
+        return length
+    (said,) = scalings
+    factor = said.get("factor")
+    if not isinstance(factor, int | float) or said.get("rope_type") not in _SCALED:
+        return length
+    trained = said.get("original_max_position_embeddings") or length
+    return max(length, int(trained * factor))

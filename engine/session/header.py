@@ -1,0 +1,97 @@
+"""The header of a session's trace, and what another session must share with it to go on."""
+
+import datetime
+import importlib.metadata
+
+from ..decode.prepared_lanes import Lanes
+from ..errors import UserError
+from ..model.fingerprint import fingerprint
+from ..model.loading import Loaded
+from ..model.prompts import context_length
+from ..options import Options
+from ..trace import records
+
+
+def describe_model(loaded: Loaded) -> records.Model:
+    """The header's entry for a model whose weights are still plain."""
+    model = loaded.model
+    config = model.config.get_text_config()
+    return records.Model(
+        name=loaded.name,
+        family=model.config.model_type,
+        layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        vocab_size=config.vocab_size,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=", ".join(dict.fromkeys(str(p.device) for p in model.parameters())),
+        context_length=context_length(model),
+        fingerprint=fingerprint(model),
+    )
+
+
+def make_header(
+    model: records.Model,
+    lanes: Lanes,
+    options: Options,
+    prompt: records.Prompt,
+    answers: records.Answers | None,
+    notes: list[str],
+    bandwidth: float,
+) -> records.Header:
+    """`options` with the prompt and context that are decoded; `notes` on the prompt."""
+    return records.Header(
+        version=records.VERSION,
+        model=model,
+        lanes=lanes.records,
+        prompt=prompt,
+        sampling=records.Sampling(
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            seed=options.seed,
+            max_new_tokens=options.max_new_tokens,
+            ignore_eos=options.ignore_eos,
+        ),
+        context=options.context,
+        noise_floor=lanes.noise_floor,
+        bandwidth=bandwidth,
+        versions={
+            package: importlib.metadata.version(package)
+            for package in ("prunetui", "torch", "transformers")
+        },
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        options=options,
+        answers=answers,
+        notes=[
+            *lanes.notes,
+            *lanes.notes_on_length(len(prompt.tokens) + options.max_new_tokens),
+            *notes,
+        ],
+    )
+
+
+def check_same_model(old: records.Model, new: records.Model) -> None:
+    """Raise `UserError` if a trace's model is another; traces of old have no fingerprint."""
+    if old.fingerprint is None:
+        same = (old.name, old.parameters, old.vocab_size) == (
+            new.name,
+            new.parameters,
+            new.vocab_size,
+        )
+    else:
+        same = old.fingerprint == new.fingerprint
+    if not same:
+        raise UserError(
+            f"the trace is of {old.name} ({old.parameters} parameters), and {new.name} "
+            f"({new.parameters}) has other weights; it cannot be resumed"
+        )
+
+
+def check_resumable(old: records.Header, new: records.Header) -> None:
+    """Raise `UserError` if what decodes now would not go on with what was decoded then."""
+    if old.lanes != new.lanes:
+        raise UserError(
+            "the recipes do not drop what they dropped in the trace; it cannot be resumed with "
+            "this calibration text"
+        )

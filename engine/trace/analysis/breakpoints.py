@@ -1,0 +1,121 @@
+"""Conditions at which decoding stops: `kl > 5`, `lane 2 cos_p < 0.5`, `lane 1 repeats`."""
+
+import math
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ...errors import UserError
+from ..records import Drift, Header, Step, Token
+from ..trace import chosen_tokens, differs
+
+MEASURES = tuple(field for field in Drift.__struct_fields__ if field != "top1")
+TOKEN_MEASURES = ("prob", "logprob", "entropy", "margin")
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_PATTERN = re.compile(
+    r"(?:lane\s+(?P<lane>\d+)\s+)?"
+    r"(?:(?P<word>repeats|differs)"
+    r"|(?P<local>local\.)?(?P<measure>\w+)\s*(?P<comparison>[<>]=?)\s*(?P<number>\S+))"
+)
+
+LONGEST_PERIOD = 16
+REPEATED = 24
+"""Tokens: what is repeated fills as many of the last ones, and comes three times at least."""
+
+
+@dataclass(frozen=True)
+class Breakpoint:
+    """`lanes` are those that it looks at."""
+
+    text: str
+    lanes: tuple[int, ...]
+    test: Callable[[Sequence[Step], int], str]
+    """Given the steps up to one and a lane, says what is so; empty if the condition is not met."""
+
+    def hit(self, steps: Sequence[Step]) -> str:
+        """What is so at the last of the steps; empty if nothing is."""
+        return next((said for lane in self.lanes if (said := self.test(steps, lane))), "")
+
+
+def parse_breakpoint(text: str, header: Header) -> Breakpoint:
+    """Raises `UserError`, which says what can be written."""
+    found = _PATTERN.fullmatch(text.strip())
+    if found is None:
+        raise UserError(
+            f"{text.strip()!r} is no condition; write kl > 5, cos_p < 0.5, lane 2 entropy < 0.1, "
+            "lane 1 repeats or differs"
+        )
+    names = [lane.name for lane in header.lanes]
+    if found["lane"] is not None and int(found["lane"]) >= len(names):
+        raise UserError(f"there is no lane {found['lane']}; lanes are 0 to {len(names) - 1}")
+    measure = found["measure"]
+    of_variants = measure in MEASURES or found["word"] == "differs"
+    if found["lane"] is not None:
+        lanes = (int(found["lane"]),)
+        if of_variants and lanes == (0,):
+            raise UserError("lane 0 is the baseline, which does not drift from itself")
+    else:
+        lanes = tuple(range(1 if of_variants else 0, len(names)))
+    if found["word"] == "repeats":
+        return Breakpoint(text, lanes, lambda steps, lane: _repeats(steps, lane, names[lane]))
+    if found["word"] == "differs":
+        return Breakpoint(
+            text,
+            lanes,
+            lambda steps, lane: f"{names[lane]} differs" if differs(steps[-1], lane) else "",
+        )
+    return Breakpoint(text, lanes, _comparison(found, names))
+
+
+def _comparison(found: re.Match[str], names: list[str]) -> Callable[[Sequence[Step], int], str]:
+    measure, sign, local = found["measure"], found["comparison"], bool(found["local"])
+    if measure not in MEASURES and (local or measure not in TOKEN_MEASURES):
+        known = ", ".join(MEASURES if local else (*MEASURES, *TOKEN_MEASURES))
+        raise UserError(f"there is no measure {measure}; there are {known}")
+    try:
+        limit = float(found["number"])
+    except ValueError:
+        limit = math.nan
+    if not math.isfinite(limit):
+        raise UserError(f"{found['number']!r} is no number")
+    compare = _COMPARISONS[sign]
+
+    def test(steps: Sequence[Step], lane: int) -> str:
+        record = _record(steps[-1], lane, measure, local)
+        value = None if record is None else getattr(record, measure)
+        if value is None or not compare(value, limit):
+            return ""
+        return f"{'local ' * local}{measure} of {names[lane]} is {value:.4g}"
+
+    return test
+
+
+def _record(step: Step, lane: int, measure: str, local: bool) -> Drift | Token | None:
+    if measure in TOKEN_MEASURES:
+        return step.lanes[lane]
+    drift = step.local if local else step.drift
+    return drift[lane - 1] if drift else None
+
+
+def _repeats(steps: Sequence[Step], lane: int, name: str) -> str:
+    tail = chosen_tokens(steps[-3 * LONGEST_PERIOD :], lane)
+    # A lane that has ended says nothing any more.
+    ended = steps[-1].lanes[lane] is None
+    period = None if ended else repeated_period(tail)
+    return "" if period is None else f"{name} repeats its last {period} tokens"
+
+
+def repeated_period(tokens: Sequence[int]) -> int | None:
+    """The least p such that the last max(3p, 24) tokens repeat with period p, at most 16."""
+    for period in range(1, LONGEST_PERIOD + 1):
+        length = max(3 * period, REPEATED)
+        tail = tokens[-length:]
+        if len(tail) == length and tail[period:] == tail[:-period]:
+            return period
+    return None

@@ -1,0 +1,136 @@
+"""The statistics that people quote of a pruned or quantised model, of one variant of a trace.
+
+Names and definitions of KLD, Δp and "same top p" are those that llama.cpp's
+`llama-perplexity --kl-divergence` prints; the share of divergent tokens is arXiv 2311.01544's.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..records import Drift, Step
+from ..trace import Trace, chosen_tokens, differs, first_divergence
+from .breakpoints import repeated_period
+from .summary import mean, percentile
+
+LARGEST_EXPONENT = math.log(sys.float_info.max)
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Over steps at which the lane and the baseline were both measured; p is the baseline's.
+
+    None where there is no such step or a value was not finite.
+    """
+
+    steps: int
+    not_comparable: int
+    """Steps beside those, at which the logits of one of the two are not numbers."""
+    kld_mean: float | None
+    """KL(p ‖ q), in nats, as the next four."""
+    kld_median: float | None
+    kld_99: float | None
+    kld_999: float | None
+    kld_max: float | None
+    same_top: float | None
+    """Share of steps at which both lanes' most probable token is the same, in 0..1."""
+    dp_mean: float | None
+    """Δp: the probability of the baseline's token, variant less baseline, in -1..1."""
+    dp_rms: float | None
+    dp_1: float | None
+    """Percentiles of Δp."""
+    dp_5: float | None
+    dp_95: float | None
+    dp_99: float | None
+    ppl_ratio: float | None
+    """Perplexity of the variant over the baseline's, on the baseline's tokens."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    propagated: Distances
+    """On the lane's own tokens (in a forced context, the baseline's)."""
+    local: Distances | None
+    """On the baseline's tokens, where the trace has that (context both)."""
+    first_divergence: int | None
+    divergent: float | None
+    """Share of steps whose token differs from the baseline's, in 0..1."""
+    collapse: int | None
+    """The first step of the repetition that the lane's text ends in, None if it ends in none."""
+    period: int | None
+    """Tokens in what is repeated there."""
+    seconds: float | None
+    """Median per step, of all lanes together."""
+    read: float | None
+    """Bytes of weights and caches, median per step, of all lanes together."""
+
+
+def statistics(trace: Trace, lane: int) -> Statistics:
+    """Of variant `lane`, 1 or more."""
+    steps = list(trace.steps)
+    own = [(step, drift) for step in steps if (drift := step.drift[lane - 1])]
+    local = [
+        (step, drift)
+        for step in steps
+        if step.local and (drift := step.local[lane - 1]) is not None
+    ]
+    context = trace.header.context
+    running = [step for step in steps if step.lanes[0] or step.lanes[lane]]
+    tokens = chosen_tokens(steps, lane)
+    period = repeated_period(tokens)
+    return Statistics(
+        propagated=_distances(own, same_text=context == "forced"),
+        local=_distances(local, same_text=True) if context == "both" else None,
+        first_divergence=first_divergence(steps, lane),
+        divergent=mean([float(differs(step, lane)) for step in running]),
+        collapse=None if period is None else repetition_start(tokens, period),
+        period=period,
+        # The first step chooses from what reading the prompt has left.
+        seconds=percentile([step.seconds for step in steps[1:]], 50),
+        read=percentile([float(step.read) for step in steps[1:]], 50),
+    )
+
+
+def repetition_start(tokens: Sequence[int], period: int) -> int:
+    """Where the last tokens begin to repeat with this period, which they do at the end."""
+    start = len(tokens) - period
+    while start and tokens[start - 1] == tokens[start - 1 + period]:
+        start -= 1
+    return start
+
+
+def _distances(compared: list[tuple[Step, Drift]], *, same_text: bool) -> Distances:
+    measured = [(step, drift) for step, drift in compared if not drift.not_comparable]
+    kld = [drift.kl for _, drift in measured]
+    dp = [drift.dp for _, drift in measured]
+    square = mean([None if value is None else value * value for value in dp])
+    return Distances(
+        steps=len(measured),
+        not_comparable=len(compared) - len(measured),
+        kld_mean=mean(kld),
+        kld_median=percentile(kld, 50),
+        kld_99=percentile(kld, 99),
+        kld_999=percentile(kld, 99.9),
+        kld_max=percentile(kld, 100),
+        same_top=mean([float(drift.top1) for _, drift in measured]),
+        dp_mean=mean(dp),
+        dp_rms=None if square is None else math.sqrt(square),
+        dp_1=percentile(dp, 1),
+        dp_5=percentile(dp, 5),
+        dp_95=percentile(dp, 95),
+        dp_99=percentile(dp, 99),
+        ppl_ratio=_perplexity_ratio(measured) if same_text else None,
+    )
+
+
+def _perplexity_ratio(measured: list[tuple[Step, Drift]]) -> float | None:
+    """exp of the mean of log p - log q of the baseline's tokens."""
+    logs = [
+        None
+        if (token := step.lanes[0]) is None or token.logprob is None or drift.logq is None
+        else token.logprob - drift.logq
+        for step, drift in measured
+    ]
+    gap = mean(logs)
+    return None if gap is None or gap > LARGEST_EXPONENT else math.exp(gap)

@@ -1,0 +1,67 @@
+"""How well the second-order estimates fit: Theorems 1 to 3 of arXiv 2603.24652."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..records import Drift, Step
+from .summary import percentile
+
+SPACES = ("h", "z", "p", "kl")
+FAILS = 0.5
+"""Relative error above which the expansion does not hold: the perturbation is not small."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Estimates of 1 − cos in a space, or of KL(p ‖ q) in nats, beside what was measured."""
+
+    steps: list[int]
+    measured: list[float]
+    estimated: list[float]
+
+    @cached_property
+    def errors(self) -> list[float]:
+        """|estimate − measured| / measured; a measured 0 has no relative error and is left out."""
+        return [
+            abs(estimate - measured) / measured
+            for estimate, measured in zip(self.estimated, self.measured, strict=True)
+            if measured > 0
+        ]
+
+    @property
+    def median_error(self) -> float | None:
+        return percentile([*self.errors], 50)
+
+    @property
+    def failing(self) -> int:
+        """Steps whose relative error is above `FAILS`."""
+        return sum(error > FAILS for error in self.errors)
+
+
+def measured_and_estimated(drift: Drift, space: str) -> tuple[float | None, float | None]:
+    """Of one of `SPACES`: 1 − cos and its estimate, or KL(p ‖ q) and its estimate, in nats."""
+    if space == "kl":
+        return drift.kl, drift.est_kl
+    cosine = getattr(drift, f"cos_{space}")
+    return None if cosine is None else 1 - cosine, getattr(drift, f"est_{space}")
+
+
+def fit(steps: Sequence[Step], lane: int, space: str) -> Fit:
+    """Of variant `lane`; on the baseline's tokens where the trace has that (context both)."""
+    result = Fit([], [], [])
+    for step in steps:
+        drift = one_step_drift(step, lane)
+        if drift is None or drift.not_comparable:
+            continue
+        measured, estimated = measured_and_estimated(drift, space)
+        if measured is not None and estimated is not None:
+            result.steps.append(step.step)
+            result.measured.append(measured)
+            result.estimated.append(estimated)
+    return result
+
+
+def one_step_drift(step: Step, lane: int) -> Drift | None:
+    """The theorems are about a perturbation of one step: the local drift, where there is some."""
+    return (step.local or step.drift)[lane - 1]

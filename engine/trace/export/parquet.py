@@ -1,0 +1,40 @@
+"""A trace as Parquet, which pyarrow writes."""
+
+import io
+
+import msgspec
+
+from ...errors import UserError
+from ..trace import Trace
+from .table import COLUMNS, rows
+
+HEADER_KEY = "prunetui"
+"""In the file's metadata; its value is the trace's header as JSON."""
+
+
+def to_parquet(trace: Trace) -> bytes:
+    """The columns of `table`, lists as lists; a number that is not finite is null.
+
+    Raises `UserError` without pyarrow.
+    """
+    try:
+        # An extra, and it takes a while to import.
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise UserError(
+            "Parquet is written by pyarrow, which is not installed; pip install pyarrow"
+        ) from error
+    types = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "text": pa.string()}
+    types |= {f"{kind}s": pa.list_(types[kind]) for kind in ("int", "float", "text")}
+    schema = pa.schema(
+        [(name, types[kind]) for name, kind in COLUMNS.items()],
+        metadata={HEADER_KEY: msgspec.json.encode(trace.header)},
+    )
+    table = [*rows(trace)]
+    columns = [
+        pa.array([row[place] for row in table], field.type) for place, field in enumerate(schema)
+    ]
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), out)
+    return out.getvalue()

@@ -1,0 +1,114 @@
+"""A trace as a table: a row per step and lane that has not ended, a column per number."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from ..records import AnswerNumbers, Drift, Int, LaneLens, Step, Token, Transition
+from ..trace import Trace
+
+Kind = Literal["int", "float", "bool", "text", "ints", "floats", "texts"]
+Cell = int | float | bool | str | list[int] | list[float | None] | list[str] | None
+
+_KINDS: dict[object, Kind] = {
+    Int: "int",
+    float | None: "float",
+    bool: "bool",
+    str: "text",
+    list[Int]: "ints",
+    list[float | None]: "floats",
+    list[str]: "texts",
+}
+_TOKEN: dict[str, Kind] = {f.name: _KINDS[f.type] for f in msgspec.structs.fields(Token)}
+_DRIFT: dict[str, Kind] = {f.name: _KINDS[f.type] for f in msgspec.structs.fields(Drift)}
+_LENS: dict[str, Kind] = {
+    f.name: _KINDS[f.type] for f in msgspec.structs.fields(LaneLens) if f.name != "transitions"
+}
+_TRANSITION = [f.name for f in msgspec.structs.fields(Transition)]
+_EVERY_LENS: dict[str, Kind] = {
+    **_LENS,
+    **{f"transition_{name}": "floats" for name in _TRANSITION},
+}
+
+COLUMNS: dict[str, Kind] = {
+    "step": "int",
+    "lane": "int",
+    "name": "text",
+    **_TOKEN,
+    **_DRIFT,
+    **{f"local_{name}": kind for name, kind in _DRIFT.items()},
+    "seconds": "float",
+    "read": "int",
+    "memory": "int",
+    "layers": "floats",
+    "local_layers": "floats",
+    "candidates": "ints",
+    "candidate_texts": "texts",
+    "candidate_probs": "floats",
+    "answer_z": "floats",
+    "answer_logprob": "floats",
+    "local_answer_z": "floats",
+    "local_answer_logprob": "floats",
+    **{f"lens_{name}": kind for name, kind in _EVERY_LENS.items()},
+    **{f"local_lens_{name}": kind for name, kind in _EVERY_LENS.items()},
+}
+"""Names as in `records`, in the order of the cells in a row.
+
+Those of a `Drift` are on the lane's own tokens, with `local_` on the baseline's (context both);
+all of them are None for the baseline. `seconds`, `read` and `memory` are the step's, of all lanes
+together. `layers` has a cosine after each sublayer; `candidates` are the step's tokens, and
+`candidate_probs` the lane's probabilities of them; `answer_` lists follow the header's answers.
+Steps that were read through the logit lens have `lens_` lists: a place before attention 0 and one
+after each sublayer, or for a transition one per sublayer.
+"""
+
+
+def rows(trace: Trace) -> Iterator[list[Cell]]:
+    """Cells in the order of `COLUMNS`, of the steps that stand."""
+    for step in trace.steps:
+        for lane, token in enumerate(step.lanes):
+            if token is not None:
+                yield _row(step, lane, token, trace.header.lanes[lane].name)
+
+
+def _row(step: Step, lane: int, token: Token, name: str) -> list[Cell]:
+    drift = step.drift[lane - 1] if lane else None
+    local = step.local[lane - 1] if lane and step.local else None
+    answer = step.answers[lane] if step.answers else None
+    lens = step.lens.lanes[lane] if step.lens else None
+    local_lens = step.lens.local[lane - 1] if lane and step.lens and step.lens.local else None
+    local_answer = step.local_answers[lane - 1] if lane and step.local_answers else None
+    return [
+        step.step,
+        lane,
+        name,
+        *(getattr(token, key) for key in _TOKEN),
+        *(getattr(drift, key, None) for key in _DRIFT),
+        *(getattr(local, key, None) for key in _DRIFT),
+        step.seconds,
+        step.read,
+        step.memory,
+        step.layers[lane - 1] if lane else None,
+        step.local_layers[lane - 1] if lane and step.local_layers else None,
+        step.candidates.tokens,
+        step.candidates.texts,
+        step.candidates.probs[lane],
+        *_answers(answer),
+        *_answers(local_answer),
+        *_lens(lens),
+        *_lens(local_lens),
+    ]
+
+
+def _answers(answer: AnswerNumbers | None) -> tuple[Cell, Cell]:
+    return (answer.z, answer.logprob) if answer else (None, None)
+
+
+def _lens(lens: LaneLens | None) -> list[Cell]:
+    if lens is None:
+        return [None] * len(_EVERY_LENS)
+    return [
+        *(getattr(lens, key) for key in _LENS),
+        *([getattr(transition, key) for transition in lens.transitions] for key in _TRANSITION),
+    ]

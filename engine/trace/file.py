@@ -1,0 +1,218 @@
+"""The trace file: append as it happens, read back what is whole."""
+
+import errno
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from ..errors import UserError, reason
+from ..files import PRIVATE, exists, is_stream, make_private_directory, open_new, open_stream
+from .records import MOST_LANES, VERSION, Event, Header, Lens, Read, Step
+from .trace import Trace
+
+SUFFIX = ".trace.jsonl"
+
+DAMAGE = (msgspec.DecodeError, ValueError, RecursionError)
+"""What a line that is no record raises: also one that is not UTF-8, or nested without end."""
+
+
+class _Preamble(msgspec.Struct):
+    """What every version of the header has."""
+
+    kind: str
+    version: int
+
+
+class TraceWriter:
+    """Appends to a new file; each line reaches the operating system before `write` returns."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        """Raises `OSError` if the file exists or cannot be made."""
+        self.path = path
+        make_private_directory(path.parent)
+        self._file = open_new(path, PRIVATE)
+        self._encoder = msgspec.json.Encoder()
+        self.write(header)
+
+    def write(self, record: Header | Event) -> None:
+        """Raises `OSError`, after which the file ends in a line that may not be whole."""
+        write_all(self._file, self._encoder.encode(record) + b"\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def check_writable(path: Path, *, private: bool = False) -> None:
+    """Raise `UserError` if a new file cannot be made at `path`, or an output stream that is there
+    be written to; leaves nothing behind but directories, `private` ones if told so."""
+    if is_stream(path):
+        if not os.access(path, os.W_OK):
+            raise UserError(f"cannot write {path}: {os.strerror(errno.EACCES)}")
+        return
+    _refuse_existing(path)
+    try:
+        if private:
+            make_private_directory(path.parent)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("xb").close()
+        path.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
+
+
+def write_new(path: Path, content: str | bytes, *, private: bool = False) -> None:
+    """Write a new file, text as UTF-8, or to an output stream that is there.
+
+    Raises `UserError` if it exists or cannot be written.
+    """
+    check_writable(path, private=private)
+    with new_file(path, private=private) as file:
+        write_all(file, content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def new_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
+    """What is written to a file beside `path` becomes `path` at the end; if anything fails, nothing
+    is left. An output stream that is there is written to as it comes.
+
+    Raises `UserError` if a file is there already or one cannot be written. For `write_all`.
+    """
+    try:
+        if is_stream(path):
+            sys.stdout.flush()
+            with open_stream(path) as stream:
+                yield stream
+            return
+        _refuse_existing(path)
+        beside = path.with_name(f".prunetui-{secrets.token_hex(4)}")
+        try:
+            with open_new(beside, PRIVATE if private else 0o666) as file:
+                yield file
+            _rename_to_new(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
+
+
+def write_all(file: BinaryIO, content: bytes) -> None:
+    """To an unbuffered file; a disk that fills up may take a part, and the next write says why."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _refuse_existing(path: Path) -> None:
+    if exists(path):
+        raise UserError(f"{path} exists already; name another file, none is ever overwritten")
+
+
+def _rename_to_new(file: Path, path: Path) -> None:
+    """Raises `FileExistsError` where a rename would overwrite."""
+    try:
+        os.link(file, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Not every file system has links; then the name is taken first.
+        path.open("xb").close()
+        try:
+            file.replace(path)
+        except OSError:
+            path.unlink()
+            raise
+
+
+def read_trace(path: Path) -> Trace:
+    """Read a trace file; a last line that is not whole is taken as the end.
+
+    Raises `UserError` if the file cannot be read, is not a trace, was made by a newer version,
+    or is damaged before its last line.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {reason(error)}") from error
+    trace = Trace(_header(path, lines[0]))
+    decoder = msgspec.json.Decoder(Event)
+    # A whole line ends in a newline, so what follows the last newline is empty or cut short.
+    for number, line in enumerate(lines[1:-1], start=2):
+        try:
+            event = decoder.decode(line)
+            _check(event, trace.header)
+            trace.apply(event)
+        except DAMAGE as error:
+            raise UserError(
+                f"line {number} of {path} is damaged ({error}); "
+                f"`head -n {number - 1}` of it is a whole trace"
+            ) from error
+    return trace
+
+
+def _header(path: Path, line: bytes) -> Header:
+    try:
+        preamble = msgspec.json.decode(line, type=_Preamble)
+    except DAMAGE as error:
+        raise UserError(
+            f"{path} is not a prunetui trace; `prunetui record -o FILE{SUFFIX}` makes one"
+        ) from error
+    if preamble.kind != "header":
+        raise UserError(f"{path} is not a whole trace: its first line is no header")
+    if preamble.version > VERSION:
+        raise UserError(
+            f"{path} is a trace of version {preamble.version} and this prunetui reads up to "
+            f"version {VERSION}; install a newer prunetui"
+        )
+    try:
+        header = msgspec.json.decode(line, type=Header)
+    except DAMAGE as error:
+        raise UserError(f"the header of {path} is damaged ({error})") from error
+    if not 0 < len(header.lanes) <= MOST_LANES:
+        raise UserError(
+            f"the header of {path} is damaged (it names {len(header.lanes)} lanes, and a session "
+            f"has 1 to {MOST_LANES})"
+        )
+    return header
+
+
+def _check(event: Event, header: Header) -> None:
+    """What the types do not say: every list is as long as the header makes it."""
+    if isinstance(event, Read):
+        _check_lens(event.lens, header)
+    if not isinstance(event, Step):
+        return
+    if event.lens is not None:
+        _check_lens(event.lens, header)
+    lanes, answers = len(header.lanes), len(header.answers.tokens) if header.answers else 0
+    tokens = len(event.candidates.tokens)
+    of_variants = (event.drift, event.layers, event.local, event.local_layers, event.local_answers)
+    of_answers = (*(event.answers or []), *(event.local_answers or []))
+    if not (
+        len(event.lanes) == len(event.candidates.probs) == lanes
+        and (event.answers is None or len(event.answers) == lanes)
+        and all(listed is None or len(listed) == lanes - 1 for listed in of_variants)
+        and all(one is None or len(one.z) == len(one.logprob) == answers for one in of_answers)
+        and len(event.candidates.texts) == tokens
+        and all(probs is None or len(probs) == tokens for probs in event.candidates.probs)
+    ):
+        raise ValueError("its lists do not fit the header's lanes")
+
+
+def _check_lens(lens: Lens, header: Header) -> None:
+    points = 2 * header.model.layers + 1
+    rows = [row for row in (*lens.lanes, *(lens.local or [])) if row is not None]
+    lists = [(r.tokens, r.texts, r.probs, r.raw_tokens, r.raw_texts, r.raw_probs) for r in rows]
+    if not (
+        len(lens.lanes) == len(header.lanes)
+        and (lens.local is None or len(lens.local) == len(header.lanes) - 1)
+        and all(len(listed) == points for of_row in lists for listed in of_row)
+        and all(len(row.transitions) == points - 1 for row in rows)
+    ):
+        raise ValueError("its lens does not fit the header's lanes and layers")

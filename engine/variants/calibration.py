@@ -1,0 +1,158 @@
+"""Calibration text: what importance and input statistics are measured on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from ..errors import UserError
+from ..files import expanded, read_text
+from ..model.generation import end_tokens
+from ..model.loading import Loaded
+from ..model.prompts import check_known, context_length
+from ..model.tokenizer import encode
+from ..options import Options
+
+DATASET = "hf:"
+
+
+class Calibration:
+    """Samples of equal length, made when they are first asked for."""
+
+    def __init__(self, loaded: Loaded, options: Options) -> None:
+        """Raises `UserError` for a text that cannot be read, or a data set without a name."""
+        self._loaded = loaded
+        self._source = options.calibration
+        self._samples = options.calibration_samples
+        self._length = options.calibration_length
+        self._text = None
+        self._windows: list[Tensor] | None = None
+        if self._source is None:
+            self._text = Path(__file__).with_name("calibration.txt").read_text("utf-8")
+        elif self._source == DATASET:
+            raise UserError(
+                f"--calibration {DATASET} names no data set; say which, as in hf:allenai/c4"
+            )
+        elif self._source != "self" and not self._source.startswith(DATASET):
+            self._text = _read_text(expanded(self._source))
+
+    @property
+    def key(self) -> list[str]:
+        """Changes when the samples would."""
+        return [self._text or self._source or "", str(self._samples), str(self._length)]
+
+    def windows(self) -> list[Tensor]:
+        """int64 [length] each. Raises `UserError` if there is not enough text for one, or the model
+        cannot read them."""
+        if self._windows is None:
+            self._windows = self._make()
+        return self._windows
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(window) for window in self.windows())
+
+    def _make(self) -> list[Tensor]:
+        limit = context_length(self._loaded.model)
+        if limit is not None and self._length > limit:
+            raise UserError(
+                f"calibration samples of {self._length} tokens are longer than the model's context "
+                f"of {limit}; use a smaller --calibration-length"
+            )
+        if self._source == "self":
+            return _sampled(self._loaded, self._samples, self._length)
+        text = self._text
+        if text is None:
+            assert self._source is not None
+            # Four characters make a token, more or less; twice as many are surely enough.
+            text = _dataset_text(self._source, 8 * self._samples * self._length)
+        tokens = torch.tensor(encode(self._loaded.tokenizer, text))
+        windows = [w for w in tokens.split(self._length) if len(w) == self._length]
+        if not windows:
+            raise UserError(
+                f"the calibration text has {len(tokens)} tokens, less than one sample of "
+                f"{self._length}; use a longer text or a smaller --calibration-length"
+            )
+        windows = windows[: self._samples]
+        check_known(torch.cat(windows).tolist(), self._loaded)
+        return windows
+
+
+def _read_text(file: Path) -> str:
+    """A text file whole, or the `text` of each line of a JSONL file."""
+    text = read_text(file, "calibration text")
+    if file.suffix == ".jsonl":
+        try:
+            text = "\n\n".join(
+                json.loads(line)["text"] for line in text.split("\n") if line.strip()
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file} is not JSONL with a string `text` in each line") from error
+    if not text.strip():
+        raise UserError(f"the calibration text {file} is empty")
+    return text
+
+
+@torch.inference_mode()
+def _sampled(loaded: Loaded, samples: int, length: int) -> list[Tensor]:
+    """What the baseline says at temperature 1 from its first token on, with a fixed seed."""
+    model: Any = loaded.model
+    ends = sorted(end_tokens(model, loaded.tokenizer)) or None
+    # What the model brings may punish repetitions.
+    brought, model.generation_config = model.generation_config, GenerationConfig()
+    start = loaded.tokenizer.bos_token_id
+    if not isinstance(start, int):
+        start = loaded.tokenizer.eos_token_id
+    if not isinstance(start, int):
+        start = 0
+    check_known([start], loaded)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            tokens = model.generate(
+                torch.full((samples, 1), start, device=model.device),
+                attention_mask=torch.ones(samples, 1, dtype=torch.long, device=model.device),
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                eos_token_id=ends,
+                min_new_tokens=length,
+                max_new_tokens=length,
+                pad_token_id=start,
+            )
+    finally:
+        model.generation_config = brought
+    return [*tokens[:, 1:].cpu()]
+
+
+def _dataset_text(source: str, characters: int) -> str:
+    """The beginning of a data set's `text` column, streamed."""
+    try:
+        from datasets import load_dataset  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise UserError(
+            f"--calibration {source} needs the datasets package: pip install 'prunetui[hf]'"
+        ) from error
+    name, _, config = source.removeprefix(DATASET).partition(":")
+    texts: list[str] = []
+    length = 0
+    try:
+        for row in load_dataset(name, config or None, split="train", streaming=True):
+            if not isinstance(row.get("text"), str):
+                raise UserError(
+                    f"the data set {source} has no column `text` of strings, but {', '.join(row)}"
+                )
+            texts.append(row["text"])
+            length += len(row["text"])
+            if length >= characters:
+                break
+    except UserError:
+        raise
+    # The hub's client and each data set raise what they like.
+    except Exception as error:
+        raise UserError(f"the data set {source} cannot be read ({error})") from error
+    return "\n\n".join(texts)

@@ -1,0 +1,301 @@
+"""The recipe language: what a person types for a variant.
+
+    recipe   = [name "="] ("control" | part {"+" part})
+    part     = drop | sparsify | checkpoint
+    drop     = "drop:" ("attn" | "mlp" | "joint" | "block") "=" (number | list) {"," option}
+    list     = "[" number {"," number} "]"
+    option   = "iterative" | "consecutive"
+    sparsify = ("magnitude" | "wanda" | "sparsegpt") ":" (fraction | number ":" number)
+    checkpoint = a directory, a GGUF file or a Hugging Face id, only as the first part; as it is, in
+                 '…', or as a JSON string in "…"
+
+Parts apply left to right. A path with + or : in it goes without quotes if it exists and the text
+cannot be read in another way too.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal, NoReturn
+
+from ..errors import UserError
+from ..files import exists, expanded
+from ..trace.printable import visible
+
+Kind = Literal["attn", "mlp", "joint", "block"]
+Method = Literal["magnitude", "wanda", "sparsegpt"]
+
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*=")
+
+EXAMPLES = "drop:attn=4, drop:mlp=[25,26], wanda:0.5, sparsegpt:2:4, drop:attn=4+drop:mlp=2"
+
+QUOTED = """as in "'./a+b'+drop:attn=4\""""
+"""The outer ones are the shell's."""
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Drop `count` of what matters least, or what is at the given layers.
+
+    `joint` ranks attention and MLP sublayers in one list; `block` drops whole layers,
+    `consecutive` a run of them. `iterative` measures again after each one dropped.
+    """
+
+    kind: Kind
+    count: int = 0
+    layers: tuple[int, ...] = ()
+    iterative: bool = False
+    consecutive: bool = False
+
+    def __str__(self) -> str:
+        what = f"[{','.join(map(str, self.layers))}]" if self.layers else str(self.count)
+        options = ",iterative" * self.iterative + ",consecutive" * self.consecutive
+        return f"drop:{self.kind}={what}{options}"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """N of every M consecutive inputs are zero."""
+
+    n: int
+    m: int
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}"
+
+
+@dataclass(frozen=True)
+class Sparsify:
+    """Zero a fraction of each matrix's weights, or N of every M."""
+
+    method: Method
+    sparsity: float | Pattern
+
+    def __str__(self) -> str:
+        if isinstance(self.sparsity, Pattern):
+            return f"{self.method}:{self.sparsity}"
+        # Never 1e-05, which the language does not have.
+        return f"{self.method}:{Decimal(str(self.sparsity)):f}"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights that were pruned elsewhere."""
+
+    source: str
+
+    def __str__(self) -> str:
+        plain = (
+            _names_a_checkpoint(self.source)
+            and self.source != "control"
+            and NAME.match(self.source) is None
+            and re.search(r"^[\s'\"]|\+|\s$", self.source) is None
+            and visible(self.source) == self.source
+        )
+        return self.source if plain else self.quoted
+
+    @property
+    def quoted(self) -> str:
+        if "'" not in self.source and visible(self.source) == self.source:
+            return f"'{self.source}'"
+        # What a screen would show as something else, by its number.
+        characters = (json.dumps(c, ensure_ascii=visible(c) != c)[1:-1] for c in self.source)
+        return f'"{"".join(characters)}"'
+
+
+Part = Drop | Sparsify | Checkpoint
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """No parts make a second baseline: a control. `str` of a recipe parses to it again."""
+
+    parts: tuple[Part, ...]
+    given_name: str = ""
+
+    @property
+    def text(self) -> str:
+        """Without the name."""
+        return self._written("")
+
+    @property
+    def name(self) -> str:
+        return self.given_name or self.text
+
+    def __str__(self) -> str:
+        return self._written(f"{self.given_name}=" if self.given_name else "")
+
+    def _written(self, begin: str) -> str:
+        text = begin + ("+".join(map(str, self.parts)) or "control")
+        match self.parts:
+            case [Checkpoint() as checkpoint, *others]:
+                this = len(begin), len(begin) + len(checkpoint.source)
+                if any(path != this for path in _existing_paths(text)):
+                    return begin + "+".join([checkpoint.quoted, *map(str, others)])
+        return text
+
+
+def with_drops(recipe: Recipe, attention: Iterable[int], mlp: Iterable[int]) -> Recipe:
+    """The recipe with these layers dropped and no others: lists in the place of its first drop."""
+    closed: list[tuple[Kind, set[int]]] = [("attn", set(attention)), ("mlp", set(mlp))]
+    lists = [Drop(kind, layers=tuple(sorted(layers))) for kind, layers in closed if layers]
+    is_drop = [isinstance(part, Drop) for part in recipe.parts]
+    place = is_drop.index(True) if any(is_drop) else len(recipe.parts)
+    kept = [part for part in recipe.parts[place:] if not isinstance(part, Drop)]
+    return Recipe((*recipe.parts[:place], *lists, *kept), recipe.given_name)
+
+
+def parse(text: str) -> Recipe:
+    """Raises `UserError` if `text` is no recipe, which shows the place, or could be two."""
+    readings = [reading for path in _existing_paths(text) if (reading := _with_path(text, *path))]
+    parser = _Parser(text)
+    try:
+        plain = parser.recipe()
+    except UserError:
+        if not readings:
+            raise
+    else:
+        # A path is looked for only where the language has no word for it.
+        if parser.quoted or not any(isinstance(part, Checkpoint) for part in plain.parts):
+            return plain
+        readings = readings or [plain]
+    if len(readings) > 1:
+        paths = " and ".join(str(reading.parts[0]) for reading in readings)
+        raise UserError(
+            f"recipe {text!r} can be read in more than one way, as {paths} exist; put the path "
+            f"that is meant in quotes of its own, {QUOTED}"
+        )
+    return readings[0]
+
+
+def _with_path(text: str, start: int, end: int) -> Recipe | None:
+    """The recipe whose checkpoint stands there; None if the rest is none."""
+    parser = _Parser(text)
+    parser.at = end
+    try:
+        return parser.rest(Checkpoint(text[start:end]), text[:start].removesuffix("="))
+    except UserError:
+        return None
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.quoted = False
+        """A checkpoint was in quotes, so that the text means nothing else."""
+
+    def take(self, pattern: str) -> str | None:
+        """What matches at this place, which is then behind us."""
+        match = re.compile(pattern).match(self.text, self.at)
+        if match is None:
+            return None
+        self.at = match.end()
+        return match.group()
+
+    def expect(self, pattern: str, said: str) -> str:
+        found = self.take(pattern)
+        return self.fail(said) if found is None else found
+
+    def fail(self, expected: str) -> NoReturn:
+        shown = f"{self.text[: self.at]}▸{self.text[self.at :]}"
+        raise UserError(
+            f"recipe {shown!r} does not parse at ▸ (character {self.at + 1}): expected "
+            f"{expected}; examples: {EXAMPLES}; a path with + : or = in it goes in quotes of its "
+            f"own, {QUOTED}"
+        )
+
+    def refuse(self, why: str) -> NoReturn:
+        raise UserError(f"recipe {self.text!r} {why}")
+
+    def recipe(self) -> Recipe:
+        name = (self.take(NAME.pattern) or "").removesuffix("=")
+        if self.take(r"control$"):
+            return Recipe((), name)
+        return self.rest(self.part(first=True), name)
+
+    def rest(self, first: Part, name: str) -> Recipe:
+        parts = [first]
+        while self.take(r"\+"):
+            parts.append(self.part(first=False))
+        if self.at < len(self.text):
+            self.fail("+ or the end")
+        return Recipe(tuple(parts), name)
+
+    def part(self, *, first: bool) -> Part:
+        if self.take("drop:"):
+            return self.drop()
+        if method := self.take("(magnitude|wanda|sparsegpt):"):
+            return Sparsify(method.removesuffix(":"), self.sparsity())  # type: ignore[arg-type]
+        if first and (quoted := self.take(r"'[^']+'|\"([^\"\\]|\\.)+\"")):
+            self.quoted = True
+            return Checkpoint(self.unquoted(quoted))
+        source = re.compile(r"[^+]*").match(self.text, self.at)
+        if first and source and _names_a_checkpoint(source.group()):
+            self.at = source.end()
+            return Checkpoint(source.group())
+        return self.fail(
+            "drop:, magnitude:, wanda:, sparsegpt:" + ", control or a checkpoint" * first
+        )
+
+    def unquoted(self, text: str) -> str:
+        if text.startswith("'"):
+            return text[1:-1]
+        try:
+            return json.loads(text)
+        except ValueError:
+            self.at -= len(text)
+            return self.fail("a JSON string in the quotes")
+
+    def drop(self) -> Drop:
+        kind: Kind = self.expect("attn|mlp|joint|block", "attn, mlp, joint or block")  # type: ignore[assignment]
+        self.expect("=", "=")
+        number = r"\s*[0-9]{1,6}\s*"
+        found = self.expect(rf"[0-9]{{1,6}}|\[{number}(,{number})*\]", "4 or [3,7]")
+        if found.startswith("["):
+            if kind == "joint":
+                self.refuse("lists layers for joint, which cannot say of what; use attn and mlp")
+            return Drop(kind, layers=tuple(sorted({int(n) for n in found[1:-1].split(",")})))
+        if int(found) == 0:
+            self.refuse("drops nothing; ask for 1 or more")
+        options = set()
+        while self.take(","):
+            options.add(self.expect("iterative|consecutive", "iterative or consecutive"))
+        if "consecutive" in options and kind != "block":
+            self.refuse(f"asks for a run of {kind}; consecutive goes with drop:block")
+        if options == {"iterative", "consecutive"}:
+            self.refuse("asks for a run one by one; choose iterative or consecutive")
+        return Drop(
+            kind,
+            count=int(found),
+            iterative="iterative" in options,
+            consecutive="consecutive" in options,
+        )
+
+    def sparsity(self) -> float | Pattern:
+        found = self.expect(r"([0-9]+:[0-9]+|[0-9]*\.?[0-9]+)(?=\+|$)", "0.5 or 2:4")
+        if ":" in found:
+            pattern = Pattern(*map(int, found.split(":")))
+            if not 0 < pattern.n < pattern.m:
+                self.refuse(f"zeroes {pattern.n} of {pattern.m}; N:M needs 0 < N < M")
+            return pattern
+        if not 0 < float(found) < 1:
+            self.refuse(f"has a sparsity of {found}, which is not between 0 and 1")
+        return float(found)
+
+
+def _names_a_checkpoint(text: str) -> bool:
+    """A path, or `owner/name`; a bare word only if it stands for something on the disk."""
+    named = "/" in text or text.startswith("~") or exists(expanded(text))
+    return ":" not in text and bool(text) and named
+
+
+def _existing_paths(text: str) -> Iterator[tuple[int, int]]:
+    """From where to where in a recipe there could be a path that exists."""
+    name = NAME.match(text)
+    for start in {0, name.end() if name else 0}:
+        for end in [*(plus.start() for plus in re.finditer(r"\+", text)), len(text)]:
+            if start < end and exists(expanded(text[start:end])):
+                yield start, end

@@ -1,0 +1,181 @@
+"""What is said where memory runs out, of whatever kind the error is."""
+
+import errno
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from prunetui.engine.errors import UserError
+from prunetui.engine.out_of_memory import names_what_has_no_room, out_of_memory
+from safetensors import SafetensorError
+
+from ..cli.test_cli import complaint
+from ..support.models import save_model_directory
+
+
+def chained(cause: BaseException, *, said: bool) -> Exception:
+    """An error raised from another, or while another was handled."""
+    try:
+        try:
+            raise cause
+        except BaseException as error:
+            raise ValueError("a") from (error if said else None)
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `x`"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate "
+            "memory: you tried to allocate 268435456 bytes. Error code 12 (Cannot allocate memory)"
+        ),
+        RuntimeError("unable to mmap 538 bytes from file <x>: Cannot allocate memory (12)"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("std::bad_alloc"),
+        SafetensorError("I/O error: Cannot allocate memory (os error 12)"),
+        SystemError("error return without exception set"),
+        SystemError("<built-in function f> returned NULL without setting an exception"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libx.so: failed to map segment from shared object"),
+        chained(MemoryError(), said=True),
+        chained(MemoryError(), said=False),
+    ],
+    ids=lambda error: f"{type(error).__name__} {error}"[:50],
+)
+def test_memory_that_ran_out_is_known(error: Exception) -> None:
+    assert out_of_memory(error)
+
+    def load() -> None:
+        with names_what_has_no_room(lambda *_: None) as report:
+            report("loading x", None)
+            raise error
+
+    with pytest.raises(UserError, match=r"^out of memory while loading x; a smaller model, fewer"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("size mismatch"),
+        ValueError("the prompt says: out of memory"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        chained(ValueError(), said=True),
+    ],
+    ids=str,
+)
+def test_other_errors_are_not(error: Exception) -> None:
+    assert not out_of_memory(error)
+    with pytest.raises(type(error)) as raised, names_what_has_no_room(lambda *_: None):
+        raise error
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("too big")])
+def test_what_says_something_else_is_no_lack_of_memory(error: BaseException) -> None:
+    error.__context__ = MemoryError()
+    assert not out_of_memory(error)
+
+
+def test_what_was_being_done_reaches_who_asked() -> None:
+    asked: list[tuple[str, float | None]] = []
+    with names_what_has_no_room(lambda *said: asked.append(said)) as report:
+        report("loading x", 0.5)
+    assert asked == [("loading x", 0.5)]
+
+
+LIMITED = """
+import resource, sys
+import prunetui.engine.session.session
+import prunetui.tui.cli.record, prunetui.tui.cli.rank, prunetui.tui.cli.prune
+from prunetui.tui.cli import main
+with open("/proc/self/statm") as file:
+    now = int(file.read().split()[0]) * resource.getpagesize()
+more = int(sys.argv.pop(1)) << 20
+resource.setrlimit(resource.RLIMIT_AS, (now + more, now + more))
+main()
+"""
+"""The command with so many MB more than its imports take."""
+
+
+def limited(tmp_path: Path, more: int, command: str) -> subprocess.CompletedProcess[str]:
+    tiny = tmp_path / "tiny"
+    if not tiny.exists():
+        save_model_directory(tiny)
+    options = ["-m", tiny, "--threads", "1"]
+    if command != "rank":
+        options += ["-v", "wanda:0.5", "-o", tmp_path / f"{command}-{more}"]
+    return subprocess.run(
+        [sys.executable, "-c", LIMITED, str(more), command, *map(str, options)],
+        capture_output=True,
+        text=True,
+        check=False,
+        # As where nothing is compiled yet.
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / f"cache-{more}")},
+    )
+
+
+def is_one_sentence(said: str) -> bool:
+    """After what Rust's panics print by themselves."""
+    if "panicked at" in said:
+        said = said[said.rfind("prunetui: ") :]
+    return said.startswith("prunetui: ") and said.strip().count("\n") == 0
+
+
+NATIVE = re.compile(
+    r"LLVM ERROR: out of memory|std::bad_alloc|memory allocation of \d+ bytes failed|"
+    r"cannot allocate memory for thread-local data"
+)
+"""Where C++, Rust and the C library end the process themselves, and Python is not asked."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are Linux's")
+@pytest.mark.parametrize("more", [8, 16, 24, 40, 60, 80, 120, 160, 200, 250, 300, 400])
+@pytest.mark.parametrize("command", ["record", "rank", "prune"])
+def test_any_size_of_memory_is_enough_or_gets_a_sentence(
+    command: str, more: int, tmp_path: Path
+) -> None:
+    done = limited(tmp_path, more, command)
+    assert "Traceback" not in done.stderr
+    if done.returncode != 0 and not NATIVE.search(done.stderr):
+        assert done.returncode == 2, done.stderr
+        assert is_one_sentence(done.stderr.lstrip("\n")), done.stderr
+        assert "memory" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "where", "doing"),
+    [
+        ("record", "session.session.read_bandwidth", "preparing the step (compiled once)"),
+        ("record", "decode.prepared_lanes.noise_floor", "measuring"),
+        ("rank", "variants.builder.measure_similarity", "ranking the sublayers"),
+        ("prune", "variants.export.save_checkpoint", "writing"),
+    ],
+)
+def test_a_command_says_what_there_was_no_room_for(
+    command: str, where: str, doing: str, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(f"prunetui.engine.{where}", fail)
+    options = ["-m", save_model_directory(tmp_path / "tiny")]
+    if command != "rank":
+        options += ["-v", "drop:attn=[1]", "-o", tmp_path / "output"]
+    said = complaint(capsys, command, *options)
+    assert f"prunetui: out of memory while {doing}" in said
+    assert not (tmp_path / "output").exists()

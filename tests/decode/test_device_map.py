@@ -1,0 +1,188 @@
+"""A model spread over several devices, which here are only claimed."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from prunetui.engine.decode import lockstep as decoder
+from prunetui.engine.decode.lockstep import Lockstep
+from prunetui.engine.errors import UserError
+from prunetui.engine.measure import reductions as survey
+from prunetui.engine.measure.step_numbers import StepNumbers, Wanted, step_numbers
+from prunetui.engine.model import loading
+from prunetui.engine.model.anatomy import find_anatomy
+from prunetui.engine.model.dropped import LaneGates
+from prunetui.engine.model.weight_group import WeightGroup
+from prunetui.engine.options import Context, Options
+from prunetui.engine.session import session
+from prunetui.engine.trace.records import Sampling
+from prunetui.engine.variants import builder as variants
+from prunetui.engine.variants.pruning.importance import measure_similarity
+from prunetui.engine.variants.pruning.layerwise import sparsify_model
+from prunetui.engine.variants.recipes import Method, Sparsify
+from torch import Tensor
+
+from ..support.devices import FIRST, SECOND, Devices, move, spread, where
+from ..support.models import make_model, save_model_directory
+
+PROMPT = [5, 17, 200, 31, 8, 99]
+LANES = [LaneGates(), LaneGates(frozenset({0, 3})), LaneGates(mlp=frozenset({1, 2}))]
+SAMPLING = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=9, ignore_eos=True)
+
+
+def test_the_map_reaches_the_loader_and_what_spills_over_is_refused(
+    monkeypatch, tmp_path: Path
+) -> None:
+    source = save_model_directory(tmp_path / "model")
+    seen: list[object] = []
+    model = make_model("llama")
+
+    def from_pretrained(_source: Path, **given: object) -> tuple[object, dict[str, list[str]]]:
+        seen.append(given["device_map"])
+        return model, {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        loading, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=from_pretrained)
+    )
+    options = Options(model=str(source), device_map="auto")
+    model.hf_device_map = {"model.embed_tokens": 0, "model.layers": 1}
+    baseline = loading.load(options, lambda *_: None)
+    assert baseline.model is model
+    # A pruned checkpoint goes where the baseline is.
+    loading.load_checkpoint(str(source), options, baseline, lambda *_: None)
+    assert seen == ["auto", model.hf_device_map]
+    model.hf_device_map = {"model.embed_tokens": 0, "model.layers": "cpu"}
+    with pytest.raises(UserError, match="model does not fit into the memory of all GPUs together"):
+        loading.load(options, lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
+def _torch_adds_up(monkeypatch) -> None:
+    """On the CPU as on other devices: numbers are compared to the last bit."""
+    monkeypatch.setattr(survey, "readable", lambda _: False)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "gpt2"])
+def test_a_spread_model_gives_the_numbers_of_a_whole_one(family: str, monkeypatch) -> None:
+    # A spread model does not take the steps that attend in other ways.
+    monkeypatch.setattr(decoder, "is_of_llamas_kind", lambda *_: False)
+    expected, ranks = _decode(family)
+    with Devices():
+        found, spread_ranks = _decode(family, spread_out=True)
+    assert found == expected
+    assert spread_ranks == ranks
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "gpt2"])
+def test_on_another_device_nothing_is_on_the_cpu(family: str) -> None:
+    expected, ranks = _decode(family)
+    with Devices():
+        found, other_ranks = _decode(family, place=SECOND)
+    assert found == expected
+    assert other_ranks == ranks
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
+def test_a_spread_model_is_pruned_and_decodes_like_a_whole_one(
+    family: str, method: Method, monkeypatch
+) -> None:
+    monkeypatch.setattr(decoder, "is_of_llamas_kind", lambda *_: False)
+    expected, weights = _prune(family, method, spread_out=False)
+    with Devices():
+        found, spread_weights = _prune(family, method, spread_out=True)
+        assert {where(weight) for weight in spread_weights} == {FIRST, SECOND}
+        assert all(map(torch.equal, map(Tensor.cpu, spread_weights), weights))
+    for here, there in zip(found, expected, strict=True):
+        assert (here.tokens, here.top) == (there.tokens, there.top)
+        # Where weights lie in memory changes how a product rounds.
+        for drift, other in zip(here.drift, there.drift, strict=True):
+            assert drift == pytest.approx(other, rel=1e-5)
+
+
+def _prune(
+    family: str, method: Method, *, spread_out: bool
+) -> tuple[list[StepNumbers], list[Tensor]]:
+    """Steps of the baseline beside its pruned form, and that one's weights."""
+    model = make_model(family)
+    if spread_out:
+        anatomy = find_anatomy(model)
+        spread(model, [layer.module for layer in anatomy.layers], anatomy.head)
+    baseline = WeightGroup(model, find_anatomy(model))
+    before = [weight.clone() for weight in model.parameters()]
+    group = baseline.copy()
+    windows = [torch.arange(first, first + 24) for first in (3, 40, 110, 170)]
+    sparsify_model(group.model, group.anatomy, Sparsify(method, 0.5), windows, lambda _: None)
+    assert all(map(torch.equal, before, model.parameters()))
+    lanes = [(baseline, LaneGates()), (group, LaneGates()), (group, LaneGates(frozenset({2})))]
+    return _steps(lanes), [*group.model.parameters()]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("context", ["free", "forced", "both"])
+def test_a_step_waits_for_the_device_once(
+    context: Context, temperature: float, monkeypatch, tmp_path: Path
+) -> None:
+    """Lanes of two weight groups, before and after a rewind; all that is fetched is the record."""
+    source = save_model_directory(tmp_path / "model")
+
+    def load_elsewhere(options: Options, progress: loading.Progress) -> loading.Loaded:
+        loaded = loading.load(options, progress)
+        for module in loaded.model.modules():
+            move(module, SECOND)
+        return loaded
+
+    monkeypatch.setattr(variants, "load", load_elsewhere)
+    monkeypatch.setattr(session, "read_bandwidth", lambda *_: 1e9)
+    options = Options(
+        model=str(source),
+        prompt="hello",
+        variants=("drop:attn=[1]", "magnitude:0.5"),
+        context=context,
+        temperature=temperature,
+        top_k=20,
+        top_p=0.9,
+        ignore_eos=True,
+    )
+    with Devices() as devices:
+        opened = session.open_session(options, None, lambda *_: None)
+        for rewound_to in (0, 2):
+            opened.rewind(rewound_to)
+            for _ in range(4):
+                devices.waits.clear()
+                opened.step()
+                assert devices.waits == ["cpu"]
+        opened.close()
+
+
+def _decode(
+    family: str, *, spread_out: bool = False, place: torch.device | None = None
+) -> tuple[list[StepNumbers], object]:
+    model = make_model(family)
+    if place:
+        for module in model.modules():
+            move(module, place)
+        assert model.device == place
+    if spread_out:
+        anatomy = find_anatomy(model)
+        spread(model, [layer.module for layer in anatomy.layers], anatomy.head)
+        assert {p.device for p in model.parameters()} == {FIRST, SECOND}
+    anatomy = find_anatomy(model)
+    steps = _steps([(WeightGroup(model, anatomy), gates) for gates in LANES])
+    return steps, measure_similarity(model, anatomy, [torch.tensor(PROMPT)], lambda _: None)
+
+
+def _steps(lanes: list[tuple[WeightGroup, LaneGates]]) -> list[StepNumbers]:
+    lockstep = Lockstep(lanes)
+    outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(len(lanes), 1))
+    steps = []
+    wanted = Wanted(lanes=len(lanes), candidates=3, answers=torch.tensor([1, 2]))
+    with torch.inference_mode():
+        for step in range(3):
+            numbers, chosen = step_numbers(outputs, SAMPLING, step, wanted, {})
+            steps.append(numbers)
+            outputs = lockstep.advance(chosen[:, None].cpu())
+    lockstep.close()
+    return steps

@@ -1,0 +1,115 @@
+"""Rotary angles that scale or change with the length of a text: the tokens of `generate`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from prunetui.engine.decode import lockstep
+from prunetui.engine.options import Options
+from prunetui.engine.session.session import Session, open_session
+from transformers import AutoModelForCausalLM
+
+from ..support.models import make_model, make_tokenizer
+
+TRAINED, STEPS = 32, 16
+LONGROPE = {"long_factor": [4.0] * 4, "short_factor": [1.0] * 4, "factor": 4.0}
+KINDS = {
+    "linear": ("llama", {"factor": 4.0}, TRAINED),
+    "dynamic": ("llama", {"factor": 4.0}, TRAINED),
+    "yarn": ("llama", {"factor": 4.0, "original_max_position_embeddings": TRAINED}, TRAINED),
+    "llama3": (
+        "llama",
+        {"factor": 4.0, "original_max_position_embeddings": TRAINED}
+        | {"low_freq_factor": 1.0, "high_freq_factor": 4.0},
+        4 * TRAINED,
+    ),
+    "longrope": ("phi3", LONGROPE, 4 * TRAINED),
+}
+
+
+def scaled_model(kind: str, directory: Path) -> Path:
+    """Trained on 32 positions and scaled to 128."""
+    family, more, length = KINDS[kind]
+    rope = {"rope_type": kind, "rope_theta": 10000.0, **more}
+    config: dict[str, object] = {"max_position_embeddings": length, "rope_parameters": rope}
+    if kind == "longrope":
+        config["original_max_position_embeddings"] = TRAINED
+        rope["original_max_position_embeddings"] = TRAINED
+    make_model(family, **config).save_pretrained(directory)
+    make_tokenizer().save_pretrained(directory)
+    return directory
+
+
+def session_of(directory: Path, prompt: str) -> Session:
+    options = Options(
+        model=str(directory),
+        variants=("control", "drop:attn=[1]", "magnitude:0.3"),
+        prompt=prompt,
+        raw=True,
+        max_new_tokens=STEPS,
+        ignore_eos=True,
+    )
+    return open_session(options, None, lambda *_: None)
+
+
+def tokens(session: Session) -> list[int]:
+    while session.finished is None:
+        session.step()
+    return [step.lanes[0].token for step in session.trace.steps if step.lanes[0]]
+
+
+@pytest.mark.parametrize("length", [TRAINED - 8, TRAINED + 8])
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_text_beyond_what_was_trained_on(
+    kind: str, length: int, tmp_path: Path, monkeypatch
+) -> None:
+    """With prompts that end before and after it, and are read in parts; rewound and branched."""
+    monkeypatch.setattr(lockstep, "PREFILL_CHUNK", 12)
+    directory = scaled_model(kind, tmp_path / "model")
+    session = session_of(directory, "x" * length)
+    assert session.trace.header.model.context_length == 4 * TRAINED
+    prompt = make_tokenizer()("x" * length, return_tensors="pt")["input_ids"]
+    generated = AutoModelForCausalLM.from_pretrained(directory).generate(
+        prompt,
+        do_sample=False,
+        max_new_tokens=STEPS,
+        min_new_tokens=STEPS,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    expected = generated[0, prompt.shape[1] :].tolist()
+    assert tokens(session) == expected
+    first = [step.lanes for step in session.trace.steps]
+    session.rewind(5)
+    assert tokens(session) == expected
+    assert [step.lanes for step in session.trace.steps] == first
+    session.read(3)
+    session.force(7, {0: 77})
+    session.switch(0)
+    session.rewind(12)
+    assert tokens(session) == expected
+
+
+def test_angles_that_change_are_said_where_the_text_can_reach_them(tmp_path: Path) -> None:
+    """Where keys keep the old ones: past the limit of LongRoPE all is read again."""
+    directory = scaled_model("dynamic", tmp_path / "model")
+    assert session_of(directory, "x" * (TRAINED - STEPS)).trace.header.notes == []
+    (note,) = session_of(directory, "x" * (TRAINED - STEPS + 1)).trace.header.notes
+    assert note.startswith("model's rotary angles change after 32 tokens, which the prompt and")
+    other = scaled_model("longrope", tmp_path / "other")
+    assert session_of(other, "x" * TRAINED).trace.header.notes == []
+
+
+def test_a_longer_prompt_before_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Dynamic angles would stay those of the longest text that was read."""
+    directory = scaled_model("dynamic", tmp_path / "model")
+    fresh = session_of(directory, "y" * 40)
+    expected = tokens(fresh)
+    session = session_of(directory, "x" * 90)
+    tokens(session)
+    session.restart(prompt="y" * 40)
+    assert tokens(session) == expected
+    assert [step.lanes for step in session.trace.steps] == [
+        step.lanes for step in fresh.trace.steps
+    ]
+    assert torch.equal(session._first.z, fresh._first.z)

@@ -1,0 +1,261 @@
+"""Traces damaged at random: a sentence, or a trace that every export and view can show."""
+
+import contextlib
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from prunetui.engine.errors import UserError
+from prunetui.engine.options import Options
+from prunetui.engine.trace.export.formats import FORMATS
+from prunetui.engine.trace.file import SUFFIX, TraceWriter, read_trace
+from prunetui.engine.trace.records import AnswerNumbers, Answers, Branch, Read, Rewind
+from prunetui.engine.trace.trace import Trace
+from prunetui.engine.trace.vector_file import Layout, VectorWriter, vectors_path, write_safetensors
+from prunetui.tui.app import PrunetuiApp
+from prunetui.tui.screens.inspector import VIEWS
+
+from ..session.test_not_numbers import broken_step
+from ..support.traces import make_header, make_lens, make_step, make_trace, with_local
+from ..tui.test_screen import inspector, settled
+
+ROWS = 5
+"""Of a block of vectors: three lanes, and two variants on the baseline's tokens."""
+
+
+def whole(folder: Path) -> Path:
+    """A trace that has every record and every field, with vectors beside it."""
+    header = make_header()
+    header = msgspec.structs.replace(
+        header,
+        context="both",
+        answers=Answers(texts=["A", "B"], tokens=[3, 4]),
+        options=Options(keep=("h", "z"), answers=("A", "B")),
+    )
+    answers = [AnswerNumbers(z=[1.0, 2.0], logprob=[-2.0, -1.0])] * 3
+    path = folder / f"whole{SUFFIX}"
+    writer = TraceWriter(path, header)
+    for space, width in (("h", 4), ("z", 6)):
+        vectors = VectorWriter(vectors_path(path, space), Layout(dtype="F32", shape=(ROWS, width)))
+        for _ in range(6):
+            vectors.write(bytes(4 * ROWS * width))
+        vectors.close()
+    local = with_local(make_trace(6))
+    for number in range(5):
+        step = broken_step(number) if number == 3 else make_step(number)
+        step = msgspec.structs.replace(
+            step,
+            local=local.steps[number].local,
+            local_layers=step.layers,
+            answers=answers,
+            local_answers=answers[1:],
+            block=number,
+            lens=make_lens(local=True) if number == 1 else None,
+        )
+        writer.write(step)
+    writer.write(Read(step=2, lens=make_lens()))
+    writer.write(Rewind(to=4))
+    writer.write(Branch(parent=0, at=3))
+    writer.write(msgspec.structs.replace(step, step=3))
+    writer.close()
+    return path
+
+
+# -- mutations ------------------------------------------------------------------------------------
+
+BYTES = [b"", b"\n", b"\x00", b"\xff", b"\xc3", b'"', b"{", b"]", b",", b"-", b"9" * 30, b"null"]
+BYTES += [b"\xed\xa0\x80", b"1e308", b"\\ud800", b"[" * 2000, b"\xef\xbb\xbf"]
+
+
+def with_other_bytes(content: bytes, rng: random.Random) -> bytes:
+    for _ in range(rng.choice([1, 1, 2, 8])):
+        at = rng.randrange(len(content) + 1)
+        kind = rng.randrange(4)
+        if kind == 0 and at < len(content):
+            content = content[:at] + bytes([rng.randrange(256)]) + content[at + 1 :]
+        elif kind == 1:
+            content = content[:at] + rng.choice(BYTES) + content[at:]
+        elif kind == 2:
+            content = content[:at] + content[at + rng.choice([1, 2, 20, 4000]) :]
+        else:
+            content = content[:at] + content[at // 2 : at] + content[at:]
+    return content
+
+
+NUMBERS = [
+    0,
+    1,
+    -1,
+    2,
+    3,
+    9,
+    63,
+    2**31,
+    2**53,
+    2**63 - 1,
+    2**63,
+    2**64,
+    10**30,
+    -(2**63),
+    -(10**30),
+]
+NUMBERS += [0.0, -0.0, 0.5, 1.0, -1.0, 2.0, 5e-324, 1e-30, 1e30, 1e154, 1e200, 1e308, -1e308]
+NUMBERS += [1.7976931348623157e308, -1.7976931348623157e308, 1e15, -745.2, 709.9, 1e4]
+TEXTS = [
+    "",
+    " ",
+    "\x1b]52;c;aGk=\x07",
+    "\n\n\n",
+    "=1+1",
+    "[red]",
+    "</pre><script>",
+    "漢字" * 30,
+    "\u202e",
+]
+TEXTS += [
+    "x" * 3000,
+    "e\u0301" * 50,
+    "`" * 40,
+    "|",
+    "free",
+    "forced",
+    "both",
+    "\x00",
+    "\U0001f469\u200d",
+]
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Each container with each of its keys, all the way down."""
+    keys = value.keys() if isinstance(value, dict) else range(len(value))
+    for key in keys:
+        yield value, key
+        if isinstance(value[key], dict | list):
+            yield from places(value[key])
+
+
+def with_other_values(content: bytes, rng: random.Random) -> bytes:
+    lines = content.splitlines()
+    for _ in range(rng.choice([1, 1, 2, 5])):
+        line = rng.randrange(len(lines))
+        record = json.loads(lines[line])
+        where, key = rng.choice([*places(record)])
+        before = where[key]
+        kind = rng.randrange(8)
+        if kind == 0 and isinstance(where, dict):
+            del where[key]
+        elif kind == 1 and isinstance(where, list):
+            where.insert(key, before) if rng.random() < 0.5 else where.pop(key)
+        elif kind == 2 and isinstance(before, list):
+            where[key] = rng.choice(
+                [[], before * 2, before[:1], before[::-1], [None] * len(before)]
+            )
+        elif isinstance(before, bool):
+            where[key] = not before
+        elif isinstance(before, int | float) or kind == 3:
+            where[key] = rng.choice([*NUMBERS, None])
+        elif isinstance(before, str):
+            where[key] = rng.choice(TEXTS)
+        else:
+            where[key] = rng.choice([None, rng.choice(NUMBERS), rng.choice(TEXTS), {}, []])
+        lines[line] = json.dumps(record).encode()
+    return b"\n".join(lines) + b"\n"
+
+
+MUTATIONS = {"bytes": with_other_bytes, "values": with_other_values}
+
+
+def damaged(folder: Path, mutation: str, seeds: range) -> Iterator[tuple[int, Path, Trace]]:
+    """Of each seed's trace, if it can be read."""
+    content = whole(folder).read_bytes()
+    path = folder / f"whole-damaged{SUFFIX}"
+    for seed in seeds:
+        path.write_bytes(MUTATIONS[mutation](content, random.Random(seed)))
+        with contextlib.suppress(UserError):
+            yield seed, path, read_trace(path)
+
+
+def export_all(folder: Path, mutation: str, seeds: range) -> int:
+    """Into every format; how many of the traces could be read."""
+    count = 0
+    for seed, path, trace in damaged(folder, mutation, seeds):
+        count += 1
+        for name, export in FORMATS.items():
+            try:
+                content = export(trace)
+                assert content if isinstance(content, bytes) else content.encode()
+            except UserError:
+                pass
+            except Exception as error:
+                raise AssertionError(f"{mutation} {seed} as {name}: {error!r}") from error
+        output = folder / "a.safetensors"
+        for space in ("h", "z"):
+            beside = vectors_path(path, space)
+            if not beside.exists():
+                beside.write_bytes(vectors_path(folder / f"whole{SUFFIX}", space).read_bytes())
+        try:
+            write_safetensors(trace, path, output)
+            output.unlink()
+        except UserError:
+            assert not output.exists()
+    return count
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_damaged_trace_is_exported_or_refused(mutation: str, tmp_path: Path) -> None:
+    count = export_all(tmp_path, mutation, range(250))
+    # Of what no trace is made, nothing is exported.
+    assert count > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_ten_thousand_damaged_traces(mutation: str, part: int, tmp_path: Path) -> None:
+    assert export_all(tmp_path, mutation, range(1000 * part + 1000, 1000 * part + 2000)) > 50
+
+
+async def open_every_view(trace: Trace, path: Path, lanes: range) -> None:
+    app = PrunetuiApp.replay(trace, path)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        for lane in lanes:
+            inspector(app)._select(lane)
+            for view, _, _ in VIEWS:
+                inspector(app).action_view(view)
+                await settled(pilot)
+                await pilot.press("home", "m", "end")
+                await settled(pilot)
+            inspector(app).action_view(view)
+        await pilot.press("t", "escape", "enter", "escape", "y", "question_mark", "escape", "e")
+        await pilot.press("escape", "q")
+    assert app.return_code == 0
+
+
+async def replay_some(
+    folder: Path, mutation: str, count: int, first_seed: int, lanes: range = range(3)
+) -> None:
+    readable = damaged(folder, mutation, range(first_seed, first_seed + 100 * count))
+    shown = [*itertools.islice(readable, count)]
+    assert len(shown) == count
+    for seed, path, trace in shown:
+        try:
+            await open_every_view(trace, path, lanes)
+        except BaseException as error:
+            raise AssertionError(f"{mutation} {seed}: {error!r}") from error
+
+
+async def test_damaged_traces_that_can_be_read_are_shown(tmp_path: Path) -> None:
+    await replay_some(tmp_path, "values", 2, 0, range(1, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("mutation", MUTATIONS)
+async def test_a_hundred_damaged_traces_are_shown(mutation: str, part: int, tmp_path: Path) -> None:
+    await replay_some(tmp_path, mutation, 5, 10000 + 1000 * part)

@@ -1,0 +1,190 @@
+"""Going to steps, stopping at them, forcing tokens and moving between branches, by keys."""
+
+import pytest
+from prunetui.engine.trace.printable import visible
+from prunetui.engine.trace.trace import Trace
+from prunetui.tui.screens.ask import AskDialog
+from prunetui.tui.screens.choose import BranchesDialog, ForceDialog
+from textual.widgets import Input, Label, OptionList
+
+from ..support.traces import make_step, make_trace
+from .test_screen import SIZE, FakeSession, inspector, live, ready, replay, shown, told, until
+
+
+class BranchingSession(FakeSession):
+    """Branches of made-up steps; what was forced is kept beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forced: list[tuple[int, dict[int, int]]] = []
+
+    def force(self, at: int, tokens: dict[int, int]) -> None:
+        self.forced.append((at, tokens))
+        self.trace.fork(at)
+        self.step()
+
+    def switch(self, branch: int) -> None:
+        self.trace.switch(branch)
+
+
+def branched() -> Trace:
+    trace = make_trace(20)
+    trace.fork(6)
+    for number in range(6, 12):
+        trace.append(make_step(number))
+    return trace
+
+
+@pytest.mark.parametrize(
+    ("keys", "cursor"),
+    [
+        # Lane 1 differs from step 4 on, lane 2 from step 8.
+        (["home", "n"], 4),
+        (["home", "x"], 4),
+        (["home", "n", "n"], 5),
+        (["home", "down", "n"], 8),
+        (["home", "up", "n"], 4),
+        (["N"], 18),
+        (["home", "N"], 0),
+        (["n"], 19),
+        (["x"], 19),
+    ],
+)
+async def test_keys_go_to_divergent_steps(keys: list[str], cursor: int) -> None:
+    app = replay()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press(*keys)
+        assert inspector(app).cursor == cursor
+
+
+async def test_g_goes_to_a_step_and_says_which_there_are() -> None:
+    app = replay()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("g")
+        await until(pilot, lambda: isinstance(app.screen, AskDialog))
+        app.screen.query_one(Input).value = "20"
+        await pilot.press("enter")
+        problem = app.screen.query_one(".dialog-problem", Label)
+        assert str(problem.content) == "'20' is no step; steps are 0 to 19."
+        app.screen.query_one(Input).value = "7"
+        await pilot.press("enter")
+        await until(pilot, lambda: inspector(app).cursor == 7)
+
+
+async def test_x_decodes_on_to_the_next_divergent_step() -> None:
+    session = BranchingSession()
+    app = live(session)
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("x")
+        await until(pilot, lambda: told(app) == ["Stopped: step 4 differs."])
+        assert len(session.trace.steps) == 5
+        assert screen.cursor == 4
+
+
+async def breakpoint_at(pilot, app, text: str) -> None:
+    await pilot.press("b")
+    await until(pilot, lambda: isinstance(app.screen, AskDialog))
+    app.screen.query_one(Input).value = text
+    await pilot.press("enter")
+    await pilot.pause()
+
+
+async def test_playing_stops_where_a_condition_holds() -> None:
+    session = BranchingSession()
+    app = live(session)
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await ready(pilot, app)
+        await breakpoint_at(pilot, app, "speed > 3")
+        problem = app.screen.query_one(".dialog-problem", Label)
+        assert str(problem.content).startswith("there is no measure speed")
+        await pilot.press("escape")
+        await breakpoint_at(pilot, app, "lane 2 differs")
+        await until(pilot, lambda: "◉ lane 2 differs" in shown(app, "#status"))
+        await pilot.press("space")
+        await until(pilot, lambda: told(app) == ["Stopped: drop:mlp=1 differs."])
+        assert len(session.trace.steps) == 9
+        await breakpoint_at(pilot, app, "")
+        await until(pilot, lambda: "◉" not in shown(app, "#status"))
+
+
+async def test_a_replay_stops_there_too() -> None:
+    app = replay()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await breakpoint_at(pilot, app, "differs")
+        await pilot.press("home", "space")
+        await until(pilot, lambda: told(app) == ["Stopped: drop:attn=1 differs."])
+        assert inspector(app).cursor == 4
+
+
+@pytest.mark.parametrize(("key", "lanes"), [("enter", [1]), ("a", [0, 1, 2])])
+async def test_a_candidate_is_forced_at_the_cursor(key: str, lanes: list[int]) -> None:
+    session = BranchingSession()
+    for _ in range(10):
+        session.step()
+    app = live(session)
+    async with app.run_test(size=SIZE) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("left", "left", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ForceDialog))
+        shown_first = app.screen.query_one(OptionList).get_option_at_index(1)
+        await pilot.press("down", key)
+        await until(pilot, lambda: session.forced)
+        ((at, tokens),) = session.forced
+        step = session.trace.branches[0][7]
+        text = step.candidates.texts[step.candidates.tokens.index(tokens[lanes[0]])]
+        assert visible(text) in str(shown_first.prompt)
+        assert (at, [*tokens]) == (7, lanes)
+        await until(pilot, lambda: screen.cursor == 7)
+        await until(pilot, lambda: "branch 2 of 2" in shown(app, "#status"))
+
+
+async def test_the_tree_leads_from_branch_to_branch() -> None:
+    app = replay(branched())
+    async with app.run_test(size=SIZE) as pilot:
+        screen = inspector(app)
+        assert screen.cursor == 11
+        await pilot.press("t")
+        await until(pilot, lambda: isinstance(app.screen, BranchesDialog))
+        choices = app.screen.query_one(OptionList)
+        lines = [str(option.prompt) for option in choices.options]
+        assert lines[0] == "  as decoded, 20 steps"
+        assert lines[1].startswith("● └ step 6: ")
+        assert lines[1].endswith(", 12 steps")
+        await pilot.press("up", "enter")
+        await until(pilot, lambda: screen.cursor == 19)
+        assert "branch 1 of 2" in shown(app, "#status")
+
+
+@pytest.mark.parametrize(
+    ("again", "line"),
+    [([], "taken back, 4 steps"), ([4], "nothing forced, 5 steps")],
+)
+async def test_a_branch_taken_back_past_its_beginning_says_so(again: list[int], line: str) -> None:
+    trace = branched()
+    trace.rewind(4)
+    for number in again:
+        trace.append(make_step(number))
+    app = replay(trace)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("t")
+        await until(pilot, lambda: isinstance(app.screen, BranchesDialog))
+        lines = [str(o.prompt) for o in app.screen.query_one(OptionList).options]
+        assert lines[1] == f"● └ step 4: {line}"
+
+
+async def test_a_replay_forces_nothing() -> None:
+    app = replay()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await pilot.press("enter")
+        assert told(app) == ["This is a replay: there is no model to decode with."]
+
+
+async def test_contexts_cycle() -> None:
+    session = BranchingSession()
+    app = live(session)
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot, app)
+        for context in ("forced", "both", "free"):
+            await pilot.press("c")
+            await until(pilot, lambda c=context: session.trace.header.context == c)

@@ -1,0 +1,254 @@
+"""Copying, clicking, and help in a view with keys of its own."""
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from prunetui.engine.trace.file import read_trace
+from prunetui.tui.app import PrunetuiApp
+from prunetui.tui.moment import View
+from prunetui.tui.screens import inspector as inspector_module
+from prunetui.tui.screens.choose import ForceDialog
+from prunetui.tui.screens.help import HelpScreen
+from prunetui.tui.screens.inspector import OVERVIEW, VIEWS, Inspector
+from prunetui.tui.views.alignment import NAME_CELLS
+from prunetui.tui.views.base import InspectorView
+from prunetui.tui.widgets import chart
+from prunetui.tui.widgets.candidates import CandidatesPanel
+from prunetui.tui.widgets.drift_panel import LABEL_CELLS
+from prunetui.tui.widgets.keys import KeyLine
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.pilot import Pilot
+from textual.widgets import OptionList, Static
+
+from ..support.traces import make_trace
+from .test_screen import FakeSession, cells_of, inspector, live, replay, settled, told, until
+
+COPIED = "prunetui/copied.txt"
+
+
+async def test_the_lanes_text_up_to_the_cursor_is_copied_and_kept() -> None:
+    app = replay(make_trace(20))
+    async with app.run_test(notifications=True) as pilot:
+        inspector(app).move_to(8)
+        await pilot.press("up", "y")
+        await until(pilot, lambda: told(app))
+        text = " word0 word1 word2 word3[INST][/foo]␛[31mred␛]52;c;aGk=␇\n\n"
+        assert app.clipboard == text
+        file = Path(os.environ["XDG_STATE_HOME"]) / COPIED
+        assert file.read_text("utf-8") == text
+        assert told(app) == [f"Copied baseline up to step 8; it is also in {file}"]
+
+
+async def test_a_copy_that_cannot_be_kept_is_still_copied() -> None:
+    Path(os.environ["XDG_STATE_HOME"]).write_text("a file where the directory should be")
+    app = replay(make_trace(20))
+    async with app.run_test(notifications=True) as pilot:
+        await pilot.press("home", "y")
+        await until(pilot, lambda: any("Copied" in sentence for sentence in told(app)))
+        assert app.clipboard == " word0"
+        assert told(app)[-1].endswith("copied.txt: Not a directory")
+
+
+@pytest.mark.parametrize(("steps", "bucket"), [(10, 1), (40, 4)])
+async def test_a_click_in_the_charts_moves_the_cursor(steps: int, bucket: int) -> None:
+    app = replay(make_trace(steps))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        await pilot.click("#drift", offset=(LABEL_CELLS + 7, 2))
+        assert inspector(app).cursor == 7 * bucket
+        for nowhere in ((LABEL_CELLS + 5, 0), (LABEL_CELLS - 1, 2), (38, 2)):
+            await pilot.click("#drift", offset=nowhere)
+            assert inspector(app).cursor == 7 * bucket
+
+
+async def wheel(pilot: Pilot[None], selector: str, *, down: bool) -> None:
+    turn = events.MouseScrollDown if down else events.MouseScrollUp
+    await pilot._post_mouse_events([turn], selector, button=0)
+
+
+@pytest.mark.parametrize(
+    ("view", "selector"),
+    [
+        ("0", "#text"),
+        ("0", "#drift"),
+        ("0", "#candidates"),
+        ("1", "#chart-cos_h"),
+        ("2", "#layers-map"),
+        ("3", "#theory-h"),
+        ("5", "#alignment-tokens"),
+    ],
+)
+async def test_the_wheel_moves_the_cursor_a_step(view: str, selector: str) -> None:
+    app = replay(make_trace(20))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press(view)
+        await settled(pilot)
+        for down, cursor in ((False, 18), (False, 17), (True, 18), (True, 19), (True, 19)):
+            await wheel(pilot, selector, down=down)
+            assert inspector(app).cursor == cursor
+
+
+async def test_the_wheel_decodes_nothing() -> None:
+    session = FakeSession()
+    session.step()
+    app = live(session)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, Inspector) and app.screen.trace)
+        await settled(pilot)
+        await wheel(pilot, "#text", down=True)
+        await settled(pilot)
+        assert len(session.trace.steps) == 1
+
+
+async def test_through_the_lens_the_wheel_leaves_the_cursor() -> None:
+    app = replay(make_trace(20))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("l")
+        await settled(pilot)
+        await wheel(pilot, "#layers-lens", down=False)
+        assert inspector(app).cursor == 19
+
+
+@pytest.mark.parametrize(
+    ("keys", "selector", "places"),
+    [
+        # 20 steps on the columns behind the labels: the first, the last, the middle.
+        ("1", "#chart-kl", [(chart.LABEL_CELLS, 0), (-1, 19), (32, 10)]),
+        ("3m", "#theory-h", [(chart.LABEL_CELLS, 0), (-1, 19)]),
+        ("2", "#layers-map", [(9, 0), (12, 3), (28, 19), (29, 19)]),
+    ],
+)
+async def test_a_click_on_a_column_goes_to_its_step(
+    keys: str, selector: str, places: list[tuple[int, int]]
+) -> None:
+    app = replay(make_trace(20))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press(*keys)
+        await settled(pilot)
+        for column, step in places:
+            widget = app.screen.query_one(selector)
+            await pilot.click(widget, offset=(column % widget.size.width, 3))
+            await settled(pilot)
+            assert inspector(app).cursor == step
+        for nowhere in ((0, 3), (30, 0)):
+            await pilot.click(selector, offset=nowhere)
+            assert inspector(app).cursor == places[-1][1]
+
+
+async def test_a_click_among_the_tokens_chooses_step_and_lane() -> None:
+    app = replay(make_trace(20))
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = inspector(app)
+        await pilot.press("home", "5")
+        await settled(pilot)
+        # A line of step numbers, and four lines a lane; columns of 7 cells and more.
+        for offset, lane, cursor in (
+            ((NAME_CELLS + 1, 1), 1, 0),
+            ((NAME_CELLS + 8, 2), 0, 1),
+            ((NAME_CELLS + 1, 10), 2, 0),
+            ((2, 6), 1, 0),
+            ((117, 6), 1, 0),
+            ((NAME_CELLS + 8, 0), 1, 0),
+        ):
+            await pilot.click("#alignment-tokens", offset=offset)
+            await settled(pilot)
+            assert (screen.lane, screen.cursor) == (lane, cursor)
+
+
+@pytest.mark.parametrize(
+    ("key", "selector", "columns"),
+    [
+        ("4", "SubspacePanel", [(15, 0), (42, 1), (70, 2), (110, 3), (13, 3)]),
+        ("6", "StatisticsPanel", [(40, 2), (26, 1), (60, 3), (80, 3), (24, 3)]),
+    ],
+)
+async def test_a_click_on_a_lanes_column_selects_it(
+    key: str, selector: str, columns: list[tuple[int, int]]
+) -> None:
+    path = Path(__file__).parents[1] / "data" / "choice.trace.jsonl"
+    app = PrunetuiApp.replay(read_trace(path), path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press(key)
+        await settled(pilot)
+        for column, lane in columns:
+            await pilot.click(selector, offset=(column, 2))
+            await settled(pilot)
+            assert inspector(app).lane == lane
+
+
+async def test_a_click_on_a_candidate_begins_with_it() -> None:
+    session = FakeSession()
+    for _ in range(5):
+        session.step()
+    app = live(session)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, Inspector) and app.screen.trace)
+        await settled(pilot)
+        panel = app.screen.query_one(CandidatesPanel)
+        for row, highlighted in ((panel._heads + 2, 2), (0, 0), (panel.size.height - 1, 7)):
+            await pilot.click(CandidatesPanel, offset=(3, row))
+            await until(pilot, lambda: isinstance(app.screen, ForceDialog))
+            assert app.screen.query_one(OptionList).highlighted == highlighted
+            await pilot.press("escape")
+
+
+async def test_the_line_of_keys_leads_through_the_views() -> None:
+    app = replay(make_trace(20))
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = inspector(app)
+        await settled(pilot)
+        line = screen.query_one(KeyLine)
+        x = line.render_line(0).text.index("views")
+        seen = []
+        for _ in range(7):
+            await pilot.click(KeyLine, offset=(x, 0))
+            seen.append(screen.chosen_view)
+        assert seen == [*(name for name, _, _ in VIEWS), OVERVIEW]
+
+
+async def test_a_click_on_a_key_in_the_help_does_what_it_does() -> None:
+    app = replay(make_trace(20))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("question_mark")
+        keys = app.screen.query(Static)[1]
+        row = cells_of(keys)[: len(cells_of(keys)) // 2].index("home")
+        await pilot.click(keys, offset=(14, row))
+        await until(pilot, lambda: isinstance(app.screen, Inspector))
+        await until(pilot, lambda: inspector(app).cursor == 0)
+
+
+class Own(InspectorView):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("t", "turn", "turn", tooltip="Turn it", id="own-turn")
+    ]
+
+    def show(self, view: View) -> None:
+        pass
+
+
+def help_titles(screen: HelpScreen) -> list[str]:
+    return [str(title.content) for title in screen.query(".dialog-title").results(Static)]
+
+
+async def test_help_lists_the_keys_of_the_view_and_closes_by_mouse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inspector_module, "VIEWS", [("own", Own, "A view")])
+    app = replay(make_trace(20))
+    async with app.run_test(size=(100, 50)) as pilot:
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, HelpScreen)
+        assert help_titles(app.screen) == ["Keys", "Mouse", "Marks", "Measures", "Contexts"]
+        await pilot.press("escape")
+        inspector(app).action_view("own")
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, HelpScreen)
+        assert help_titles(app.screen)[:2] == ["Keys of the view own", "Keys"]
+        assert cells_of(app.screen.query(Static)[1]) == ["t", "Turn it"]
+        app.screen.query_one("Button").scroll_visible(animate=False)
+        await pilot.pause()
+        await pilot.click("Button")
+        assert isinstance(app.screen, Inspector)

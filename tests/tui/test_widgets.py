@@ -1,0 +1,567 @@
+"""What the panels draw, what they send again, and that nothing raw passes through them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from prunetui.engine.trace.records import Drift
+from prunetui.engine.trace.trace import Trace
+from prunetui.tui.app import InspectorApp, PrunetuiApp
+from prunetui.tui.moment import View
+from prunetui.tui.screens.export import ExportDialog
+from prunetui.tui.screens.prompt import Decoding, PromptEditor
+from prunetui.tui.session_thread import Stage
+from prunetui.tui.widgets.candidates import (
+    CandidatesPanel,
+    horizontal_bar,
+    probability,
+    quoted,
+    ranked,
+)
+from prunetui.tui.widgets.drift_panel import BLOCKS, CHARTS, LABEL_CELLS, DriftPanel, vertical_bars
+from prunetui.tui.widgets.loading import LoadingPanel
+from prunetui.tui.widgets.measures import nats, table
+from prunetui.tui.widgets.panel import NOT_FINITE, Line, Panel, shorten
+from prunetui.tui.widgets.series import Series, ratchet
+from prunetui.tui.widgets.status import StatusLine, _limit
+from prunetui.tui.widgets.text_panel import DIVERGES, TIES, Block, TextPanel
+from prunetui.tui.widgets.wrapping import Wrapped
+from rich.style import Style
+from textual.app import App
+from textual.geometry import Region
+
+from ..support.traces import make_header, make_step, make_trace
+from .test_screen import FakeSession, live, until
+
+# -- wrapping -------------------------------------------------------------------------------------
+
+
+def wrap(width: int, *tokens: str) -> list[str]:
+    wrapped = Wrapped(width)
+    for step, token in enumerate(tokens):
+        wrapped.append(step, token)
+    return ["".join(piece.text for piece in line) for line in wrapped.lines]
+
+
+@pytest.mark.parametrize(
+    ("width", "tokens", "lines"),
+    [
+        (10, [], [""]),
+        (10, ["The", " cat", " sat"], ["The cat", "sat"]),
+        (11, ["The", " cat", " sat"], ["The cat sat"]),
+        (10, ["The", " diver", "gent"], ["The", "divergent"]),
+        (4, ["abcdefghij"], ["abcd", "efgh", "ij"]),
+        (4, ["ab", "cdefgh"], ["ab", "cdef", "gh"]),
+        (5, ["漢字", "漢字"], ["漢字", "漢字"]),
+        (3, ["漢字"], ["漢", "字"]),
+        (10, ["a\n", "b"], ["a⏎", "b"]),
+        (10, ["a", "\n", "\n", "b"], ["a⏎⏎", "b"]),
+        (10, ["a\n\nb\n", "c"], ["a⏎⏎", "b⏎", "c"]),
+        (2, ["a", "\n\n", "b"], ["a", "⏎⏎", "b"]),
+        (10, ["\x1b[31m"], ["␛[31m"]),
+        (10, ["[INST]", "[/foo]"], ["[INST]", "[/foo]"]),
+    ],
+)
+def test_wrapping(width: int, tokens: list[str], lines: list[str]) -> None:
+    assert wrap(width, *tokens) == lines
+
+
+def test_one_more_token_touches_only_the_last_line() -> None:
+    wrapped = Wrapped(20)
+    for step in range(200):
+        kept = [list(line) for line in wrapped.lines[:-1]]
+        wrapped.append(step, f" w{step * 7919 % 1000}")
+        assert wrapped.lines[: len(kept)] == kept
+
+
+def test_tokens_inside_a_character_stand_with_the_one_that_completes_it() -> None:
+    wrapped = Wrapped(10)
+    for step, text in enumerate(["a", "", "", "é", ""]):
+        wrapped.append(step, text)
+    assert [tuple(piece) for piece in wrapped.lines[0]] == [(0, 0, "a"), (1, 3, "é")]
+    assert wrapped.line_of == [0, 0, 0, 0, 0]
+
+
+def test_each_step_knows_the_line_on_which_it_begins() -> None:
+    wrapped = Wrapped(10)
+    for step, text in enumerate(["The", " diver", "gent", " text", "\n", "0123456789abc", "z"]):
+        wrapped.append(step, text)
+    assert wrapped.line_of == [0, 1, 1, 2, 2, 3, 4]
+
+
+# -- paging ---------------------------------------------------------------------------------------
+
+
+def one_token_a_line(steps: int, height: int) -> Block:
+    block = Block(0, 10, height)
+    header = make_header(0)
+    trace = Trace(header)
+    for number in range(steps):
+        step = make_step(number, 0)
+        assert step.lanes[0]
+        token = msgspec.structs.replace(step.lanes[0], text=f"line{number:03}\n")
+        trace.append(msgspec.structs.replace(step, lanes=[token]))
+    block.take(header, trace.steps)
+    return block
+
+
+def test_the_page_jumps_by_half_a_block_when_the_cursor_leaves_it() -> None:
+    block = one_token_a_line(20, 4)
+    tops = []
+    for cursor in range(8):
+        block.turn_to(cursor)
+        tops.append(block.top)
+    assert tops == [0, 0, 0, 0, 2, 2, 4, 4]
+    block.turn_to(4)
+    assert block.top == 4
+    block.turn_to(3)
+    assert block.top == 1
+
+
+def test_the_page_is_full_after_a_jump_to_the_end() -> None:
+    block = one_token_a_line(20, 4)
+    block.turn_to(19)
+    assert block.top == 16
+
+
+# -- series and bars ------------------------------------------------------------------------------
+
+
+def test_buckets_double_and_keep_the_worst() -> None:
+    low, high = Series(4, min), Series(4, max)
+    for value in [1, 5, 2, 8]:
+        low.append(value)
+        high.append(value)
+    assert (low.bucket, low.values) == (1, [1, 5, 2, 8])
+    low.append(4)
+    high.append(4)
+    assert (low.bucket, low.values) == (2, [1, 2, 4])
+    assert high.values == [5, 8, 4]
+    for value in [3, 9, 9]:
+        low.append(value)
+    assert low.values == [1, 2, 3, 9]
+    low.append(0)
+    assert (low.bucket, low.values) == (4, [1, 3, 0])
+    assert [low.column(step) for step in (0, 3, 4, 8)] == [0, 0, 1, 2]
+
+
+def test_an_odd_number_of_columns_doubles_too() -> None:
+    series = Series(3, min)
+    for value in [1, 2, 3, 0, 5, 6, 7]:
+        series.append(value)
+    assert (series.bucket, series.values) == (4, [0, 5])
+    assert series.length == 7
+
+
+def test_what_is_not_finite_is_the_worst() -> None:
+    series = Series(2, max)
+    for value in [1.0, None, 3.0]:
+        series.append(value)
+    assert series.values == [None, 3.0]
+
+
+def test_the_series_of_any_trace_is_as_if_it_were_bucketed_at_once() -> None:
+    values = [(step * 7919) % 1000 / 10 for step in range(333)]
+    series = Series(13, max)
+    for value in values:
+        series.append(value)
+    size = series.bucket
+    assert series.values == [max(values[at : at + size]) for at in range(0, 333, size)]
+    assert len(series.values) <= 13
+
+
+@pytest.mark.parametrize(
+    ("top", "value", "new"),
+    [(1, 0.3, 1), (1, 1, 1), (1, 1.1, 2), (2, 4.9, 5), (5, 9, 10), (10, 11, 20), (20, 3, 20)],
+)
+def test_the_range_only_rises(top: float, value: float, new: float) -> None:
+    assert ratchet(top, value) == new
+
+
+def test_vertical_bars() -> None:
+    values = [0.0, 0.25, 0.5, 1.0, None, -0.3]
+    assert vertical_bars(values, 1.0, 1) == ["▁▂▄▇×▁"]
+    assert vertical_bars(values, 1.0, 2) == ["   ▇  ", "▁▄██×▁"]
+    assert vertical_bars([5.0, 20.0], 5.0, 1) == ["▇▇"]
+    assert vertical_bars([], 1.0, 2) == ["", ""]
+
+
+def test_horizontal_bars_and_probabilities() -> None:
+    assert [horizontal_bar(v, 4) for v in (0, 0.25, 0.5 + 1 / 32, 1, 7)] == [
+        "    ",
+        "█   ",
+        "██▏ ",
+        "████",
+        "████",
+    ]
+    assert [probability(v) for v in (None, 0, 0.001, 0.005, 0.814, 0.999, 1)] == [
+        " n/a",
+        " .00",
+        "<.01",
+        " .01",
+        " .81",
+        "1.00",
+        "1.00",
+    ]
+
+
+# -- candidates, measures -------------------------------------------------------------------------
+
+
+def test_a_token_is_quoted_so_that_spaces_and_newlines_show() -> None:
+    assert [quoted(text) for text in (" a", "\n", "", "\x1b")] == ['" a"', '"⏎"', '""', '"␛"']
+
+
+def test_chosen_tokens_come_first_then_the_most_probable_in_either_lane() -> None:
+    step = make_step(5)
+    order = ranked(step, [0, 1])
+    tokens, probs = step.candidates.tokens, step.candidates.probs
+    chosen = {token.token for token in step.lanes[:2] if token} & set(tokens)
+    assert {tokens[place] for place in order[: len(chosen)]} == chosen
+    rest = [max(probs[0][place], probs[1][place]) for place in order[len(chosen) :]]  # type: ignore[index]
+    assert rest == sorted(rest, reverse=True)
+    assert sorted(order) == list(range(len(tokens)))
+
+
+def test_the_table_names_every_measure_with_its_unit() -> None:
+    drift = make_step(3).drift[0]
+    assert drift
+    rows = table(drift)
+    assert [(row.label.strip(), row.name.strip()) for row in rows] == [
+        ("h        z        p", "KL(p‖q)"),
+        ("1 − cos", ""),
+        ("estimate", ""),
+        ("centred z", "KL(q‖p)"),
+        ("parallel", "Δp"),
+        ("orthogonal", "top-1"),
+    ]
+    in_nats = [row.figure.endswith(" nats") for row in rows]
+    assert in_nats == [False, True, True, True, False, False]
+    cosines = (drift.cos_h, drift.cos_z, drift.cos_p)
+    assert rows[1].figures.split() == [f"{1 - (cos or 0):.4f}" for cos in cosines]
+    empty = msgspec.structs.replace(
+        drift, **{key: None for key in Drift.__struct_fields__ if key != "top1"}
+    )
+    assert all(figure == "n/a" for row in table(empty)[1:5] for figure in row.figures.split())
+    assert [nats(v) for v in (None, 0.0, 2.0, 100.4, 1234.5)] == [
+        "n/a",
+        "0.00 nats",
+        "2.00 nats",
+        "100 nats",
+        "1.23e+03 nats",
+    ]
+
+
+# -- panels on a screen ---------------------------------------------------------------------------
+
+
+def replayed(trace: Trace, path: Path = Path("some.trace.jsonl")) -> InspectorApp:
+    return PrunetuiApp.replay(trace, path)
+
+
+def view_of(trace: Trace, cursor: int | None = None, lane: int = 1) -> View:
+    at = len(trace.steps) - 1 if cursor is None else cursor
+    return View(trace.header, trace.steps, at, lane)
+
+
+def panel_of(app: App[None], kind: type[Panel]) -> Any:
+    return app.screen_stack[0].query_one(kind)
+
+
+def drawn(panel: Panel) -> list[str]:
+    return [panel.render_line(y).text for y in range(panel.size.height)]
+
+
+def sent(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> list[Region]:
+    """From now on, what the panel refreshes; the whole of it is `Region()`."""
+    regions: list[Region] = []
+    monkeypatch.setattr(panel, "refresh", lambda *given: regions.extend(given or [Region()]))
+    return regions
+
+
+async def test_a_step_sends_the_last_line_of_each_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = make_trace(10)
+    async with replayed(trace).run_test(size=(120, 40)) as pilot:
+        panel = panel_of(pilot.app, TextPanel)
+        panel.show(view_of(trace))
+        before = drawn(panel)
+        regions = sent(panel, monkeypatch)
+        trace.append(make_step(10))
+        panel.show(view_of(trace))
+        after = drawn(panel)
+        changed = [y for y, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
+        assert len(changed) == 3
+        assert [region.y for region in regions] == changed
+        assert all(region.width < panel.size.width for region in regions)
+
+
+async def test_drawing_the_same_again_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = make_trace(10)
+    async with replayed(trace).run_test(size=(120, 40)) as pilot:
+        for kind in (TextPanel, CandidatesPanel, DriftPanel):
+            panel = panel_of(pilot.app, kind)
+            panel.show(view_of(trace))
+            drawn(panel)
+            regions = sent(panel, monkeypatch)
+            panel.show(view_of(trace))
+            assert regions == []
+
+
+@pytest.mark.parametrize("steps", [12, 33, 600])
+async def test_a_step_changes_one_column_of_each_chart(steps: int) -> None:
+    trace = make_trace(steps)
+    async with replayed(trace).run_test(size=(120, 40)) as pilot:
+        panel = panel_of(pilot.app, DriftPanel)
+        panel.show(view_of(trace, cursor=0))
+        before = drawn(panel)
+        trace.append(make_step(steps))
+        panel.show(view_of(trace, cursor=0))
+        columns = {
+            x
+            for old, new in zip(before, drawn(panel), strict=True)
+            for x, (a, b) in enumerate(zip(old, new, strict=True))
+            if a != b
+        }
+        bucket = 1 if steps < 36 else 32
+        assert columns <= {LABEL_CELLS + steps // bucket}
+
+
+async def test_a_rewind_and_another_lane_draw_the_charts_anew() -> None:
+    trace = make_trace(12)
+    async with replayed(trace).run_test(size=(120, 40)) as pilot:
+        panel = panel_of(pilot.app, DriftPanel)
+        panel.show(view_of(trace))
+        long = drawn(panel)
+        trace.rewind(4)
+        panel.show(view_of(trace))
+        short = drawn(panel)
+        assert short != long
+        panel.show(view_of(trace, lane=2))
+        assert drawn(panel) != short
+        panel.show(view_of(trace))
+        assert drawn(panel) == short
+
+
+async def test_divergence_and_end_are_marked() -> None:
+    trace = make_trace(10)
+    last = trace.steps[-1]
+    ended = msgspec.structs.replace(last.lanes[0], ended=True)  # type: ignore[type-var]
+    trace.steps[-1] = msgspec.structs.replace(last, lanes=[ended, *last.lanes[1:]])
+    drift: list[Drift | None] = [None, None]
+    gone = msgspec.structs.replace(
+        make_step(10),
+        lanes=[None, *make_step(10).lanes[1:]],
+        drift=drift,
+        candidates=msgspec.structs.replace(
+            make_step(10).candidates, probs=[None, *make_step(10).candidates.probs[1:]]
+        ),
+    )
+    trace.append(gone)
+    async with replayed(trace).run_test(size=(120, 40)) as pilot:
+        text = panel_of(pilot.app, TextPanel)
+        text.show(view_of(trace))
+        rows = "\n".join(drawn(text))
+        assert rows.count("■") == 1
+        assert "word3◆[/foo]␛[31m" in rows
+        assert "◆ step 4" in rows
+        assert "◆ step 8" in rows
+        candidates = panel_of(pilot.app, CandidatesPanel)
+        candidates.show(view_of(trace))
+        assert "has ended" in "\n".join(drawn(candidates))
+        chart = panel_of(pilot.app, DriftPanel)
+        chart.show(view_of(trace))
+        assert "not measured: one of the two lanes has ended" in "\n".join(drawn(chart))
+
+
+async def test_in_a_forced_context_only_the_tokens_that_differ_take_the_colour() -> None:
+    header = msgspec.structs.replace(make_header(1), context="forced")
+    trace = Trace(header)
+    for number in range(6):
+        step = make_step(number, 1)
+        if number == 5:
+            step = msgspec.structs.replace(step, lanes=[step.lanes[0], step.lanes[0]])
+        trace.append(step)
+    async with replayed(trace).run_test(size=(120, 40)) as pilot:
+        panel = panel_of(pilot.app, TextPanel)
+        colours = {}
+        for context in ("forced", "free"):
+            view = view_of(trace, cursor=0)
+            panel.show(replace(view, header=msgspec.structs.replace(header, context=context)))
+            line = next(y for y, row in enumerate(drawn(panel)) if "drop:attn=1" in row)
+            diverged = panel.style("text--later-diverged")
+            colours[context] = "".join(
+                segment.text for segment in panel.render_line(line) if segment.style == diverged
+            ).rstrip()
+        assert colours == {"forced": "[/foo]", "free": "[/foo][/foo]"}
+
+
+async def test_the_status_line_drops_what_matters_least() -> None:
+    trace = make_trace(10)
+    async with replayed(trace).run_test(size=(120, 40)) as pilot:
+        line = panel_of(pilot.app, StatusLine)
+        line.show(view_of(trace), state="‖ paused", recording="not recorded", alert="")
+        assert " ".join(line.render_line(0).text.split()) == (
+            "tiny cpu·float32 3 lanes free greedy "
+            "10/64 steps ‖ paused 25 tok/s 50% bw 1.0 GB not recorded"
+        )
+        await pilot.resize_terminal(60, 20)
+        assert "10/64 steps  ‖ paused" in line.render_line(0).text
+        assert "GB" not in line.render_line(0).text
+
+
+# -- hostile text ---------------------------------------------------------------------------------
+
+CONTROLS = [
+    *map(chr, range(0x20)),
+    *map(chr, range(0x7F, 0xA0)),
+    "\u061c",
+    "\u200e",
+    "\u200f",
+    *map(chr, range(0x202A, 0x202F)),
+    *map(chr, range(0x2066, 0x206A)),
+]
+
+
+def hostile_trace(text: str) -> Trace:
+    header = make_header(1)
+    header = msgspec.structs.replace(
+        header,
+        model=msgspec.structs.replace(header.model, name=text, device=text, dtype=text),
+        prompt=msgspec.structs.replace(header.prompt, text=text),
+        lanes=[msgspec.structs.replace(lane, name=text) for lane in header.lanes],
+    )
+    trace = Trace(header)
+    for number in range(2):
+        step = make_step(number, 1)
+        texts = [text] * len(step.candidates.texts)
+        trace.append(
+            msgspec.structs.replace(
+                step,
+                lanes=[msgspec.structs.replace(t, text=text) for t in step.lanes if t],
+                candidates=msgspec.structs.replace(step.candidates, texts=texts),
+            )
+        )
+    return trace
+
+
+async def test_no_control_character_reaches_the_screen() -> None:
+    async with replayed(make_trace(2)).run_test(size=(120, 40)) as pilot:
+        panels = [panel_of(pilot.app, k) for k in (TextPanel, CandidatesPanel, DriftPanel)]
+        status = panel_of(pilot.app, StatusLine)
+        for control in CONTROLS:
+            view = view_of(hostile_trace(f"a{control}b"))
+            for panel in panels:
+                panel.show(view)
+                assert "ab" not in "".join(drawn(panel))
+                assert control not in "".join(drawn(panel)), (panel, hex(ord(control)))
+            for alert in ("", f"a{control}b"):
+                status.show(view, state=control, recording=control, alert=alert)
+                assert control not in "".join(drawn(status)), hex(ord(control))
+
+
+def screen_text(app: App[None]) -> str:
+    strips = app.screen._compositor.render_strips()
+    return "".join(strip.text for strip in strips)
+
+
+async def test_no_control_character_passes_while_loading() -> None:
+    app = live(FakeSession())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.screen_stack[0].query_one(Panel))
+        panel = panel_of(app, LoadingPanel)
+        for control in CONTROLS:
+            panel._stages = lambda text=control: [Stage(f"a{text}b", 0.0)]
+            panel.fail(f"a{control}b c")
+            lines = [line.strip(80, panel.rich_style).text for line in panel.draw(80, 20)]
+            assert control not in "".join(lines), hex(ord(control))
+
+
+@pytest.mark.parametrize("kind", ["prompt", "export", "refused", "notified"])
+async def test_no_control_character_passes_a_dialog(kind: str, tmp_path: Path) -> None:
+    kept = "" if kind != "prompt" else "\n\t"
+    hostile = "".join(c for c in CONTROLS if c not in kept and c != "\0")
+    app = replayed(make_trace(2))
+    async with app.run_test(size=(300, 60), notifications=True) as pilot:
+        if kind == "prompt":
+            decoding = Decoding(hostile, raw=False, sampling=make_header().sampling)
+            await app.push_screen(PromptEditor(decoding))
+        elif kind == "notified":
+            app.screen_stack[0].notify("x", markup=False)
+        else:
+            dialog = ExportDialog(make_trace(2), tmp_path / hostile, "<svg/>")
+            await app.push_screen(dialog)
+            if kind == "refused":
+                dialog._refuse(hostile)
+        await pilot.pause()
+        text = screen_text(app)
+        assert not [hex(ord(c)) for c in CONTROLS if c in text]
+
+
+def test_every_line_is_made_visible_and_cut_to_its_cells() -> None:
+    from rich.style import Style
+
+    plain, bold = Style(), Style(bold=True)
+    line = Line().add("a\x1b", plain).add("[b]", plain).add("漢", bold)
+    assert [segment.text for segment in line.strip(8, plain)] == ["a␛[b]", "漢 "]
+    assert line.strip(6, plain).text == "a␛[b] "
+    assert [shorten("漢字漢字", cells) for cells in (8, 7, 1, 0)] == [
+        "漢字漢字",
+        "漢字漢…",
+        "…",
+        "",
+    ]
+
+
+def test_a_tie_has_a_mark_of_its_own() -> None:
+    header, step = make_header(1), make_step(4, 1)
+    close = [msgspec.structs.replace(token, margin=0.0) for token in step.lanes if token]
+    for made, mark in ((step, DIVERGES), (msgspec.structs.replace(step, lanes=close), TIES)):
+        block = Block(1, 40, 2)
+        block.take(header, [msgspec.structs.replace(made, step=0)])
+        assert mark in "".join(piece.text for piece in block.pieces(0))
+        assert block.mark == mark
+
+
+def test_the_status_line_says_how_much_of_the_bandwidth_is_used() -> None:
+    """500 MB at 25 GB/s take half of a step of 40 ms."""
+    header = make_header(1)
+    assert _limit(header, [make_step(0, 1)]) == "50% bw"
+    assert _limit(header, []) == ""
+
+
+@pytest.mark.parametrize(
+    ("kl", "figure"),
+    [
+        (9.256e-5, "9.3e-5 nats"),
+        (0.000123, "1.2e-4 nats"),
+        (0.0123, "0.0123 nats"),
+        (0.0, "0.00 nats"),
+        (12.3456, "12.3 nats"),
+        (1e-12, "1e-12 nats"),
+    ],
+)
+def test_a_divergence_keeps_its_unit(kl: float, figure: str) -> None:
+    drift = make_step(1).drift[0]
+    assert drift is not None
+    (chart,) = (measure for measure in CHARTS if measure.key == "kl")
+    assert chart.figure(msgspec.structs.replace(drift, kl=kl)) == figure
+
+
+@pytest.mark.parametrize("width", [26, 28, 30, 37, 40, 57, 80, 120])
+@pytest.mark.parametrize("kl", [0.0777, 12.25, 1e-9, 123456.0, 3.4e-12, 1.2e308])
+def test_no_figure_of_the_drift_touches_its_chart(width: int, kl: float) -> None:
+    trace = make_trace(300)
+    drift = msgspec.structs.replace(trace.steps[-1].drift[0], kl=kl)
+    trace.steps[-1] = msgspec.structs.replace(trace.steps[-1], drift=[drift, None])
+    panel = DriftPanel()
+    panel.view = View(trace.header, trace.steps, 299, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DriftPanel, "style", lambda *_: Style())
+        patch.setattr(DriftPanel, "rich_style", Style())
+        lines = [line.strip(width, Style()).text for line in panel.draw(width, 9)]
+    (line,) = [line for line in lines if line.startswith("KL(p‖q)")]
+    cells, figure, unit = line[10:].rsplit(maxsplit=2)
+    assert set(cells) <= {*BLOCKS, NOT_FINITE}
+    assert (float(figure), unit) == (pytest.approx(kl, rel=0.5), "nats")

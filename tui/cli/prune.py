@@ -1,0 +1,40 @@
+"""`prunetui prune`: a variant as a checkpoint."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from ...engine.options import Options
+from ...engine.trace.file import write_new
+from ...engine.trace.printable import visible
+from ...engine.variants.recipes import parse
+from .progress import loading
+
+
+def prune(options: Options, output: Path, form: str) -> None:
+    """`options` name one variant."""
+    assert options.variants is not None
+    recipe = parse(options.variants[0])
+    with loading() as (_, report):
+        from ...engine.variants.builder import open_builder
+        from ...engine.variants.export import mergekit_yaml, save_checkpoint
+
+        builder = open_builder(options, report)
+        variant = builder.build(recipe)
+        loaded = builder.loaded
+        # On a CPU, weights of 16 bits are pruned in 32.
+        dtype = None if options.dtype == "auto" else loaded.model.dtype
+        if form == "mergekit":
+            stored = dtype or loaded.files.dtype or loaded.model.dtype
+            write_new(output, mergekit_yaml(variant, loaded.place, stored))
+        else:
+            report("writing", None)
+            save_checkpoint(variant, loaded.files.directory, output, dtype)
+    gates, sparsity = variant.gates, variant.sparsity
+    said = f"{recipe} is written to {output}: "
+    said += f"attention dropped in {sorted(gates.attention)}, MLP in {sorted(gates.mlp)}"
+    if sparsity is not None:
+        said += f", {sparsity.zeros:.1%} of the layers' weights zero"
+        said += f" ({sparsity.pattern})" if sparsity.pattern else ""
+    Console(soft_wrap=True).print(Text(visible(said)))

@@ -1,0 +1,70 @@
+"""`prunetui rank`: how much each sublayer and layer changes the residual stream."""
+
+import json
+import math
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ...engine.options import Options
+from ...engine.trace.file import write_new
+from .progress import loading
+
+BAR_CELLS = 7
+WIDEST = 200
+"""Columns that the table never has."""
+NOTE = (
+    "Mean cosine similarity of the residual stream before and after the sublayer, or the whole "
+    "layer, over {tokens} calibration tokens; a bar is 1 − that on a log scale, from the least to "
+    "the most of its column. The place is the order in which drop:attn, drop:mlp and drop:block "
+    "take them."
+)
+
+
+def rank(options: Options, output: Path | None) -> None:
+    with loading() as (_, report):
+        from ...engine.variants.builder import open_builder
+
+        builder = open_builder(options, report)
+        similarity = builder.baseline_similarity()
+        tokens = builder.calibration.tokens
+    columns = {"attn": similarity.attn, "mlp": similarity.mlp, "block": similarity.runs[0]}
+    if output is not None:
+        whole = {"model": options.model, "tokens": tokens, **columns, "runs": similarity.runs}
+        write_new(output, json.dumps(whole, indent=1) + "\n")
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("layer", justify="right")
+    for name in columns:
+        table.add_column(name, justify="right")
+        table.add_column("place", justify="right")
+        table.add_column("")
+    places = {
+        name: {layer: place for place, layer in enumerate(_most_similar_first(values), start=1)}
+        for name, values in columns.items()
+    }
+    for layer in range(len(similarity.attn)):
+        row = [str(layer)]
+        for name, values in columns.items():
+            row += [f"{values[layer]:.4f}", str(places[name][layer]), _bar(values, layer)]
+        table.add_row(*map(Text, row))
+    console = Console()
+    # A terminal that is too narrow wraps the lines; a figure that is cut would be another.
+    needed = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
+    Console(width=max(console.width, needed)).print(table)
+    console.print(Text(NOTE.format(tokens=tokens), style="dim"))
+
+
+def _most_similar_first(values: list[float]) -> list[int]:
+    return sorted(range(len(values)), key=lambda layer: -values[layer])
+
+
+def _bar(values: list[float], layer: int) -> str:
+    """In eighths of a cell, from the left; at least one."""
+    changes = [math.log(max(1 - value, 1e-9)) for value in values]
+    least, most = min(changes), max(changes)
+    share = (changes[layer] - least) / (most - least) if most > least else 1.0
+    eighths = max(1, round(share * BAR_CELLS * 8))
+    return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()).ljust(BAR_CELLS)

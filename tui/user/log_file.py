@@ -1,0 +1,57 @@
+"""The log: a file, because the screen belongs to the inspector."""
+
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+import platformdirs
+
+from ...engine.files import PRIVATE, make_private_directory
+
+
+def log_file() -> Path:
+    return platformdirs.user_state_path("prunetui") / "prunetui.log"
+
+
+def _open_log() -> int:
+    """For this user alone: exceptions quote prompts."""
+    return os.open(log_file(), os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE)
+
+
+def log_to_file() -> None:
+    """Send every logger's messages and Python's warnings to the log file, if it can be written."""
+    try:
+        make_private_directory(log_file().parent)
+        os.close(_open_log())
+        handler: logging.Handler = logging.FileHandler(log_file(), encoding="utf-8")
+    except OSError:
+        handler = logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(name)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.captureWarnings(True)
+    # Where memory has run out neither the log nor a destructor is to write over the sentence.
+    logging.raiseExceptions = False
+    sys.unraisablehook = _log_unraisable
+
+
+def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    with contextlib.suppress(Exception):
+        logging.getLogger("prunetui").warning(
+            "ignored in %r: %r", unraisable.object, unraisable.exc_value
+        )
+
+
+def keep_stderr_for_the_screen() -> None:
+    """Leave the terminal's stderr to Textual alone; what native code writes goes to the log.
+
+    Textual draws on `sys.__stderr__`; a library's line in between would garble the screen.
+    """
+    try:
+        log = _open_log()
+    except OSError:
+        log = os.open(os.devnull, os.O_WRONLY)
+    sys.__stderr__ = open(os.dup(2), "w", encoding="utf-8")  # noqa: SIM115
+    os.dup2(log, 2)
+    os.close(log)
