@@ -1,9 +1,9 @@
-"""Errors of memory that has run out, and the sentence that they become."""
+"""Detection of memory that has run out, and the one guard that turns it into a sentence."""
 
 import errno
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from .errors import UserError
@@ -11,37 +11,37 @@ from .progress import Progress
 
 log = logging.getLogger(__name__)
 
-_SAID = re.compile(
+_MESSAGES = re.compile(
     r"out of memory|not enough memory|(can't|cannot|could not|failed to|unable to) allocate|"
     r"DefaultCPUAllocator|std::bad_alloc|bad allocation|can't start new thread|"
     r"ThreadPoolBuildError|"
     r"(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_ALLOC_FAILED|failed to map segment|"
-    # What C code that forgets to say it leaves to Python.
+    # C code that returns NULL without setting an exception.
     r"(error return|returned NULL) without (exception set|setting an exception)",
     re.IGNORECASE,
 )
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory for what raised this, or what that came of.
+    """Whether an error, or one in its chain of causes, means that memory has run out.
 
-    Torch, Numba, mmap and the kernel raise errors of many kinds, which their texts tell apart.
+    Torch, Numba, mmap and the kernel raise errors of many types, told apart by their texts.
     """
-    # An error that has its sentence is as it says.
+    # A `UserError` already has the right sentence.
     if isinstance(error, UserError | KeyboardInterrupt):
         return False
     cause: BaseException | None = error
     seen: set[int] = set()
     while cause is not None and id(cause) not in seen:
-        # Torch's is known by its name: importing torch may be what there was no room for.
+        # Torch's type is known by its name: there may be no memory to import torch.
         if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
             return True
         if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
             return True
-        # Others may quote what a user or a model's code has written.
-        says = isinstance(cause, RuntimeError | SystemError | OSError | ImportError)
+        # Errors of other types may quote what a user or a model's code has written.
+        native = isinstance(cause, RuntimeError | SystemError | OSError | ImportError)
         rust = type(cause).__name__ in ("SafetensorError", "PanicException")
-        if (says or rust) and _SAID.search(str(cause)):
+        if (native or rust) and _MESSAGES.search(str(cause)):
             return True
         seen.add(id(cause))
         cause = cause.__cause__ or cause.__context__
@@ -49,27 +49,39 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def names_what_has_no_room(
-    progress: Progress,
-) -> Iterator[Progress]:
-    """Progress to be called instead, whose last text is what `UserError` says was being done where
-    memory runs out."""
-    doing = "beginning"
+def guard_memory(
+    sentence: str | Callable[[], str], error_type: type[UserError] = UserError
+) -> Iterator[None]:
+    """Raise `error_type` with a sentence if memory runs out inside; other errors pass.
 
-    def report(text: str, done: float | None) -> None:
-        nonlocal doing
-        doing = text
-        progress(text, done)
-
+    A sentence that depends on how far the code inside came is given as a function.
+    """
     try:
-        yield report
-    except Exception as error:
+        yield
+    except BaseException as error:
         if not out_of_memory(error):
             raise
-        # Also for the traceback there may be none.
+        text = sentence if isinstance(sentence, str) else sentence()
+        # There may be no memory for the traceback either.
         with suppress(Exception):
-            log.exception("out of memory while %s", doing)
-        raise UserError(
-            f"out of memory while {doing}; a smaller model, fewer variants or a shorter prompt "
+            log.exception("%s", text)
+        raise error_type(text) from error
+
+
+@contextmanager
+def guard_memory_by_stage(progress: Progress) -> Iterator[Progress]:
+    """Guard work in stages: yields a progress callback, whose last stage the sentence names."""
+    stage = "beginning"
+
+    def report(text: str, done: float | None) -> None:
+        nonlocal stage
+        stage = text
+        progress(text, done)
+
+    with guard_memory(
+        lambda: (
+            f"out of memory while {stage}; a smaller model, fewer variants or a shorter prompt "
             "need less"
-        ) from error
+        )
+    ):
+        yield report

@@ -15,7 +15,7 @@ from textual.message import Message
 
 from ..engine.errors import UserError
 from ..engine.options import Context, Options
-from ..engine.out_of_memory import names_what_has_no_room
+from ..engine.out_of_memory import guard_memory_by_stage
 from ..engine.progress import IMPORTING, Progress
 from ..engine.trace.records import Sampling, Step
 from ..engine.trace.trace import Trace
@@ -37,7 +37,7 @@ cores are few."""
 def open_engine_session(
     options: Options, record_to: Path | None, progress: Progress, resume: Trace | None = None
 ) -> "Session":
-    with names_what_has_no_room(progress) as report:
+    with guard_memory_by_stage(progress) as report:
         report(IMPORTING, None)
         # The window must not wait for torch.
         from ..engine.session.session import open_session

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from prunetui.engine.errors import UserError
-from prunetui.engine.out_of_memory import names_what_has_no_room, out_of_memory
+from prunetui.engine.out_of_memory import guard_memory_by_stage, out_of_memory
 from safetensors import SafetensorError
 
 from ..cli.test_cli import complaint
@@ -59,7 +59,7 @@ def test_memory_that_ran_out_is_known(error: Exception) -> None:
     assert out_of_memory(error)
 
     def load() -> None:
-        with names_what_has_no_room(lambda *_: None) as report:
+        with guard_memory_by_stage(lambda *_: None) as report:
             report("loading x", None)
             raise error
 
@@ -79,7 +79,7 @@ def test_memory_that_ran_out_is_known(error: Exception) -> None:
 )
 def test_other_errors_are_not(error: Exception) -> None:
     assert not out_of_memory(error)
-    with pytest.raises(type(error)) as raised, names_what_has_no_room(lambda *_: None):
+    with pytest.raises(type(error)) as raised, guard_memory_by_stage(lambda *_: None):
         raise error
     assert raised.value is error
 
@@ -92,7 +92,7 @@ def test_what_says_something_else_is_no_lack_of_memory(error: BaseException) -> 
 
 def test_what_was_being_done_reaches_who_asked() -> None:
     asked: list[tuple[str, float | None]] = []
-    with names_what_has_no_room(lambda *said: asked.append(said)) as report:
+    with guard_memory_by_stage(lambda *said: asked.append(said)) as report:
         report("loading x", 0.5)
     assert asked == [("loading x", 0.5)]
 

@@ -7,7 +7,7 @@ from rich import progress
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from ...engine.out_of_memory import names_what_has_no_room
+from ...engine.out_of_memory import guard_memory_by_stage
 from ...engine.progress import IMPORTING, Progress
 from ...engine.trace.printable import visible
 
@@ -34,6 +34,6 @@ def loading() -> Iterator[tuple[progress.Progress, Progress]]:
                 total=None if done is None else 100,
             )
 
-        with names_what_has_no_room(report) as told:
+        with guard_memory_by_stage(report) as told:
             told(IMPORTING, None)
             yield bar, told
