@@ -1,4 +1,4 @@
-"""What the panels are told to show."""
+"""A trace at a cursor: what the panels draw."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,23 @@ from ..engine.trace.records import Header, Step
 
 
 @dataclass(frozen=True)
-class View:
+class Moment:
     """A trace at a cursor.
 
-    `steps` is the trace's own list: it grows while it is shown, and another list stands for
-    another history. `lane` is the selected one.
+    `steps` is the trace's own list: it grows while it is shown, and another list is another
+    history.
     """
 
     header: Header
     steps: list[Step]
     cursor: int
-    """A step's number; -1 while there is none."""
+    """Index of the step under the cursor; -1 while there is none."""
     lane: int
+    """Index of the selected lane."""
     branch: str = ""
-    """Which of the trace's branches it is, if there is more than one."""
+    """Label of the trace's branch; empty if it has only one."""
 
     @property
     def step(self) -> Step | None:
+        """Step under the cursor."""
         return self.steps[self.cursor] if self.cursor >= 0 else None

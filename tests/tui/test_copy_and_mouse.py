@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 from prunetui.engine.trace.file import read_trace
 from prunetui.tui.app import PrunetuiApp
-from prunetui.tui.moment import View
+from prunetui.tui.moment import Moment
 from prunetui.tui.screens import inspector as inspector_module
 from prunetui.tui.screens.choose import ForceDialog
 from prunetui.tui.screens.help import HelpScreen
@@ -225,7 +225,7 @@ class Own(InspectorView):
         Binding("t", "turn", "turn", tooltip="Turn it", id="own-turn")
     ]
 
-    def show(self, view: View) -> None:
+    def show(self, moment: Moment) -> None:
         pass
 
 

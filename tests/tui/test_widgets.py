@@ -9,7 +9,7 @@ import pytest
 from prunetui.engine.trace.records import Drift
 from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
-from prunetui.tui.moment import View
+from prunetui.tui.moment import Moment
 from prunetui.tui.screens.export import ExportDialog
 from prunetui.tui.screens.prompt import Decoding, PromptEditor
 from prunetui.tui.session_thread import Stage
@@ -261,9 +261,9 @@ def replayed(trace: Trace, path: Path = Path("some.trace.jsonl")) -> InspectorAp
     return PrunetuiApp.replay(trace, path)
 
 
-def view_of(trace: Trace, cursor: int | None = None, lane: int = 1) -> View:
+def moment_of(trace: Trace, cursor: int | None = None, lane: int = 1) -> Moment:
     at = len(trace.steps) - 1 if cursor is None else cursor
-    return View(trace.header, trace.steps, at, lane)
+    return Moment(trace.header, trace.steps, at, lane)
 
 
 def panel_of(app: App[None], kind: type[Panel]) -> Any:
@@ -285,11 +285,11 @@ async def test_a_step_sends_the_last_line_of_each_lane(monkeypatch: pytest.Monke
     trace = make_trace(10)
     async with replayed(trace).run_test(size=(120, 40)) as pilot:
         panel = panel_of(pilot.app, TextPanel)
-        panel.show(view_of(trace))
+        panel.show(moment_of(trace))
         before = drawn(panel)
         regions = sent(panel, monkeypatch)
         trace.append(make_step(10))
-        panel.show(view_of(trace))
+        panel.show(moment_of(trace))
         after = drawn(panel)
         changed = [y for y, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
         assert len(changed) == 3
@@ -302,10 +302,10 @@ async def test_drawing_the_same_again_sends_nothing(monkeypatch: pytest.MonkeyPa
     async with replayed(trace).run_test(size=(120, 40)) as pilot:
         for kind in (TextPanel, CandidatesPanel, DriftPanel):
             panel = panel_of(pilot.app, kind)
-            panel.show(view_of(trace))
+            panel.show(moment_of(trace))
             drawn(panel)
             regions = sent(panel, monkeypatch)
-            panel.show(view_of(trace))
+            panel.show(moment_of(trace))
             assert regions == []
 
 
@@ -314,10 +314,10 @@ async def test_a_step_changes_one_column_of_each_chart(steps: int) -> None:
     trace = make_trace(steps)
     async with replayed(trace).run_test(size=(120, 40)) as pilot:
         panel = panel_of(pilot.app, DriftPanel)
-        panel.show(view_of(trace, cursor=0))
+        panel.show(moment_of(trace, cursor=0))
         before = drawn(panel)
         trace.append(make_step(steps))
-        panel.show(view_of(trace, cursor=0))
+        panel.show(moment_of(trace, cursor=0))
         columns = {
             x
             for old, new in zip(before, drawn(panel), strict=True)
@@ -332,15 +332,15 @@ async def test_a_rewind_and_another_lane_draw_the_charts_anew() -> None:
     trace = make_trace(12)
     async with replayed(trace).run_test(size=(120, 40)) as pilot:
         panel = panel_of(pilot.app, DriftPanel)
-        panel.show(view_of(trace))
+        panel.show(moment_of(trace))
         long = drawn(panel)
         trace.rewind(4)
-        panel.show(view_of(trace))
+        panel.show(moment_of(trace))
         short = drawn(panel)
         assert short != long
-        panel.show(view_of(trace, lane=2))
+        panel.show(moment_of(trace, lane=2))
         assert drawn(panel) != short
-        panel.show(view_of(trace))
+        panel.show(moment_of(trace))
         assert drawn(panel) == short
 
 
@@ -361,17 +361,17 @@ async def test_divergence_and_end_are_marked() -> None:
     trace.append(gone)
     async with replayed(trace).run_test(size=(120, 40)) as pilot:
         text = panel_of(pilot.app, TextPanel)
-        text.show(view_of(trace))
+        text.show(moment_of(trace))
         rows = "\n".join(drawn(text))
         assert rows.count("■") == 1
         assert "word3◆[/foo]␛[31m" in rows
         assert "◆ step 4" in rows
         assert "◆ step 8" in rows
         candidates = panel_of(pilot.app, CandidatesPanel)
-        candidates.show(view_of(trace))
+        candidates.show(moment_of(trace))
         assert "has ended" in "\n".join(drawn(candidates))
         chart = panel_of(pilot.app, DriftPanel)
-        chart.show(view_of(trace))
+        chart.show(moment_of(trace))
         assert "not measured: one of the two lanes has ended" in "\n".join(drawn(chart))
 
 
@@ -387,8 +387,8 @@ async def test_in_a_forced_context_only_the_tokens_that_differ_take_the_colour()
         panel = panel_of(pilot.app, TextPanel)
         colours = {}
         for context in ("forced", "free"):
-            view = view_of(trace, cursor=0)
-            panel.show(replace(view, header=msgspec.structs.replace(header, context=context)))
+            moment = moment_of(trace, cursor=0)
+            panel.show(replace(moment, header=msgspec.structs.replace(header, context=context)))
             line = next(y for y, row in enumerate(drawn(panel)) if "drop:attn=1" in row)
             diverged = panel.style("text--later-diverged")
             colours[context] = "".join(
@@ -401,7 +401,7 @@ async def test_the_status_line_drops_what_matters_least() -> None:
     trace = make_trace(10)
     async with replayed(trace).run_test(size=(120, 40)) as pilot:
         line = panel_of(pilot.app, StatusLine)
-        line.show(view_of(trace), state="‖ paused", recording="not recorded", alert="")
+        line.show(moment_of(trace), state="‖ paused", recording="not recorded", alert="")
         assert " ".join(line.render_line(0).text.split()) == (
             "tiny cpu·float32 3 lanes free greedy "
             "10/64 steps ‖ paused 25 tok/s 50% bw 1.0 GB not recorded"
@@ -451,13 +451,13 @@ async def test_no_control_character_reaches_the_screen() -> None:
         panels = [panel_of(pilot.app, k) for k in (TextPanel, CandidatesPanel, DriftPanel)]
         status = panel_of(pilot.app, StatusLine)
         for control in CONTROLS:
-            view = view_of(hostile_trace(f"a{control}b"))
+            moment = moment_of(hostile_trace(f"a{control}b"))
             for panel in panels:
-                panel.show(view)
+                panel.show(moment)
                 assert "ab" not in "".join(drawn(panel))
                 assert control not in "".join(drawn(panel)), (panel, hex(ord(control)))
             for alert in ("", f"a{control}b"):
-                status.show(view, state=control, recording=control, alert=alert)
+                status.show(moment, state=control, recording=control, alert=alert)
                 assert control not in "".join(drawn(status)), hex(ord(control))
 
 
@@ -556,7 +556,7 @@ def test_no_figure_of_the_drift_touches_its_chart(width: int, kl: float) -> None
     drift = msgspec.structs.replace(trace.steps[-1].drift[0], kl=kl)
     trace.steps[-1] = msgspec.structs.replace(trace.steps[-1], drift=[drift, None])
     panel = DriftPanel()
-    panel.view = View(trace.header, trace.steps, 299, 1)
+    panel.moment = Moment(trace.header, trace.steps, 299, 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DriftPanel, "style", lambda *_: Style())
         patch.setattr(DriftPanel, "rich_style", Style())

@@ -14,7 +14,7 @@ from textual.widgets import Button, Label, OptionList
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Step
 from ...engine.trace.trace import Trace
-from ..moment import View
+from ..moment import Moment
 from ..widgets.candidates import probability, quoted, ranked
 from ..widgets.panel import shorten
 
@@ -29,17 +29,17 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
         Binding("a", "all", "in all lanes", id="force-all"),
     ]
 
-    def __init__(self, view: View, step: Step, row: int) -> None:
+    def __init__(self, moment: Moment, step: Step, row: int) -> None:
         """`row` is the candidate to begin with."""
         super().__init__()
         self._row = row
-        self._view = view
+        self._moment = moment
         self._step = step
-        self._lanes = [0, view.lane] if view.lane else [0]
+        self._lanes = [0, moment.lane] if moment.lane else [0]
         self._places = ranked(step, self._lanes)
 
     def compose(self) -> ComposeResult:
-        names = [lane.name for lane in self._view.header.lanes]
+        names = [lane.name for lane in self._moment.header.lanes]
         probs = self._step.candidates.probs
         with Vertical(classes="dialog"):
             yield Label(
@@ -68,7 +68,7 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
                 "Decoding goes on from there, in a branch of its own.", classes="dialog-hint"
             )
             with Horizontal(classes="dialog-buttons"):
-                lane = shorten(names[self._view.lane], 24)
+                lane = shorten(names[self._moment.lane], 24)
                 yield Button(Content(f"In {lane}  ⏎"), id="one", variant="primary", compact=True)
                 yield Button("In all lanes  a", id="all", compact=True)
                 yield Button("Cancel  esc", id="cancel", compact=True)
@@ -81,7 +81,7 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
     @on(OptionList.OptionSelected)
     @on(Button.Pressed, "#one")
     def _force_one(self) -> None:
-        self._force([self._view.lane])
+        self._force([self._moment.lane])
 
     @on(Button.Pressed, "#all")
     def action_all(self) -> None:

@@ -18,7 +18,7 @@ from ...engine.trace.analysis.breakpoints import Breakpoint, parse_breakpoint
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Step
 from ...engine.trace.trace import Trace, differs
-from ..moment import View
+from ..moment import Moment
 from ..throttle import Throttle
 from ..user.remembered import keep_copy
 from ..views.alignment import AlignmentView
@@ -468,9 +468,9 @@ class Inspector(Screen[None]):
         """Through the modes of view 2; a step that was not read is read first."""
         if self.trace is None:
             return
-        view = self.view_of(self.trace)
+        moment = self.moment_of(self.trace)
         layers = self.query_one(LayersView)
-        unread = view.step is not None and view.step.lens is None
+        unread = moment.step is not None and moment.step.lens is None
         if self.chosen_view != "layers":
             self.action_view("layers")
             if layers.mode == MAP:
@@ -478,7 +478,7 @@ class Inspector(Screen[None]):
         elif layers.mode == MAP or not (unread and self.can_read):
             layers.turn()
         if unread and layers.mode != MAP:
-            self.read_step(view.cursor)
+            self.read_step(moment.cursor)
         self.draw(by_key=True)
 
     def action_mode(self) -> None:
@@ -503,34 +503,34 @@ class Inspector(Screen[None]):
         else:
             self._view_frames[self.chosen_view].request(by_key=by_key)
 
-    def view_of(self, trace: Trace) -> View:
+    def moment_of(self, trace: Trace) -> Moment:
         steps = trace.steps
         lane = min(self.lane, len(trace.header.lanes) - 1)
         count = len(trace.branches)
         branch = f"branch {trace.branch + 1} of {count}" if count > 1 else ""
-        return View(trace.header, steps, self._cursor_in(steps), lane, branch)
+        return Moment(trace.header, steps, self._cursor_in(steps), lane, branch)
 
     def _draw_text(self) -> None:
         if self.trace is None:
             return
-        view = self.view_of(self.trace)
+        moment = self.moment_of(self.trace)
         stop = f"  {STOPS} {shorten(self.breakpoint.text, 24)}" if self.breakpoint else ""
         self.query_one(StatusLine).show(
-            view, state=self.state + stop, recording=self.recording, alert=self.alert
+            moment, state=self.state + stop, recording=self.recording, alert=self.alert
         )
         if self.chosen_view == OVERVIEW:
-            self.query_one(TextPanel).show(view)
+            self.query_one(TextPanel).show(moment)
 
     def _draw_view(self) -> None:
         if self.trace is not None and self.chosen_view != OVERVIEW:
-            self.query_one(f"#{self.chosen_view}", InspectorView).show(self.view_of(self.trace))
+            self.query_one(f"#{self.chosen_view}", InspectorView).show(self.moment_of(self.trace))
 
     def _draw_charts(self) -> None:
         if self.trace is None:
             return
-        view = self.view_of(self.trace)
-        self.query_one(CandidatesPanel).show(view)
-        self.query_one(DriftPanel).show(view)
+        moment = self.moment_of(self.trace)
+        self.query_one(CandidatesPanel).show(moment)
+        self.query_one(DriftPanel).show(moment)
 
     def on_resize(self, event: events.Resize) -> None:
         width, height = LEAST_SIZE
@@ -558,10 +558,10 @@ class Inspector(Screen[None]):
             return
         what, text = "the selection", self.get_selected_text()
         if not text:
-            view = self.view_of(self.trace)
-            tokens = [step.lanes[view.lane] for step in view.steps[: view.cursor + 1]]
+            moment = self.moment_of(self.trace)
+            tokens = [step.lanes[moment.lane] for step in moment.steps[: moment.cursor + 1]]
             text = "".join(token.text for token in tokens if token)
-            what = f"{view.header.lanes[view.lane].name} up to step {view.cursor}"
+            what = f"{moment.header.lanes[moment.lane].name} up to step {moment.cursor}"
         text = visible(text, keep="\n\t")
         self.app.copy_to_clipboard(text)
         try:

@@ -162,14 +162,14 @@ class LiveInspector(Inspector):
     async def action_force(self, row: int = 0) -> None:
         if self.trace is None:
             return
-        view = self.view_of(self.trace)
-        if view.step is None:
+        moment = self.moment_of(self.trace)
+        if moment.step is None:
             return
-        tokens = await self.app.push_screen_wait(ForceDialog(view, view.step, row))
+        tokens = await self.app.push_screen_wait(ForceDialog(moment, moment.step, row))
         if tokens:
             self.alert = ""
             self._cursor = None
-            self._thread.force(view.cursor, tokens)
+            self._thread.force(moment.cursor, tokens)
 
     can_read = True
 

@@ -10,7 +10,7 @@ from textual.widgets import ContentSwitcher
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Step
 from ...engine.trace.trace import NOT_NUMBERS, chose_nothing, differs, is_tie
-from ..moment import View
+from ..moment import Moment
 from ..widgets.candidates import probability
 from ..widgets.diff_panel import DiffPanel
 from ..widgets.drift_panel import nats
@@ -42,14 +42,14 @@ class AlignmentView(InspectorView):
             yield AlignmentPanel(id="alignment-tokens")
             yield DiffPanel(id="alignment-characters")
 
-    def show(self, view: View) -> None:
+    def show(self, moment: Moment) -> None:
         characters = self.mode == CHARACTERS
         shown = "alignment-characters" if characters else "alignment-tokens"
         self.query_one(ContentSwitcher).current = shown
         if characters:
-            self.query_one(DiffPanel).show(view)
+            self.query_one(DiffPanel).show(moment)
         else:
-            self.query_one(AlignmentPanel).show(view, self.mode)
+            self.query_one(AlignmentPanel).show(moment, self.mode)
 
     def turn(self) -> None:
         self.mode = MODES[(MODES.index(self.mode) + 1) % len(MODES)]
@@ -66,7 +66,7 @@ class AlignmentPanel(Panel):
         "alignment--selected",
     }
 
-    view: View | None = None
+    moment: Moment | None = None
     mode = AGREEMENT
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
@@ -74,27 +74,27 @@ class AlignmentPanel(Panel):
         self._shown: list[tuple[int | None, list[tuple[Step, int]]]] = []
         """Of each line, whose lane and which steps it shows, each with its cells."""
 
-    def show(self, view: View, mode: str) -> None:
-        self.view, self.mode = view, mode
+    def show(self, moment: Moment, mode: str) -> None:
+        self.moment, self.mode = moment, mode
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:
-        view = self.view
-        if view is None or view.step is None:
+        moment = self.moment
+        if moment is None or moment.step is None:
             return [self.title(width, "tokens, a column a step")]
         room = width - NAME_CELLS
-        columns = _page(view.steps, view.cursor, room)
+        columns = _page(moment.steps, moment.cursor, room)
         title = f"tokens from step {columns[0][0].step} on"
         lines = [self.title(width, title, *self._legends())]
-        lanes = len(view.header.lanes)
+        lanes = len(moment.header.lanes)
         # Without room for all rows of all lanes, tokens go before figures.
         rows = 4 if 4 * lanes + 2 <= height else 2
         self._shown = [(None, [])]
         while columns and len(lines) + 1 + rows * lanes <= height:
-            lines += self._block(view, columns, rows)
+            lines += self._block(moment, columns, rows)
             of_lines = [None, *(lane for lane in range(lanes) for _ in range(rows))]
             self._shown += [*((lane, columns) for lane in of_lines), (None, [])]
-            columns = _fitting(view.steps, columns[-1][0].step + 1, room)
+            columns = _fitting(moment.steps, columns[-1][0].step + 1, room)
             lines.append(Line())
         return lines
 
@@ -122,13 +122,13 @@ class AlignmentPanel(Panel):
         marks = f"{low} KL ≤ {first:g}  {some} ≤ {second:g}  {high} above"
         return [f"colour: KL(p‖q) in nats   {marks}", marks]
 
-    def _mark(self, view: View, step: Step, lane: int) -> tuple[str, str]:
+    def _mark(self, moment: Moment, step: Step, lane: int) -> tuple[str, str]:
         """What stands below a token, and the component class of both."""
         token = step.lanes[lane]
         if self.mode == AGREEMENT:
             if not differs(step, lane):
                 return SAME if lane else "", "alignment--same"
-            return TIE if is_tie(view.header, step, lane) else DIFFERENT, "alignment--diverged"
+            return TIE if is_tie(moment.header, step, lane) else DIFFERENT, "alignment--diverged"
         first, second = LIMITS[self.mode]
         if self.mode == PROBABILITY:
             # Downwards: the less probable, the more remarkable.
@@ -143,23 +143,25 @@ class AlignmentPanel(Panel):
         names = ("alignment--unremarkable", "alignment--same", "alignment--diverged")
         return LEVELS[level], names[level]
 
-    def _block(self, view: View, columns: list[tuple[Step, int]], rows: int) -> list[Line]:
+    def _block(self, moment: Moment, columns: list[tuple[Step, int]], rows: int) -> list[Line]:
         line = Line().add("step".ljust(NAME_CELLS), self.style("panel--quiet"))
         for step, cells in columns:
-            here = step.step == view.cursor
+            here = step.step == moment.cursor
             style = self.style("alignment--cursor" if here else "panel--quiet")
             line.add(f"{step.step}".ljust(cells - 1), style).add(" ", self.rich_style)
         lines = [line]
-        for lane in range(len(view.header.lanes)):
-            lines += self._lane(view, lane, columns, rows)
+        for lane in range(len(moment.header.lanes)):
+            lines += self._lane(moment, lane, columns, rows)
         return lines
 
     def _lane(
-        self, view: View, lane: int, columns: list[tuple[Step, int]], rows: int
+        self, moment: Moment, lane: int, columns: list[tuple[Step, int]], rows: int
     ) -> list[Line]:
         quiet = self.style("panel--quiet")
-        selected = lane == view.lane
-        name = ("▸ " if selected else "  ") + shorten(view.header.lanes[lane].name, NAME_CELLS - 3)
+        selected = lane == moment.lane
+        name = ("▸ " if selected else "  ") + shorten(
+            moment.header.lanes[lane].name, NAME_CELLS - 3
+        )
         tokens = Line().add(
             name.ljust(NAME_CELLS), self.style("alignment--selected") if selected else quiet
         )
@@ -168,8 +170,8 @@ class AlignmentPanel(Panel):
         drifts = Line().add("    KL".ljust(NAME_CELLS) if lane else "", quiet)
         for step, cells in columns:
             token = step.lanes[lane]
-            mark, name = self._mark(view, step, lane)
-            here = step.step == view.cursor
+            mark, name = self._mark(moment, step, lane)
+            here = step.step == moment.cursor
             style = self.style("alignment--cursor" if here else name)
             text = _token_text(step, lane)
             tokens.add(fill(text, cells - 1), style).add(" ", self.rich_style)

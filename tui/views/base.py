@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 from textual.containers import Vertical
 
 from ...engine.trace.records import Step
-from ..moment import View
+from ..moment import Moment
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class InspectorView(Vertical):
     FRAMES = 2.0
     """A second, at the most: a large chart costs some 50 ms."""
 
-    def show(self, view: View) -> None:
+    def show(self, moment: Moment) -> None:
         """Called while the view is chosen, whenever the trace, the cursor or the lane changed."""
         raise NotImplementedError
 

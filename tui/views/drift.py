@@ -9,7 +9,7 @@ from textual.timer import Timer
 
 from ...engine.trace.records import Drift, Header, Step
 from ...engine.trace.trace import differs, is_tie
-from ..moment import View
+from ..moment import Moment
 from ..widgets.chart import CURSOR, Chart, ChartLine, Picture
 from ..widgets.drift_panel import CHARTS, LOCAL, Measure
 from ..widgets.panel import Line, Panel
@@ -36,10 +36,10 @@ class DriftView(InspectorView):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
-        self._view: View | None = None
+        self._moment: Moment | None = None
         self._marks = Kept[Marks]()
         self._pictures: dict[str, Picture] = {}
-        self._drawn: View | None = None
+        self._drawn: Moment | None = None
         self._drawn_steps = 0
         self._later: Timer | None = None
 
@@ -49,40 +49,44 @@ class DriftView(InspectorView):
             for measure in CHARTS:
                 yield Chart(id=f"chart-{measure.key}")
 
-    def show(self, view: View) -> None:
-        self._view = view
-        self.query_one(DriftFigures).show(view, self._marks_of(view))
+    def show(self, moment: Moment) -> None:
+        self._moment = moment
+        self.query_one(DriftFigures).show(moment, self._marks_of(moment))
         if self._later is not None:
             self._later.stop()
             self._later = None
-        drawn, grown = self._drawn, len(view.steps) - self._drawn_steps
-        same = drawn is not None and drawn.steps is view.steps and drawn.lane == view.lane
+        drawn, grown = self._drawn, len(moment.steps) - self._drawn_steps
+        same = drawn is not None and drawn.steps is moment.steps and drawn.lane == moment.lane
         if not same or grown >= STEPS_A_DRAWING:
             self._draw_charts()
             return
-        self._show_charts(view)
+        self._show_charts(moment)
         if grown:
             self._later = self.set_timer(STILL_SECONDS, self._draw_charts)
 
     def _draw_charts(self) -> None:
         self._later = None
-        view = self._view
-        if view is None:
+        moment = self._moment
+        if moment is None:
             return
-        self._drawn, self._drawn_steps = view, len(view.steps)
-        self._pictures = _pictures(view.steps[: self._drawn_steps], view.lane, self._marks_of(view))
-        self._show_charts(view)
+        self._drawn, self._drawn_steps = moment, len(moment.steps)
+        self._pictures = _pictures(
+            moment.steps[: self._drawn_steps], moment.lane, self._marks_of(moment)
+        )
+        self._show_charts(moment)
 
-    def _show_charts(self, view: View) -> None:
-        cursor = view.cursor if view.cursor >= 0 else None
+    def _show_charts(self, moment: Moment) -> None:
+        cursor = moment.cursor if moment.cursor >= 0 else None
         for key, picture in self._pictures.items():
             self.query_one(f"#chart-{key}", Chart).show(picture, cursor)
 
-    def _marks_of(self, view: View) -> Marks:
+    def _marks_of(self, moment: Moment) -> Marks:
         return self._marks.of(
-            view.steps,
-            view.lane,
-            lambda steps: divergence_marks(view.header, steps, view.lane) if view.lane else {},
+            moment.steps,
+            moment.lane,
+            lambda steps: (
+                divergence_marks(moment.header, steps, moment.lane) if moment.lane else {}
+            ),
         )
 
 
@@ -141,38 +145,38 @@ class DriftFigures(Panel):
         "figures--value",
     }
 
-    view: View | None = None
+    moment: Moment | None = None
     marks: Marks
 
-    def show(self, view: View, marks: Marks) -> None:
-        self.view, self.marks = view, marks
+    def show(self, moment: Moment, marks: Marks) -> None:
+        self.moment, self.marks = moment, marks
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
-        view = self.view
-        if view is None:
+        moment = self.moment
+        if moment is None:
             return []
-        name = view.header.lanes[view.lane].name
+        name = moment.header.lanes[moment.lane].name
         quiet = self.style("panel--quiet")
-        if view.lane == 0:
+        if moment.lane == 0:
             return [
                 self.title(width, "drift"),
                 Line().add("The baseline does not drift from itself: ↓ selects a variant.", quiet),
             ]
-        step = view.step
-        title = f"drift of {name} at step {view.cursor}"
+        step = moment.step
+        title = f"drift of {name} at step {moment.cursor}"
         lines = [self.title(width, title, f"{CURSOR} the cursor")]
         kinds = [("own tokens ──", step.drift if step else None)]
-        if view.header.context == "both":
+        if moment.header.context == "both":
             kinds.append((f"{LOCAL} •••", step.local if step else None))
         for kind, drifts in kinds:
             line = Line().add(kind.ljust(KIND_CELLS), quiet)
-            drift = drifts[view.lane - 1] if drifts else None
+            drift = drifts[moment.lane - 1] if drifts else None
             for measure in CHARTS:
                 line.add(measure.label, self.style(f"figures--{measure.key}"))
                 line.add(f" {measure.figure(drift)}  ", self.style("figures--value"))
             lines.append(line)
-        return [*lines, Line().add(self._divergence(len(view.steps)), quiet)]
+        return [*lines, Line().add(self._divergence(len(moment.steps)), quiet)]
 
     def _divergence(self, steps: int) -> str:
         """What the marks below the charts say."""

@@ -7,7 +7,7 @@ from textual.app import ComposeResult
 from textual.widgets import ContentSwitcher
 
 from ...engine.trace.records import Lane
-from ..moment import View
+from ..moment import Moment
 from ..widgets.candidates import horizontal_bar
 from ..widgets.lens_panel import LensPanel
 from ..widgets.panel import Clicked, Line, Panel
@@ -36,13 +36,13 @@ class LayersView(InspectorView):
             yield LayersPanel(id="layers-map")
             yield LensPanel(id="layers-lens")
 
-    def show(self, view: View) -> None:
+    def show(self, moment: Moment) -> None:
         shown = "layers-map" if self.mode == MAP else "layers-lens"
         self.query_one(ContentSwitcher).current = shown
         if self.mode == MAP:
-            self.query_one(LayersPanel).show(view)
+            self.query_one(LayersPanel).show(moment)
         else:
-            self.query_one(LensPanel).show(view, raw=self.mode == RAW_LENS)
+            self.query_one(LensPanel).show(moment, raw=self.mode == RAW_LENS)
 
     def turn(self) -> None:
         """To the next mode; show it after."""
@@ -63,25 +63,25 @@ class LayersPanel(Panel):
         "layers--value",
     }
 
-    view: View | None = None
+    moment: Moment | None = None
     _page = range(0)
     """The steps that are shown, a column each."""
 
-    def show(self, view: View) -> None:
-        self.view = view
+    def show(self, moment: Moment) -> None:
+        self.moment = moment
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:
-        view, self._page = self.view, range(0)
-        if view is None or view.step is None:
+        moment, self._page = self.moment, range(0)
+        if moment is None or moment.step is None:
             return [self.title(width, "layers")]
         quiet = self.style("panel--quiet")
-        if view.lane == 0:
+        if moment.lane == 0:
             return [
                 self.title(width, "layers"),
                 Line().add("The baseline does not drift from itself: ↓ selects a variant.", quiet),
             ]
-        lane = view.header.lanes[view.lane]
+        lane = moment.header.lanes[moment.lane]
         legend = "1 − cos:" + "".join(
             f"  {shade} ≥{1 - limit:.3g}" for shade, limit in zip(SHADES[1:], LIMITS, strict=True)
         )
@@ -95,18 +95,18 @@ class LayersPanel(Panel):
         if width < len(legend) + len(lane.name) + 60:
             lines.append(Line().add(legend, quiet))
         columns = max(1, width - NAME_CELLS - PROFILE_CELLS - 2)
-        first = view.cursor // columns * columns
+        first = moment.cursor // columns * columns
         page = [
-            (step.local_layers or step.layers)[view.lane - 1]
-            for step in view.steps[first : first + columns]
+            (step.local_layers or step.layers)[moment.lane - 1]
+            for step in moment.steps[first : first + columns]
         ]
         self._page = range(first, first + len(page))
-        now = (view.step.local_layers or view.step.layers)[view.lane - 1]
+        now = (moment.step.local_layers or moment.step.layers)[moment.lane - 1]
         if now is None:
             why = "Not measured: a lane has ended, or the variant has another depth."
             return [*lines, Line().add(why, quiet)]
         groups = _groups(len(now), height - len(lines) - 1)
-        here = view.cursor - first
+        here = moment.cursor - first
         for places in groups:
             line = self._label(lane, places)
             cells = "".join(
@@ -121,10 +121,10 @@ class LayersPanel(Panel):
             line.add(bar, self.style("layers--heat"))
             figure = "n/a" if value is None else f"{value:.4f}"
             lines.append(line.add(figure.rjust(8), self.style("layers--value")))
-        last = min(first + columns, len(view.steps)) - 1
-        texts = "the baseline's tokens" if view.header.context != "free" else "its own tokens"
+        last = min(first + columns, len(moment.steps)) - 1
+        texts = "the baseline's tokens" if moment.header.context != "free" else "its own tokens"
         foot = f"steps {first} to {last}, on {texts}"
-        profile = f"cosine at step {view.cursor}"
+        profile = f"cosine at step {moment.cursor}"
         if len(foot) > columns:
             foot = f"steps {first}–{last}, {texts.removeprefix('the ')}"
         foot = foot.ljust(columns + 2)

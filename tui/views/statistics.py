@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 
 from ...engine.trace.analysis.statistics import Distances, Statistics, statistics
 from ...engine.trace.trace import NOT_NUMBERS, Trace
-from ..moment import View
+from ..moment import Moment
 from ..widgets.panel import Clicked, Line, Panel, shorten
 from .base import InspectorView, Kept
 
@@ -79,14 +79,14 @@ class StatisticsView(InspectorView):
     def compose(self) -> ComposeResult:
         yield StatisticsPanel()
 
-    def show(self, view: View) -> None:
-        self.query_one(StatisticsPanel).show(view)
+    def show(self, moment: Moment) -> None:
+        self.query_one(StatisticsPanel).show(moment)
 
 
 class StatisticsPanel(Panel):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"statistics--value", "statistics--selected"}
 
-    view: View | None = None
+    moment: Moment | None = None
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -94,37 +94,37 @@ class StatisticsPanel(Panel):
         self._lanes = range(0)
         """Those that have a column."""
 
-    def show(self, view: View) -> None:
-        self.view = view
+    def show(self, moment: Moment) -> None:
+        self.moment = moment
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:
-        view = self.view
-        if view is None or len(view.header.lanes) < 2:
+        moment = self.moment
+        if moment is None or len(moment.header.lanes) < 2:
             return [self.title(width, "statistics: there is no variant")]
-        trace = Trace(view.header)
-        trace.steps = view.steps
+        trace = Trace(moment.header)
+        trace.steps = moment.steps
         columns = max(1, (width - LABEL_CELLS) // COLUMN_CELLS)
-        first = max(1, min(view.lane, len(view.header.lanes) - 1) - columns + 1)
-        lanes = self._lanes = range(first, min(len(view.header.lanes), first + columns))
+        first = max(1, min(moment.lane, len(moment.header.lanes) - 1) - columns + 1)
+        lanes = self._lanes = range(first, min(len(moment.header.lanes), first + columns))
         all_of = self._statistics.of(
-            view.steps, lanes, lambda _: {lane: statistics(trace, lane) for lane in lanes}
+            moment.steps, lanes, lambda _: {lane: statistics(trace, lane) for lane in lanes}
         )
         some = next(iter(all_of.values()))
         both = some.local is not None
         lines = [
             self.title(
                 width,
-                f"statistics of {len(view.steps)} steps",
+                f"statistics of {len(moment.steps)} steps",
                 "KLD = KL(p‖q), p baseline; Δp: of the baseline's token, variant − baseline",
                 "KLD = KL(p‖q), p baseline",
             )
         ]
-        lines.append(self._names(view, lanes))
+        lines.append(self._names(moment, lanes))
         groups: list[tuple[str, Callable[[Statistics], Distances | None]]] = []
         if both:
             groups.append(("local: the baseline's tokens", lambda s: s.local))
-        own = "the baseline's tokens" if view.header.context == "forced" else "own tokens"
+        own = "the baseline's tokens" if moment.header.context == "forced" else "own tokens"
         groups.append((own, lambda s: s.propagated))
         left_out = [
             name
@@ -155,11 +155,11 @@ class StatisticsPanel(Panel):
         if event.y > 0 and 0 <= column < len(self._lanes):
             self.post_message(Clicked(lane=self._lanes[column]))
 
-    def _names(self, view: View, lanes: range) -> Line:
+    def _names(self, moment: Moment, lanes: range) -> Line:
         line = Line().pad_to(LABEL_CELLS, self.rich_style)
         for lane in lanes:
-            name = shorten(view.header.lanes[lane].name, COLUMN_CELLS - 1)
-            selected = lane == view.lane
+            name = shorten(moment.header.lanes[lane].name, COLUMN_CELLS - 1)
+            selected = lane == moment.lane
             style = self.style("statistics--selected" if selected else "panel--quiet")
             line.add(("▸" if selected else " ") + name.rjust(COLUMN_CELLS - 1), style)
         return line

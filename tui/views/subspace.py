@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from ...engine.trace.analysis.subspace import choices, kl_among, subspace_drift
 from ...engine.trace.records import Step
 from ...engine.trace.trace import NOT_NUMBERS
-from ..moment import View
+from ..moment import Moment
 from ..widgets.candidates import CHOSEN, horizontal_bar, probability, quoted
 from ..widgets.chart import Chart, ChartLine, Picture
 from ..widgets.measures import nats
@@ -32,10 +32,12 @@ class SubspaceView(InspectorView):
         yield SubspacePanel()
         yield Chart(id="subspace-kl")
 
-    def show(self, view: View) -> None:
-        self.query_one(SubspacePanel).show(view)
-        picture = self._picture.of(view.steps, view.lane, lambda steps: _picture(steps, view.lane))
-        cursor = view.cursor if view.cursor >= 0 else None
+    def show(self, moment: Moment) -> None:
+        self.query_one(SubspacePanel).show(moment)
+        picture = self._picture.of(
+            moment.steps, moment.lane, lambda steps: _picture(steps, moment.lane)
+        )
+        cursor = moment.cursor if moment.cursor >= 0 else None
         self.query_one("#subspace-kl", Chart).show(picture, cursor)
 
 
@@ -70,7 +72,7 @@ class SubspacePanel(Panel):
         "subspace--changed",
     }
 
-    view: View | None = None
+    moment: Moment | None = None
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -78,8 +80,8 @@ class SubspacePanel(Panel):
         """Those that have a column, of so many cells."""
         self._cells = 1
 
-    def show(self, view: View) -> None:
-        self.view = view
+    def show(self, moment: Moment) -> None:
+        self.moment = moment
         self.redraw()
 
     def on_click(self, event: events.Click) -> None:
@@ -88,41 +90,41 @@ class SubspacePanel(Panel):
             self.post_message(Clicked(lane=self._lanes[column]))
 
     def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
-        view = self.view
+        moment = self.moment
         quiet, value = self.style("panel--quiet"), self.style("subspace--value")
-        if view is None or view.step is None:
+        if moment is None or moment.step is None:
             return [self.title(width, "answers")]
-        answers = view.header.answers
-        if answers is None or view.step.answers is None:
+        answers = moment.header.answers
+        if answers is None or moment.step.answers is None:
             return [self.title(width, "answers"), Line().add(NO_ANSWERS, quiet)]
         columns = max(1, (width - LABEL_CELLS) // LEAST_COLUMN)
-        first = max(1, view.lane - columns + 2)
-        lanes = [0, *range(first, len(view.header.lanes))][:columns]
+        first = max(1, moment.lane - columns + 2)
+        lanes = [0, *range(first, len(moment.header.lanes))][:columns]
         cells = min(MOST_COLUMN, (width - LABEL_CELLS) // len(lanes))
         self._lanes, self._cells = lanes, cells
-        texts = "the baseline's tokens" if view.header.context != "free" else "own tokens"
+        texts = "the baseline's tokens" if moment.header.context != "free" else "own tokens"
         lines = [
             self.title(
                 width,
-                f"answers at step {view.cursor}, on {texts}",
+                f"answers at step {moment.cursor}, on {texts}",
                 "p̂: among the answers; log p: in the whole vocabulary, nats",
                 "p̂ among them, log p of all",
             )
         ]
         names = Line().pad_to(LABEL_CELLS, self.rich_style)
         for lane in lanes:
-            name = ("▸" if lane == view.lane else " ") + view.header.lanes[lane].name
+            name = ("▸" if lane == moment.lane else " ") + moment.header.lanes[lane].name
             style = self.style("subspace--variant" if lane else "subspace--baseline")
             names.add(shorten(name, cells - 1).ljust(cells), style)
         lines.append(names)
-        compared = [choices(view.step, max(lane, 1)) for lane in lanes]
+        compared = [choices(moment.step, max(lane, 1)) for lane in lanes]
         chosen = [pair[1] if lane else pair[0] for lane, pair in zip(lanes, compared, strict=True)]
         for place, text in enumerate(answers.texts):
             line = Line().add(f"  {shorten(quoted(text), LABEL_CELLS - 3)}", value)
             for column, (lane, one) in enumerate(zip(lanes, chosen, strict=True)):
                 line.pad_to(LABEL_CELLS + column * cells, self.rich_style)
                 if one is None:
-                    why = f" {NOT_NUMBERS}" if view.step.lanes[lane] else " ended"
+                    why = f" {NOT_NUMBERS}" if moment.step.lanes[lane] else " ended"
                     line.add(why if place == 0 else "", quiet)
                     continue
                 bar = horizontal_bar(one.probs[place], max(1, cells - 15))

@@ -14,7 +14,7 @@ from ...engine.trace.analysis.theory import (
     one_step_drift,
 )
 from ...engine.trace.trace import NOT_NUMBERS
-from ..moment import View
+from ..moment import Moment
 from ..widgets.chart import Chart, ChartLine, Picture
 from ..widgets.panel import Line, Panel
 from .base import InspectorView, Kept
@@ -43,20 +43,20 @@ class TheoryView(InspectorView):
             for space in SPACES:
                 yield Chart(id=f"theory-{space}")
 
-    def show(self, view: View) -> None:
+    def show(self, moment: Moment) -> None:
         fits = self._fits.of(
-            view.steps,
-            view.lane,
-            lambda steps: {s: fit(steps, view.lane, s) for s in SPACES} if view.lane else {},
+            moment.steps,
+            moment.lane,
+            lambda steps: {s: fit(steps, moment.lane, s) for s in SPACES} if moment.lane else {},
         )
         draw = _course if self.over_steps else _scatter
         pictures = self._pictures.of(
-            view.steps,
-            (view.lane, draw),
+            moment.steps,
+            (moment.lane, draw),
             lambda steps: {space: draw(fits.get(space), space, len(steps)) for space in SPACES},
         )
-        self.query_one(TheoryTable).show(view, fits)
-        cursor = view.cursor if self.over_steps and view.cursor >= 0 else None
+        self.query_one(TheoryTable).show(moment, fits)
+        cursor = moment.cursor if self.over_steps and moment.cursor >= 0 else None
         for space, picture in pictures.items():
             self.query_one(f"#theory-{space}", Chart).show(picture, cursor)
 
@@ -91,34 +91,36 @@ def _course(of_space: Fit | None, space: str, steps: int) -> Picture:
 class TheoryTable(Panel):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"theory--value", "theory--fails"}
 
-    view: View | None = None
+    moment: Moment | None = None
     fits: dict[str, Fit]
 
-    def show(self, view: View, fits: dict[str, Fit]) -> None:
-        self.view, self.fits = view, fits
+    def show(self, moment: Moment, fits: dict[str, Fit]) -> None:
+        self.moment, self.fits = moment, fits
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
-        view = self.view
-        if view is None:
+        moment = self.moment
+        if moment is None:
             return []
         quiet, value = self.style("panel--quiet"), self.style("theory--value")
-        if view.lane == 0:
+        if moment.lane == 0:
             return [
                 self.title(width, "theory"),
                 Line().add("The baseline does not drift from itself: ↓ selects a variant.", quiet),
             ]
-        where = "on the baseline's tokens" if view.header.context != "free" else "on its own tokens"
-        name = view.header.lanes[view.lane].name
+        where = (
+            "on the baseline's tokens" if moment.header.context != "free" else "on its own tokens"
+        )
+        name = moment.header.lanes[moment.lane].name
         lines = [self.title(width, f"second-order estimates of {name}", where)]
-        drift = one_step_drift(view.step, view.lane) if view.step else None
+        drift = one_step_drift(moment.step, moment.lane) if moment.step else None
         none = NOT_NUMBERS if drift and drift.not_comparable else "n/a"
         heads = ["measured", "estimated", "median err.", "fails at"]
         if width > LABEL_CELLS + 6 * CELLS:
             heads += ["parallel", "orthogonal"]
         lines.append(
             Line()
-            .add(f"step {view.cursor}".ljust(LABEL_CELLS), quiet)
+            .add(f"step {moment.cursor}".ljust(LABEL_CELLS), quiet)
             .add("".join(head.rjust(CELLS) for head in heads), quiet)
         )
         for space in SPACES:

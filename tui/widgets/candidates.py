@@ -7,7 +7,7 @@ from textual import events
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Step
 from ...engine.trace.trace import NOT_NUMBERS
-from ..moment import View
+from ..moment import Moment
 from .panel import Line, Panel, shorten
 
 CHOSEN = "●"
@@ -45,48 +45,48 @@ class CandidatesPanel(Panel):
         "candidates--chosen",
     }
 
-    view: View | None = None
+    moment: Moment | None = None
     _heads = 0
     """Lines above the candidates."""
 
-    def show(self, view: View) -> None:
-        self.view = view
+    def show(self, moment: Moment) -> None:
+        self.moment = moment
         self.redraw()
 
     async def on_click(self, event: events.Click) -> None:
         await self.screen.run_action(f"force({max(0, event.y - self._heads)})")
 
     def draw(self, width: int, height: int) -> list[Line]:
-        view = self.view
-        if view is None or view.step is None:
+        moment = self.moment
+        if moment is None or moment.step is None:
             return [self.title(width, "next token")]
-        temperature = view.header.sampling.measured_temperature
+        temperature = moment.header.sampling.measured_temperature
         lines = [
             self.title(
                 width,
-                f"next token at step {view.cursor}",
+                f"next token at step {moment.cursor}",
                 f"p = softmax(z/T), T = {temperature:g}",
                 f"p, T = {temperature:g}",
             )
         ]
-        lanes = [0, view.lane] if view.lane else [0]
+        lanes = [0, moment.lane] if moment.lane else [0]
         token_cells = min(16, width * 2 // 7)
         lane_cells = (width - token_cells - 2) // len(lanes)
-        lines.append(self._names(view.header, lanes, token_cells, lane_cells))
+        lines.append(self._names(moment.header, lanes, token_cells, lane_cells))
         if height >= ENTROPY_FROM:
-            lines.append(self._entropies(view.step, lanes, token_cells, lane_cells))
+            lines.append(self._entropies(moment.step, lanes, token_cells, lane_cells))
         self._heads = len(lines)
-        rows = ranked(view.step, lanes)[: height - len(lines)]
+        rows = ranked(moment.step, lanes)[: height - len(lines)]
         if not rows:
             lines.append(
                 Line().add(f" every lane's logits are {NOT_NUMBERS}", self.style("panel--quiet"))
             )
         for row, candidate in enumerate(rows):
-            text = quoted(view.step.candidates.texts[candidate])
+            text = quoted(moment.step.candidates.texts[candidate])
             line = Line().add(" " + shorten(text, token_cells), self.style("candidates--token"))
             for place, lane in enumerate(lanes):
                 line.pad_to(2 + token_cells + place * lane_cells, self.rich_style)
-                self._bar(line, view.step, lane, candidate, row, lane_cells)
+                self._bar(line, moment.step, lane, candidate, row, lane_cells)
             lines.append(line)
         return lines
 

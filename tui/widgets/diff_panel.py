@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Step
-from ..moment import View
+from ..moment import Moment
 from .panel import Line, Panel, shorten
 from .wrapping import Wrapped
 
@@ -32,33 +32,33 @@ class DiffPanel(Panel):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"diff--name", "diff--same", "diff--other"}
 
-    view: View | None = None
+    moment: Moment | None = None
 
-    def show(self, view: View) -> None:
-        self.view = view
+    def show(self, moment: Moment) -> None:
+        self.moment = moment
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:
-        view = self.view
-        if view is None or view.step is None or view.lane == 0:
+        moment = self.moment
+        if moment is None or moment.step is None or moment.lane == 0:
             why = "The baseline does not differ from itself: ↓ selects a variant."
             quiet = self.style("panel--quiet")
             return [self.title(width, "characters"), Line().add(why, quiet)]
-        first = max(0, view.cursor - STEPS + 1)
-        steps = view.steps[first : view.cursor + 1]
-        texts = compared(_text(steps, 0), _text(steps, view.lane))
+        first = max(0, moment.cursor - STEPS + 1)
+        steps = moment.steps[first : moment.cursor + 1]
+        texts = compared(_text(steps, 0), _text(steps, moment.lane))
         count = sum(len(text) for text, same in texts[1] if not same)
         lines = [
             self.title(
                 width,
-                f"characters, steps {first} to {view.cursor}",
+                f"characters, steps {first} to {moment.cursor}",
                 f"{count} not in the baseline's text   underlined: not in the other",
                 "underlined: not in the other",
             )
         ]
         rows = (height - 4) // 2
-        for lane, runs in ((0, texts[0]), (view.lane, texts[1])):
-            name = shorten(view.header.lanes[lane].name, width)
+        for lane, runs in ((0, texts[0]), (moment.lane, texts[1])):
+            name = shorten(moment.header.lanes[lane].name, width)
             lines.append(Line().add(name, self.style("diff--name")))
             lines += [*self._block(runs, width)[-rows:], Line()]
         return lines

@@ -7,7 +7,7 @@ from textual import events
 
 from ...engine.trace.records import Drift, Step
 from ...engine.trace.trace import NOT_NUMBERS
-from ..moment import View
+from ..moment import Moment
 from .keys import key_for
 from .measures import CELLS, LINES, nats, table
 from .panel import NOT_FINITE, Clicked, Line, Panel
@@ -102,7 +102,7 @@ class DriftPanel(Panel):
         "drift--value",
     }
 
-    view: View | None = None
+    moment: Moment | None = None
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -110,15 +110,15 @@ class DriftPanel(Panel):
         self._charts_of: tuple[object, ...] = ()
         self._axis_line = 0
 
-    def show(self, view: View) -> None:
-        self.view = view
+    def show(self, moment: Moment) -> None:
+        self.moment = moment
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:
-        view = self.view
-        if view is None:
+        moment = self.moment
+        if moment is None:
             return [self.title(width, "drift")]
-        if view.lane == 0:
+        if moment.lane == 0:
             return [
                 self.title(width, "drift"),
                 Line(),
@@ -128,18 +128,18 @@ class DriftPanel(Panel):
                 ),
             ]
         columns = max(4, width - LABEL_CELLS - VALUE_CELLS)
-        made_of = (view.steps, view.lane, columns)
-        if self._charts_of[1:] != made_of[1:] or self._charts_of[0] is not view.steps:
-            self._charts = Charts(view.lane - 1, columns)
+        made_of = (moment.steps, moment.lane, columns)
+        if self._charts_of[1:] != made_of[1:] or self._charts_of[0] is not moment.steps:
+            self._charts = Charts(moment.lane - 1, columns)
             self._charts_of = made_of
-        self._charts.take(view.steps)
-        step, charts = view.step, self._charts
-        drift = step.drift[view.lane - 1] if step else None
-        local = step.local[view.lane - 1] if step and step.local else None
-        name = view.header.lanes[view.lane].name
+        self._charts.take(moment.steps)
+        step, charts = moment.step, self._charts
+        drift = step.drift[moment.lane - 1] if step else None
+        local = step.local[moment.lane - 1] if step and step.local else None
+        name = moment.header.lanes[moment.lane].name
         steps = charts.propagated[0].bucket
         scale = f"worst of {steps} a column" if steps > 1 else "1 step a column"
-        both = view.header.context == "both"
+        both = moment.header.context == "both"
         lines = [
             self.title(
                 width,
@@ -158,15 +158,15 @@ class DriftPanel(Panel):
                 charts.propagated[number],
                 drift,
                 rows - local_rows,
-                view.cursor,
+                moment.cursor,
             )
             if local_rows:
                 lines += self._chart(
-                    f"  {LOCAL}", measure, charts.local[number], local, local_rows, view.cursor
+                    f"  {LOCAL}", measure, charts.local[number], local, local_rows, moment.cursor
                 )
         self._axis_line = len(lines)
-        lines.append(self._axis(view.cursor, columns))
-        if with_table and view.step:
+        lines.append(self._axis(moment.cursor, columns))
+        if with_table and moment.step:
             lines.append(Line())
             quiet, value = self.style("panel--quiet"), self.style("drift--value")
             for row in table(drift):
@@ -209,8 +209,8 @@ class DriftPanel(Panel):
         return lines
 
     def on_click(self, event: events.Click) -> None:
-        view, series = self.view, self._charts.propagated[0]
-        if view is None or view.lane == 0 or not 1 <= event.y <= self._axis_line:
+        moment, series = self.moment, self._charts.propagated[0]
+        if moment is None or moment.lane == 0 or not 1 <= event.y <= self._axis_line:
             return
         step = (event.x - LABEL_CELLS) * series.bucket
         if 0 <= step < series.length:

@@ -8,7 +8,7 @@ from textual import events
 
 from ...engine.trace.records import LaneLens, Lens, Transition
 from ...engine.trace.trace import NOT_NUMBERS
-from ..moment import View
+from ..moment import Moment
 from .candidates import probability, quoted
 from .panel import Line, Panel, fill
 
@@ -61,14 +61,14 @@ class LensPanel(Panel):
         "lens--dropped",
     }
 
-    view: View | None = None
+    moment: Moment | None = None
     raw = False
     _first = 0
     """The topmost line of those below the heads."""
 
-    def show(self, view: View, *, raw: bool) -> None:
+    def show(self, moment: Moment, *, raw: bool) -> None:
         """`raw` leaves the final norm out."""
-        self.view, self.raw = view, raw
+        self.moment, self.raw = moment, raw
         self.redraw()
 
     def scroll_lines(self, lines: int) -> None:
@@ -84,16 +84,16 @@ class LensPanel(Panel):
         self.scroll_lines(-WHEEL_LINES)
 
     def draw(self, width: int, height: int) -> list[Line]:
-        view = self.view
-        if view is None or view.step is None:
+        moment = self.moment
+        if moment is None or moment.step is None:
             return [self.title(width, "logit lens")]
         quiet = self.style("panel--quiet")
-        title = f"logit lens of step {view.cursor}, {'without' if self.raw else 'with'} the norm"
-        lens = view.step.lens
+        title = f"logit lens of step {moment.cursor}, {'without' if self.raw else 'with'} the norm"
+        lens = moment.step.lens
         if lens is None:
             why = "This step is not read. Where a model decodes, l reads it; --lens reads all."
             return [self.title(width, title), Line().add(why, quiet)]
-        lanes = _rows(lens, view.lane)
+        lanes = _rows(lens, moment.lane)
         if any(lane is None for lane in lanes):
             why = "Not read: the lane has ended, or the variant has another depth."
             return [self.title(width, title), Line().add(why, quiet)]
@@ -104,9 +104,9 @@ class LensPanel(Panel):
         }
         figures = ALL if rooms[ALL] >= LEAST_CELLS[0] else FEW
         room = rooms[figures]
-        heads = self._heads(view, figures, room, local=lens.local is not None)
+        heads = self._heads(moment, figures, room, local=lens.local is not None)
         # The first line is the embeddings.
-        count, rows = 1 + view.header.model.layers, height - 1 - len(heads)
+        count, rows = 1 + moment.header.model.layers, height - 1 - len(heads)
         self._first = max(0, min(self._first, count - rows))
         shown = range(count)[self._first : self._first + rows]
         more = f"pgup pgdn: {count - len(shown)} more"
@@ -115,11 +115,11 @@ class LensPanel(Panel):
         return [
             self.title(width, title, *notes),
             *heads,
-            *(self._layer(view, read, number - 1, figures, room) for number in shown),
+            *(self._layer(moment, read, number - 1, figures, room) for number in shown),
         ]
 
     def _layer(
-        self, view: View, lanes: list[LaneLens], layer: int, figures: Figures, room: int
+        self, moment: Moment, lanes: list[LaneLens], layer: int, figures: Figures, room: int
     ) -> Line:
         """Layer -1 is what goes into the first."""
         quiet = self.style("panel--quiet")
@@ -137,7 +137,7 @@ class LensPanel(Panel):
                 line.add(probability(probs[point]).ljust(PROBABILITY_CELLS), quiet)
         if layer < 0:
             return line
-        header = view.header.lanes[view.lane]
+        header = moment.header.lanes[moment.lane]
         for part, dropped in enumerate((header.dropped_attention, header.dropped_mlp)):
             if layer in dropped:
                 line.add(DROPPED.rjust(figures.width), self.style("lens--dropped"))
@@ -147,15 +147,15 @@ class LensPanel(Panel):
                 line.add(text, self.style("lens--value"))
         return line
 
-    def _heads(self, view: View, figures: Figures, room: int, *, local: bool) -> list[Line]:
+    def _heads(self, moment: Moment, figures: Figures, room: int, *, local: bool) -> list[Line]:
         quiet = self.style("panel--quiet")
-        names = [lane.name for lane in view.header.lanes]
-        shown = [names[0], names[view.lane]] if view.lane else [names[0]]
+        names = [lane.name for lane in moment.header.lanes]
+        shown = [names[0], names[moment.lane]] if moment.lane else [names[0]]
         top = Line().pad_to(LAYER_CELLS, quiet)
         for name in shown:
             top.add(fill(name, room - 1) + " ", quiet)
         bottom = Line().add("layer".ljust(LAYER_CELLS), quiet)
-        of_tokens = "on the baseline's tokens" if local and view.lane else "top token"
+        of_tokens = "on the baseline's tokens" if local and moment.lane else "top token"
         bottom.add(fill(of_tokens, room * len(shown)), quiet)
         for sublayer in ("attention", "MLP"):
             top.add(f"{sublayer}{figures.unit}".rjust(figures.width), quiet)

@@ -7,7 +7,7 @@ from typing import ClassVar
 from rich.cells import cell_len
 
 from ...engine.trace.records import Header, Step
-from ..moment import View
+from ..moment import Moment
 from .panel import Line, Panel, shorten
 
 GAP = "  "
@@ -28,27 +28,27 @@ class Item:
 class StatusLine(Panel):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"status--model", "status--state", "status--alert"}
 
-    view: View | None = None
+    moment: Moment | None = None
     state = ""
     recording = ""
     alert = ""
 
-    def show(self, view: View, *, state: str, recording: str, alert: str) -> None:
+    def show(self, moment: Moment, *, state: str, recording: str, alert: str) -> None:
         """`alert` is a sentence that stands here until something else is done."""
-        self.view, self.state, self.recording, self.alert = view, state, recording, alert
+        self.moment, self.state, self.recording, self.alert = moment, state, recording, alert
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
-        if self.view is None:
+        if self.moment is None:
             return []
-        header, steps = self.view.header, self.view.steps
+        header, steps = self.moment.header, self.moment.steps
         left = [
             Item(shorten(header.model.name, 32), "status--model", 9),
             *_notes(header),
             Item(f"{header.model.device}·{header.model.dtype}", "panel--quiet", 3),
             Item(f"{len(header.lanes)} lanes", "panel--quiet", 1),
             Item(header.context, "panel--quiet", 7),
-            Item(self.view.branch, "panel--quiet", 7),
+            Item(self.moment.branch, "panel--quiet", 7),
             Item(_sampling(header), "panel--quiet", 6),
         ]
         right = [

@@ -9,7 +9,7 @@ from textual import events
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Step
 from ...engine.trace.trace import chose_nothing, differs, is_tie, not_numbers_mark
-from ..moment import View
+from ..moment import Moment
 from .keys import key_for
 from .panel import NOT_FINITE, Clicked, Line, Panel, shorten
 from .wrapping import Piece, Wrapped
@@ -90,70 +90,70 @@ class TextPanel(Panel):
         "text--mark",
     }
 
-    view: View | None = None
+    moment: Moment | None = None
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._blocks: list[Block] = []
         self._blocks_of: tuple[object, ...] = ()
 
-    def show(self, view: View) -> None:
-        self.view = view
+    def show(self, moment: Moment) -> None:
+        self.moment = moment
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:
-        view = self.view
-        if view is None:
+        moment = self.moment
+        if moment is None:
             return []
         lines = [
-            self.title(width, "text", shorten(f"prompt: {view.header.prompt.text}", width - 9))
+            self.title(width, "text", shorten(f"prompt: {moment.header.prompt.text}", width - 9))
         ]
-        first, pitch = self._lay_out(view, width, height - 1)
+        first, pitch = self._lay_out(moment, width, height - 1)
         for block in self._blocks:
-            block.take(view.header, view.steps)
-            block.turn_to(view.cursor)
+            block.take(moment.header, moment.steps)
+            block.turn_to(moment.cursor)
         for block in self._blocks[first:]:
             for row in range(pitch):
-                lines.append(self._line(view, block, row) if row < block.height else Line())
-        if not view.steps:
+                lines.append(self._line(moment, block, row) if row < block.height else Line())
+        if not moment.steps:
             play, step = key_for(self, "play"), key_for(self, "forward")
             invitation = f"  The prompt is read. {play} decodes, {step} takes one step."
             lines[1:] = [Line(), Line().add(invitation, self.style("panel--quiet"))]
         return lines
 
-    def _lay_out(self, view: View, width: int, height: int) -> tuple[int, int]:
+    def _lay_out(self, moment: Moment, width: int, height: int) -> tuple[int, int]:
         """The first lane that is shown, and lines from one lane to the next."""
-        lanes = len(view.header.lanes)
+        lanes = len(moment.header.lanes)
         shown = min(lanes, height)
         # A blank line between the lanes, where three are left for the text.
         pitch = height // shown
         block_height = pitch - 1 if pitch > 3 else pitch
-        names = [cell_len(visible(lane.name)) for lane in view.header.lanes]
+        names = [cell_len(visible(lane.name)) for lane in moment.header.lanes]
         self._name_width = min(max(*names, 10), NAME_CELLS, width // 4) + 4
-        made_of = (view.steps, width, block_height)
-        if self._blocks_of[1:] != made_of[1:] or self._blocks_of[0] is not view.steps:
+        made_of = (moment.steps, width, block_height)
+        if self._blocks_of[1:] != made_of[1:] or self._blocks_of[0] is not moment.steps:
             text_width = width - self._name_width - 1
             self._blocks = [Block(lane, text_width, block_height) for lane in range(lanes)]
             self._blocks_of = made_of
-        first = min(max(0, view.lane - shown + 1), lanes - shown)
+        first = min(max(0, moment.lane - shown + 1), lanes - shown)
         return first, pitch
 
-    def _line(self, view: View, block: Block, row: int) -> Line:
+    def _line(self, moment: Moment, block: Block, row: int) -> Line:
         line = Line()
-        selected = block.lane == view.lane
+        selected = block.lane == moment.lane
         cells = self._name_width - 3
         if row == 0:
             mark = SELECTED if selected else " "
             name = self.style("text--selected" if selected else "text--name")
             line.add(f"{mark} ", self.style("text--mark"))
-            line.add(shorten(view.header.lanes[block.lane].name, cells), name)
+            line.add(shorten(moment.header.lanes[block.lane].name, cells), name)
         elif row == 1 and block.diverges is not None:
             tie = " tie" if block.mark == TIES else ""
             line.add(f"  {block.mark}", self.style("text--mark"))
             line.add(f" step {block.diverges}{tie}", self.style("panel--quiet"))
         line.pad_to(self._name_width, self.rich_style)
         for piece in block.pieces(row):
-            style = self._piece_style(view, block, piece)
+            style = self._piece_style(moment, block, piece)
             before, mark, after = piece.text.partition(block.mark)
             if mark and block.diverges is not None and piece.first <= block.diverges <= piece.last:
                 line.add(before, style).add(mark, self.style("text--mark")).add(after, style)
@@ -161,22 +161,22 @@ class TextPanel(Panel):
                 line.add(piece.text, style)
         return line
 
-    def _piece_style(self, view: View, block: Block, piece: Piece) -> Style:
-        if piece.first <= view.cursor <= piece.last:
+    def _piece_style(self, moment: Moment, block: Block, piece: Piece) -> Style:
+        if piece.first <= moment.cursor <= piece.last:
             return self.style("text--cursor")
-        if view.header.context == "forced":
-            diverged = differs(view.steps[piece.last], block.lane)
+        if moment.header.context == "forced":
+            diverged = differs(moment.steps[piece.last], block.lane)
         else:
             diverged = block.diverges is not None and piece.last >= block.diverges
-        later = "later-" if piece.first > view.cursor else ""
+        later = "later-" if piece.first > moment.cursor else ""
         if diverged:
             return self.style(f"text--{later}diverged")
         return self.style("text--later" if later else "text--same")
 
     def on_click(self, event: events.Click) -> None:
-        if self.view is None:
+        if self.moment is None:
             return
-        first, pitch = self._lay_out(self.view, *self.size)
+        first, pitch = self._lay_out(self.moment, *self.size)
         number, row = divmod(event.y - 1, pitch)
         if event.y < 1 or first + number >= len(self._blocks):
             return
