@@ -13,7 +13,7 @@ from prunetui.engine.errors import UserError
 from prunetui.engine.out_of_memory import guard_memory_by_stage, out_of_memory
 from safetensors import SafetensorError
 
-from ..cli.test_cli import complaint
+from ..support.command_line import complaint
 from ..support.models import save_model_directory
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from prunetui.engine.session.session import open_session
 from prunetui.engine.trace.file import read_trace
-from prunetui.tui.cli.main import main
 
+from ..support.command_line import complaint, prunetui
 from ..support.measures import measured
 from ..support.models import (
     OUTPUT_PROJECTIONS,
@@ -31,15 +31,6 @@ STEPS = 10
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     return save_model_directory(tmp_path / "tiny")
-
-
-def prunetui(*arguments: object) -> int:
-    """Run the command in this process; its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["prunetui", *map(str, arguments)])
-        with pytest.raises(SystemExit) as done:
-            main()
-    return done.value.code or 0
 
 
 def record(model: Path, output: Path, *arguments: object) -> int:
@@ -157,14 +148,6 @@ def test_options_reach_the_trace(tiny: Path, tmp_path: Path) -> None:
 
 
 # -- mistakes -------------------------------------------------------------------------------------
-
-
-def complaint(capsys, *arguments: object) -> str:
-    """What is said of a mistake: exit code 2, one sentence on stderr, no traceback."""
-    assert prunetui(*arguments) == 2
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    return " ".join(said.split())
 
 
 @pytest.mark.parametrize(

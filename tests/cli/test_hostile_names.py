@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from prunetui.tui.app import PrunetuiApp
 
+from ..support.command_line import prunetui
 from ..support.models import save_model_directory
+from ..support.screens import settle
 from ..support.traces import make_trace
-from ..tui.test_screen import settled
-from .test_cli import prunetui
 
 NAME = "a\x1b]52;c;aGk=\x07\x1b[31m\x9b2J\r\u202e[b]"
 
@@ -47,7 +47,7 @@ def test_no_sentence_of_a_command_carries_an_escape(hostile: Path, tmp_path: Pat
 async def test_a_replay_shows_the_name_with_its_escapes_visible(tmp_path: Path) -> None:
     app = PrunetuiApp.replay(make_trace(3), tmp_path / f"{NAME}.trace.jsonl")
     async with app.run_test(size=(160, 24)) as pilot:
-        await settled(pilot)
+        await settle(pilot)
         await pilot.press("e")
         picture = app.export_screenshot()
         assert "␛]52" in picture

@@ -22,9 +22,9 @@ from prunetui.tui.user import library
 from prunetui.tui.user.log_file import log_file, log_to_file
 from prunetui.tui.user.remembered import keep_copy
 
+from ..support.command_line import complaint, prunetui
 from ..support.models import save_model_directory
-from ..trace.test_fuzz import whole
-from .test_cli import complaint, prunetui
+from ..support.traces import write_whole_trace
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +88,7 @@ def test_a_file_that_came_meanwhile_is_not_overwritten(
 
 
 def test_vectors_that_break_off_leave_nothing(tmp_path: Path) -> None:
-    path = whole(tmp_path)
+    path = write_whole_trace(tmp_path)
     before = sorted(tmp_path.iterdir())
     vectors = tmp_path / "whole.z.bin"
     vectors.write_bytes(vectors.read_bytes()[:-300])
@@ -98,7 +98,7 @@ def test_vectors_that_break_off_leave_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_export(tmp_path: Path, capsys) -> None:
-    path = whole(tmp_path)
+    path = write_whole_trace(tmp_path)
     before = sorted(tmp_path.iterdir())
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
@@ -119,7 +119,7 @@ def export_to_stdout(path: Path, form: str, **where) -> subprocess.CompletedProc
 
 
 def test_an_export_goes_into_a_pipeline_and_where_the_shell_redirects_it(tmp_path: Path) -> None:
-    path = whole(tmp_path)
+    path = write_whole_trace(tmp_path)
     csv = to_csv(read_trace(path)).encode()
     done = export_to_stdout(path, "csv", stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout, done.stderr) == (0, csv, b"")
@@ -131,7 +131,7 @@ def test_an_export_goes_into_a_pipeline_and_where_the_shell_redirects_it(tmp_pat
 
 
 def test_an_export_goes_into_a_named_pipe(tmp_path: Path) -> None:
-    path, pipe = whole(tmp_path), tmp_path / "pipe"
+    path, pipe = write_whole_trace(tmp_path), tmp_path / "pipe"
     os.mkfifo(pipe)
     got: list[bytes] = []
     reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
@@ -143,7 +143,7 @@ def test_an_export_goes_into_a_named_pipe(tmp_path: Path) -> None:
 
 
 def test_a_device_that_takes_nothing_says_so(tmp_path: Path, capsys) -> None:
-    path = whole(tmp_path)
+    path = write_whole_trace(tmp_path)
     for form in ("csv", "safetensors", "parquet"):
         said = complaint(capsys, "export", path, "--format", form, "-o", "/dev/full")
         assert "cannot write /dev/full: No space left on device" in said
@@ -153,7 +153,7 @@ def test_a_device_that_takes_nothing_says_so(tmp_path: Path, capsys) -> None:
 
 
 def test_what_is_no_stream_for_it_is_refused(tmp_path: Path, capsys) -> None:
-    path = whole(tmp_path)
+    path = write_whole_trace(tmp_path)
     assert "exists already" in complaint(capsys, "export", path, "--format", "csv", "-o", tmp_path)
     assert "a trace is a file of its own" in complaint(capsys, "record", "-o", "/dev/stdout")
     said = complaint(capsys, "prune", "-v", "control", "-o", "/dev/null")
@@ -193,7 +193,7 @@ def test_what_is_there_keeps_its_permissions(tmp_path: Path, monkeypatch) -> Non
 
 
 def test_exports_are_for_whom_the_umask_says(tmp_path: Path) -> None:
-    path = whole(tmp_path)
+    path = write_whole_trace(tmp_path)
     assert prunetui("export", path, "-o", tmp_path / "new" / "a.csv") == 0
     assert prunetui("export", path, "-o", tmp_path / "new" / "a.safetensors") == 0
     assert mode(tmp_path / "new") == 0o755

@@ -11,8 +11,8 @@ from prunetui.engine.trace.file import read_trace
 from prunetui.tui.cli.main import app
 from prunetui.tui.cli.output import LastingFile
 
+from ..support.command_line import MAIN, WITHOUT_TORCH
 from ..support.models import save_model_directory
-from .test_shutdown import MAIN, WITHOUT_TORCH
 
 
 @pytest.fixture

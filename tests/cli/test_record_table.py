@@ -7,8 +7,7 @@ from prunetui.engine.trace.export.formats import SUMMARY_COLUMNS, summary_cells
 from prunetui.tui.cli.record import table
 from rich.cells import cell_len
 
-from ..session.test_not_numbers import part_broken
-from ..support.traces import make_trace
+from ..support.traces import make_trace, part_broken
 
 LONG = "drop:attn=[0,2,4,6,8]+drop:mlp=[1,3,5]+wanda:0.5+sparsegpt:2:4"
 WIDTHS = [40, 60, 80, 120]

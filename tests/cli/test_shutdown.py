@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from prunetui.engine.trace.file import read_trace
 
+from ..support.command_line import MAIN, WITHOUT_TORCH
 from ..support.models import save_model_directory
 
 pytestmark = pytest.mark.persons_cache
@@ -24,7 +25,6 @@ SECONDS = 60
 """How long to wait for what comes at once on an idle machine."""
 
 HIDE, SHOW = b"\x1b[?25l", b"\x1b[?25h"
-MAIN = "from prunetui.tui.cli.main import main; main()"
 OWN_TERMINAL = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
 """The terminal controls the process, as a login does."""
 
@@ -37,40 +37,6 @@ def stuck():
         ctypes.CDLL(None).pthread_mutex_lock(mutex)
 
 """
-
-WITHOUT_TORCH = """
-import sys, time, types
-from prunetui.engine.trace.file import TraceWriter
-from prunetui.engine.trace.trace import Trace
-from tests.support.traces import make_header, make_step
-
-class Session:
-    finished = recording_error = None
-    left_out = []
-    def __init__(self, path):
-        self.trace = Trace(make_header())
-        self.recording = path
-        self.file = TraceWriter(path, self.trace.header)
-    def step(self):
-        self.trace.append(make_step(len(self.trace.steps)))
-        self.file.write(self.trace.steps[-1])
-        time.sleep(0.01)
-        if len(self.trace.steps) == 10:
-            at_step_10()
-    def end(self):
-        self.file.close()
-
-def open_session(options, path, report):
-    at_loading()
-    return Session(path)
-
-def at_loading(): pass
-def at_step_10(): pass
-
-sys.modules["prunetui.engine.session.session"] = module = types.ModuleType("session")
-module.open_session = open_session
-"""
-"""`record` on a session that decodes nothing, which starts at once."""
 
 
 class Running:

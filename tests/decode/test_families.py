@@ -21,8 +21,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from ..support.families import DECODES, FAMILIES, NOT_BUILT, REFUSED, document, make_family
-from ..support.models import END, make_tokenizer
-from .test_lockstep import removed
+from ..support.models import END, make_tokenizer, without_sublayers
 
 PROMPT = "Forty bytes, more than any window holds."
 STEPS = 12
@@ -142,7 +141,7 @@ def check_numbers(stock: PreTrainedModel, session: Session, family: str) -> None
     assert 0 <= control < 1e-9
     anatomy = find_anatomy(stock)
     for number, gates in enumerate(list(VARIANTS.values())[1 : len(steps[0].local)], start=1):
-        with removed(anatomy, gates):
+        with without_sublayers(anatomy, gates):
             logq = log_probs(stock, prompt + tokens, len(prompt))
         kl = (logp.exp() * (logp - logq)).sum(dim=-1)
         assert kl.max() > 1e-4, "what was dropped does nothing"

@@ -1,7 +1,5 @@
 """Gates, streams and the lockstep decoder against plain forward passes of one row."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -10,7 +8,7 @@ from prunetui.engine.decode.kv_cache import new_cache
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.errors import UserError
 from prunetui.engine.measure.logit_lens import check_lens
-from prunetui.engine.model.anatomy import Anatomy, find_anatomy
+from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import LaneGates
 from prunetui.engine.model.residual_stream import StreamHooks
 from prunetui.engine.model.weight_group import WeightGroup
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GPT2Config, GPT2Model, PreTrainedModel
 
 from ..support.families import make_family
-from ..support.models import FAMILIES, make_model
+from ..support.models import FAMILIES, make_model, without_sublayers
 
 PROMPT = [5, 17, 200, 31, 8, 99, 4, 120, 77, 3, 64, 180]
 EVERY_FAMILY = pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -29,33 +27,6 @@ EVERY_FAMILY = pytest.mark.parametrize("family", sorted(FAMILIES))
 def make_lockstep(model: PreTrainedModel, lanes: list[LaneGates]) -> Lockstep:
     group = WeightGroup(model, find_anatomy(model))
     return Lockstep([(group, gates) for gates in lanes])
-
-
-@contextmanager
-def removed(anatomy: Anatomy, gates: LaneGates) -> Iterator[None]:
-    """Put a function that adds nothing in the place of each dropped sublayer's forward."""
-    modules = anatomy.sublayers(gates.attention, gates.mlp)
-    originals = [module.forward for module in modules]
-
-    def nothing(module: nn.Module, original):
-        def forward(*args, **kwargs):
-            output = original(*args, **kwargs)
-            family = type(module).__name__
-            if family in {"BloomAttention", "BloomMLP", "MptMLP"}:
-                kept = args[1]
-            else:
-                kept = torch.zeros_like(output[0] if isinstance(output, tuple) else output)
-            return (kept, *output[1:]) if isinstance(output, tuple) else kept
-
-        return forward
-
-    for module, original in zip(modules, originals, strict=True):
-        module.forward = nothing(module, original)
-    try:
-        yield
-    finally:
-        for module, original in zip(modules, originals, strict=True):
-            module.forward = original
 
 
 @torch.inference_mode()
@@ -94,7 +65,7 @@ def test_a_lane_equals_the_model_without_the_sublayers(family: str) -> None:
         outputs = lockstep.advance(tokens[:, None])
     lockstep.close()
     for row, gates in enumerate(lanes):
-        with removed(anatomy, gates):
+        with without_sublayers(anatomy, gates):
             for step, z in enumerate(logits):
                 alone = solo(model, texts[row][: len(PROMPT) + step])
                 torch.testing.assert_close(z[row], alone, rtol=1e-4, atol=1e-4)
@@ -154,7 +125,7 @@ def test_an_overflow_in_a_dropped_sublayer_does_not_reach_the_lane() -> None:
     model = make_model("llama")
     anatomy = find_anatomy(model)
     lane = LaneGates(mlp=frozenset({1}))
-    with removed(anatomy, lane):
+    with without_sublayers(anatomy, lane):
         expected = solo(model, PROMPT)
     model.model.layers[1].mlp.down_proj.weight.data.fill_(torch.inf)
     lockstep = make_lockstep(model, [lane])

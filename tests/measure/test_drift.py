@@ -10,6 +10,7 @@ from prunetui.engine.trace.records import Sampling
 
 from ..support.measures import measured, measures
 from ..support.models import needs_openmp
+from ..support.references import cos, softmax
 
 LANES, HIDDEN, VOCABULARY = 4, 24, 500
 GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=1, ignore_eos=False)
@@ -24,15 +25,6 @@ def example(scale: float) -> tuple[torch.Tensor, torch.Tensor]:
     noise = torch.randn(3, VOCABULARY, generator=generator) + 1.5
     z = z + torch.cat([torch.zeros(1, VOCABULARY), noise]) * scale
     return h, z
-
-
-def cos(x: np.ndarray, y: np.ndarray) -> float:
-    return x @ y / np.sqrt((x @ x) * (y @ y))
-
-
-def softmax(z: np.ndarray) -> np.ndarray:
-    e = np.exp(z - z.max())
-    return e / e.sum()
 
 
 def par_orth(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from prunetui.engine.trace.file import read_trace
 from prunetui.engine.trace.trace import Trace
 
 from ..support.models import make_model, save_model_directory
-from .test_drift import cos, softmax
+from ..support.references import cos, softmax
 
 TOKENS = torch.arange(1, 7)[None]
 SCALED: dict[str, dict[str, object]] = {

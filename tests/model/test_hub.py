@@ -11,7 +11,7 @@ from prunetui.engine.errors import UserError
 from prunetui.engine.model.hub import HubName, hub_name
 from prunetui.engine.trace.file import read_trace
 
-from ..cli.test_cli import complaint, prunetui
+from ..support.command_line import complaint, prunetui
 from ..support.hub import Hub, commit_of, hub
 from ..support.models import make_model, save_model_directory
 

@@ -21,7 +21,7 @@ from prunetui.engine.variants.pruning.layerwise import sparsify_model
 from prunetui.engine.variants.recipes import Method, Pattern, Sparsify
 
 from ..support.measures import measured
-from ..variants.test_pruning import reference_magnitude, reference_sparsegpt, reference_wanda
+from ..support.references import reference_magnitude, reference_sparsegpt, reference_wanda
 
 pytestmark = pytest.mark.persons_cache
 

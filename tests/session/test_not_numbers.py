@@ -19,14 +19,14 @@ from prunetui.engine.trace.analysis.theory import fit
 from prunetui.engine.trace.export.formats import to_csv, to_json, to_markdown
 from prunetui.engine.trace.export.html import to_html
 from prunetui.engine.trace.file import read_trace
-from prunetui.engine.trace.records import Drift, Sampling, Step
+from prunetui.engine.trace.records import Drift, Sampling
 from prunetui.engine.trace.trace import Trace, chosen_tokens, differs, first_divergence
 from prunetui.tui.screens.inspector import VIEWS
 from prunetui.tui.views.theory import TheoryTable
 
 from ..support.models import END, make_model, make_tokenizer
-from ..support.traces import make_header, make_step, make_trace
-from ..tui.test_screen import inspector, replay, settled, shown
+from ..support.screens import inspector, panel_text, replay, settle
+from ..support.traces import make_header, make_step, make_trace, part_broken
 
 GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=9, ignore_eos=False)
 NAN, INF = torch.nan, torch.inf
@@ -167,29 +167,6 @@ def test_a_lane_of_no_numbers_can_be_resumed_and_forced(broken, tmp_path: Path) 
 # -- what is shown --------------------------------------------------------------------------------
 
 
-def broken_step(number: int, lane: int = 1) -> Step:
-    step = make_step(number)
-    tokens, probs = [*step.lanes], [*step.candidates.probs]
-    changes = {"prob": None, "logprob": None, "entropy": None, "margin": None, "text": ""}
-    tokens[lane] = msgspec.structs.replace(tokens[lane], not_numbers=True, **changes)
-    probs[lane] = [None] * len(step.candidates.tokens)
-    drift = [*step.drift]
-    for variant in range(len(drift)) if lane == 0 else [lane - 1]:
-        nulls = dict.fromkeys(name for name in Drift.__struct_fields__ if name != "top1")
-        drift[variant] = msgspec.structs.replace(
-            drift[variant], **(nulls | {"top1": False, "not_comparable": True})
-        )
-    candidates = msgspec.structs.replace(step.candidates, probs=probs)
-    return msgspec.structs.replace(step, lanes=tokens, candidates=candidates, drift=drift)
-
-
-def part_broken(steps: int = 10, of: tuple[int, ...] = (6, 7, 9), lane: int = 1) -> Trace:
-    trace = Trace(make_header())
-    for number in range(steps):
-        trace.append(broken_step(number, lane) if number in of else make_step(number))
-    return trace
-
-
 def test_means_leave_such_steps_out_and_say_how_many() -> None:
     whole, broken = make_trace(10), part_broken()
     one, two = summarize(broken)
@@ -263,19 +240,19 @@ def test_a_trace_from_before_reads_as_numbers(tmp_path: Path) -> None:
 async def test_screens_say_it(size: tuple[int, int], lane: int) -> None:
     app = replay(part_broken(10, (6, 7, 9), lane=lane))
     async with app.run_test(size=size) as pilot:
-        await settled(pilot)
-        assert "⟨not numbers⟩×" in shown(app, "#text")
-        assert "not numbers" in shown(app, "#candidates")
-        assert shown(app, "#drift").count(" not numbers") >= 4
+        await settle(pilot)
+        assert "⟨not numbers⟩×" in panel_text(app, "#text")
+        assert "not numbers" in panel_text(app, "#candidates")
+        assert panel_text(app, "#drift").count(" not numbers") >= 4
         assert not any(
-            line.rstrip().endswith(("–", "n/a")) for line in shown(app, "#drift").split("\n")
+            line.rstrip().endswith(("–", "n/a")) for line in panel_text(app, "#drift").split("\n")
         )
         said = {}
         for view, _, _ in VIEWS:
             inspector(app).action_view(view)
-            await settled(pilot)
+            await settle(pilot)
             said[view] = "\n".join(
-                shown(app, f"#{panel.id}")
+                panel_text(app, f"#{panel.id}")
                 if panel.id
                 else "\n".join(panel.render_line(y).text for y in range(panel.size.height))
                 for panel in inspector(app).query_one(f"#{view}").query("Panel")
@@ -289,7 +266,7 @@ async def test_theory_says_nothing_of_estimates_that_there_are_not() -> None:
     app = replay(part_broken(5, tuple(range(5))))
     async with app.run_test(size=(120, 40)) as pilot:
         inspector(app).action_view("theory")
-        await settled(pilot)
+        await settle(pilot)
         table = inspector(app).query_one(TheoryTable)
         lines = [table.render_line(y).text for y in range(table.size.height)]
         assert not any("holds" in line for line in lines)

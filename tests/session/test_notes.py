@@ -13,8 +13,8 @@ from prunetui.tui.screens.help import HelpScreen
 from textual.widgets import Static
 
 from ..support.models import make_model, make_tokenizer
+from ..support.screens import panel_text
 from ..support.traces import make_header, make_trace
-from ..tui.test_screen import shown
 
 HOSTILE = "It says [bold]no[/] <b>&\x1b[31m `to` it."
 
@@ -63,8 +63,8 @@ async def test_the_screen_counts_them_and_the_help_says_them(width: int) -> None
         app = PrunetuiApp.replay(trace, Path("some.trace.jsonl"))
         async with app.run_test(size=(width, 24)) as pilot:
             await pilot.pause()
-            assert ("!" in shown(app, "#status")) == bool(count)
-            assert mark in shown(app, "#status")
+            assert ("!" in panel_text(app, "#status")) == bool(count)
+            assert mark in panel_text(app, "#status")
             await pilot.press("question_mark")
             assert isinstance(app.screen, HelpScreen)
             titles = [

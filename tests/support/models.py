@@ -1,11 +1,16 @@
 """Tiny random models of many families, with a tokenizer whose tokens are bytes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from prunetui.engine.cpu.runtime import openmp as threads
+from prunetui.engine.model.anatomy import Anatomy
+from prunetui.engine.model.dropped import LaneGates
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 needs_openmp = pytest.mark.skipif(not threads.available(), reason="torch without GNU's OpenMP")
@@ -167,3 +172,30 @@ def zero_output(model: PreTrainedModel, layer: int, kind: str) -> None:
     (module,) = [m for path, m in model.named_modules() if path.endswith(f".{name}")]
     for parameter in module.parameters():
         parameter.data.zero_()
+
+
+@contextmanager
+def without_sublayers(anatomy: Anatomy, gates: LaneGates) -> Iterator[None]:
+    """Put a function that adds nothing in the place of each dropped sublayer's forward."""
+    modules = anatomy.sublayers(gates.attention, gates.mlp)
+    originals = [module.forward for module in modules]
+
+    def nothing(module: nn.Module, original):
+        def forward(*args, **kwargs):
+            output = original(*args, **kwargs)
+            family = type(module).__name__
+            if family in {"BloomAttention", "BloomMLP", "MptMLP"}:
+                kept = args[1]
+            else:
+                kept = torch.zeros_like(output[0] if isinstance(output, tuple) else output)
+            return (kept, *output[1:]) if isinstance(output, tuple) else kept
+
+        return forward
+
+    for module, original in zip(modules, originals, strict=True):
+        module.forward = nothing(module, original)
+    try:
+        yield
+    finally:
+        for module, original in zip(modules, originals, strict=True):
+            module.forward = original

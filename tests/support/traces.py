@@ -2,10 +2,16 @@
 
 import math
 import random
+from pathlib import Path
 from typing import Any
 
 import msgspec
+from prunetui.engine.options import Options
+from prunetui.engine.trace.file import SUFFIX, TraceWriter
 from prunetui.engine.trace.records import (
+    AnswerNumbers,
+    Answers,
+    Branch,
     Candidates,
     Drift,
     Header,
@@ -14,12 +20,15 @@ from prunetui.engine.trace.records import (
     Lens,
     Model,
     Prompt,
+    Read,
+    Rewind,
     Sampling,
     Step,
     Token,
     Transition,
 )
 from prunetui.engine.trace.trace import Trace
+from prunetui.engine.trace.vector_file import Layout, VectorWriter, vectors_path
 
 HOSTILE = [
     "[INST]",
@@ -173,3 +182,70 @@ def make_lens(variants: int = 2, layers: int = 3, *, local: bool = False) -> Len
 
     lanes = [lane(number) for number in range(variants + 1)]
     return Lens(lanes=lanes, local=[None, *lanes[2:]] if local else None)
+
+
+def broken_step(number: int, lane: int = 1) -> Step:
+    step = make_step(number)
+    tokens, probs = [*step.lanes], [*step.candidates.probs]
+    changes = {"prob": None, "logprob": None, "entropy": None, "margin": None, "text": ""}
+    tokens[lane] = msgspec.structs.replace(tokens[lane], not_numbers=True, **changes)
+    probs[lane] = [None] * len(step.candidates.tokens)
+    drift = [*step.drift]
+    for variant in range(len(drift)) if lane == 0 else [lane - 1]:
+        nulls = dict.fromkeys(name for name in Drift.__struct_fields__ if name != "top1")
+        drift[variant] = msgspec.structs.replace(
+            drift[variant], **(nulls | {"top1": False, "not_comparable": True})
+        )
+    candidates = msgspec.structs.replace(step.candidates, probs=probs)
+    return msgspec.structs.replace(step, lanes=tokens, candidates=candidates, drift=drift)
+
+
+def part_broken(steps: int = 10, of: tuple[int, ...] = (6, 7, 9), lane: int = 1) -> Trace:
+    trace = Trace(make_header())
+    for number in range(steps):
+        trace.append(broken_step(number, lane) if number in of else make_step(number))
+    return trace
+
+
+VECTOR_ROWS = 5
+"""Of a block of vectors: three lanes, and two variants on the baseline's tokens."""
+
+
+def write_whole_trace(folder: Path) -> Path:
+    """A trace that has every record and every field, with vectors beside it."""
+    header = make_header()
+    header = msgspec.structs.replace(
+        header,
+        context="both",
+        answers=Answers(texts=["A", "B"], tokens=[3, 4]),
+        options=Options(keep=("h", "z"), answers=("A", "B")),
+    )
+    answers = [AnswerNumbers(z=[1.0, 2.0], logprob=[-2.0, -1.0])] * 3
+    path = folder / f"whole{SUFFIX}"
+    writer = TraceWriter(path, header)
+    for space, width in (("h", 4), ("z", 6)):
+        vectors = VectorWriter(
+            vectors_path(path, space), Layout(dtype="F32", shape=(VECTOR_ROWS, width))
+        )
+        for _ in range(6):
+            vectors.write(bytes(4 * VECTOR_ROWS * width))
+        vectors.close()
+    local = with_local(make_trace(6))
+    for number in range(5):
+        step = broken_step(number) if number == 3 else make_step(number)
+        step = msgspec.structs.replace(
+            step,
+            local=local.steps[number].local,
+            local_layers=step.layers,
+            answers=answers,
+            local_answers=answers[1:],
+            block=number,
+            lens=make_lens(local=True) if number == 1 else None,
+        )
+        writer.write(step)
+    writer.write(Read(step=2, lens=make_lens()))
+    writer.write(Rewind(to=4))
+    writer.write(Branch(parent=0, at=3))
+    writer.write(msgspec.structs.replace(step, step=3))
+    writer.close()
+    return path

@@ -8,63 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from prunetui.engine.errors import UserError
-from prunetui.engine.options import Options
 from prunetui.engine.trace.export.formats import FORMATS
-from prunetui.engine.trace.file import SUFFIX, TraceWriter, read_trace
-from prunetui.engine.trace.records import AnswerNumbers, Answers, Branch, Read, Rewind
+from prunetui.engine.trace.file import SUFFIX, read_trace
 from prunetui.engine.trace.trace import Trace
-from prunetui.engine.trace.vector_file import Layout, VectorWriter, vectors_path, write_safetensors
+from prunetui.engine.trace.vector_file import vectors_path, write_safetensors
 from prunetui.tui.app import PrunetuiApp
 from prunetui.tui.screens.inspector import VIEWS
 
-from ..session.test_not_numbers import broken_step
-from ..support.traces import make_header, make_lens, make_step, make_trace, with_local
-from ..tui.test_screen import inspector, settled
-
-ROWS = 5
-"""Of a block of vectors: three lanes, and two variants on the baseline's tokens."""
-
-
-def whole(folder: Path) -> Path:
-    """A trace that has every record and every field, with vectors beside it."""
-    header = make_header()
-    header = msgspec.structs.replace(
-        header,
-        context="both",
-        answers=Answers(texts=["A", "B"], tokens=[3, 4]),
-        options=Options(keep=("h", "z"), answers=("A", "B")),
-    )
-    answers = [AnswerNumbers(z=[1.0, 2.0], logprob=[-2.0, -1.0])] * 3
-    path = folder / f"whole{SUFFIX}"
-    writer = TraceWriter(path, header)
-    for space, width in (("h", 4), ("z", 6)):
-        vectors = VectorWriter(vectors_path(path, space), Layout(dtype="F32", shape=(ROWS, width)))
-        for _ in range(6):
-            vectors.write(bytes(4 * ROWS * width))
-        vectors.close()
-    local = with_local(make_trace(6))
-    for number in range(5):
-        step = broken_step(number) if number == 3 else make_step(number)
-        step = msgspec.structs.replace(
-            step,
-            local=local.steps[number].local,
-            local_layers=step.layers,
-            answers=answers,
-            local_answers=answers[1:],
-            block=number,
-            lens=make_lens(local=True) if number == 1 else None,
-        )
-        writer.write(step)
-    writer.write(Read(step=2, lens=make_lens()))
-    writer.write(Rewind(to=4))
-    writer.write(Branch(parent=0, at=3))
-    writer.write(msgspec.structs.replace(step, step=3))
-    writer.close()
-    return path
-
+from ..support.screens import inspector, settle
+from ..support.traces import write_whole_trace
 
 # -- mutations ------------------------------------------------------------------------------------
 
@@ -172,7 +126,7 @@ MUTATIONS = {"bytes": with_other_bytes, "values": with_other_values}
 
 def damaged(folder: Path, mutation: str, seeds: range) -> Iterator[tuple[int, Path, Trace]]:
     """Of each seed's trace, if it can be read."""
-    content = whole(folder).read_bytes()
+    content = write_whole_trace(folder).read_bytes()
     path = folder / f"whole-damaged{SUFFIX}"
     for seed in seeds:
         path.write_bytes(MUTATIONS[mutation](content, random.Random(seed)))
@@ -223,14 +177,14 @@ def test_ten_thousand_damaged_traces(mutation: str, part: int, tmp_path: Path) -
 async def open_every_view(trace: Trace, path: Path, lanes: range) -> None:
     app = PrunetuiApp.replay(trace, path)
     async with app.run_test(size=(80, 24)) as pilot:
-        await settled(pilot)
+        await settle(pilot)
         for lane in lanes:
             inspector(app)._select(lane)
             for view, _, _ in VIEWS:
                 inspector(app).action_view(view)
-                await settled(pilot)
+                await settle(pilot)
                 await pilot.press("home", "m", "end")
-                await settled(pilot)
+                await settle(pilot)
             inspector(app).action_view(view)
         await pilot.press("t", "escape", "enter", "escape", "y", "question_mark", "escape", "e")
         await pilot.press("escape", "q")

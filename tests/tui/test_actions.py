@@ -7,8 +7,9 @@ from prunetui.tui.screens.ask import AskDialog
 from prunetui.tui.screens.choose import BranchesDialog, ForceDialog
 from textual.widgets import Input, Label, OptionList
 
+from ..support.fake_session import FakeSession
+from ..support.screens import SIZE, inspector, live, notices, panel_text, ready, replay, until
 from ..support.traces import make_step, make_trace
-from .test_screen import SIZE, FakeSession, inspector, live, ready, replay, shown, told, until
 
 
 class BranchingSession(FakeSession):
@@ -77,7 +78,7 @@ async def test_x_decodes_on_to_the_next_divergent_step() -> None:
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         screen = await ready(pilot, app)
         await pilot.press("x")
-        await until(pilot, lambda: told(app) == ["Stopped: step 4 differs."])
+        await until(pilot, lambda: notices(app) == ["Stopped: step 4 differs."])
         assert len(session.trace.steps) == 5
         assert screen.cursor == 4
 
@@ -100,12 +101,12 @@ async def test_playing_stops_where_a_condition_holds() -> None:
         assert str(problem.content).startswith("there is no measure speed")
         await pilot.press("escape")
         await breakpoint_at(pilot, app, "lane 2 differs")
-        await until(pilot, lambda: "◉ lane 2 differs" in shown(app, "#status"))
+        await until(pilot, lambda: "◉ lane 2 differs" in panel_text(app, "#status"))
         await pilot.press("space")
-        await until(pilot, lambda: told(app) == ["Stopped: drop:mlp=1 differs."])
+        await until(pilot, lambda: notices(app) == ["Stopped: drop:mlp=1 differs."])
         assert len(session.trace.steps) == 9
         await breakpoint_at(pilot, app, "")
-        await until(pilot, lambda: "◉" not in shown(app, "#status"))
+        await until(pilot, lambda: "◉" not in panel_text(app, "#status"))
 
 
 async def test_a_replay_stops_there_too() -> None:
@@ -113,7 +114,7 @@ async def test_a_replay_stops_there_too() -> None:
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await breakpoint_at(pilot, app, "differs")
         await pilot.press("home", "space")
-        await until(pilot, lambda: told(app) == ["Stopped: drop:attn=1 differs."])
+        await until(pilot, lambda: notices(app) == ["Stopped: drop:attn=1 differs."])
         assert inspector(app).cursor == 4
 
 
@@ -136,7 +137,7 @@ async def test_a_candidate_is_forced_at_the_cursor(key: str, lanes: list[int]) -
         assert visible(text) in str(shown_first.prompt)
         assert (at, [*tokens]) == (7, lanes)
         await until(pilot, lambda: screen.cursor == 7)
-        await until(pilot, lambda: "branch 2 of 2" in shown(app, "#status"))
+        await until(pilot, lambda: "branch 2 of 2" in panel_text(app, "#status"))
 
 
 async def test_the_tree_leads_from_branch_to_branch() -> None:
@@ -153,7 +154,7 @@ async def test_the_tree_leads_from_branch_to_branch() -> None:
         assert lines[1].endswith(", 12 steps")
         await pilot.press("up", "enter")
         await until(pilot, lambda: screen.cursor == 19)
-        assert "branch 1 of 2" in shown(app, "#status")
+        assert "branch 1 of 2" in panel_text(app, "#status")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ async def test_a_replay_forces_nothing() -> None:
     app = replay()
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await pilot.press("enter")
-        assert told(app) == ["This is a replay: there is no model to decode with."]
+        assert notices(app) == ["This is a replay: there is no model to decode with."]
 
 
 async def test_contexts_cycle() -> None:

@@ -10,8 +10,9 @@ from prunetui.tui.widgets.panel import Panel
 from textual.geometry import Size
 from textual.pilot import Pilot
 
+from ..support.fake_session import FakeSession
+from ..support.screens import inspector, live, replay, settle, until
 from ..support.traces import make_lens, make_trace, with_local
-from .test_screen import FakeSession, inspector, live, replay, settled, until
 
 SIZES = [*range(4), 5, 8, 13, 20, 40]
 SMALL = [(width, height) for width in SIZES for height in SIZES]
@@ -32,7 +33,7 @@ async def test_every_panel_draws_in_every_size(view: str) -> None:
     app = recorded()
     async with app.run_test(size=(120, 40)) as pilot:
         inspector(app).action_view(view)
-        await settled(pilot)
+        await settle(pilot)
         drawn = 0
         for panel in inspector(app).query(Panel):
             if not panel.is_on_screen:

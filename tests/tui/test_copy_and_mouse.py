@@ -23,8 +23,9 @@ from textual.binding import Binding, BindingType
 from textual.pilot import Pilot
 from textual.widgets import OptionList, Static
 
+from ..support.fake_session import FakeSession
+from ..support.screens import cells_of, inspector, live, notices, replay, settle, until
 from ..support.traces import make_trace
-from .test_screen import FakeSession, cells_of, inspector, live, replay, settled, told, until
 
 COPIED = "prunetui/copied.txt"
 
@@ -34,12 +35,12 @@ async def test_the_lanes_text_up_to_the_cursor_is_copied_and_kept() -> None:
     async with app.run_test(notifications=True) as pilot:
         inspector(app).move_to(8)
         await pilot.press("up", "y")
-        await until(pilot, lambda: told(app))
+        await until(pilot, lambda: notices(app))
         text = " word0 word1 word2 word3[INST][/foo]␛[31mred␛]52;c;aGk=␇\n\n"
         assert app.clipboard == text
         file = Path(os.environ["XDG_STATE_HOME"]) / COPIED
         assert file.read_text("utf-8") == text
-        assert told(app) == [f"Copied baseline up to step 8; it is also in {file}"]
+        assert notices(app) == [f"Copied baseline up to step 8; it is also in {file}"]
 
 
 async def test_a_copy_that_cannot_be_kept_is_still_copied() -> None:
@@ -47,16 +48,16 @@ async def test_a_copy_that_cannot_be_kept_is_still_copied() -> None:
     app = replay(make_trace(20))
     async with app.run_test(notifications=True) as pilot:
         await pilot.press("home", "y")
-        await until(pilot, lambda: any("Copied" in sentence for sentence in told(app)))
+        await until(pilot, lambda: any("Copied" in sentence for sentence in notices(app)))
         assert app.clipboard == " word0"
-        assert told(app)[-1].endswith("copied.txt: Not a directory")
+        assert notices(app)[-1].endswith("copied.txt: Not a directory")
 
 
 @pytest.mark.parametrize(("steps", "bucket"), [(10, 1), (40, 4)])
 async def test_a_click_in_the_charts_moves_the_cursor(steps: int, bucket: int) -> None:
     app = replay(make_trace(steps))
     async with app.run_test(size=(80, 24)) as pilot:
-        await settled(pilot)
+        await settle(pilot)
         await pilot.click("#drift", offset=(LABEL_CELLS + 7, 2))
         assert inspector(app).cursor == 7 * bucket
         for nowhere in ((LABEL_CELLS + 5, 0), (LABEL_CELLS - 1, 2), (38, 2)):
@@ -85,7 +86,7 @@ async def test_the_wheel_moves_the_cursor_a_step(view: str, selector: str) -> No
     app = replay(make_trace(20))
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press(view)
-        await settled(pilot)
+        await settle(pilot)
         for down, cursor in ((False, 18), (False, 17), (True, 18), (True, 19), (True, 19)):
             await wheel(pilot, selector, down=down)
             assert inspector(app).cursor == cursor
@@ -97,9 +98,9 @@ async def test_the_wheel_decodes_nothing() -> None:
     app = live(session)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: isinstance(app.screen, Inspector) and app.screen.trace)
-        await settled(pilot)
+        await settle(pilot)
         await wheel(pilot, "#text", down=True)
-        await settled(pilot)
+        await settle(pilot)
         assert len(session.trace.steps) == 1
 
 
@@ -107,7 +108,7 @@ async def test_through_the_lens_the_wheel_leaves_the_cursor() -> None:
     app = replay(make_trace(20))
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press("l")
-        await settled(pilot)
+        await settle(pilot)
         await wheel(pilot, "#layers-lens", down=False)
         assert inspector(app).cursor == 19
 
@@ -127,11 +128,11 @@ async def test_a_click_on_a_column_goes_to_its_step(
     app = replay(make_trace(20))
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press(*keys)
-        await settled(pilot)
+        await settle(pilot)
         for column, step in places:
             widget = app.screen.query_one(selector)
             await pilot.click(widget, offset=(column % widget.size.width, 3))
-            await settled(pilot)
+            await settle(pilot)
             assert inspector(app).cursor == step
         for nowhere in ((0, 3), (30, 0)):
             await pilot.click(selector, offset=nowhere)
@@ -143,7 +144,7 @@ async def test_a_click_among_the_tokens_chooses_step_and_lane() -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         screen = inspector(app)
         await pilot.press("home", "5")
-        await settled(pilot)
+        await settle(pilot)
         # A line of step numbers, and four lines a lane; columns of 7 cells and more.
         for offset, lane, cursor in (
             ((NAME_CELLS + 1, 1), 1, 0),
@@ -154,7 +155,7 @@ async def test_a_click_among_the_tokens_chooses_step_and_lane() -> None:
             ((NAME_CELLS + 8, 0), 1, 0),
         ):
             await pilot.click("#alignment-tokens", offset=offset)
-            await settled(pilot)
+            await settle(pilot)
             assert (screen.lane, screen.cursor) == (lane, cursor)
 
 
@@ -172,10 +173,10 @@ async def test_a_click_on_a_lanes_column_selects_it(
     app = PrunetuiApp.replay(read_trace(path), path)
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press(key)
-        await settled(pilot)
+        await settle(pilot)
         for column, lane in columns:
             await pilot.click(selector, offset=(column, 2))
-            await settled(pilot)
+            await settle(pilot)
             assert inspector(app).lane == lane
 
 
@@ -186,7 +187,7 @@ async def test_a_click_on_a_candidate_begins_with_it() -> None:
     app = live(session)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: isinstance(app.screen, Inspector) and app.screen.trace)
-        await settled(pilot)
+        await settle(pilot)
         panel = app.screen.query_one(CandidatesPanel)
         for row, highlighted in ((panel._heads + 2, 2), (0, 0), (panel.size.height - 1, 7)):
             await pilot.click(CandidatesPanel, offset=(3, row))
@@ -199,7 +200,7 @@ async def test_the_line_of_keys_leads_through_the_views() -> None:
     app = replay(make_trace(20))
     async with app.run_test(size=(120, 40)) as pilot:
         screen = inspector(app)
-        await settled(pilot)
+        await settle(pilot)
         line = screen.query_one(KeyLine)
         x = line.render_line(0).text.index("views")
         seen = []

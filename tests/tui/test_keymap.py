@@ -10,7 +10,7 @@ from prunetui.tui.screens.inspector import key_scopes
 from prunetui.tui.user.keymap import load_keys
 from textual.widgets import Static
 
-from .test_screen import cells_of, inspector, replay, shown, told, until
+from ..support.screens import cells_of, inspector, notices, panel_text, replay, until
 
 
 @pytest.fixture
@@ -61,9 +61,9 @@ async def test_mapped_keys_work_and_are_shown(file: Path) -> None:
         assert inspector(app).cursor == 17
         await pilot.press("q")
         assert inspector(app).cursor == 0
-        await until(pilot, lambda: "h back" in shown(app, "KeyLine"))
-        assert "Q quit" in shown(app, "KeyLine")
-        assert "← back" not in shown(app, "KeyLine")
+        await until(pilot, lambda: "h back" in panel_text(app, "KeyLine"))
+        assert "Q quit" in panel_text(app, "KeyLine")
+        assert "← back" not in panel_text(app, "KeyLine")
         await pilot.press("question_mark")
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
         cells = cells_of(app.screen.query(Static)[1])
@@ -76,7 +76,7 @@ async def test_the_built_in_keys_stay_when_the_file_is_wrong(file: Path) -> None
     file.write_text('first = "j"\nquit = "j"')
     app = replay()
     async with app.run_test(notifications=True) as pilot:
-        await until(pilot, lambda: told(app))
-        assert told(app)[0].endswith("are not used: j is both first and quit")
+        await until(pilot, lambda: notices(app))
+        assert notices(app)[0].endswith("are not used: j is both first and quit")
         await pilot.press("left")
         assert inspector(app).cursor == 18

@@ -12,9 +12,9 @@ from prunetui.tui.widgets.lens_panel import LensPanel
 from textual import events
 from textual.pilot import Pilot
 
+from ..support.fake_session import FakeSession
+from ..support.screens import both_sizes, inspector, live, ready, replay, settle, until, view_text
 from ..support.traces import make_lens, make_trace
-from .test_screen import FakeSession, inspector, live, ready, replay, settled, until
-from .test_views import both_sizes, view_text
 
 
 def read_trace_of(steps: int, read: int, *, local: bool = False) -> Trace:
@@ -39,7 +39,7 @@ def test_the_lens(snap_compare, size: tuple[int, int]) -> None:
         assert isinstance(app, InspectorApp)
         await pilot.press("down", "l")
         await until(pilot, lambda: "nats" in view_text(app))
-        await settled(pilot)
+        await settle(pilot)
 
     path = Path(__file__).parents[1] / "data" / "lens.trace.jsonl"
     app = PrunetuiApp.replay(read_trace(path), path)

@@ -17,12 +17,21 @@ from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Button, Input, OptionList
 
+from ..support.fake_session import FakeSession
+from ..support.screens import (
+    both_sizes,
+    dialog_problem,
+    inspector,
+    keep_the_cursor_still,
+    live,
+    panel_text,
+    ready,
+    replay,
+    until,
+)
 from ..support.traces import make_header
-from .test_screen import FakeSession, inspector, live, problem, ready, replay, shown, until
-from .test_snapshots import keep_the_cursor_still
 
 SIZE = (120, 40)
-both_sizes = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
 
 SAMPLED = Sampling(
     temperature=0.7, top_k=40, top_p=0.95, seed=7, max_new_tokens=100, ignore_eos=True
@@ -61,8 +70,8 @@ async def test_what_is_edited_is_decoded() -> None:
         await pilot.press("space")
         await pilot.click("#template")
         await pilot.press("ctrl+r")
-        await until(pilot, lambda: "0/100 steps" in shown(app, "#status"))
-        assert "T 0.7" in shown(app, "#status")
+        await until(pilot, lambda: "0/100 steps" in panel_text(app, "#status"))
+        assert "T 0.7" in panel_text(app, "#status")
     header = session.trace.header
     assert (header.prompt.text, header.prompt.chat_template) == ("Tell me.", False)
     assert header.sampling == SAMPLED
@@ -74,10 +83,10 @@ async def test_decoding_what_was_decoded_begins_no_other_trace() -> None:
     async with app.run_test(size=SIZE) as pilot:
         await ready(pilot, app)
         await pilot.press("right")
-        await until(pilot, lambda: "1/64 steps" in shown(app, "#status"))
+        await until(pilot, lambda: "1/64 steps" in panel_text(app, "#status"))
         await open_editor(pilot, app)
         await pilot.press("ctrl+r")
-        await until(pilot, lambda: "0/64 steps" in shown(app, "#status"))
+        await until(pilot, lambda: "0/64 steps" in panel_text(app, "#status"))
         assert session.trace is trace
 
 
@@ -140,7 +149,7 @@ async def test_a_bad_number_gets_a_sentence(key: str, value: str, sentence: str)
         await app.push_screen(editor, results.append)
         write(editor, **{key: value})
         await pilot.press("ctrl+r")
-        assert problem(app) == sentence
+        assert dialog_problem(app) == sentence
         assert app.focused is editor.query_one(f"#{key}")
         write(editor, **{key: "1"})
         await pilot.press("enter")
@@ -246,13 +255,13 @@ async def test_a_prompt_is_saved_under_a_name_and_never_over_another() -> None:
         editor.query_one("#save", Button).press()
         await until(pilot, lambda: isinstance(app.screen, AskDialog))
         await pilot.press(*"bees", "enter")
-        assert "exists already" in problem(app)
+        assert "exists already" in dialog_problem(app)
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is editor)
         assert (folder() / "bees.txt").read_text("utf-8") == "Why?"
         editor.query_one(TextBox).text = " "
         await pilot.press("f2")
-        assert problem(app).startswith("The prompt is empty")
+        assert dialog_problem(app).startswith("The prompt is empty")
 
 
 @pytest.mark.parametrize("name", ["", "  ", ".hidden", "a/b", "..", "a\0b", "a\nb", "\x1b[2J"])
@@ -279,12 +288,12 @@ async def test_a_saved_prompt_that_cannot_be_read_gets_a_sentence() -> None:
         await app.push_screen(editor)
         editor.query_one(OptionList).focus()
         await pilot.press("end", "enter")
-        assert problem(app).endswith("dir.txt: Is a directory.")
+        assert dialog_problem(app).endswith("dir.txt: Is a directory.")
         await pilot.press("up", "enter")
-        assert problem(app).endswith("bad.txt is not UTF-8 (byte 0).")
+        assert dialog_problem(app).endswith("bad.txt is not UTF-8 (byte 0).")
         assert editor.query_one(TextBox).text == "Why?"
         await pilot.press("home", "enter")
-        assert problem(app) == ""
+        assert dialog_problem(app) == ""
 
 
 # -- what is pasted -------------------------------------------------------------------------------
@@ -310,7 +319,7 @@ async def test_what_is_pasted_is_text() -> None:
         app.post_message(events.Paste("1\x1b[2J"))
         await until(pilot, lambda: seed.value == "1␛[2J")
         await pilot.press("ctrl+r")
-        assert problem(app) == "seed is '1␛[2J'; it must be a whole number, 0 or more."
+        assert dialog_problem(app) == "seed is '1␛[2J'; it must be a whole number, 0 or more."
         text = "".join(strip.text for strip in editor._compositor.render_strips())
         assert not {c for c in text if ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or c == "\u202e"}
         seed.value = "1"

@@ -16,8 +16,8 @@ from prunetui.tui.user.remembered import (
     write_settings,
 )
 
+from ..support.screens import inspector, notices, replay, until
 from ..support.traces import make_trace
-from .test_screen import inspector, replay, told, until
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ async def test_damaged_settings_are_spoken_of_and_not_used(state: Path) -> None:
     (state / "settings.json").write_text('{"theme": 3}')
     app = replay()
     async with app.run_test(notifications=True) as pilot:
-        await until(pilot, lambda: told(app))
-        assert told(app) == [
+        await until(pilot, lambda: notices(app))
+        assert notices(app) == [
             f"{state / 'settings.json'} is damaged and not used: "
             "Expected `str | null`, got `int` - at `$.theme`"
         ]
@@ -55,7 +55,7 @@ async def test_a_state_directory_that_cannot_be_written_is_spoken_of() -> None:
     app = replay()
     async with app.run_test(notifications=True) as pilot:
         app.theme = "light"
-        await until(pilot, lambda: any("cannot keep" in sentence for sentence in told(app)))
+        await until(pilot, lambda: any("cannot keep" in sentence for sentence in notices(app)))
         assert app.theme == "light"
     assert app.return_code is None
 
@@ -108,8 +108,8 @@ async def test_damaged_places_are_spoken_of_and_replaced(state: Path, tmp_path: 
     (state / "places.json").write_bytes(b"\xff[")
     app = of(tmp_path / "a.trace.jsonl")
     async with app.run_test(notifications=True) as pilot:
-        await until(pilot, lambda: told(app))
-        assert told(app)[0].startswith(f"{state / 'places.json'} is damaged and not used: ")
+        await until(pilot, lambda: notices(app))
+        assert notices(app)[0].startswith(f"{state / 'places.json'} is damaged and not used: ")
         inspector(app).move_to(3)
     place = place_of(tmp_path / "a.trace.jsonl")
     assert place

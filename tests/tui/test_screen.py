@@ -1,145 +1,35 @@
 """The screen under a person's fingers: each key, live with a made-up session, and in replay."""
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 from prunetui.engine.errors import UserError
-from prunetui.engine.options import Context, Options
+from prunetui.engine.options import Options
 from prunetui.engine.trace.export.formats import to_csv
-from prunetui.engine.trace.records import Sampling
-from prunetui.engine.trace.trace import Trace
 from prunetui.themes import BUILT_IN
-from prunetui.tui.app import InspectorApp, PrunetuiApp
+from prunetui.tui.app import PrunetuiApp
 from prunetui.tui.screens.export import ExportDialog
 from prunetui.tui.screens.help import HelpScreen
 from prunetui.tui.screens.inspector import KEYS, Inspector
 from prunetui.tui.screens.prompt import PromptEditor
 from prunetui.tui.session_thread import Progress
-from prunetui.tui.views.drift import DriftView
 from prunetui.tui.widgets.loading import LoadingPanel
-from prunetui.tui.widgets.panel import Panel
-from rich.table import Table
-from textual.pilot import Pilot
-from textual.widgets import Button, Input, Static, TextArea
+from textual.widgets import Button, Input, TextArea
 
-from ..support.traces import make_header, make_step, make_trace
-
-SIZE = (120, 40)
-
-
-class FakeSession:
-    """The session's interface over made-up steps."""
-
-    def __init__(self, most: int = 64) -> None:
-        self.most = most
-        self.trace = Trace(make_header())
-        self.recording: Path | None = None
-        self.recording_error: str | None = None
-        self.fails: Exception | None = None
-        self.left_out: list[str] = []
-        self.closed = threading.Event()
-
-    @property
-    def finished(self) -> str | None:
-        return f"{self.most} new tokens" if len(self.trace.steps) >= self.most else None
-
-    def step(self) -> None:
-        if self.fails:
-            raise self.fails
-        # A step of a millisecond: none of a model's is shorter.
-        self.closed.wait(0.001)
-        self.trace.append(make_step(len(self.trace.steps)))
-
-    def restart(
-        self,
-        prompt: str | None = None,
-        context: Context | None = None,
-        answers: tuple[str, ...] | None = None,  # noqa: ARG002
-        sampling: Sampling | None = None,
-        raw: bool | None = None,
-    ) -> None:
-        header = self.trace.header
-        templated = header.prompt.chat_template if raw is None else not raw
-        changed = msgspec.structs.replace(
-            header,
-            context=context or header.context,
-            prompt=msgspec.structs.replace(
-                header.prompt, text=prompt or header.prompt.text, chat_template=templated
-            ),
-            sampling=sampling or header.sampling,
-        )
-        if changed == header:
-            self.trace.rewind(0)
-        else:
-            self.trace = Trace(changed)
-
-    def end(self) -> None:
-        self.closed.set()
-
-
-def live(session: FakeSession) -> PrunetuiApp:
-    def open_session(options: Options, record_to: Path | None, progress: Progress) -> FakeSession:  # noqa: ARG001
-        progress("loading", 0.5)
-        return session
-
-    return PrunetuiApp(Options(), None, open_session=open_session)  # pyright: ignore[reportArgumentType]
-
-
-def replay(trace: Trace | None = None, theme: str | None = None) -> InspectorApp:
-    return PrunetuiApp.replay(trace or make_trace(20), Path("some.trace.jsonl"), theme=theme)
-
-
-def inspector(app: InspectorApp) -> Inspector:
-    screen = app.screen_stack[0]
-    assert isinstance(screen, Inspector)
-    return screen
-
-
-async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
-    """Let the application and its threads work until the condition holds."""
-    for _ in range(2000):
-        if condition():
-            return
-        await pilot.pause(0.005)
-    raise AssertionError("it never came about")
-
-
-async def settled(pilot: Pilot[None]) -> None:
-    """Let the application draw every frame that was asked for."""
-    assert isinstance(pilot.app, InspectorApp)
-    screen = inspector(pilot.app)
-    drift = screen.query_one(DriftView)
-    await pilot.pause()
-    for frame in (screen._frame, screen._chart_frame, *screen._view_frames.values()):
-        await until(pilot, lambda frame=frame: frame._timer is None)
-    await until(pilot, lambda: drift._later is None)
-    await pilot.pause()
-
-
-def shown(app: InspectorApp, selector: str) -> str:
-    """The panel as drawn, a line each."""
-    panel = inspector(app).query_one(selector, Panel)
-    return "\n".join(panel.render_line(y).text for y in range(panel.size.height))
-
-
-def cells_of(table: Static) -> list[str]:
-    """The text of a table's cells, column by column."""
-    assert isinstance(table.content, Table)
-    return [str(cell) for column in table.content.columns for cell in column.cells]
-
-
-def told(app: InspectorApp) -> list[str]:
-    return [notification.message for notification in app._notifications]
-
-
-async def ready(pilot: Pilot[None], app: InspectorApp) -> Inspector:
-    await until(pilot, lambda: inspector(app).trace is not None)
-    await until(pilot, lambda: shown(app, "#status"))
-    return inspector(app)
-
+from ..support.fake_session import FakeSession
+from ..support.screens import (
+    SIZE,
+    dialog_problem,
+    inspector,
+    live,
+    notices,
+    panel_text,
+    ready,
+    replay,
+    until,
+)
+from ..support.traces import make_trace
 
 # -- replay ---------------------------------------------------------------------------------------
 
@@ -164,7 +54,7 @@ async def test_keys_move_the_cursor(keys: list[str], cursor: int) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press(*keys)
         assert inspector(app).cursor == cursor
-        await until(pilot, lambda: f"step {cursor} " in shown(app, "#candidates"))
+        await until(pilot, lambda: f"step {cursor} " in panel_text(app, "#candidates"))
 
 
 async def test_up_and_down_choose_the_lane() -> None:
@@ -173,11 +63,11 @@ async def test_up_and_down_choose_the_lane() -> None:
         assert inspector(app).lane == 1
         await pilot.press("down", "down")
         assert inspector(app).lane == 2
-        await until(pilot, lambda: "drift of drop:mlp=1" in shown(app, "#drift"))
+        await until(pilot, lambda: "drift of drop:mlp=1" in panel_text(app, "#drift"))
         await pilot.press("up", "up", "up")
         assert inspector(app).lane == 0
-        await until(pilot, lambda: "does not drift" in shown(app, "#drift"))
-        assert "drop:" not in shown(app, "#candidates")
+        await until(pilot, lambda: "does not drift" in panel_text(app, "#drift"))
+        assert "drop:" not in panel_text(app, "#candidates")
 
 
 async def test_space_plays_the_recorded_steps_from_the_start_and_pauses() -> None:
@@ -188,7 +78,7 @@ async def test_space_plays_the_recorded_steps_from_the_start_and_pauses() -> Non
         await until(pilot, lambda: 2 <= inspector(app).cursor < 19)
         await pilot.press("space")
         paused = inspector(app).cursor
-        await until(pilot, lambda: "‖ replay" in shown(app, "#status"))
+        await until(pilot, lambda: "‖ replay" in panel_text(app, "#status"))
         assert inspector(app).cursor == paused
         await pilot.press("end", "left", "space")
         await until(pilot, lambda: inspector(app).cursor == 19)
@@ -200,15 +90,15 @@ async def test_keys_that_need_a_model_say_so_in_a_replay(key: str) -> None:
     app = replay()
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await pilot.press(key)
-        await until(pilot, lambda: told(app))
-        assert told(app) == ["This is a replay: there is no model to decode with."]
+        await until(pilot, lambda: notices(app))
+        assert notices(app) == ["This is a replay: there is no model to decode with."]
 
 
 async def test_a_click_selects_the_lane_and_the_token() -> None:
     app = replay()
     async with app.run_test(size=SIZE) as pilot:
-        await until(pilot, lambda: "word" in shown(app, "#text"))
-        rows = shown(app, "#text").splitlines()
+        await until(pilot, lambda: "word" in panel_text(app, "#text"))
+        rows = panel_text(app, "#text").splitlines()
         row = next(y for y, text in enumerate(rows) if "drop:mlp=1" in text)
         await pilot.click("#text", offset=(rows[row].index("word1") + 2, row))
         assert (inspector(app).lane, inspector(app).cursor) == (2, 1)
@@ -257,23 +147,20 @@ async def test_export_writes_a_new_file_and_refuses_an_old_one(tmp_path: Path) -
         assert (tmp_path / "some.csv").read_text("utf-8") == to_csv(trace)
         await pilot.press("e", "enter")
         assert isinstance(app.screen, ExportDialog)
-        assert "exists already" in problem(app)
+        assert "exists already" in dialog_problem(app)
         await pilot.click("#md")
         assert app.screen.query_one(Input).value == str(tmp_path / "some.md")
         app.screen.query_one(Input).value = str(tmp_path / "none" / "some.md")
         await pilot.press("enter")
-        assert "No such file or directory" in problem(app)
+        assert "No such file or directory" in dialog_problem(app)
         app.screen.query_one(Input).value = str(tmp_path / "some.txt")
         await pilot.press("enter")
         assert (
-            problem(app) == "The file's name must end in .csv, .parquet, .json, .md, .html, .svg."
+            dialog_problem(app)
+            == "The file's name must end in .csv, .parquet, .json, .md, .html, .svg."
         )
         await pilot.press("escape")
         assert isinstance(app.screen, Inspector)
-
-
-def problem(app: InspectorApp) -> str:
-    return str(app.screen.query_one(".dialog-problem").visual)
 
 
 async def test_a_small_terminal_is_told_what_is_needed() -> None:
@@ -287,8 +174,8 @@ async def test_a_small_terminal_is_told_what_is_needed() -> None:
 async def test_an_unknown_theme_is_named_and_the_dark_one_is_used() -> None:
     app = PrunetuiApp.replay(make_trace(1), Path("x"), theme="none")
     async with app.run_test(size=SIZE, notifications=True) as pilot:
-        await until(pilot, lambda: told(app))
-        assert told(app) == [f"there is no theme none; there are {', '.join(BUILT_IN)}"]
+        await until(pilot, lambda: notices(app))
+        assert notices(app) == [f"there is no theme none; there are {', '.join(BUILT_IN)}"]
         assert app.theme == "dark"
 
 
@@ -307,7 +194,7 @@ async def test_right_decodes_a_step_at_the_live_end_and_moves_elsewhere() -> Non
     app = live(session := FakeSession())
     async with app.run_test(size=SIZE) as pilot:
         screen = await ready(pilot, app)
-        assert "space decodes" in shown(app, "#text")
+        assert "space decodes" in panel_text(app, "#text")
         for steps in (1, 2, 3):
             await pilot.press("right")
             await until(pilot, lambda steps=steps: len(session.trace.steps) == steps)
@@ -315,7 +202,7 @@ async def test_right_decodes_a_step_at_the_live_end_and_moves_elsewhere() -> Non
         await pilot.press("left", "left", "right")
         assert screen.cursor == 1
         assert len(session.trace.steps) == 3
-        await until(pilot, lambda: "step 1 " in shown(app, "#candidates"))
+        await until(pilot, lambda: "step 1 " in panel_text(app, "#candidates"))
 
 
 async def test_space_decodes_to_the_end_and_the_last_state_is_drawn() -> None:
@@ -323,11 +210,11 @@ async def test_space_decodes_to_the_end_and_the_last_state_is_drawn() -> None:
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await ready(pilot, app)
         await pilot.press("space")
-        await until(pilot, lambda: "30/64 steps  ■ finished" in shown(app, "#status"))
-        await until(pilot, lambda: "step 29 " in shown(app, "#candidates"))
+        await until(pilot, lambda: "30/64 steps  ■ finished" in panel_text(app, "#status"))
+        await until(pilot, lambda: "step 29 " in panel_text(app, "#candidates"))
         await pilot.press("space")
-        await until(pilot, lambda: told(app))
-        assert told(app) == ["Nothing is left to decode: 30 new tokens."]
+        await until(pilot, lambda: notices(app))
+        assert notices(app) == ["Nothing is left to decode: 30 new tokens."]
     assert session.closed.is_set()
 
 
@@ -337,11 +224,11 @@ async def test_space_pauses() -> None:
         await ready(pilot, app)
         await pilot.press("space")
         await until(pilot, lambda: len(session.trace.steps) > 3)
-        await until(pilot, lambda: "▶ decoding" in shown(app, "#status"))
+        await until(pilot, lambda: "▶ decoding" in panel_text(app, "#status"))
         await pilot.press("space")
-        await until(pilot, lambda: "‖ paused" in shown(app, "#status"))
+        await until(pilot, lambda: "‖ paused" in panel_text(app, "#status"))
         steps = len(session.trace.steps)
-        assert f"{steps}/64 steps" in shown(app, "#status")
+        assert f"{steps}/64 steps" in panel_text(app, "#status")
     assert len(session.trace.steps) == steps
 
 
@@ -350,10 +237,10 @@ async def test_restart_takes_everything_back() -> None:
     async with app.run_test(size=SIZE) as pilot:
         await ready(pilot, app)
         await pilot.press("space")
-        await until(pilot, lambda: "finished" in shown(app, "#status"))
+        await until(pilot, lambda: "finished" in panel_text(app, "#status"))
         trace = session.trace
         await pilot.press("home", "r")
-        await until(pilot, lambda: "0/64 steps" in shown(app, "#status"))
+        await until(pilot, lambda: "0/64 steps" in panel_text(app, "#status"))
         assert session.trace is trace
         assert inspector(app).cursor == -1
 
@@ -368,10 +255,10 @@ async def test_p_edits_the_prompt() -> None:
         assert editor.text == "Why [do] these differ?"
         editor.text = "  \n"
         await pilot.press("ctrl+r")
-        assert problem(app).startswith("The prompt is empty")
+        assert dialog_problem(app).startswith("The prompt is empty")
         editor.text = "Tell me."
         await pilot.press("ctrl+r")
-        await until(pilot, lambda: "prompt: Tell me." in shown(app, "#text"))
+        await until(pilot, lambda: "prompt: Tell me." in panel_text(app, "#text"))
         await pilot.press("p")
         await until(pilot, lambda: isinstance(app.screen, PromptEditor))
         await pilot.press("x", "escape")
@@ -387,13 +274,13 @@ async def test_a_failing_step_is_told_and_the_screen_stays() -> None:
         await until(pilot, lambda: session.trace.steps)
         session.fails = UserError("out of memory at step 1; the steps before it stand")
         await pilot.press("space")
-        await until(pilot, lambda: "out of memory" in shown(app, "#status"))
-        assert told(app) == ["out of memory at step 1; the steps before it stand"]
-        assert "word" in shown(app, "#text")
+        await until(pilot, lambda: "out of memory" in panel_text(app, "#status"))
+        assert notices(app) == ["out of memory at step 1; the steps before it stand"]
+        assert "word" in panel_text(app, "#text")
         session.fails = None
         await pilot.press("right")
-        await until(pilot, lambda: "2/64 steps" in shown(app, "#status"))
-        assert "out of memory" not in shown(app, "#status")
+        await until(pilot, lambda: "2/64 steps" in panel_text(app, "#status"))
+        assert "out of memory" not in panel_text(app, "#status")
 
 
 async def test_an_error_of_ours_names_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -402,8 +289,8 @@ async def test_an_error_of_ours_names_the_log(caplog: pytest.LogCaptureFixture) 
         await ready(pilot, app)
         session.fails = RuntimeError("secret [prompt]")
         await pilot.press("right")
-        await until(pilot, lambda: told(app))
-        assert told(app)[0].endswith("prunetui.log says what")
+        await until(pilot, lambda: notices(app))
+        assert notices(app)[0].endswith("prunetui.log says what")
     assert "secret [prompt]" in caplog.text
 
 
@@ -411,16 +298,16 @@ async def test_a_recording_that_stopped_is_told_once() -> None:
     app = live(session := FakeSession())
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await ready(pilot, app)
-        assert "not recorded" in shown(app, "#status")
+        assert "not recorded" in panel_text(app, "#status")
         session.recording = Path("/x/20260101-1.trace.jsonl")
         await pilot.press("right")
-        await until(pilot, lambda: "● 20260101-1" in shown(app, "#status"))
+        await until(pilot, lambda: "● 20260101-1" in panel_text(app, "#status"))
         session.recording_error = "the disk is full"
         await pilot.press("right")
-        await until(pilot, lambda: told(app))
+        await until(pilot, lambda: notices(app))
         await pilot.press("right")
         await until(pilot, lambda: len(session.trace.steps) == 3)
-        assert told(app) == ["the disk is full"]
+        assert notices(app) == ["the disk is full"]
 
 
 async def test_a_model_that_does_not_load_leaves_ways_on() -> None:

@@ -8,12 +8,10 @@ from prunetui.engine.trace.file import read_trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
 from prunetui.tui.screens.prompt import Decoding, PromptEditor
 from textual.pilot import Pilot
-from textual.widgets import Input, TextArea
 
+from ..support.screens import both_sizes, keep_the_cursor_still, panel_text, until
 from ..support.traces import make_header, make_trace
-from .test_screen import shown, until
 
-both_sizes = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
 both_themes = pytest.mark.parametrize("theme", ["dark", "light"])
 
 
@@ -28,19 +26,12 @@ def app(theme: str, steps: int = 40) -> InspectorApp:
     return PrunetuiApp.replay(make_trace(steps), Path("some.trace.jsonl"), theme=theme)
 
 
-async def keep_the_cursor_still(pilot: Pilot[None]) -> None:
-    for field in pilot.app.screen.query("Input, TextArea"):
-        assert isinstance(field, Input | TextArea)
-        field.cursor_blink = False
-    await pilot.pause()
-
-
 @both_sizes
 @both_themes
 def test_the_main_screen(snap_compare, size, theme) -> None:
     async def in_the_middle(pilot: Pilot[None]) -> None:
         await pilot.press("home", "shift+right")
-        await until(pilot, lambda: "step 10 " in shown(pilot.app, "#candidates"))
+        await until(pilot, lambda: "step 10 " in panel_text(pilot.app, "#candidates"))
 
     assert snap_compare(app(theme), terminal_size=size, run_before=in_the_middle)
 
@@ -52,7 +43,7 @@ def test_readme(snap_compare) -> None:
 
     async def to_the_collapse(pilot: Pilot[None]) -> None:
         await pilot.press("down", "down", "home", *["shift+right"] * 5)
-        await until(pilot, lambda: "step 50 " in shown(pilot.app, "#candidates"))
+        await until(pilot, lambda: "step 50 " in panel_text(pilot.app, "#candidates"))
 
     assert snap_compare(replay, terminal_size=(120, 40), run_before=to_the_collapse)
 
@@ -61,7 +52,7 @@ def test_readme(snap_compare) -> None:
 def test_the_baseline_selected(snap_compare, size) -> None:
     async def select(pilot: Pilot[None]) -> None:
         await pilot.press("up")
-        await until(pilot, lambda: "does not drift" in shown(pilot.app, "#drift"))
+        await until(pilot, lambda: "does not drift" in panel_text(pilot.app, "#drift"))
 
     assert snap_compare(app("dark"), terminal_size=size, run_before=select)
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 from prunetui.tui.app import InspectorApp
 
-from .test_screen import replay, told
+from ..support.screens import notices, replay
 
 SCRIPT = """
-from tests.tui.test_screen import FakeSession, live
+from tests.support.fake_session import FakeSession
+from tests.support.screens import live
 live(FakeSession(most=100_000)).run()
 """
 EVERYWHERE = [b"tiny", b"steps", b"prompt:", b"next token", b"drift of", b"play", b"quit"]
@@ -94,4 +95,4 @@ async def test_without_a_shell_nothing_is_stopped(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("os.killpg", lambda *_: pytest.fail("it would never come back"))
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await pilot.press("ctrl+z")
-        assert told(app) == ["There is no shell here that could come back."]
+        assert notices(app) == ["There is no shell here that could come back."]

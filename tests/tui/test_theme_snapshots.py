@@ -6,15 +6,15 @@ import pytest
 from prunetui.tui.app import PrunetuiApp
 from textual.pilot import Pilot
 
+from ..support.screens import settle
 from ..support.traces import make_trace
-from .test_screen import settled
 
 
 @pytest.mark.parametrize("theme", ["high-contrast", "okabe-ito", "ansi", "mono"])
 def test_the_overview(theme: str, snap_compare) -> None:
     async def go_back(pilot: Pilot[None]) -> None:
         await pilot.press(*["left"] * 10)
-        await settled(pilot)
+        await settle(pilot)
 
     app = PrunetuiApp.replay(make_trace(40), Path("some.trace.jsonl"), theme=theme)
     assert snap_compare(app, terminal_size=(80, 24), run_before=go_back)

@@ -14,7 +14,7 @@ from textual.strip import Strip
 from textual.theme import Theme
 from textual.widget import Widget
 
-from .test_screen import replay, told, until
+from ..support.screens import notices, replay, until
 
 
 @pytest.fixture
@@ -114,8 +114,8 @@ async def test_the_screen_says_what_is_wrong_and_goes_on(folder: Path) -> None:
     (folder / "mine.toml").write_text("dark = 3")
     app = replay()
     async with app.run_test(notifications=True) as pilot:
-        await until(pilot, lambda: told(app))
-        assert "mine.toml is not used: Expected `bool`, got `int`" in told(app)[0]
+        await until(pilot, lambda: notices(app))
+        assert "mine.toml is not used: Expected `bool`, got `int`" in notices(app)[0]
         assert app.theme == DARK
 
 

@@ -19,8 +19,9 @@ from prunetui.tui.widgets.panel import Panel
 from textual.pilot import Pilot
 from textual.widgets import Input, Label
 
+from ..support.fake_session import FakeSession
+from ..support.screens import inspector, live, notices, ready, replay, until
 from ..support.traces import make_header
-from .test_screen import FakeSession, inspector, live, ready, replay, told, until
 
 DEPTH = 30
 
@@ -352,7 +353,7 @@ async def test_fewer_lanes_leave_none_selected_that_is_gone() -> None:
         await until(pilot, lambda: len(session.trace.header.lanes) == 1)
         await until(pilot, lambda: inspector(app).lane == 0)
         assert inspector(app).breakpoint is None
-        assert told(app) == ["No breakpoint any more: there is no lane 2; lanes are 0 to 0."]
+        assert notices(app) == ["No breakpoint any more: there is no lane 2; lanes are 0 to 0."]
         await pilot.press("right", "right", "n", "x")
         await until(pilot, lambda: len(session.trace.steps) > 1)
 
@@ -389,7 +390,7 @@ async def test_a_recipe_that_does_not_apply_can_be_edited_on() -> None:
         session.refuses = ""
         await pilot.press("ctrl+r")
         await until(pilot, lambda: app.screen is inspector(app))
-        assert told(app) == []
+        assert notices(app) == []
 
 
 async def test_a_family_that_takes_no_dropping_has_its_text() -> None:
@@ -412,7 +413,7 @@ async def test_a_replay_has_no_model_to_edit() -> None:
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await pilot.press("v")
         assert app.screen is inspector(app)
-        assert told(app) == ["This is a replay: there is no model to decode with."]
+        assert notices(app) == ["This is a replay: there is no model to decode with."]
 
 
 async def test_hostile_text_stays_text() -> None:

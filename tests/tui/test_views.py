@@ -13,24 +13,15 @@ from prunetui.tui.widgets.chart import LABEL_CELLS, Chart, ChartLine, Picture, t
 from prunetui.tui.widgets.diff_panel import compared
 from textual.pilot import Pilot
 
+from ..support.screens import both_sizes, inspector, replay, settle, until, view_text
 from ..support.traces import make_trace, with_local
-from .test_screen import inspector, replay, settled, until
 
-both_sizes = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
 names = pytest.mark.parametrize("number", range(1, 7), ids=[name for name, *_ in VIEWS])
 
 
 def recorded() -> InspectorApp:
     path = Path(__file__).parents[1] / "data" / "natalia.trace.jsonl"
     return PrunetuiApp.replay(read_trace(path), path)
-
-
-def view_text(app: InspectorApp) -> str:
-    """What the chosen view draws, a line each."""
-    screen = inspector(app)
-    region = screen.query_one("#views").region
-    strips = screen._compositor.render_strips()
-    return "\n".join(strip.text for strip in strips[region.y : region.bottom])
 
 
 @names
@@ -41,7 +32,7 @@ def test_each_view(snap_compare, number: int, size: tuple[int, int]) -> None:
         assert isinstance(app, InspectorApp)
         await pilot.press("down", "home", "shift+right", "shift+right", str(number))
         await until(pilot, lambda: "20" in view_text(app))
-        await settled(pilot)
+        await settle(pilot)
 
     assert snap_compare(recorded(), terminal_size=size, run_before=choose)
 
@@ -58,7 +49,7 @@ def test_other_drawings(snap_compare, keys: list[str], size: tuple[int, int]) ->
         assert isinstance(app, InspectorApp)
         await pilot.press("down", "home", "shift+right", "shift+right", *keys)
         await until(pilot, lambda: "20" in view_text(app))
-        await settled(pilot)
+        await settle(pilot)
 
     assert snap_compare(recorded(), terminal_size=size, run_before=choose)
 
@@ -130,7 +121,7 @@ async def test_hostile_text_stays_text(number: int) -> None:
     app = replay(with_local(make_trace(30)))
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press(str(number))
-        await settled(pilot)
+        await settle(pilot)
         assert "\x1b" not in view_text(app)
 
 
@@ -175,7 +166,7 @@ async def test_every_divergence_is_marked_below_each_chart(
     app = replay(diverging(tie))
     async with app.run_test(size=size) as pilot:
         await pilot.press("home", "1")
-        await settled(pilot)
+        await settle(pilot)
         lines = view_text(app).splitlines()
         assert figures in [line.strip() for line in lines]
         rows = [line.split() for line in lines if line.count(marks[0]) == 2]
@@ -189,7 +180,7 @@ async def test_every_chart_of_view_3_has_its_title_at_80_columns(keys: str, axes
     app = recorded()
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("down", *keys)
-        await settled(pilot)
+        await settle(pilot)
         text = view_text(app)
         for label in LABELS.values():
             assert text.count(f"{label}: {axes}") == 1
@@ -199,7 +190,7 @@ async def test_the_baseline_has_no_marks() -> None:
     app = replay(make_trace(12))
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("up", "1")
-        await settled(pilot)
+        await settle(pilot)
         assert not {*view_text(app)} & {*"◆◇≠≈"}
 
 
@@ -261,7 +252,7 @@ def test_readme_multiple_choice(snap_compare) -> None:
         assert isinstance(app, InspectorApp)
         await pilot.press("down", "down", "home", "4")
         await until(pilot, lambda: "answer" in view_text(app))
-        await settled(pilot)
+        await settle(pilot)
 
     app = PrunetuiApp.replay(read_trace(path), path)
     assert snap_compare(app, terminal_size=(120, 30), run_before=choose)

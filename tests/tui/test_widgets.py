@@ -32,8 +32,9 @@ from rich.style import Style
 from textual.app import App
 from textual.geometry import Region
 
+from ..support.fake_session import FakeSession
+from ..support.screens import live, until
 from ..support.traces import make_header, make_step, make_trace
-from .test_screen import FakeSession, live, until
 
 # -- wrapping -------------------------------------------------------------------------------------
 
