@@ -23,7 +23,8 @@ from ..themes import DARK, load_themes
 from .screens.inspector import KEYS, SUSPEND, Inspector, is_too_small, key_scopes
 from .screens.live import LiveInspector
 from .screens.replay import ReplayInspector
-from .session_thread import OpenSession, open_engine_session
+from .session_port import OpenSession
+from .session_thread import open_engine_session
 from .user.keymap import first_key, load_keys, mapped
 from .user.log_file import log_file
 from .user.remembered import Settings, read_settings, write_settings

@@ -9,25 +9,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from textual.message import Message
 
 from ..engine.errors import UserError
-from ..engine.options import Context, Options
+from ..engine.options import Options
 from ..engine.out_of_memory import guard_memory_by_stage
 from ..engine.progress import IMPORTING, Progress
-from ..engine.trace.records import Sampling, Step
+from ..engine.session.changes import RestartChanges
+from ..engine.trace.records import Step
 from ..engine.trace.trace import Trace
+from .session_port import OpenSession, SessionPort
 from .user.log_file import log_file
 
 if TYPE_CHECKING:
-    from ..engine.session.session import Session
     from ..engine.variants.pruning.ranking import Similarity
 
 log = logging.getLogger("prunetui")
-
-OpenSession = Callable[[Options, Path | None, Progress], "Session"]
 
 NICENESS = 5
 """Added to the thread's, and to that of torch's that it starts: a key is answered sooner where
@@ -36,7 +35,8 @@ cores are few."""
 
 def open_engine_session(
     options: Options, record_to: Path | None, progress: Progress, resume: Trace | None = None
-) -> "Session":
+) -> SessionPort:
+    """Load a model and prompt into a `Session`, or open one that continues a trace."""
     with guard_memory_by_stage(progress) as report:
         report(IMPORTING, None)
         # The window must not wait for torch.
@@ -83,16 +83,6 @@ def _never(_steps: Sequence[Step]) -> str:
     return ""
 
 
-class Changes(TypedDict, total=False):
-    """What `Session.restart` takes."""
-
-    prompt: str
-    context: Context
-    answers: tuple[str, ...]
-    sampling: Sampling
-    raw: bool
-
-
 class _Closing(BaseException):
     """Ends loading from within; no `except Exception` on the way may swallow it."""
 
@@ -111,7 +101,7 @@ class SessionThread:
         options: Options,
         record_to: Path | None,
     ) -> None:
-        self.session: Session | None = None
+        self.session: SessionPort | None = None
         self.stages: list[Stage] = []
         self.playing = False
         self.busy = ""
@@ -146,7 +136,7 @@ class SessionThread:
     def step(self) -> None:
         self._commands.put(self._step)
 
-    def restart(self, **changes: Unpack[Changes]) -> None:
+    def restart(self, **changes: Unpack[RestartChanges]) -> None:
         self._commands.put(lambda: self._restart(changes))
 
     def force(self, at: int, tokens: dict[int, int]) -> None:
@@ -227,7 +217,7 @@ class SessionThread:
                 self._post(Stopped(why))
             self.playing = self.playing and not self.session.finished
 
-    def _restart(self, changes: Changes) -> None:
+    def _restart(self, changes: RestartChanges) -> None:
         assert self.session is not None
         self.session.restart(**changes)
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Unpack
 
 import msgspec
 import torch
@@ -36,6 +37,7 @@ from ..trace.trace import Trace
 from ..variants.builder import Variant, VariantBuilder, check_droppable, open_builder
 from ..variants.pruning.ranking import Similarity
 from ..variants.recipes import parse
+from .changes import RestartChanges
 from .header import check_resumable, check_same_model, describe_model, make_header
 from .recording import Recording
 
@@ -211,32 +213,26 @@ class Session:
         self._read_lane_texts()
         self._recording.write(records.Switch(to=branch))
 
-    def restart(
-        self,
-        prompt: str | None = None,
-        context: Context | None = None,
-        answers: tuple[str, ...] | None = None,
-        sampling: records.Sampling | None = None,
-        raw: bool | None = None,
-    ) -> None:
-        """Decode from the prompt again; what is given, if it is another than before, begins a new
-        trace and file.
+    def restart(self, **changes: Unpack[RestartChanges]) -> None:
+        """Decode from the prompt again; changes that differ from before begin a new trace and file.
 
         Raises `UserError` for a prompt or an answer that cannot be read, where the model has no
-        chat template and `raw` asks for it, or memory runs out; all stays as it was.
+        chat template and `raw=False` needs one, or memory runs out; all stays as it was.
         """
         header, before = self.trace.header, self._options
-        prompt = header.prompt.text if prompt is None else prompt
-        context = context or header.context
-        changes = {} if sampling is None else msgspec.structs.asdict(sampling)
-        if answers is not None:
-            changes["answers"] = answers
+        prompt = changes.get("prompt", header.prompt.text)
+        context = changes.get("context", header.context)
+        option_changes: dict[str, Any] = {}
+        if "sampling" in changes:
+            option_changes |= msgspec.structs.asdict(changes["sampling"])
+        if "answers" in changes:
+            option_changes["answers"] = changes["answers"]
         # Compared with what was done: without a template a prompt is read raw, asked for or not.
-        if raw is not None and raw == header.prompt.chat_template:
-            if not raw and not self._loaded.tokenizer.chat_template:
+        if "raw" in changes and changes["raw"] == header.prompt.chat_template:
+            if not changes["raw"] and not self._loaded.tokenizer.chat_template:
                 raise UserError("the model brings no chat template; its prompts are read raw")
-            changes["raw"] = raw
-        options = msgspec.structs.replace(before, **changes)
+            option_changes["raw"] = changes["raw"]
+        options = msgspec.structs.replace(before, **option_changes)
         if (prompt, context, options) == (header.prompt.text, header.context, before):
             self.rewind(0)
             return

@@ -62,7 +62,7 @@ def test_the_same_again_goes_on_in_the_same_trace(directories) -> None:
     session = opened(directories[False])
     trace = session.trace
     session.step()
-    session.restart("Hello", "both", sampling=trace.header.sampling, raw=True)
+    session.restart(prompt="Hello", context="both", sampling=trace.header.sampling, raw=True)
     assert session.trace is trace
     assert trace.steps == []
 
@@ -91,7 +91,7 @@ def test_a_restart_that_is_refused_leaves_the_sampling(directories) -> None:
     session = opened(directories[False])
     reference = decoded(session)
     with pytest.raises(UserError, match="the prompt is empty"):
-        session.restart(" ", sampling=SAMPLED)
+        session.restart(prompt=" ", sampling=SAMPLED)
     session.restart()
     assert decoded(session) == reference
     assert session.trace.header.sampling.max_new_tokens == 4

@@ -220,7 +220,7 @@ def test_a_prompt_that_cannot_be_read_is_refused(models, prompt: str, message: s
     session = open_tiny(models)
     before = run(session)
     with pytest.raises(UserError, match=message):
-        session.restart(prompt)
+        session.restart(prompt=prompt)
     assert session.trace.steps is before
 
 
@@ -359,7 +359,7 @@ def test_a_prompt_that_memory_has_no_room_for_leaves_the_old_one(models, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(Lockstep, "advance", fail)
         with pytest.raises(UserError, match="out of memory while reading the prompt"):
-            session.restart("Another prompt")
+            session.restart(prompt="Another prompt")
     resumed = run(session)
     assert session.trace.header.prompt.text == "Twelve bytes"
     assert [tokens(resumed, lane) for lane in range(3)] == [

@@ -10,11 +10,13 @@ from textual.app import ComposeResult
 
 from ...engine.errors import UserError
 from ...engine.options import Context, Options
+from ...engine.session.changes import RestartChanges
 from ...engine.trace.analysis.breakpoints import parse_breakpoint
 from ...engine.trace.file import SUFFIX
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Sampling, Step
-from ..session_thread import Changes, Failed, Moved, OpenSession, SessionThread, Stopped
+from ..session_port import OpenSession
+from ..session_thread import Failed, Moved, SessionThread, Stopped
 from ..widgets.loading import LoadingPanel
 from .ask import AskDialog
 from .choose import ForceDialog
@@ -252,7 +254,7 @@ class LiveInspector(Inspector):
         if answers is not None:
             self._restart(answers=answers)
 
-    def _restart(self, **changes: Unpack[Changes]) -> None:
+    def _restart(self, **changes: Unpack[RestartChanges]) -> None:
         self.alert = ""
         self._cursor = None
         self._thread.restart(**changes)
