@@ -6,7 +6,8 @@ Lists "per variant" leave the baseline out. JSON has no NaN and no infinity: a n
 not finite is null.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -21,6 +22,9 @@ MOST_LANES = 256
 
 Int = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 """What JSON's readers and every format that a trace is exported to have exact room for."""
+
+
+T = TypeVar("T")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
@@ -231,6 +235,9 @@ class Lens(Plain, frozen=True):
     local: list[LaneLens | None] | None
     """Per variant, in context both: on the baseline's tokens."""
 
+    def local_of(self, lane: int) -> LaneLens | None:
+        return _of_lane(self.local, lane)
+
 
 class Step(Record, frozen=True):
     step: Int
@@ -263,6 +270,28 @@ class Step(Record, frozen=True):
     in this package."""
     lens: Lens | None = None
     """Where it was asked for with the step."""
+
+    # By the index of a lane; None for the baseline, and where the list is absent.
+
+    def drift_of(self, lane: int) -> Drift | None:
+        return _of_lane(self.drift, lane)
+
+    def local_of(self, lane: int) -> Drift | None:
+        return _of_lane(self.local, lane)
+
+    def layers_of(self, lane: int) -> list[float | None] | None:
+        return _of_lane(self.layers, lane)
+
+    def local_layers_of(self, lane: int) -> list[float | None] | None:
+        return _of_lane(self.local_layers, lane)
+
+    def local_answers_of(self, lane: int) -> AnswerNumbers | None:
+        return _of_lane(self.local_answers, lane)
+
+
+def _of_lane(per_variant: Sequence[T | None] | None, lane: int) -> T | None:
+    """Entry of a lane in a list per variant, which leaves out lane 0, the baseline."""
+    return per_variant[lane - 1] if lane and per_variant else None
 
 
 class Read(Record, frozen=True):

@@ -93,7 +93,7 @@ def test_lanes_decode_what_stock_models_decode(
             h = torch.stack([hidden[0][number], hidden[lane][number]])
             z = torch.stack([logits[0][number], logits[lane][number]])
             for key, value in measured(h, z, 1.0).items():
-                found = getattr(step.drift[lane - 1], key)
+                found = getattr(step.drift_of(lane), key)
                 assert found == pytest.approx(value.item(), rel=2e-3, abs=2e-4), (number, key)
 
 

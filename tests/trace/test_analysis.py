@@ -19,7 +19,7 @@ from ..support.traces import make_trace, with_local
 
 
 def local(trace: Trace, lane: int) -> list[Drift]:
-    return [drift for step in trace.steps if step.local and (drift := step.local[lane - 1])]
+    return [drift for step in trace.steps if (drift := step.local_of(lane))]
 
 
 def logprobs(trace: Trace) -> list[float]:
@@ -37,7 +37,7 @@ def trace() -> Trace:
 @pytest.mark.parametrize("lane", [1, 2])
 def test_statistics_are_those_of_numpy(trace: Trace, lane: int) -> None:
     of = statistics(trace, lane)
-    own = [drift for step in trace.steps if (drift := step.drift[lane - 1])]
+    own = [drift for step in trace.steps if (drift := step.drift_of(lane))]
     assert of.local is not None
     for got, drifts in ((of.propagated, own), (of.local, local(trace, lane))):
         kl = np.array([drift.kl for drift in drifts], dtype=np.float64)

@@ -82,9 +82,8 @@ def expected(trace: Trace) -> list[dict[str, object]]:
             assert step.local_layers
             assert step.answers
             assert step.local_answers
-            drift = step.drift[lane - 1] if lane else None
-            local = step.local[lane - 1] if lane else None
-            own, answer = step.answers[lane], step.local_answers[lane - 1] if lane else None
+            drift, local = step.drift_of(lane), step.local_of(lane)
+            own, answer = step.answers[lane], step.local_answers_of(lane)
             row: dict[str, object] = {
                 "step": step.step,
                 "lane": lane,
@@ -95,8 +94,8 @@ def expected(trace: Trace) -> list[dict[str, object]]:
                 "seconds": step.seconds,
                 "read": step.read,
                 "memory": step.memory,
-                "layers": step.layers[lane - 1] if lane else None,
-                "local_layers": step.local_layers[lane - 1] if lane else None,
+                "layers": step.layers_of(lane),
+                "local_layers": step.local_layers_of(lane),
                 "candidates": step.candidates.tokens,
                 "candidate_texts": step.candidates.texts,
                 "candidate_probs": step.candidates.probs[lane],
@@ -107,7 +106,7 @@ def expected(trace: Trace) -> list[dict[str, object]]:
                 **lens_cells("lens_", step.lens.lanes[lane] if step.lens else None),
                 **lens_cells(
                     "local_lens_",
-                    step.lens.local[lane - 1] if lane and step.lens and step.lens.local else None,
+                    step.lens.local_of(lane) if step.lens else None,
                 ),
             }
             table.append(row)

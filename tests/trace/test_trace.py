@@ -15,7 +15,7 @@ from prunetui.engine.trace.printable import visible
 from prunetui.engine.trace.records import Drift, Rewind, Step
 from prunetui.engine.trace.trace import Trace, differs, first_divergence, is_tie
 
-from ..support.traces import HOSTILE, make_header, make_step, make_trace
+from ..support.traces import HOSTILE, make_header, make_lens, make_step, make_trace
 
 
 def write(path: Path, steps: int = 5) -> Path:
@@ -30,6 +30,19 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     trace = read_trace(write(tmp_path / "a.trace.jsonl"))
     assert trace.header == make_header()
     assert trace.steps == [make_step(number) for number in range(5)]
+
+
+def test_an_entry_of_a_list_per_variant_is_found_by_its_lane() -> None:
+    step = make_step(3)
+    assert [step.drift_of(lane) for lane in range(3)] == [None, *step.drift]
+    assert [step.layers_of(lane) for lane in range(3)] == [None, *step.layers]
+    absent = (step.local_of, step.local_layers_of, step.local_answers_of)
+    assert [find(lane) for find in absent for lane in range(3)] == [None] * 9
+    both = msgspec.structs.replace(step, local=[None, step.drift[0]])
+    assert [both.local_of(lane) for lane in range(3)] == [None, None, step.drift[0]]
+    lens = make_lens(local=True)
+    assert [lens.local_of(lane) for lane in range(3)] == [None, *(lens.local or [])]
+    assert [make_lens().local_of(lane) for lane in range(3)] == [None] * 3
 
 
 def test_every_line_is_in_the_file_before_the_next(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ class AlignmentPanel(Panel):
             value = None if token is None or token.prob is None else -token.prob
             first, second = -first, -second
         else:
-            drift = step.drift[lane - 1] if lane else None
+            drift = step.drift_of(lane)
             value = None if drift is None else drift.kl
         if value is None:
             return "", "alignment--unremarkable"
@@ -178,7 +178,7 @@ class AlignmentPanel(Panel):
             mark_style = self.style(name) if name == "alignment--diverged" else quiet
             marks.add(mark.ljust(cells), mark_style)
             figures.add(fill(probability(token.prob) if token else "", cells), quiet)
-            drift = step.drift[lane - 1] if lane else None
+            drift = step.drift_of(lane)
             drifts.add(fill(_figure(drift.kl) if drift else "", cells), quiet)
         if rows == 2:
             return [tokens, marks]

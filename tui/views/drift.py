@@ -106,8 +106,8 @@ def divergence_marks(header: Header, steps: list[Step], lane: int) -> Marks:
 def _pictures(steps: list[Step], lane: int, marks: Marks) -> dict[str, Picture]:
     """The local values as points, those on the lane's own tokens as a line."""
     numbers = range(len(steps))
-    own = [step.drift[lane - 1] for step in steps] if lane else []
-    local = [step.local[lane - 1] if step.local else None for step in steps] if lane else []
+    own = [step.drift_of(lane) for step in steps]
+    local = [step.local_of(lane) for step in steps]
     pictures: dict[str, Picture] = {}
     for measure in CHARTS:
         values = [_values(drifts, measure) for drifts in (local, own)]
@@ -166,12 +166,11 @@ class DriftFigures(Panel):
         step = moment.step
         title = f"drift of {name} at step {moment.cursor}"
         lines = [self.title(width, title, f"{CURSOR} the cursor")]
-        kinds = [("own tokens ──", step.drift if step else None)]
+        kinds = [("own tokens ──", step.drift_of(moment.lane) if step else None)]
         if moment.header.context == "both":
-            kinds.append((f"{LOCAL} •••", step.local if step else None))
-        for kind, drifts in kinds:
+            kinds.append((f"{LOCAL} •••", step.local_of(moment.lane) if step else None))
+        for kind, drift in kinds:
             line = Line().add(kind.ljust(KIND_CELLS), quiet)
-            drift = drifts[moment.lane - 1] if drifts else None
             for measure in CHARTS:
                 line.add(measure.label, self.style(f"figures--{measure.key}"))
                 line.add(f" {measure.figure(drift)}  ", self.style("figures--value"))

@@ -6,7 +6,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.widgets import ContentSwitcher
 
-from ...engine.trace.records import Lane
+from ...engine.trace.records import Lane, Step
 from ..moment import Moment
 from ..widgets.candidates import horizontal_bar
 from ..widgets.lens_panel import LensPanel
@@ -96,12 +96,9 @@ class LayersPanel(Panel):
             lines.append(Line().add(legend, quiet))
         columns = max(1, width - NAME_CELLS - PROFILE_CELLS - 2)
         first = moment.cursor // columns * columns
-        page = [
-            (step.local_layers or step.layers)[moment.lane - 1]
-            for step in moment.steps[first : first + columns]
-        ]
+        page = [_layers(step, moment.lane) for step in moment.steps[first : first + columns]]
         self._page = range(first, first + len(page))
-        now = (moment.step.local_layers or moment.step.layers)[moment.lane - 1]
+        now = _layers(moment.step, moment.lane)
         if now is None:
             why = "Not measured: a lane has ended, or the variant has another depth."
             return [*lines, Line().add(why, quiet)]
@@ -147,6 +144,11 @@ class LayersPanel(Panel):
             name = f"{layer:3}–{places[-1] // 2}"
         line = Line().add(name.ljust(NAME_CELLS - 1), self.style("panel--quiet"))
         return line.add(DROPPED if dropped else " ", self.style("layers--dropped"))
+
+
+def _layers(step: Step, lane: int) -> list[float | None] | None:
+    """Cosines of a lane after each sublayer, on the baseline's tokens where the trace has them."""
+    return step.local_layers_of(lane) if step.local_layers else step.layers_of(lane)
 
 
 def _groups(sublayers: int, rows: int) -> list[range]:

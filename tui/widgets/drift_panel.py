@@ -57,10 +57,10 @@ CHARTS = (
 
 
 class Charts:
-    """The series of one variant, fed with the steps as they come."""
+    """The series of one lane, fed with the steps as they come."""
 
-    def __init__(self, variant: int, columns: int) -> None:
-        self.variant = variant
+    def __init__(self, lane: int, columns: int) -> None:
+        self.lane = lane
         self.propagated = _empty(columns)
         """On the lane's own tokens: what pruning does, and what it did to the text before."""
         self.local = _empty(columns)
@@ -73,11 +73,10 @@ class Charts:
         for step in steps[self._taken : len(steps)]:
             self._taken += 1
             # While both last, a column is the same steps in either.
-            self._append(self.propagated, step.drift)
-            self._append(self.local, step.local)
+            self._append(self.propagated, step.drift_of(self.lane))
+            self._append(self.local, step.local_of(self.lane))
 
-    def _append(self, charts: list[Series], drifts: list[Drift | None] | None) -> None:
-        drift = drifts[self.variant] if drifts else None
+    def _append(self, charts: list[Series], drift: Drift | None) -> None:
         if drift is None:
             return
         for measure, series in zip(CHARTS, charts, strict=True):
@@ -130,12 +129,12 @@ class DriftPanel(Panel):
         columns = max(4, width - LABEL_CELLS - VALUE_CELLS)
         made_of = (moment.steps, moment.lane, columns)
         if self._charts_of[1:] != made_of[1:] or self._charts_of[0] is not moment.steps:
-            self._charts = Charts(moment.lane - 1, columns)
+            self._charts = Charts(moment.lane, columns)
             self._charts_of = made_of
         self._charts.take(moment.steps)
         step, charts = moment.step, self._charts
-        drift = step.drift[moment.lane - 1] if step else None
-        local = step.local[moment.lane - 1] if step and step.local else None
+        drift = step.drift_of(moment.lane) if step else None
+        local = step.local_of(moment.lane) if step else None
         name = moment.header.lanes[moment.lane].name
         steps = charts.propagated[0].bucket
         scale = f"worst of {steps} a column" if steps > 1 else "1 step a column"

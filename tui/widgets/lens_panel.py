@@ -167,7 +167,7 @@ def _rows(lens: Lens, lane: int) -> list[LaneLens | None]:
     """The baseline's and the selected lane's, on the same tokens where there are such."""
     if lane == 0:
         return [lens.lanes[0]]
-    return [lens.lanes[0], lens.local[lane - 1] if lens.local else lens.lanes[lane]]
+    return [lens.lanes[0], lens.local_of(lane) if lens.local else lens.lanes[lane]]
 
 
 def _points(lane: LaneLens, *, raw: bool) -> tuple[list[int], list[str], list[float | None]]:

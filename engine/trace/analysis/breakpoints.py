@@ -99,8 +99,7 @@ def _comparison(found: re.Match[str], names: list[str]) -> Callable[[Sequence[St
 def _record(step: Step, lane: int, measure: str, local: bool) -> Drift | Token | None:
     if measure in TOKEN_MEASURES:
         return step.lanes[lane]
-    drift = step.local if local else step.drift
-    return drift[lane - 1] if drift else None
+    return step.local_of(lane) if local else step.drift_of(lane)
 
 
 def _repeats(steps: Sequence[Step], lane: int, name: str) -> str:

@@ -69,12 +69,8 @@ class Statistics:
 def statistics(trace: Trace, lane: int) -> Statistics:
     """Of variant `lane`, 1 or more."""
     steps = list(trace.steps)
-    own = [(step, drift) for step in steps if (drift := step.drift[lane - 1])]
-    local = [
-        (step, drift)
-        for step in steps
-        if step.local and (drift := step.local[lane - 1]) is not None
-    ]
+    own = [(step, drift) for step in steps if (drift := step.drift_of(lane))]
+    local = [(step, drift) for step in steps if (drift := step.local_of(lane))]
     context = trace.header.context
     running = [step for step in steps if step.lanes[0] or step.lanes[lane]]
     tokens = chosen_tokens(steps, lane)

@@ -76,9 +76,9 @@ def choices(step: Step, lane: int) -> tuple[Choice | None, Choice | None, Drift 
     if step.answers is None:
         return None, None, None
     if step.local_answers is not None and step.local is not None:
-        numbers, drift = step.local_answers[lane - 1], step.local[lane - 1]
+        numbers, drift = step.local_answers_of(lane), step.local_of(lane)
     else:
-        numbers, drift = step.answers[lane], step.drift[lane - 1]
+        numbers, drift = step.answers[lane], step.drift_of(lane)
     return choice(step.answers[0]), choice(numbers), drift
 
 

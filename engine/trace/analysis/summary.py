@@ -42,7 +42,7 @@ def summarize(trace: Trace) -> list[VariantSummary]:
 
 def _variant(trace: Trace, lane: Lane, number: int) -> VariantSummary:
     steps = trace.steps
-    compared = [d for step in steps if (d := step.drift[number - 1]) is not None]
+    compared = [d for step in steps if (d := step.drift_of(number)) is not None]
     drift = [d for d in compared if not d.not_comparable]
     running = [step for step in steps if step.lanes[0] or step.lanes[number]]
     kl = [d.kl for d in drift]

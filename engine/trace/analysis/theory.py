@@ -64,4 +64,4 @@ def fit(steps: Sequence[Step], lane: int, space: str) -> Fit:
 
 def one_step_drift(step: Step, lane: int) -> Drift | None:
     """The theorems are about a perturbation of one step: the local drift, where there is some."""
-    return (step.local or step.drift)[lane - 1]
+    return step.local_of(lane) if step.local else step.drift_of(lane)

@@ -169,8 +169,8 @@ def _row(label: str, values: Sequence[float | str | None]) -> str:
 
 
 def _figure(steps: list[Step], lane: int, key: str) -> str:
-    own = [step.drift[lane - 1] for step in steps]
-    local = [step.local[lane - 1] if step.local else None for step in steps]
+    own = [step.drift_of(lane) for step in steps]
+    local = [step.local_of(lane) for step in steps]
     values = [value for drift in (*own, *local) if (value := _value(drift, key)) is not None]
     low, high = (min([*values, 0.0]), 1.0) if key != "kl" else _kl_range(values)
     labels = [(high, f"{high:.4g}"), (low, f"{low:.4g}")]

@@ -73,12 +73,10 @@ def rows(trace: Trace) -> Iterator[list[Cell]]:
 
 
 def _row(step: Step, lane: int, token: Token, name: str) -> list[Cell]:
-    drift = step.drift[lane - 1] if lane else None
-    local = step.local[lane - 1] if lane and step.local else None
+    drift, local = step.drift_of(lane), step.local_of(lane)
     answer = step.answers[lane] if step.answers else None
     lens = step.lens.lanes[lane] if step.lens else None
-    local_lens = step.lens.local[lane - 1] if lane and step.lens and step.lens.local else None
-    local_answer = step.local_answers[lane - 1] if lane and step.local_answers else None
+    local_lens = step.lens.local_of(lane) if step.lens else None
     return [
         step.step,
         lane,
@@ -89,13 +87,13 @@ def _row(step: Step, lane: int, token: Token, name: str) -> list[Cell]:
         step.seconds,
         step.read,
         step.memory,
-        step.layers[lane - 1] if lane else None,
-        step.local_layers[lane - 1] if lane and step.local_layers else None,
+        step.layers_of(lane),
+        step.local_layers_of(lane),
         step.candidates.tokens,
         step.candidates.texts,
         step.candidates.probs[lane],
         *_answers(answer),
-        *_answers(local_answer),
+        *_answers(step.local_answers_of(lane)),
         *_lens(lens),
         *_lens(local_lens),
     ]
