@@ -1,7 +1,6 @@
 """The lockstep decoder: all lanes advance by one token per step."""
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from ..cpu.llama_step import LlamaProgram, runs_as_program
 from ..errors import UserError
 from ..model.dropped import LaneGates
 from ..model.gates import Gates
-from ..model.residual_stream import StreamHooks
+from ..model.residual_stream import HeadHook, StreamHooks
 from ..model.rope import ChangingRope
 from ..model.weight_group import WeightGroup
 from .bandwidth import cache_bytes
@@ -235,17 +234,20 @@ class _Batch:
         self._points: list[Tensor] = []
         """The stream's, while the model runs: [rows, hidden] each."""
         self._h = torch.empty(0)
+        self._hooks = (
+            Gates(self._closed),
+            StreamHooks(self._anatomy, self._keep_point),
+            HeadHook(self._anatomy, self._keep_h),
+        )
         self.open()
 
     def open(self) -> None:
         if is_of_llamas_kind(self.model, self.cache):
             program = runs_as_program(self.model, len(self.rows))
             self._llama = (LlamaProgram if program else LlamaStep)(self.model, self._closed)
-        self._hooks = []
         try:
-            self._hooks.append(Gates(self._closed))
-            self._hooks.append(StreamHooks(self._anatomy, self._keep_point))
-            self._hooks.append(self._anatomy.head.register_forward_pre_hook(self._keep_h))
+            for hook in self._hooks:
+                hook.install()
         except BaseException:
             self.close()
             raise
@@ -316,5 +318,5 @@ class _Batch:
         # A view, but of one position: it would keep a long prompt's activations.
         self._points.append(stream[:, -1] if stream.shape[1] == 1 else stream[:, -1].clone())
 
-    def _keep_h(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._h = args[0][:, -1]
+    def _keep_h(self, h: Tensor) -> None:
+        self._h = h[:, -1]

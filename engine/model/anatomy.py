@@ -195,9 +195,9 @@ def _probe(model: PreTrainedModel, head: nn.Module, layers: list[Layer]) -> Anat
         watched |= {layer.module, *layer.module.children(), *layer.attention}
     handles = [module.register_forward_hook(watch, with_kwargs=True) for module in watched]
     try:
-        _read_some_tokens(model, _ROWS)
+        with gates:
+            _read_some_tokens(model, _ROWS)
     finally:
-        gates.remove()
         for handle in handles:
             handle.remove()
 

@@ -6,29 +6,33 @@ lengths.
 """
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .installed import InstalledHooks
 
-class Gates:
-    """Forward hooks that close `module`'s output for the rows given; `remove` takes them away.
+
+class Gates(InstalledHooks):
+    """Forward hooks that replace the outputs of dropped sublayers in the rows that drop them.
 
     `closed` maps a module to bool [rows], true where its output must not reach the stream.
     """
 
     def __init__(self, closed: dict[nn.Module, Tensor]) -> None:
-        self._handles: list[RemovableHandle] = []
-        for module, rows in closed.items():
-            if rows.any():
-                hook = _Gate(rows[:, None], _residual_argument(module))
-                self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        super().__init__()
+        self._gates = {
+            module: _Gate(rows[:, None], _residual_argument(module))
+            for module, rows in closed.items()
+            if rows.any()
+        }
 
-    def remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
+    def _register(self) -> Iterator[RemovableHandle]:
+        for module, gate in self._gates.items():
+            yield module.register_forward_hook(gate, with_kwargs=True)
 
 
 class _Gate:

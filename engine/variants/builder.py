@@ -149,8 +149,7 @@ class VariantBuilder:
     def _sparsified(self, part: Sparsify, state: _State) -> WeightGroup:
         group = state.group.copy()
         windows = [] if part.method == "magnitude" else self.calibration.windows()
-        gates = _install(group.anatomy, state.gates)
-        try:
+        with _gates(group.anatomy, state.gates):
             sparsify_model(
                 group.model,
                 group.anatomy,
@@ -158,8 +157,6 @@ class VariantBuilder:
                 windows,
                 lambda done: self._progress(f"applying {part}", done),
             )
-        finally:
-            gates.remove()
         return group
 
     def _checkpoint(self, part: Checkpoint) -> tuple[WeightGroup, LaneGates]:
@@ -214,16 +211,13 @@ class VariantBuilder:
             self._progress("ranking the sublayers", None)
             # Before the gates: the baseline may have to say them.
             windows = self.calibration.windows()
-            gates = _install(state.group.anatomy, state.gates)
-            try:
+            with _gates(state.group.anatomy, state.gates):
                 result = measure_similarity(
                     state.group.model,
                     state.group.anatomy,
                     windows,
                     lambda done: self._progress("ranking the sublayers", done),
                 )
-            finally:
-                gates.remove()
             (directory / "similarity.json").write_bytes(msgspec.json.encode(result))
 
         place = cached("similarity", key, make)
@@ -234,8 +228,8 @@ class VariantTooBigError(UserError):
     """A variant that memory has no room for; the others can go on without it."""
 
 
-def _install(anatomy: Anatomy, gates: LaneGates) -> Gates:
-    """The gates, on a batch of one row."""
+def _gates(anatomy: Anatomy, gates: LaneGates) -> Gates:
+    """Gates for a batch of one row."""
     dropped = anatomy.sublayers(gates.attention, gates.mlp)
     return Gates(dict.fromkeys(dropped, torch.tensor([True])))
 

@@ -237,6 +237,7 @@ def test_similarity_is_the_mean_cosine_before_and_after(family: str) -> None:
     runs: dict[tuple[int, int], list[Tensor]] = {}
     points: dict[int, Tensor] = {}
     hooks = StreamHooks(anatomy, lambda point, stream: points.update({point: stream[0].double()}))
+    hooks.install()
     for window in windows:
         with torch.inference_mode():
             model(input_ids=window[None], use_cache=False)

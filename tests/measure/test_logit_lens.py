@@ -44,9 +44,8 @@ def read(family: str):
     anatomy = find_anatomy(model)
     kept: dict[int, torch.Tensor] = {}
     hooks = StreamHooks(anatomy, lambda point, stream: kept.update({point: stream[0, -1].clone()}))
-    with torch.inference_mode():
+    with hooks, torch.inference_mode():
         z = model(input_ids=TOKENS).logits[0, -1]
-    hooks.remove()
     return model, anatomy, torch.stack([*kept.values()]), z
 
 

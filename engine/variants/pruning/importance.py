@@ -51,16 +51,13 @@ def measure_similarity(
         if point % 2 == 0:
             bounds.append(now[0] / now[0].norm(dim=-1, keepdim=True))
 
-    hooks = StreamHooks(anatomy, keep)
-    try:
+    with StreamHooks(anatomy, keep):
         for number, window in enumerate(windows):
             bounds.clear()
             model(input_ids=window[None].to(model.device), use_cache=False, logits_to_keep=1)
             points = torch.stack([bound.flatten() for bound in bounds])
             runs += (points @ points.T).double().cpu()
             progress((number + 1) / len(windows))
-    finally:
-        hooks.remove()
     tokens = sum(len(window) for window in windows)
     sublayers /= tokens
     runs /= tokens
