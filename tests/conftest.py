@@ -47,7 +47,6 @@ def _kernels_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iter
     be for each test."""
     from prunetui.engine.cpu.runtime import compile_cache as kept
     from prunetui.engine.cpu.runtime import interpreter as program
-    from prunetui.engine.measure import drift
 
     place, compile_or_load = kept._place(), kept.kept
     lock = FileLock(tmp_path_factory.getbasetemp().parent / "kernels.lock")
@@ -58,6 +57,5 @@ def _kernels_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iter
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kept, "_place", lambda: place)
-        for module in (drift, program):
-            patch.setattr(module, "kept", one_by_one)
+        patch.setattr(program, "kept", one_by_one)
         yield

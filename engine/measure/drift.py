@@ -1,34 +1,16 @@
 """How far the variants are from the baseline in the spaces h, z and p: arXiv 2603.24652.
 
-Lane 0's vector is x, a variant's y, and d = y - x. Everything is float64, from sums that the
-model's device has added up, so that 1 - cos and KL keep their digits where they are near 0.
+The baseline's vector is x, a variant's y, and d = y - x; p = softmax(x / T), q = softmax(y / T).
+Everything is float64, from sums that the model's device has added up, so that 1 - cos and KL keep
+their digits where they are near 0.
 """
 
-import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numba import float64, int64, njit
 
-from ..cpu.kernels.logits import (
-    COUNT,
-    D_DOT_D,
-    D_UNDER_OWN,
-    D_UNDER_P,
-    D_UNDER_R,
-    OWN_Z,
-    P_DOT_P,
-    P_DOT_X,
-    SQUARES_UNDER_P,
-    SQUARES_UNDER_R,
-    TOTAL,
-    X_DOT_D,
-    X_DOT_X,
-    Z_SUM,
-)
-from ..cpu.kernels.scalars import compiled
-from ..cpu.runtime.compile_cache import kept
+from ..logit_sums import LogitSums
 
 Array = np.ndarray
 """float64"""
@@ -38,24 +20,91 @@ MEASURES = (
     *("est_h", "est_z", "est_p", "kl", "kl_rev", "est_kl", "dp", "logq"),
 )
 """The numbers of `trace.records.Drift`."""
-_OF_A_VARIANT = np.dtype([(name, np.float64) for name in MEASURES])
 
 
 class Measures(NamedTuple):
+    """The numbers of one step."""
+
     drift: Array
     """[variants, MEASURES]"""
     layers: Array
-    """[variants, points], cosine similarities of the residual streams, to seven places."""
+    """[variants, points], cosine similarities of the residual streams, to seven decimal places."""
     entropies: Array
-    """[lanes], in nats, of p = softmax(z / T)."""
+    """[lanes], in nats, of softmax(z / T)."""
     margins: Array
     """[lanes], the highest logit less the second highest."""
     logprobs: Array
-    """[lanes, tokens], log p in nats."""
+    """[lanes, tokens], log probabilities in nats."""
     probs: Array
-    """[lanes, tokens], p."""
+    """[lanes, tokens], probabilities."""
     finite: bool
     """Whether all of these are."""
+
+
+# -- the formulas, of arrays over variants, lanes or points -----------------------------------
+
+
+def par_and_orth(x_x: Array, x_d: Array, d_d: Array) -> tuple[Array, Array]:
+    """Lengths of d along x and across it, relative to |x|: <d, x> / |x|² and |d - par x| / |x|."""
+    par = x_d / x_x
+    # Rounding can take the difference of equal squares below 0.
+    return par, np.sqrt(np.maximum(d_d / x_x - par**2, 0))
+
+
+def cosine(par: Array, orth: Array) -> Array:
+    """Cosine similarity of x and y = x + d: y is 1 + par along x and orth across it."""
+    return (1 + par) / np.hypot(1 + par, orth)
+
+
+def centred(
+    x_x: Array, x_d: Array, d_d: Array, x_sum: Array, d_sum: Array, size: int
+) -> tuple[Array, Array, Array]:
+    """Dot products after each vector's mean is subtracted.
+
+    A common offset is a part along (1, …, 1): taking it out needs sums, not centred copies.
+    """
+    return x_x - x_sum**2 / size, x_d - x_sum * d_sum / size, d_d - d_sum**2 / size
+
+
+def variance(mean: Array, mean_square: Array) -> Array:
+    """Var(d) = E[d²] - E[d]²."""
+    return mean_square - mean**2
+
+
+def estimate_vector(orth: Array) -> Array:
+    """Theorem 1 (est_h, est_z): 1 - cos(x, x + d) ≈ |d_⊥|² / 2|x|²."""
+    return orth**2 / 2
+
+
+def estimate_probability(variance_r: Array, temperature: float) -> Array:
+    """Theorem 2 (est_p): 1 - cos(p, q) ≈ Var_r(dz) / 2T², with r_i = p_i² / |p|²."""
+    return variance_r / (2 * temperature**2)
+
+
+def estimate_kl(variance_p: Array, temperature: float) -> Array:
+    """Theorem 3 (est_kl): KL(p ‖ q) ≈ Var_p(dz) / 2T²."""
+    return variance_p / (2 * temperature**2)
+
+
+def kl(mean_d: Array, logsumexp_x: Array, logsumexp_y: Array, temperature: float) -> Array:
+    """KL(p ‖ q) = E_p[log p - log q] in nats, where `mean_d` is E_p[d].
+
+    log p - log q = logsumexp(y / T) - logsumexp(x / T) - d / T.
+    """
+    return (logsumexp_y - logsumexp_x) - mean_d / temperature
+
+
+def kl_reverse(mean_d: Array, logsumexp_x: Array, logsumexp_y: Array, temperature: float) -> Array:
+    """KL(q ‖ p) = E_q[log q - log p] in nats, where `mean_d` is E_q[d]."""
+    return mean_d / temperature - (logsumexp_y - logsumexp_x)
+
+
+def entropy(logsumexp: Array, mean_z: Array, temperature: float) -> Array:
+    """H(p) = logsumexp(z / T) - E_p[z] / T in nats."""
+    return logsumexp - mean_z / temperature
+
+
+# -- a step -----------------------------------------------------------------------------------
 
 
 def measure(
@@ -67,125 +116,76 @@ def measure(
     vocabulary: int,
     temperature: float,
 ) -> Measures:
-    """Of what `survey.Survey` has, and of logits [lanes, tokens] of some tokens, the first of which
-    is the one that the baseline chose.
+    """Compute a step's numbers from the reductions of its outputs.
 
-    The estimates are second-order: Theorem 1 (est_h, est_z), Theorem 2 (est_p) and Theorem 3
-    (est_kl).
+    `sums` [parts, lanes, LogitSums], `highest` [lanes, k], `h_dots` [3, variants] and `stream_dots`
+    [3, points, variants] are as in `reductions.Reductions`; `logits` [lanes, tokens] are those of
+    some tokens, the first of which is the one that the baseline chose.
     """
-    of_variants, *others = compiled_measure()(
-        sums, highest, logits, h_dots, stream_dots, vocabulary, temperature
-    )
-    return Measures(of_variants.view(np.float64).reshape(-1, len(MEASURES)), *others)
-
-
-@functools.cache
-def compiled_measure() -> Any:
-    """What `measure` calls: NumPy would take several times as long for so few numbers."""
-    matrix, cube = float64[:, :], float64[:, :, :]
-    arguments = cube, matrix, matrix, matrix, cube, int64, float64
-    return kept(lambda **caching: njit(arguments, error_model="numpy", **caching)(_measure))
-
-
-def _measure(parts, highest, logits, h_dots, stream_dots, vocabulary, temperature):
-    lanes, tokens = logits.shape
-    # A vocabulary of one token has none.
-    second = min(1, highest.shape[1] - 1)
-    entropies, margins, logsumexps = np.empty(lanes), np.empty(lanes), np.empty(lanes)
-    logprobs, probs = np.empty((lanes, tokens)), np.empty((lanes, tokens))
-    sums = np.zeros((lanes, COUNT))
-    for part in range(len(parts)):
-        for lane in range(lanes):
-            for number in range(COUNT):
-                sums[lane, number] += parts[part, lane, number]
-    for lane in range(lanes):
-        # The sums have e = exp((z - highest) / T) in the place of p.
-        total, own_z = sums[lane, TOTAL], sums[lane, OWN_Z]
-        logsumexp = logsumexps[lane] = highest[lane, 0] / temperature + np.log(total)
-        entropies[lane] = logsumexp - own_z / total / temperature
-        margins[lane] = highest[lane, 0] - highest[lane, second]
-        for token in range(tokens):
-            logprob = logprobs[lane, token] = logits[lane, token] / temperature - logsumexp
-            probs[lane, token] = np.exp(logprob)
-    points = stream_dots.shape[1]
-    of_variants, layers = np.empty(lanes - 1, _OF_A_VARIANT), np.empty((lanes - 1, points))
-    for variant in range(lanes - 1):
-        lane, out = variant + 1, of_variants[variant]
-        _measure_vectors(h_dots[:, variant], sums[0], sums[lane], vocabulary, out)
-        normalizer = logsumexps[lane] - logsumexps[0]
-        _measure_probabilities(sums[0], sums[lane], normalizer, temperature, out)
-        out["dp"] = probs[lane, 0] - probs[0, 0]
-        out["logq"] = logprobs[lane, 0]
-        for point in range(points):
-            x_dot_x, x_dot_d, d_dot_d = stream_dots[:, point, variant]
-            cosine = _cosine(*_split(x_dot_x, x_dot_d, d_dot_d))
-            layers[variant, point] = np.rint(cosine * 1e7) / 1e7
+    with np.errstate(all="ignore"):
+        table = sums.sum(axis=0).T
+        lanes = LogitSums(*table)
+        logsumexps = highest[:, 0] / temperature + np.log(lanes.e)
+        entropies = entropy(logsumexps, lanes.e_y / lanes.e, temperature)
+        # A vocabulary of one token has no second.
+        margins = highest[:, 0] - highest[:, min(1, highest.shape[1] - 1)]
+        logprobs = logits / temperature - logsumexps[:, None]
+        probs = np.exp(logprobs)
+        x, y = LogitSums(*table[:, 0]), LogitSums(*table[:, 1:])
+        drift = {
+            **_drift_of_vectors(x, y, h_dots, vocabulary),
+            **_drift_of_probabilities(x, y, logsumexps[0], logsumexps[1:], temperature),
+            "dp": probs[1:, 0] - probs[0, 0],
+            "logq": logprobs[1:, 0],
+        }
+        drifts = np.array([drift[name] for name in MEASURES]).T
+        layers = np.rint(cosine(*par_and_orth(*stream_dots)).T * 1e7) / 1e7
     # Finite log probabilities have finite probabilities.
-    finite = (
-        _are_finite(of_variants.view(np.float64))
-        and _are_finite(layers.ravel())
-        and _are_finite(entropies)
-        and _are_finite(margins)
-        and _are_finite(logprobs.ravel())
-    )
-    return of_variants, layers, entropies, margins, logprobs, probs, finite
+    finite = all(np.isfinite(a).all() for a in (drifts, layers, entropies, margins, logprobs))
+    return Measures(drifts, layers, entropies, margins, logprobs, probs, finite)
 
 
-@compiled()
-def _are_finite(numbers):
-    finite = 0
-    for number in numbers:
-        finite += np.isfinite(number)
-    return finite == len(numbers)
+def _drift_of_vectors(
+    x: LogitSums[Array], y: LogitSums[Array], h_dots: Array, vocabulary: int
+) -> dict[str, Array]:
+    """Measures of h and z; x and y are the sums of the baseline and of the variants."""
+    par_h, orth_h = par_and_orth(*h_dots)
+    par_z, orth_z = par_and_orth(y.x_x, y.x_d, y.d_d)
+    centred_dots = centred(y.x_x, y.x_d, y.d_d, x.y, y.y - x.y, vocabulary)
+    return {
+        "cos_h": cosine(par_h, orth_h),
+        "cos_z": cosine(par_z, orth_z),
+        "cos_z_centred": cosine(*par_and_orth(*centred_dots)),
+        "par_h": par_h,
+        "orth_h": orth_h,
+        "par_z": par_z,
+        "orth_z": orth_z,
+        "est_h": estimate_vector(orth_h),
+        "est_z": estimate_vector(orth_z),
+    }
 
 
-@compiled()
-def _measure_vectors(h_dots, x, y, vocabulary, out):
-    """h and z as vectors; x and y are the sums of two lanes."""
-    par, orth = _split(h_dots[0], h_dots[1], h_dots[2])
-    out["par_h"], out["orth_h"], out["cos_h"] = par, orth, _cosine(par, orth)
-    out["est_h"] = orth**2 / 2
-    x_dot_x, x_dot_d, d_dot_d = y[X_DOT_X], y[X_DOT_D], y[D_DOT_D]
-    par, orth = _split(x_dot_x, x_dot_d, d_dot_d)
-    out["par_z"], out["orth_z"], out["cos_z"] = par, orth, _cosine(par, orth)
-    out["est_z"] = orth**2 / 2
-    # A common offset is a part along (1, …, 1): taking it out needs sums, not centred copies.
-    x_sum, d_sum = x[Z_SUM], y[Z_SUM] - x[Z_SUM]
-    x_dot_x -= x_sum**2 / vocabulary
-    x_dot_d -= x_sum * d_sum / vocabulary
-    d_dot_d -= d_sum**2 / vocabulary
-    out["cos_z_centred"] = _cosine(*_split(x_dot_x, x_dot_d, d_dot_d))
+def _drift_of_probabilities(
+    x: LogitSums[Array],
+    y: LogitSums[Array],
+    logsumexp_x: Array,
+    logsumexp_y: Array,
+    temperature: float,
+) -> dict[str, Array]:
+    """Measures of p and q; x and y are the sums of the baseline and of the variants."""
+    # The normalizers of e₀, e and e₀² make means under p, q and r of sums.
+    d_under_p, d_under_q, d_under_r = y.e0_d / x.e, y.e_d / y.e, y.e0_e0_d / x.e_e
+    variance_p = variance(d_under_p, y.e0_d_d / x.e)
+    variance_r = variance(d_under_r, y.e0_e0_d_d / x.e_e)
+    return {
+        "cos_p": y.e_e0 / np.sqrt(x.e_e * y.e_e),
+        "est_p": estimate_probability(variance_r, temperature),
+        "kl": kl(d_under_p, logsumexp_x, logsumexp_y, temperature),
+        "kl_rev": kl_reverse(d_under_q, logsumexp_x, logsumexp_y, temperature),
+        "est_kl": estimate_kl(variance_p, temperature),
+    }
 
 
-@compiled()
-def _measure_probabilities(x, y, normalizer, temperature, out):
-    """p and q, of the sums x and y; `normalizer` is lse(y / T) - lse(x / T)."""
-    out["cos_p"] = y[P_DOT_X] / np.sqrt(x[P_DOT_P] * y[P_DOT_P])
-    # KL(p ‖ q) = E_p[log p - log q], and log p - log q = -d / T + lse(y / T) - lse(x / T).
-    d_under_p, d_under_q = y[D_UNDER_P] / x[TOTAL], y[D_UNDER_OWN] / y[TOTAL]
-    out["kl"] = normalizer - d_under_p / temperature
-    out["kl_rev"] = d_under_q / temperature - normalizer
-    twice = 2 * temperature**2
-    out["est_kl"] = (y[SQUARES_UNDER_P] / x[TOTAL] - d_under_p**2) / twice
-    # r = p² / |p|².
-    d_under_r, squares_under_r = y[D_UNDER_R] / x[P_DOT_P], y[SQUARES_UNDER_R] / x[P_DOT_P]
-    out["est_p"] = (squares_under_r - d_under_r**2) / twice
-
-
-@compiled()
-def _split(x_dot_x, x_dot_d, d_dot_d):
-    """par and orth: the lengths of d along x and across it, relative to |x|."""
-    par = x_dot_d / x_dot_x
-    # Rounding can take the difference of equal squares below 0.
-    return par, np.sqrt(np.maximum(d_dot_d / x_dot_x - par**2, 0))
-
-
-@compiled()
-def _cosine(par, orth):
-    """Of x and y = x + d: y is 1 + par along x and orth across it."""
-    return (1 + par) / np.hypot(1 + par, orth)
-
-
-def finite(value: float) -> float | None:
-    """JSON has no NaN and no infinity."""
+def finite_or_none(value: float) -> float | None:
+    """The value, or None for NaN and infinity, which JSON has not."""
     return value if math.isfinite(value) else None

@@ -13,7 +13,7 @@ from ..model.anatomy import Anatomy
 from ..model.detokenize import TokenTexts
 from ..model.weight_group import WeightGroup
 from ..trace import records
-from .drift import finite
+from .drift import finite_or_none
 
 POINTS = 16
 """At a time: a deep model's lens of all its points in float64 is large."""
@@ -78,7 +78,7 @@ def transitions(points: Tensor, z: Tensor, temperature: float) -> list[records.T
         "kl": (p[:-1] * (logp[:-1] - logp[1:])).sum(dim=-1),
     }
     return [
-        records.Transition(**dict(zip(numbers, map(finite, row), strict=True)))
+        records.Transition(**dict(zip(numbers, map(finite_or_none, row), strict=True)))
         for row in torch.stack([*numbers.values()], dim=1).tolist()
     ]
 
@@ -136,4 +136,4 @@ def _top(z: Tensor, temperature: float) -> list[tuple[int, float | None]]:
     highest = z.max(dim=-1)
     scaled = z.double() / temperature
     probs = (highest.values.double() / temperature - scaled.logsumexp(dim=-1)).exp()
-    return [*zip(highest.indices.tolist(), map(finite, probs.tolist()), strict=True)]
+    return [*zip(highest.indices.tolist(), map(finite_or_none, probs.tolist()), strict=True)]

@@ -8,29 +8,11 @@ import torch
 from torch import Tensor
 
 from ..cpu.kernels.lane_products import dots
-from ..cpu.kernels.logits import (
-    COUNT,
-    D_DOT_D,
-    D_UNDER_OWN,
-    D_UNDER_P,
-    D_UNDER_R,
-    LOOK_ROOM,
-    OWN_Z,
-    P_DOT_P,
-    P_DOT_X,
-    SQUARES_UNDER_P,
-    SQUARES_UNDER_R,
-    TOTAL,
-    VALUES,
-    X_DOT_D,
-    X_DOT_X,
-    Z_SUM,
-    look,
-    parts,
-)
+from ..cpu.kernels.logits import LOOK_ROOM, VALUES, look, parts
 from ..cpu.runtime.instruction import INPUT, OUTPUT, readable
 from ..cpu.runtime.interpreter import Program
 from ..decode.outputs import Outputs
+from ..logit_sums import LogitSums
 from .top_k import topk
 
 CHUNK = 65536
@@ -43,7 +25,7 @@ class Survey:
     x·d and d·d of lane 0's x and d = y - x."""
 
     sums: Tensor
-    """float64 [parts, lanes, COUNT], of parts of the vocabulary: those of `kernels.vocabulary`."""
+    """`LogitSums`, float64 [parts, lanes, fields], of parts of the vocabulary."""
     highest: Tensor
     """[lanes, k], equal ones in the order of their tokens."""
     tokens: Tensor
@@ -71,7 +53,7 @@ def _compiled(z: Tensor, h: Tensor, streams: Tensor, k: int, temperature: float)
     lanes, vocabulary = z.shape
     highest = torch.empty(lanes, k, dtype=torch.float32)
     tokens = torch.empty(lanes, k, dtype=torch.int64)
-    sums = torch.empty(parts(vocabulary), lanes, COUNT, dtype=torch.float64)
+    sums = torch.empty(parts(vocabulary), lanes, len(LogitSums._fields), dtype=torch.float64)
     h_dots = torch.empty(3, lanes - 1, dtype=torch.float64)
     stream_dots = torch.empty(3, len(streams), lanes - 1, dtype=torch.float64)
     shapes = z.shape, h.shape, streams.shape
@@ -93,37 +75,44 @@ def _program(
     return Program([*look(lanes, vocabulary, k, temperature), dots(*h), dots(*streams)], dtype)
 
 
-def _sums(z: Tensor, largest: Tensor, temperature: float) -> Tensor:
-    """In products by vectors: thin matrix products are slower."""
+def _sums(z: Tensor, highest: Tensor, temperature: float) -> Tensor:
+    """`LogitSums`, float64 [1, lanes, fields], in products by vectors: thin matrix products are
+    slower."""
     lanes, vocabulary = z.shape
-    sums = z.new_zeros(COUNT, lanes, dtype=torch.float64)
+    table = z.new_zeros(len(LogitSums._fields), lanes, dtype=torch.float64)
+    sums = LogitSums(*table)
     for chunk in z.split(CHUNK if z.device.type == "cpu" else vocabulary, dim=-1):
-        part = chunk.double()
+        y = chunk.double()
         # Of one lane's p, e is the same multiple in every chunk.
-        e = part - largest
+        e = y - highest
         if temperature != 1:
             e.div_(temperature)
         e.exp_()
-        x, e_x = part[0], e[0]
-        d, r = part - x, e_x.square()
+        x, e0 = y[0], e[0]
+        d, e0_e0 = y - x, e0.square()
         # Minus infinity that no probability falls on has no part in a mean.
         empty = e == 0
-        sums[TOTAL] += e.sum(dim=-1)
-        sums[OWN_Z] += torch.stack([*map(torch.dot, e, part.masked_fill(empty, 0))])
-        sums[D_UNDER_OWN] += torch.stack([*map(torch.dot, e, d.masked_fill(empty, 0))])
-        sums[P_DOT_X].addmv_(e, e_x)
-        sums[P_DOT_P] += torch.stack([*map(torch.dot, e, e)])
-        sums[Z_SUM] += part.sum(dim=-1)
-        sums[X_DOT_X] += torch.dot(x, x)
-        sums[X_DOT_D].addmv_(d, x)
-        sums[D_DOT_D] += torch.stack([*map(torch.dot, d, d)])
+        sums.e.add_(e.sum(dim=-1))
+        sums.e_y.add_(_dot_rows(e, y.masked_fill(empty, 0)))
+        sums.e_d.add_(_dot_rows(e, d.masked_fill(empty, 0)))
+        sums.e_e0.addmv_(e, e0)
+        sums.e_e.add_(_dot_rows(e, e))
+        sums.y.add_(y.sum(dim=-1))
+        sums.x_x.add_(torch.dot(x, x))
+        sums.x_d.addmv_(d, x)
+        sums.d_d.add_(_dot_rows(d, d))
         d.masked_fill_(empty[0], 0)
-        sums[D_UNDER_P].addmv_(d, e_x)
-        sums[D_UNDER_R].addmv_(d, r)
+        sums.e0_d.addmv_(d, e0)
+        sums.e0_e0_d.addmv_(d, e0_e0)
         squares = d.square_()
-        sums[SQUARES_UNDER_P].addmv_(squares, e_x)
-        sums[SQUARES_UNDER_R].addmv_(squares, r)
-    return sums.T[None]
+        sums.e0_d_d.addmv_(squares, e0)
+        sums.e0_e0_d_d.addmv_(squares, e0_e0)
+    return table.T[None]
+
+
+def _dot_rows(a: Tensor, b: Tensor) -> Tensor:
+    """Dot product of each row of a with that of b: [rows]."""
+    return torch.stack([*map(torch.dot, a, b)])
 
 
 def _dots(vectors: Tensor) -> Tensor:

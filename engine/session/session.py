@@ -15,7 +15,6 @@ from ..decode.bandwidth import read_bandwidth
 from ..decode.outputs import Outputs
 from ..decode.prepared_lanes import Lanes
 from ..errors import UserError
-from ..measure.drift import compiled_measure
 from ..measure.logit_lens import check_lens, read_lens
 from ..measure.step_numbers import StepNumbers, Wanted, step_numbers
 from ..measure.step_record import (
@@ -90,7 +89,6 @@ class Session:
             check_same_model(resume.header.model, self._model)
             prompt = recorded_prompt(resume.header, options.prompt, loaded)
         progress("preparing the step (compiled once)", None)
-        compiled_measure()
         self._bandwidth = read_bandwidth(loaded.model.device, loaded.model.dtype)
         if options.lens:
             check_lens(lanes[0].group)

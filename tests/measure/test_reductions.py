@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from prunetui.engine.cpu.kernels import logits as vocabulary
 from prunetui.engine.cpu.kernels.logits import BLOCK, PART
 from prunetui.engine.cpu.runtime.instruction import readable
 from prunetui.engine.decode.outputs import Outputs
+from prunetui.engine.logit_sums import LogitSums
 from prunetui.engine.measure import reductions as module
 from prunetui.engine.measure.reductions import Survey
 from torch import Tensor
@@ -35,24 +35,23 @@ def test_sums_are_their_formulas(size: int, dtype: torch.dtype, temperature: flo
     e = np.exp((wide - wide.max(axis=1, keepdims=True)) / temperature)
     x, e_x = wide[0], e[0]
     d, r = wide - x, e_x**2
-    terms = {
-        vocabulary.TOTAL: e,
-        vocabulary.OWN_Z: e * wide,
-        vocabulary.D_UNDER_OWN: e * d,
-        vocabulary.P_DOT_X: e * e_x,
-        vocabulary.P_DOT_P: e * e,
-        vocabulary.D_UNDER_P: e_x * d,
-        vocabulary.SQUARES_UNDER_P: e_x * d * d,
-        vocabulary.D_UNDER_R: r * d,
-        vocabulary.SQUARES_UNDER_R: r * d * d,
-        vocabulary.Z_SUM: wide,
-        vocabulary.X_DOT_X: x * x + 0 * wide,
-        vocabulary.X_DOT_D: x * d,
-        vocabulary.D_DOT_D: d * d,
-    }
-    assert [*terms] == [*range(vocabulary.COUNT)]
+    terms = LogitSums(
+        e=e,
+        e_y=e * wide,
+        e_d=e * d,
+        e_e0=e * e_x,
+        e_e=e * e,
+        e0_d=e_x * d,
+        e0_d_d=e_x * d * d,
+        e0_e0_d=r * d,
+        e0_e0_d_d=r * d * d,
+        y=wide,
+        x_x=x * x + 0 * wide,
+        x_d=x * d,
+        d_d=d * d,
+    )
     for found in (surveyed(z, 3, temperature), by_torch(z, 3, temperature)):
-        for sums, term in zip(found.sums.sum(dim=0).T.numpy(), terms.values(), strict=True):
+        for sums, term in zip(found.sums.sum(dim=0).T.numpy(), terms, strict=True):
             # To the last digits of the largest partial sum.
             assert np.abs(sums - term.sum(axis=1)).max() <= 1e-14 * np.abs(term).sum(axis=1).max()
 
@@ -97,7 +96,7 @@ def test_logits_that_are_no_numbers_are_as_to_torch() -> None:
     assert found.tokens[0, :3].tolist() == [7, 5 * BLOCK, 2 * PART]
     assert found.tokens[1, :2].tolist() == [9, PART + 9]
     assert found.tokens[2].tolist() == [40, 0, 1, 2, 3]
-    ours, torchs = (each.sums.sum(dim=0)[:, vocabulary.TOTAL] for each in (found, expected))
+    ours, torchs = (LogitSums(*each.sums.sum(dim=0).T).e for each in (found, expected))
     assert ours[0].isnan()
     assert ours[2:].tolist() == pytest.approx(torchs[2:].tolist())
 
@@ -123,4 +122,4 @@ def test_vectors_of_other_dtypes_and_that_lie_otherwise(
     wide = streams[1:].double()
     of_points = (wide[:, 1:] - wide[:, :1]).square().sum(dim=-1)
     assert torch.allclose(found.stream_dots[2], of_points)
-    assert torch.allclose(found.sums.sum(dim=0)[:, vocabulary.Z_SUM], z.double().sum(dim=-1))
+    assert torch.allclose(LogitSums(*found.sums.sum(dim=0).T).y, z.double().sum(dim=-1))

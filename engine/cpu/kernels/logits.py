@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from ...logit_sums import LogitSums
 from ..runtime import openmp
 from ..runtime.instruction import (
     FIRST,
@@ -23,19 +24,15 @@ PART = 1024
 parts, so that they do not depend on the number of threads."""
 BLOCK = 128
 """Tokens whose highest logit is found first: most blocks have none of the highest of all."""
-TOTAL, OWN_Z, D_UNDER_OWN, P_DOT_X, P_DOT_P, D_UNDER_P, SQUARES_UNDER_P = range(7)
-D_UNDER_R, SQUARES_UNDER_R, Z_SUM, X_DOT_X, X_DOT_D, D_DOT_D, COUNT = range(7, 14)
-"""Sums per lane, with e = exp((z - highest) / T): of e; of e z and e d, d = z - x and x lane 0's z;
-of e times lane 0's, and times itself; of d and d² times lane 0's e; of d and d² times the square of
-that; of z; of x², x d and d²."""
-
+_SUMS = len(LogitSums._fields)
 VALUES, _VOCABULARY, _MAXIMA, _TEMPERATURE, _WANTED, _END = range(FIRST, FIRST + 6)
 
 
 def look(lanes: int, vocabulary: int, k: int, temperature: float) -> list[Task]:
     """Three tasks, whose `INPUT` is z [lanes, vocabulary], and `VALUES` the highest of it, float32
     [lanes, k]. The second one writes those and their tokens, int64 [lanes, k], equal ones in the
-    order of their tokens; the third one sums, float64 [parts, lanes, COUNT], to be added up."""
+    order of their tokens; the third one `LogitSums`, float64 [parts, lanes, fields], of parts of
+    the vocabulary."""
     maxima = torch.empty(lanes, -(-vocabulary // BLOCK), dtype=torch.float32)
     divisor = torch.tensor([temperature], dtype=torch.float64)
     fields = np.zeros((3, _END), np.int64)
@@ -122,35 +119,48 @@ def add_up(task, scratch, half):
             for i in range(tokens):
                 z[i] = np.float64(read(logits, i, half))
                 e[i] = exp64((z[i] - highest) * inverse)
-            out = at(task[OUTPUT] + (part * lanes + lane) * COUNT * 8, np.float64)
+            out = at(task[OUTPUT] + (part * lanes + lane) * _SUMS * 8, np.float64)
             _add_up_lane(z, e, x, e_x, tokens, out)
 
 
 @compiled(fastmath=REORDERED)
-def _add_up_lane(z, e, x, e_x, tokens, out):
-    total = own_z = d_under_p = d_under_own = p_dot_x = p_dot_p = z_sum = x_dot_x = 0.0
-    x_dot_d = d_dot_d = squares_under_p = d_under_r = squares_under_r = 0.0
+def _add_up_lane(y, e, x, e0, tokens, out):
+    """Write `LogitSums` of a part of one lane's vocabulary."""
+    e_sum = e_y = e_d = e_e0 = e_e = e0_d = e0_d_d = e0_e0_d = e0_e0_d_d = 0.0
+    y_sum = x_x = x_d = d_d = 0.0
     for i in range(tokens):
         # Minus infinity that no probability falls on has no part in a mean.
-        falls, falls_under_p = e[i] != 0, e_x[i] != 0
-        d = z[i] - x[i]
-        total += e[i]
-        own_z += e[i] * (z[i] if falls else 0)
-        d_under_own += e[i] * (d if falls else 0)
-        p_dot_x += e[i] * e_x[i]
-        p_dot_p += e[i] * e[i]
-        z_sum += z[i]
-        x_dot_x += x[i] * x[i]
-        x_dot_d += x[i] * d
-        d_dot_d += d * d
-        d = d if falls_under_p else 0
-        d_of_p = e_x[i] * d
-        d_under_p += d_of_p
-        squares_under_p += d_of_p * d
-        d_under_r += d_of_p * e_x[i]
-        squares_under_r += d_of_p * d_of_p
-    out[TOTAL], out[OWN_Z], out[D_UNDER_OWN] = total, own_z, d_under_own
-    out[P_DOT_X], out[P_DOT_P] = p_dot_x, p_dot_p
-    out[D_UNDER_P], out[SQUARES_UNDER_P] = d_under_p, squares_under_p
-    out[D_UNDER_R], out[SQUARES_UNDER_R] = d_under_r, squares_under_r
-    out[Z_SUM], out[X_DOT_X], out[X_DOT_D], out[D_DOT_D] = z_sum, x_dot_x, x_dot_d, d_dot_d
+        has_e, has_e0 = e[i] != 0, e0[i] != 0
+        d = y[i] - x[i]
+        e_sum += e[i]
+        e_y += e[i] * (y[i] if has_e else 0)
+        e_d += e[i] * (d if has_e else 0)
+        e_e0 += e[i] * e0[i]
+        e_e += e[i] * e[i]
+        y_sum += y[i]
+        x_x += x[i] * x[i]
+        x_d += x[i] * d
+        d_d += d * d
+        d = d if has_e0 else 0
+        weighted_d = e0[i] * d
+        e0_d += weighted_d
+        e0_d_d += weighted_d * d
+        e0_e0_d += weighted_d * e0[i]
+        e0_e0_d_d += weighted_d * weighted_d
+    sums = LogitSums(
+        e=e_sum,
+        e_y=e_y,
+        e_d=e_d,
+        e_e0=e_e0,
+        e_e=e_e,
+        e0_d=e0_d,
+        e0_d_d=e0_d_d,
+        e0_e0_d=e0_e0_d,
+        e0_e0_d_d=e0_e0_d_d,
+        y=y_sum,
+        x_x=x_x,
+        x_d=x_d,
+        d_d=d_d,
+    )
+    for i in range(len(sums)):
+        out[i] = sums[i]

@@ -8,6 +8,7 @@ from typing import Any
 
 from numba.core import config
 
+from ... import logit_sums
 from ...disk_cache import cached
 from ...errors import UserError
 
@@ -30,7 +31,8 @@ def kept(make: Callable[..., Any]) -> Any:
 
 def _place() -> Path | None:
     """The directory of what these sources were compiled to; None where nothing can be kept."""
-    sources = sorted(Path(__file__).parents[1].rglob("*.py"))
+    # The order of the sums is compiled too.
+    sources = [*sorted(Path(__file__).parents[1].rglob("*.py")), Path(logit_sums.__file__)]
     try:
         return cached("kernels", [source.read_text("utf-8") for source in sources], lambda _: None)
     except UserError:
