@@ -1,6 +1,6 @@
 """What the front end uses of a session, as a protocol that needs no torch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Unpack
 
@@ -44,7 +44,7 @@ class SessionPort(Protocol):
 
     def restart(self, **changes: Unpack[RestartChanges]) -> None: ...
 
-    def set_variants(self, recipes: Iterable[str]) -> None: ...
+    def set_variants(self, recipes: Sequence[str]) -> None: ...
 
     def importance(self) -> "Similarity": ...
 

@@ -1,18 +1,23 @@
 """A session over made-up steps, for tests of the screen that need no model."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
 
 import msgspec
-from prunetui.engine.options import Context
-from prunetui.engine.trace.records import Sampling
+from prunetui.engine.errors import UserError
+from prunetui.engine.session.changes import RestartChanges
 from prunetui.engine.trace.trace import Trace
 
-from .traces import make_header, make_step
+from .traces import make_header, make_lens, make_step
+
+if TYPE_CHECKING:
+    from prunetui.engine.variants.pruning.ranking import Similarity
 
 
 class FakeSession:
-    """The session's interface over made-up steps."""
+    """`SessionPort` over made-up steps, which takes no variants and measures no importance."""
 
     def __init__(self, most: int = 64) -> None:
         self.most = most
@@ -21,6 +26,8 @@ class FakeSession:
         self.recording_error: str | None = None
         self.fails: Exception | None = None
         self.left_out: list[str] = []
+        self.forced: list[tuple[int, dict[int, int]]] = []
+        """Steps and tokens of each call of `force`."""
         self.closed = threading.Event()
 
     @property
@@ -34,28 +41,39 @@ class FakeSession:
         self.closed.wait(0.001)
         self.trace.append(make_step(len(self.trace.steps)))
 
-    def restart(
-        self,
-        prompt: str | None = None,
-        context: Context | None = None,
-        answers: tuple[str, ...] | None = None,  # noqa: ARG002
-        sampling: Sampling | None = None,
-        raw: bool | None = None,
-    ) -> None:
+    def read(self, number: int) -> None:
+        self.trace.read(number, make_lens())
+
+    def force(self, at: int, tokens: dict[int, int]) -> None:
+        self.forced.append((at, tokens))
+        self.trace.fork(at)
+        self.step()
+
+    def switch(self, branch: int) -> None:
+        self.trace.switch(branch)
+
+    def restart(self, **changes: Unpack[RestartChanges]) -> None:
         header = self.trace.header
-        templated = header.prompt.chat_template if raw is None else not raw
         changed = msgspec.structs.replace(
             header,
-            context=context or header.context,
+            context=changes.get("context", header.context),
             prompt=msgspec.structs.replace(
-                header.prompt, text=prompt or header.prompt.text, chat_template=templated
+                header.prompt,
+                text=changes.get("prompt", header.prompt.text),
+                chat_template=not changes.get("raw", not header.prompt.chat_template),
             ),
-            sampling=sampling or header.sampling,
+            sampling=changes.get("sampling", header.sampling),
         )
         if changed == header:
             self.trace.rewind(0)
         else:
             self.trace = Trace(changed)
+
+    def set_variants(self, recipes: Sequence[str]) -> None:
+        raise UserError(f"a made-up session takes no variants, and not {recipes}")
+
+    def importance(self) -> "Similarity":
+        raise UserError("a made-up session measures no importance")
 
     def end(self) -> None:
         self.closed.set()

@@ -5,29 +5,29 @@ from pathlib import Path
 
 import pytest
 from prunetui.engine.options import Options
+from prunetui.engine.progress import Progress
 from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
 from prunetui.tui.screens.inspector import Inspector
-from prunetui.tui.session_thread import Progress
+from prunetui.tui.session_port import SessionPort
 from prunetui.tui.views.drift import DriftView
 from prunetui.tui.widgets.panel import Panel
 from rich.table import Table
 from textual.pilot import Pilot
 from textual.widgets import Input, Static, TextArea
 
-from .fake_session import FakeSession
 from .traces import make_trace
 
 SIZE = (120, 40)
 both_sizes = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
 
 
-def live(session: FakeSession) -> PrunetuiApp:
-    def open_session(options: Options, record_to: Path | None, progress: Progress) -> FakeSession:  # noqa: ARG001
+def live(session: SessionPort) -> PrunetuiApp:
+    def open_session(options: Options, record_to: Path | None, progress: Progress) -> SessionPort:  # noqa: ARG001
         progress("loading", 0.5)
         return session
 
-    return PrunetuiApp(Options(), None, open_session=open_session)  # pyright: ignore[reportArgumentType]
+    return PrunetuiApp(Options(), None, open_session=open_session)
 
 
 def replay(trace: Trace | None = None, theme: str | None = None) -> InspectorApp:

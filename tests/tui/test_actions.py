@@ -12,22 +12,6 @@ from ..support.screens import SIZE, inspector, live, notices, panel_text, ready,
 from ..support.traces import make_step, make_trace
 
 
-class BranchingSession(FakeSession):
-    """Branches of made-up steps; what was forced is kept beside them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.forced: list[tuple[int, dict[int, int]]] = []
-
-    def force(self, at: int, tokens: dict[int, int]) -> None:
-        self.forced.append((at, tokens))
-        self.trace.fork(at)
-        self.step()
-
-    def switch(self, branch: int) -> None:
-        self.trace.switch(branch)
-
-
 def branched() -> Trace:
     trace = make_trace(20)
     trace.fork(6)
@@ -73,7 +57,7 @@ async def test_g_goes_to_a_step_and_says_which_there_are() -> None:
 
 
 async def test_x_decodes_on_to_the_next_divergent_step() -> None:
-    session = BranchingSession()
+    session = FakeSession()
     app = live(session)
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         screen = await ready(pilot, app)
@@ -92,7 +76,7 @@ async def breakpoint_at(pilot, app, text: str) -> None:
 
 
 async def test_playing_stops_where_a_condition_holds() -> None:
-    session = BranchingSession()
+    session = FakeSession()
     app = live(session)
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await ready(pilot, app)
@@ -120,7 +104,7 @@ async def test_a_replay_stops_there_too() -> None:
 
 @pytest.mark.parametrize(("key", "lanes"), [("enter", [1]), ("a", [0, 1, 2])])
 async def test_a_candidate_is_forced_at_the_cursor(key: str, lanes: list[int]) -> None:
-    session = BranchingSession()
+    session = FakeSession()
     for _ in range(10):
         session.step()
     app = live(session)
@@ -182,7 +166,7 @@ async def test_a_replay_forces_nothing() -> None:
 
 
 async def test_contexts_cycle() -> None:
-    session = BranchingSession()
+    session = FakeSession()
     app = live(session)
     async with app.run_test(size=SIZE) as pilot:
         await ready(pilot, app)

@@ -23,11 +23,6 @@ def read_trace_of(steps: int, read: int, *, local: bool = False) -> Trace:
     return trace
 
 
-class ReadingSession(FakeSession):
-    def read(self, number: int) -> None:
-        self.trace.read(number, make_lens())
-
-
 def mode(app: InspectorApp) -> str:
     return inspector(app).query_one(LayersView).mode
 
@@ -137,7 +132,7 @@ async def test_a_narrow_screen_shows_fewer_figures_and_readable_tokens() -> None
 
 @pytest.mark.parametrize("view", ["", "2"])
 async def test_l_reads_the_step_at_the_cursor(view: str) -> None:
-    session = ReadingSession()
+    session = FakeSession()
     app = live(session)
     async with app.run_test(size=(120, 40)) as pilot:
         await ready(pilot, app)
@@ -155,7 +150,7 @@ async def test_l_reads_the_step_at_the_cursor(view: str) -> None:
 
 
 async def test_a_step_that_is_read_while_decoding_stays_at_the_cursor() -> None:
-    session = ReadingSession(most=100_000)
+    session = FakeSession(most=100_000)
     app = live(session)
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await ready(pilot, app)

@@ -168,7 +168,7 @@ async def test_after_a_failure_to_open_the_editor_changes_the_options() -> None:
         return session
 
     asked = Options(prompt="One", temperature=0.5, seed=3, raw=True)
-    app = PrunetuiApp(asked, None, open_session=open_session)  # pyright: ignore[reportArgumentType]
+    app = PrunetuiApp(asked, None, open_session=open_session)
     async with app.run_test(size=SIZE) as pilot:
         panel = inspector(app).query_one(LoadingPanel)
         await until(pilot, lambda: panel.problem)

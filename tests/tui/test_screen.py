@@ -321,7 +321,7 @@ async def test_a_model_that_does_not_load_leaves_ways_on() -> None:
             raise UserError("there is no such model; name another")
         return session
 
-    app = PrunetuiApp(Options(prompt="One"), None, open_session=open_session)  # pyright: ignore[reportArgumentType]
+    app = PrunetuiApp(Options(prompt="One"), None, open_session=open_session)
     async with app.run_test(size=SIZE) as pilot:
         panel = inspector(app).query_one(LoadingPanel)
         await until(pilot, lambda: panel.problem)
@@ -350,7 +350,7 @@ async def test_quitting_does_not_wait_for_a_load_and_ends_it_at_its_next_word(
         finally:
             ended.set()
 
-    app = PrunetuiApp(Options(), None, open_session=open_session)  # pyright: ignore[reportArgumentType]
+    app = PrunetuiApp(Options(), None, open_session=open_session)
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("q")
     assert app.return_code == 0
