@@ -22,6 +22,11 @@ class Throttle:
         self._next_by_key = self._began
         self._timer: Timer | None = None
 
+    @property
+    def pending(self) -> bool:
+        """Whether a frame waits for its turn."""
+        return self._timer is not None
+
     def request(self, *, by_key: bool = False) -> None:
         """`by_key`: someone waits for it."""
         due = self._began + self._interval

@@ -10,7 +10,6 @@ from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
 from prunetui.tui.screens.inspector import Inspector
 from prunetui.tui.session_port import SessionPort
-from prunetui.tui.views.drift import DriftView
 from prunetui.tui.widgets.panel import Panel
 from rich.table import Table
 from textual.pilot import Pilot
@@ -59,11 +58,8 @@ async def settle(pilot: Pilot[None]) -> None:
     """Let the application draw every frame that was asked for."""
     assert isinstance(pilot.app, InspectorApp)
     screen = inspector(pilot.app)
-    drift = screen.query_one(DriftView)
     await pilot.pause()
-    for frame in (screen._frame, screen._chart_frame, *screen._view_frames.values()):
-        await until(pilot, lambda frame=frame: frame._timer is None)
-    await until(pilot, lambda: drift._later is None)
+    await until(pilot, lambda: not screen.pending)
     await pilot.pause()
 
 

@@ -18,6 +18,7 @@ from prunetui.tui.widgets import chart
 from prunetui.tui.widgets.candidates import CandidatesPanel
 from prunetui.tui.widgets.drift_panel import LABEL_CELLS
 from prunetui.tui.widgets.keys import KeyLine
+from prunetui.tui.widgets.text_panel import TextPanel
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.pilot import Pilot
@@ -63,6 +64,19 @@ async def test_a_click_in_the_charts_moves_the_cursor(steps: int, bucket: int) -
         for nowhere in ((LABEL_CELLS + 5, 0), (LABEL_CELLS - 1, 2), (38, 2)):
             await pilot.click("#drift", offset=nowhere)
             assert inspector(app).cursor == 7 * bucket
+
+
+@pytest.mark.parametrize("height", [38, 40])
+async def test_a_click_in_the_texts_chooses_step_and_lane(height: int) -> None:
+    app = replay(make_trace(20))
+    async with app.run_test(size=(120, height)) as pilot:
+        await settle(pilot)
+        panel = inspector(app).query_one(TextPanel)
+        lines = [panel.render_line(y).text for y in range(panel.size.height)]
+        for lane, name in ((2, "drop:mlp=1"), (0, "baseline")):
+            row = next(y for y, line in enumerate(lines) if f" {name}" in line)
+            await pilot.click(panel, offset=(lines[row].index("word1"), row))
+            assert (inspector(app).lane, inspector(app).cursor) == (lane, 1)
 
 
 async def wheel(pilot: Pilot[None], selector: str, *, down: bool) -> None:

@@ -503,6 +503,12 @@ class Inspector(Screen[None]):
         else:
             self._view_frames[self.chosen_view].request(by_key=by_key)
 
+    @property
+    def pending(self) -> bool:
+        """Whether a frame that was asked for is still to be drawn."""
+        frames = [self._frame, self._chart_frame, *self._view_frames.values()]
+        return any(part.pending for part in (*frames, *self.query(InspectorView)))
+
     def moment_of(self, trace: Trace) -> Moment:
         steps = trace.steps
         lane = min(self.lane, len(trace.header.lanes) - 1)

@@ -9,13 +9,14 @@ from textual.timer import Timer
 
 from ...engine.trace.records import Drift, Header, Step
 from ...engine.trace.trace import differs, is_tie
+from ..history_memo import HistoryMemo
 from ..moment import Moment
 from ..widgets.chart import CURSOR, Chart, ChartLine, Picture
 from ..widgets.drift_panel import CHARTS, LOCAL, Measure
 from ..widgets.panel import Line, Panel
 from ..widgets.text_panel import DIVERGES, TIES
 from .alignment import DIFFERENT, TIE
-from .base import InspectorView, Kept
+from .base import InspectorView
 
 STEPS_A_DRAWING = 12
 """Another drawing of the charts is some 10 KB and 45 ms; another cursor, 650 bytes and 5 ms."""
@@ -37,11 +38,9 @@ class DriftView(InspectorView):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._moment: Moment | None = None
-        self._marks = Kept[Marks]()
-        self._pictures: dict[str, Picture] = {}
-        self._drawn: Moment | None = None
-        self._drawn_steps = 0
-        self._later: Timer | None = None
+        self._marks = HistoryMemo[Marks]()
+        self._pictures = HistoryMemo[dict[str, Picture]]()
+        self._catch_up: Timer | None = None
 
     def compose(self) -> ComposeResult:
         yield DriftFigures()
@@ -49,39 +48,37 @@ class DriftView(InspectorView):
             for measure in CHARTS:
                 yield Chart(id=f"chart-{measure.key}")
 
+    @property
+    def pending(self) -> bool:
+        return self._catch_up is not None
+
     def show(self, moment: Moment) -> None:
         self._moment = moment
         self.query_one(DriftFigures).show(moment, self._marks_of(moment))
-        if self._later is not None:
-            self._later.stop()
-            self._later = None
-        drawn, grown = self._drawn, len(moment.steps) - self._drawn_steps
-        same = drawn is not None and drawn.steps is moment.steps and drawn.lane == moment.lane
-        if not same or grown >= STEPS_A_DRAWING:
-            self._draw_charts()
-            return
-        self._show_charts(moment)
-        if grown:
-            self._later = self.set_timer(STILL_SECONDS, self._draw_charts)
+        self._show_charts(most_missing=STEPS_A_DRAWING - 1)
 
-    def _draw_charts(self) -> None:
-        self._later = None
+    def _show_charts(self, *, most_missing: int = 0) -> None:
+        """Show charts from which at most `most_missing` of the newest steps are left out."""
+        if self._catch_up is not None:
+            self._catch_up.stop()
+            self._catch_up = None
         moment = self._moment
         if moment is None:
             return
-        self._drawn, self._drawn_steps = moment, len(moment.steps)
-        self._pictures = _pictures(
-            moment.steps[: self._drawn_steps], moment.lane, self._marks_of(moment)
+        pictures = self._pictures.computed(
+            moment.steps,
+            moment.lane,
+            lambda steps: _pictures(steps, moment.lane, self._marks_of(moment)),
+            most_missing=most_missing,
         )
-        self._show_charts(moment)
-
-    def _show_charts(self, moment: Moment) -> None:
         cursor = moment.cursor if moment.cursor >= 0 else None
-        for key, picture in self._pictures.items():
+        for key, picture in pictures.items():
             self.query_one(f"#chart-{key}", Chart).show(picture, cursor)
+        if self._pictures.step_count < len(moment.steps):
+            self._catch_up = self.set_timer(STILL_SECONDS, self._show_charts)
 
     def _marks_of(self, moment: Moment) -> Marks:
-        return self._marks.of(
+        return self._marks.computed(
             moment.steps,
             moment.lane,
             lambda steps: (

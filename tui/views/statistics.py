@@ -7,10 +7,12 @@ from textual import events
 from textual.app import ComposeResult
 
 from ...engine.trace.analysis.statistics import Distances, Statistics, statistics
+from ...engine.trace.records import Header, Step
 from ...engine.trace.trace import NOT_NUMBERS, Trace
+from ..history_memo import HistoryMemo
 from ..moment import Moment
 from ..widgets.panel import Clicked, Line, Panel, shorten
-from .base import InspectorView, Kept
+from .base import InspectorView
 
 LABEL_CELLS = 25
 COLUMN_CELLS = 13
@@ -73,6 +75,12 @@ TEXT: list[tuple[str, Callable[[Statistics], str]]] = [
 ]
 
 
+def _by_lane(header: Header, steps: list[Step], lanes: range) -> dict[int, Statistics]:
+    trace = Trace(header)
+    trace.steps = steps
+    return {lane: statistics(trace, lane) for lane in lanes}
+
+
 class StatisticsView(InspectorView):
     FRAMES = 1.0
 
@@ -90,7 +98,7 @@ class StatisticsPanel(Panel):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
-        self._statistics = Kept[dict[int, Statistics]]()
+        self._statistics = HistoryMemo[dict[int, Statistics]]()
         self._lanes = range(0)
         """Those that have a column."""
 
@@ -102,13 +110,11 @@ class StatisticsPanel(Panel):
         moment = self.moment
         if moment is None or len(moment.header.lanes) < 2:
             return [self.title(width, "statistics: there is no variant")]
-        trace = Trace(moment.header)
-        trace.steps = moment.steps
         columns = max(1, (width - LABEL_CELLS) // COLUMN_CELLS)
         first = max(1, min(moment.lane, len(moment.header.lanes) - 1) - columns + 1)
         lanes = self._lanes = range(first, min(len(moment.header.lanes), first + columns))
-        all_of = self._statistics.of(
-            moment.steps, lanes, lambda _: {lane: statistics(trace, lane) for lane in lanes}
+        all_of = self._statistics.computed(
+            moment.steps, lanes, lambda steps: _by_lane(moment.header, steps, lanes)
         )
         some = next(iter(all_of.values()))
         both = some.local is not None

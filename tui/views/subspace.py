@@ -8,12 +8,13 @@ from textual.app import ComposeResult
 from ...engine.trace.analysis.subspace import choices, kl_among, subspace_drift
 from ...engine.trace.records import Step
 from ...engine.trace.trace import NOT_NUMBERS
+from ..history_memo import HistoryMemo
 from ..moment import Moment
 from ..widgets.candidates import CHOSEN, horizontal_bar, probability, quoted
 from ..widgets.chart import Chart, ChartLine, Picture
 from ..widgets.measures import nats
 from ..widgets.panel import Clicked, Line, Panel, shorten
-from .base import InspectorView, Kept
+from .base import InspectorView
 
 LABEL_CELLS = 14
 LEAST_COLUMN = 16
@@ -26,7 +27,7 @@ class SubspaceView(InspectorView):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
-        self._picture = Kept[Picture]()
+        self._picture = HistoryMemo[Picture]()
 
     def compose(self) -> ComposeResult:
         yield SubspacePanel()
@@ -34,7 +35,7 @@ class SubspaceView(InspectorView):
 
     def show(self, moment: Moment) -> None:
         self.query_one(SubspacePanel).show(moment)
-        picture = self._picture.of(
+        picture = self._picture.computed(
             moment.steps, moment.lane, lambda steps: _picture(steps, moment.lane)
         )
         cursor = moment.cursor if moment.cursor >= 0 else None

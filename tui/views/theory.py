@@ -14,10 +14,11 @@ from ...engine.trace.analysis.theory import (
     one_step_drift,
 )
 from ...engine.trace.trace import NOT_NUMBERS
+from ..history_memo import HistoryMemo
 from ..moment import Moment
 from ..widgets.chart import Chart, ChartLine, Picture
 from ..widgets.panel import Line, Panel
-from .base import InspectorView, Kept
+from .base import InspectorView
 
 LABELS = {"h": "1 − cos h", "z": "1 − cos z", "p": "1 − cos p", "kl": "KL(p‖q) nats"}
 THEOREMS = {"h": "Theorem 1", "z": "Theorem 1", "p": "Theorem 2", "kl": "Theorem 3"}
@@ -34,8 +35,8 @@ class TheoryView(InspectorView):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
-        self._fits = Kept[dict[str, Fit]]()
-        self._pictures = Kept[dict[str, Picture]]()
+        self._fits = HistoryMemo[dict[str, Fit]]()
+        self._pictures = HistoryMemo[dict[str, Picture]]()
 
     def compose(self) -> ComposeResult:
         yield TheoryTable()
@@ -44,13 +45,13 @@ class TheoryView(InspectorView):
                 yield Chart(id=f"theory-{space}")
 
     def show(self, moment: Moment) -> None:
-        fits = self._fits.of(
+        fits = self._fits.computed(
             moment.steps,
             moment.lane,
             lambda steps: {s: fit(steps, moment.lane, s) for s in SPACES} if moment.lane else {},
         )
         draw = _course if self.over_steps else _scatter
-        pictures = self._pictures.of(
+        pictures = self._pictures.computed(
             moment.steps,
             (moment.lane, draw),
             lambda steps: {space: draw(fits.get(space), space, len(steps)) for space in SPACES},

@@ -7,6 +7,7 @@ from textual import events
 
 from ...engine.trace.records import Drift, Step
 from ...engine.trace.trace import NOT_NUMBERS
+from ..history_memo import HistoryMemo
 from ..moment import Moment
 from .keys import key_for
 from .measures import CELLS, LINES, nats, table
@@ -106,7 +107,7 @@ class DriftPanel(Panel):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._charts = Charts(0, 1)
-        self._charts_of: tuple[object, ...] = ()
+        self._memo = HistoryMemo[Charts]()
         self._axis_line = 0
 
     def show(self, moment: Moment) -> None:
@@ -127,10 +128,11 @@ class DriftPanel(Panel):
                 ),
             ]
         columns = max(4, width - LABEL_CELLS - VALUE_CELLS)
-        made_of = (moment.steps, moment.lane, columns)
-        if self._charts_of[1:] != made_of[1:] or self._charts_of[0] is not moment.steps:
-            self._charts = Charts(moment.lane, columns)
-            self._charts_of = made_of
+        self._charts = self._memo.growing(
+            moment.steps,
+            (moment.lane, columns),
+            lambda: Charts(moment.lane, columns),
+        )
         self._charts.take(moment.steps)
         step, charts = moment.step, self._charts
         drift = step.drift_of(moment.lane) if step else None

@@ -9,6 +9,7 @@ from textual import events
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Step
 from ...engine.trace.trace import chose_nothing, differs, is_tie, not_numbers_mark
+from ..history_memo import HistoryMemo
 from ..moment import Moment
 from .keys import key_for
 from .panel import NOT_FINITE, Clicked, Line, Panel, shorten
@@ -94,8 +95,13 @@ class TextPanel(Panel):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
+        self._memo = HistoryMemo[list[Block]]()
         self._blocks: list[Block] = []
-        self._blocks_of: tuple[object, ...] = ()
+        """Blocks drawn last, of all lanes; the first `_first_shown` are off the screen."""
+        self._first_shown = 0
+        self._pitch = 1
+        """Lines from one lane to the next."""
+        self._name_width = 0
 
     def show(self, moment: Moment) -> None:
         self.moment = moment
@@ -108,12 +114,12 @@ class TextPanel(Panel):
         lines = [
             self.title(width, "text", shorten(f"prompt: {moment.header.prompt.text}", width - 9))
         ]
-        first, pitch = self._lay_out(moment, width, height - 1)
+        self._lay_out(moment, width, height - 1)
         for block in self._blocks:
             block.take(moment.header, moment.steps)
             block.turn_to(moment.cursor)
-        for block in self._blocks[first:]:
-            for row in range(pitch):
+        for block in self._blocks[self._first_shown :]:
+            for row in range(self._pitch):
                 lines.append(self._line(moment, block, row) if row < block.height else Line())
         if not moment.steps:
             play, step = key_for(self, "play"), key_for(self, "forward")
@@ -121,22 +127,22 @@ class TextPanel(Panel):
             lines[1:] = [Line(), Line().add(invitation, self.style("panel--quiet"))]
         return lines
 
-    def _lay_out(self, moment: Moment, width: int, height: int) -> tuple[int, int]:
-        """The first lane that is shown, and lines from one lane to the next."""
+    def _lay_out(self, moment: Moment, width: int, height: int) -> None:
+        """Choose the lanes that are shown, and the size of their blocks."""
         lanes = len(moment.header.lanes)
         shown = min(lanes, height)
         # A blank line between the lanes, where three are left for the text.
-        pitch = height // shown
-        block_height = pitch - 1 if pitch > 3 else pitch
+        self._pitch = height // shown
+        block_height = self._pitch - 1 if self._pitch > 3 else self._pitch
         names = [cell_len(visible(lane.name)) for lane in moment.header.lanes]
         self._name_width = min(max(*names, 10), NAME_CELLS, width // 4) + 4
-        made_of = (moment.steps, width, block_height)
-        if self._blocks_of[1:] != made_of[1:] or self._blocks_of[0] is not moment.steps:
-            text_width = width - self._name_width - 1
-            self._blocks = [Block(lane, text_width, block_height) for lane in range(lanes)]
-            self._blocks_of = made_of
-        first = min(max(0, moment.lane - shown + 1), lanes - shown)
-        return first, pitch
+        text_width = width - self._name_width - 1
+        self._blocks = self._memo.growing(
+            moment.steps,
+            (text_width, block_height),
+            lambda: [Block(lane, text_width, block_height) for lane in range(lanes)],
+        )
+        self._first_shown = min(max(0, moment.lane - shown + 1), lanes - shown)
 
     def _line(self, moment: Moment, block: Block, row: int) -> Line:
         line = Line()
@@ -174,13 +180,11 @@ class TextPanel(Panel):
         return self.style("text--later" if later else "text--same")
 
     def on_click(self, event: events.Click) -> None:
-        if self.moment is None:
+        number, row = divmod(event.y - 1, self._pitch)
+        number += self._first_shown
+        if event.y < 1 or number >= len(self._blocks):
             return
-        first, pitch = self._lay_out(self.moment, *self.size)
-        number, row = divmod(event.y - 1, pitch)
-        if event.y < 1 or first + number >= len(self._blocks):
-            return
-        block = self._blocks[first + number]
+        block = self._blocks[number]
         right = self._name_width
         step = None
         if event.x >= right and row < block.height:
