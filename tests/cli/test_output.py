@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from prunetui.engine.trace.file import read_trace
-from prunetui.tui.cli.main import app
-from prunetui.tui.cli.output import LastingFile
+from prunetui.tui.cli.commands import app
+from prunetui.tui.cli.output import FaultTolerantFile
 
 from ..support.command_line import MAIN, WITHOUT_TORCH
 from ..support.models import save_model_directory
@@ -143,7 +143,7 @@ def test_a_pipe_that_does_not_block_gets_everything() -> None:
     os.set_blocking(writes, False)
     content = b"a" * 300_000
     if os.fork() == 0:
-        with io.BufferedWriter(LastingFile(writes, "w", closefd=False)) as file:
+        with io.BufferedWriter(FaultTolerantFile(writes, "w", closefd=False)) as file:
             file.write(content)
         os._exit(0)
     os.close(writes)

@@ -12,7 +12,7 @@ from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session
 from prunetui.engine.trace.file import read_trace
 from prunetui.tui import app as tui_app
-from prunetui.tui.cli import main as cli
+from prunetui.tui.cli import commands
 from transformers import AutoModelForCausalLM
 
 from ..support.models import make_model, save_model_directory
@@ -77,9 +77,9 @@ def test_the_command_line_names_a_new_place(
     file = tmp_path / "a.trace.jsonl"
     options = record(save_model_directory(tmp_path / "old"), file)
     asked: list[Options] = []
-    monkeypatch.setattr(cli, "_run", lambda _: None)
+    monkeypatch.setattr(commands, "run_app", lambda _: None)
     monkeypatch.setattr(tui_app, "PrunetuiApp", lambda options, *_, **__: asked.append(options))
-    command = typer.main.get_command(cli.app)
+    command = typer.main.get_command(commands.app)
     command(["--resume", str(file), "-m", "there", "--no-trace"], standalone_mode=False)
     assert asked == [msgspec.structs.replace(options, model="there")]
 

@@ -1,4 +1,4 @@
-"""Standard output and error that take every character, and that no reader or disk can break."""
+"""Standard output and error that take every character and survive readers and disks that fail."""
 
 import codecs
 import io
@@ -7,15 +7,16 @@ import select
 import sys
 from typing import Any, TextIO
 
-_LOOK_ALIKES = dict(zip("…–−─×‖≈≠¦▸█▉▊▋▌▍▎▏", "~---x|~!|>########", strict=True))
-"""In one cell, as rich has laid out the lines by then; rich itself sees to boxes and bars."""
+_SUBSTITUTES = dict(zip("…–−─×‖≈≠¦▸█▉▊▋▌▍▎▏", "~---x|~!|>########", strict=True))
+"""ASCII characters of one cell each, as rich has laid out the lines by then; rich itself replaces
+boxes and bars."""
 
 
-class LastingFile(io.FileIO):
-    """Takes what cannot be written as if it were, so that work of hours does not end in its
-    report; `error` says why the first of it was not."""
+class FaultTolerantFile(io.FileIO):
+    """File that drops what cannot be written, so that hours of work do not end in their report."""
 
     error: OSError | None = None
+    """First error of a write."""
 
     def write(self, data: Any) -> int:
         try:
@@ -28,43 +29,43 @@ class LastingFile(io.FileIO):
         return written
 
 
-def keep_standard_streams() -> LastingFile | None:
-    """Make stdout and stderr last; the file under stdout, or None if something has replaced it.
+def make_streams_fault_tolerant() -> FaultTolerantFile | None:
+    """Replace `sys.stdout` and `sys.stderr`; return stdout's file, None if stdout is redirected.
 
-    To be called before any file is opened: it would get the number of one that is closed.
+    Call it before any file is opened, which would get the number of a descriptor that is closed.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # For reading alone: what is written to it fails as it would have done.
+            # Read-only: writing to it fails as it would have done.
             os.open(os.devnull, os.O_RDONLY)
     if sys.stderr is sys.__stderr__:
-        sys.stderr, _ = _lasting(2, sys.stderr)
+        sys.stderr, _ = _fault_tolerant(2, sys.stderr)
     if sys.stdout is not sys.__stdout__:
         return None
-    sys.stdout, file = _lasting(1, sys.stdout)
+    sys.stdout, file = _fault_tolerant(1, sys.stdout)
     return file
 
 
-def _lasting(descriptor: int, stream: TextIO | None) -> tuple[TextIO, LastingFile]:
-    """None is what Python has for a descriptor that was closed."""
-    file = LastingFile(descriptor, "w", closefd=False)
+def _fault_tolerant(descriptor: int, stream: TextIO | None) -> tuple[TextIO, FaultTolerantFile]:
+    """Stream and file to replace Python's, which is None for a descriptor that was closed."""
+    file = FaultTolerantFile(descriptor, "w", closefd=False)
     text = io.TextIOWrapper(
         io.BufferedWriter(file),
         stream.encoding if stream else "utf-8",
-        errors=_similar.__name__,
+        errors=_substitute.__name__,
         line_buffering=file.isatty(),
     )
     return text, file
 
 
-def _similar(error: UnicodeError) -> tuple[str, int]:
-    """What the terminal's encoding lacks: something like it, or the number of the character."""
+def _substitute(error: UnicodeError) -> tuple[str, int]:
+    """Codec error handler: similar ASCII for what the encoding lacks, else a backslash escape."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
-    similar = (_LOOK_ALIKES.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text)
+    similar = (_SUBSTITUTES.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text)
     return "".join(similar), error.end
 
 
-codecs.register_error(_similar.__name__, _similar)
+codecs.register_error(_substitute.__name__, _substitute)

@@ -15,7 +15,7 @@ from ...engine.trace.export.formats import SUMMARY_COLUMNS, SUMMARY_NOTE, left_o
 from ...engine.trace.printable import visible
 from ...engine.trace.trace import NOT_NUMBERS, Trace
 from .progress import loading
-from .shutdown import Told
+from .shutdown import ShutdownRequested
 
 
 def record(options: Options, record_to: Path | None) -> None:
@@ -35,7 +35,7 @@ def record(options: Options, record_to: Path | None) -> None:
             while session.finished is None and session.recording_error is None:
                 session.step()
                 bar.advance(decoding)
-        except Told:
+        except ShutdownRequested:
             # What there is is reported; the exit code says it.
             pass
         except UserError as error:
