@@ -9,7 +9,7 @@ from transformers import DynamicCache
 
 from ..cpu.llama_step import LlamaProgram, runs_as_program
 from ..errors import UserError
-from ..model.dropped import LaneGates
+from ..model.dropped import Dropped
 from ..model.gates import Gates
 from ..model.residual_stream import HeadHook, StreamHooks
 from ..model.rope import ChangingRope
@@ -45,7 +45,7 @@ class Lockstep:
 
     def __init__(
         self,
-        lanes: list[tuple[WeightGroup, LaneGates]],
+        lanes: list[tuple[WeightGroup, Dropped]],
         compiled: bool = False,
         reread: Collection[WeightGroup] = (),
     ) -> None:
@@ -206,7 +206,7 @@ class _Batch:
         self,
         group: WeightGroup,
         rows: Tensor,
-        gates: list[LaneGates],
+        gates: list[Dropped],
         compiled: bool,
         reread: bool,
     ) -> None:

@@ -8,7 +8,7 @@ from ..model.rope import ChangingRope
 from ..options import Context
 from ..progress import Progress
 from ..trace import records
-from ..variants.builder import Variant
+from ..variants.builder import LaneModel
 from .bandwidth import weight_bytes
 from .lockstep import Lockstep
 from .noise_floor import noise_floor
@@ -24,7 +24,7 @@ class Lanes:
 
     def __init__(
         self,
-        variants: list[Variant],
+        variants: list[LaneModel],
         context: Context,
         prompt: list[int],
         progress: Progress,
@@ -98,7 +98,7 @@ class Lanes:
 
     def _make_lockstep(self, context: Context) -> None:
         """Build the lockstep, prove it and measure the noise floor in so many rows."""
-        lanes = [(lane.group, lane.gates) for lane in self._in_rows(context)]
+        lanes = [(lane.group, lane.dropped) for lane in self._in_rows(context)]
         self._progress("measuring the noise floor", None)
         baseline = self.variants[0].group
         # Two rows at least: a lane of another weight group is a batch of its own.
@@ -121,18 +121,18 @@ class Lanes:
         self.notes = [*dict.fromkeys(notes)]
         """What a reader of the numbers must know of the models, a sentence each."""
 
-    def _in_rows(self, context: Context) -> list[Variant]:
+    def _in_rows(self, context: Context) -> list[LaneModel]:
         """In context both, a second lane of each variant stands behind all the first ones."""
         return self.variants + (self.variants[1:] if context == "both" else [])
 
 
-def _record(lane: Variant, is_baseline: bool) -> records.Lane:
-    sparsity = lane.sparsity
+def _record(lane: LaneModel, is_baseline: bool) -> records.Lane:
+    sparsity, (attention, mlp) = lane.sparsity, lane.dropped.lists
     return records.Lane(
         name=lane.recipe.name,
         recipe=None if is_baseline else lane.recipe.text,
-        dropped_attention=sorted(lane.gates.attention),
-        dropped_mlp=sorted(lane.gates.mlp),
+        dropped_attention=attention,
+        dropped_mlp=mlp,
         sparsity=None if sparsity is None else sparsity.zeros,
         pattern=None if sparsity is None else sparsity.pattern,
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.dropped import LaneGates
+from ..model.dropped import Dropped
 from ..model.reference import PROMPT, STEPS
 from ..model.weight_group import WeightGroup
 from .lockstep import Lockstep
@@ -36,7 +36,7 @@ class Proof:
     notes: list[str]
 
 
-def prove(lockstep: Lockstep, lanes: list[tuple[WeightGroup, LaneGates]]) -> Proof:
+def prove(lockstep: Lockstep, lanes: list[tuple[WeightGroup, Dropped]]) -> Proof:
     """Compare each row that drops nothing with its model's reference, where it has one.
 
     The caches are empty or those of the tokens that were tried afterwards. Raises `UserError` for
@@ -51,7 +51,7 @@ def prove(lockstep: Lockstep, lanes: list[tuple[WeightGroup, LaneGates]]) -> Pro
     tried = {
         row: group.reference
         for row, (group, gates) in enumerate(lanes)
-        if group.reference is not None and gates == LaneGates()
+        if group.reference is not None and not gates
     }
     if not tried:
         return Proof(frozenset(), slow)

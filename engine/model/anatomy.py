@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from ..errors import UserError
 from ..foreign import foreign_code
+from .dropped import Dropped
 from .gates import Gates, first_tensor
 
 # Paths below a layer; of a longer path and its beginning, the one that comes first counts.
@@ -77,10 +78,10 @@ class Anatomy:
     def takes_lens(self) -> bool:
         return self.norm is not None and self.has_known_stream
 
-    def sublayers(self, attention: Iterable[int], mlp: Iterable[int]) -> list[nn.Module]:
-        """The attentions and the MLPs of these layers."""
-        attentions = [self.layers[number].attention for number in attention]
-        mlps = [self.layers[number].mlp for number in mlp]
+    def sublayers(self, dropped: Dropped) -> list[nn.Module]:
+        """Modules of the dropped attentions and MLPs."""
+        attentions = [self.layers[layer].attention for layer in dropped.attention]
+        mlps = [self.layers[layer].mlp for layer in dropped.mlp]
         return [*itertools.chain(*attentions, *mlps)]
 
 

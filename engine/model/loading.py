@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import importlib.util
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,7 @@ from ..options import DEMO, Options
 from ..progress import Progress
 from .chat_template import has_template, start_renderer
 from .checkpoint_files import ADAPTER, WEIGHTS, CheckpointFiles, read_checkpoint_files
+from .dropped import Dropped
 from .generation import generation_notes
 from .gguf_file import check_whole
 from .hub import download, hub_name
@@ -90,24 +90,6 @@ def load(options: Options, progress: Progress) -> Loaded:
     reference = _reference(model, name, _some_tokens(tokenizer, options.prompt, model))
     fingerprint = _fingerprint(source, model)
     return Loaded(model, tokenizer, name, place, fingerprint, files, reference, notes)
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """Sublayers that a checkpoint says were dropped, and may not hold."""
-
-    attention: frozenset[int] = frozenset()
-    mlp: frozenset[int] = frozenset()
-
-    def explains(self, missing: str) -> bool:
-        """The weight of this name belongs to one of them or to the norm before it."""
-        found = re.search(r"\.(\d+)\.(\w+)", missing)
-        if found is None:
-            return False
-        layer, part = int(found[1]), found[2]
-        return (layer in self.attention and part in ("self_attn", "input_layernorm")) or (
-            layer in self.mlp and part in ("mlp", "post_attention_layernorm")
-        )
 
 
 @dataclass(frozen=True)
@@ -329,7 +311,7 @@ def _read_model(
     dtype: torch.dtype | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
     """In `dtype`, or as the options say; and notes on what was found."""
-    trust = options.trust_remote_code and dropped == Dropped()
+    trust = options.trust_remote_code and not dropped
     if dtype is None and options.dtype != "auto":
         dtype = getattr(torch, options.dtype)
     elif dtype is None:

@@ -33,7 +33,7 @@ from ..out_of_memory import out_of_memory
 from ..progress import Progress
 from ..trace import records
 from ..trace.trace import Trace
-from ..variants.builder import Variant, VariantBuilder, check_droppable, open_builder
+from ..variants.builder import LaneModel, VariantBuilder, check_droppable, open_builder
 from ..variants.pruning.ranking import Similarity
 from ..variants.recipes import parse
 from .changes import RestartChanges
@@ -57,7 +57,7 @@ def open_session(
         variants = default_variants(len(builder.baseline.anatomy.layers))
         recipes = [parse(text) for text in variants]
         options = msgspec.structs.replace(options, variants=variants)
-    lanes, left_out = builder.build_all(recipes)
+    lanes, left_out = builder.build_lanes(recipes)
     return Session(builder, lanes, left_out, options, record_to, progress, resume)
 
 
@@ -67,7 +67,7 @@ class Session:
     def __init__(
         self,
         builder: VariantBuilder,
-        lanes: list[Variant],
+        lanes: list[LaneModel],
         left_out: list[str],
         options: Options,
         record_to: Path | None,
@@ -277,7 +277,7 @@ class Session:
         lanes = None
         try:
             self._lanes.close()
-            variants, left_out = self._builder.build_all(parsed)
+            variants, left_out = self._builder.build_lanes(parsed)
             lanes = self._make_lanes(variants, header.context, header.prompt.tokens)
             self._lanes = lanes
             self._options = msgspec.structs.replace(
@@ -361,7 +361,7 @@ class Session:
         for event in trace.events():
             self._recording.write(event)
 
-    def _make_lanes(self, variants: list[Variant], context: Context, prompt: list[int]) -> Lanes:
+    def _make_lanes(self, variants: list[LaneModel], context: Context, prompt: list[int]) -> Lanes:
         return Lanes(variants, context, prompt, self._progress, self._options.compile)
 
     def _prefill(self, tokens: list[int]) -> Outputs:

@@ -1,5 +1,6 @@
-"""From recipes to lanes: gates, and weight groups where weights change."""
+"""From a recipe to the weights and dropped sublayers of a lane."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from ..disk_cache import cached
 from ..errors import UserError
 from ..model.anatomy import Anatomy, find_anatomy
-from ..model.dropped import LaneGates
+from ..model.dropped import SUBLAYERS, Dropped
 from ..model.gates import Gates
 from ..model.loading import Loaded, load, load_checkpoint
 from ..model.weight_group import WeightGroup, share_equal_tensors, unchanged_weights
@@ -21,11 +22,11 @@ from ..trace.records import MOST_LANES
 from .calibration import Calibration
 from .pruning.importance import measure_similarity
 from .pruning.layerwise import sparsify_model
-from .pruning.ranking import Similarity, droppable, kinds, least_important
+from .pruning.ranking import Similarity, droppable_count, least_important
 from .recipes import Checkpoint, Drop, Recipe, Sparsify
 from .sparsity import Sparsity, find_sparsity
 
-NAMES = {
+KIND_NAMES = {
     "attn": "attention sublayers",
     "mlp": "MLP sublayers",
     "joint": "sublayers",
@@ -34,30 +35,26 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Variant:
-    """What one lane decodes with."""
+class LaneModel:
+    """Recipe, weights and dropped sublayers of a lane."""
 
     recipe: Recipe
     group: WeightGroup
-    gates: LaneGates
+    dropped: Dropped
     sparsity: Sparsity | None = None
     """None where the weights are the baseline's."""
 
 
 @dataclass
 class _State:
-    """A variant as far as its recipe has been applied."""
+    """Weights and dropped sublayers after the parts of a recipe applied so far."""
 
     group: WeightGroup
     applied: str = ""
-    """The parts so far, as text: what a measurement depends on."""
+    """Those parts as text, on which a measurement depends."""
     checkpoint: str = ""
-    """The fingerprint of the one that it began with."""
-    dropped: dict[str, set[int]] = field(default_factory=lambda: {"attn": set(), "mlp": set()})
-
-    @property
-    def gates(self) -> LaneGates:
-        return LaneGates(frozenset(self.dropped["attn"]), frozenset(self.dropped["mlp"]))
+    """Fingerprint of the checkpoint that the recipe begins with."""
+    dropped: Dropped = field(default_factory=Dropped)
 
 
 def open_builder(options: Options, progress: Progress) -> "VariantBuilder":
@@ -68,7 +65,7 @@ def open_builder(options: Options, progress: Progress) -> "VariantBuilder":
 
 
 class VariantBuilder:
-    """Builds variants of one baseline; equal weights are made once and shared."""
+    """Builder of the lanes' weights from one baseline; equal weights are built once and shared."""
 
     def __init__(
         self, loaded: Loaded, anatomy: Anatomy, options: Options, progress: Progress
@@ -81,12 +78,13 @@ class VariantBuilder:
         self._options = options
         self._progress = progress
         self.calibration = Calibration(loaded, options)
-        self._made: dict[str, tuple[WeightGroup, LaneGates]] = {}
+        self._built: dict[str, tuple[WeightGroup, Dropped]] = {}
+        """Weights and dropped sublayers by the parts applied, as text."""
         self._fingerprints: dict[str, str] = {}
-        """Of checkpoints, by the parts that name them."""
+        """Checkpoints' fingerprints by the parts that name them."""
 
-    def build(self, recipe: Recipe) -> Variant:
-        """Raises `UserError` for a part that cannot apply, with the recipe and the reason."""
+    def build(self, recipe: Recipe) -> LaneModel:
+        """Apply a recipe to the baseline. Raises `UserError` for a part that cannot apply."""
         state = _State(self.baseline)
         for part in recipe.parts:
             try:
@@ -99,16 +97,14 @@ class VariantBuilder:
                 raise VariantTooBigError(
                     f"variant {recipe.name} is left out: out of memory while applying {part}"
                 ) from error
-        group, gates = state.group, state.gates
-        if group is self.baseline:
-            return Variant(recipe, group, gates)
-        dropped = group.anatomy.sublayers(gates.attention, gates.mlp)
-        return Variant(recipe, group, gates, find_sparsity(group, dropped))
+        group, dropped = state.group, state.dropped
+        sparsity = None if group is self.baseline else find_sparsity(group, dropped)
+        return LaneModel(recipe, group, dropped, sparsity)
 
-    def build_all(self, recipes: Iterable[Recipe]) -> tuple[list[Variant], list[str]]:
-        """The baseline and the variants, and a sentence for each that memory has no room for.
+    def build_lanes(self, recipes: Iterable[Recipe]) -> tuple[list[LaneModel], list[str]]:
+        """Baseline and variants, and a sentence for each variant that memory has no room for.
 
-        Raises `UserError` for more than a trace can have.
+        Raises `UserError` for more lanes than a trace can have.
         """
         recipes = [*recipes]
         if len(recipes) >= MOST_LANES:
@@ -116,7 +112,7 @@ class VariantBuilder:
                 f"{len(recipes)} variants and the baseline are too many lanes; a session has at "
                 f"most {MOST_LANES}"
             )
-        lanes = [Variant(Recipe((), "baseline"), self.baseline, LaneGates())]
+        lanes = [LaneModel(Recipe((), "baseline"), self.baseline, Dropped())]
         left_out: list[str] = []
         for recipe in recipes:
             try:
@@ -125,31 +121,30 @@ class VariantBuilder:
                 left_out.append(str(error))
         return lanes, left_out
 
-    def forget_all_but(self, lanes: Iterable[Variant]) -> None:
-        """Keep no weights that none of the lanes reads."""
+    def forget_all_but(self, lanes: Iterable[LaneModel]) -> None:
+        """Release built weights that none of the lanes reads."""
         used = {lane.group for lane in lanes}
-        self._made = {key: made for key, made in self._made.items() if made[0] in used}
+        self._built = {key: built for key, built in self._built.items() if built[0] in used}
 
     def _apply(self, part: Drop | Sparsify | Checkpoint, state: _State) -> None:
         applied = f"{state.applied}+{part}".removeprefix("+")
         if isinstance(part, Drop):
             self._drop(part, state)
         else:
-            if applied not in self._made:
+            if applied not in self._built:
                 if isinstance(part, Sparsify):
-                    self._made[applied] = (self._sparsified(part, state), state.gates)
+                    self._built[applied] = (self._sparsified(part, state), state.dropped)
                 else:
-                    self._made[applied] = self._checkpoint(part)
+                    self._built[applied] = self._checkpoint(part)
             if isinstance(part, Checkpoint):
                 state.checkpoint = self._fingerprints[applied]
-            state.group, gates = self._made[applied]
-            state.dropped = {"attn": set(gates.attention), "mlp": set(gates.mlp)}
+            state.group, state.dropped = self._built[applied]
         state.applied = applied
 
     def _sparsified(self, part: Sparsify, state: _State) -> WeightGroup:
         group = state.group.copy()
         windows = [] if part.method == "magnitude" else self.calibration.windows()
-        with _gates(group.anatomy, state.gates):
+        with _gates(group.anatomy, state.dropped):
             sparsify_model(
                 group.model,
                 group.anatomy,
@@ -159,7 +154,7 @@ class VariantBuilder:
             )
         return group
 
-    def _checkpoint(self, part: Checkpoint) -> tuple[WeightGroup, LaneGates]:
+    def _checkpoint(self, part: Checkpoint) -> tuple[WeightGroup, Dropped]:
         loaded = load_checkpoint(part.source, self._options, self.loaded, self._progress)
         self._fingerprints[str(part)] = loaded.fingerprint
         model = loaded.model
@@ -169,13 +164,12 @@ class VariantBuilder:
             *(model, find_anatomy(model), loaded.name, loaded.files, loaded.reference),
             notes=tuple(loaded.notes),
         )
-        gates = LaneGates(loaded.dropped.attention, loaded.dropped.mlp)
-        if gates != LaneGates():
+        if loaded.dropped:
             check_droppable(group)
-        return group, gates
+        return group, loaded.dropped
 
     def baseline_similarity(self) -> Similarity:
-        """What the baseline's sublayers and layers do, by the calibration text."""
+        """Importance of the baseline's sublayers and layers on the calibration text."""
         return self._similarity(_State(self.baseline))
 
     # -- dropping -----------------------------------------------------------------------------
@@ -189,29 +183,28 @@ class VariantBuilder:
                     f"{part} names layer {part.layers[-1]}, but the model's {depth} layers are "
                     f"0 to {depth - 1}"
                 )
-            for kind in kinds(part):
-                state.dropped[kind].update(part.layers)
+            state.dropped |= part.listed
             return
-        if part.count > (left := droppable(part, depth, state.dropped)):
+        if part.count > (left := droppable_count(part, depth, state.dropped)):
             raise UserError(
-                f"{part} drops {part.count} {NAMES[part.kind]}, but there are {left} to drop"
+                f"{part} drops {part.count} {KIND_NAMES[part.kind]}, but there are {left} to drop"
             )
         for count in [1] * part.count if part.iterative else [part.count]:
             similarity = self._similarity(state)
-            for kind, layer in least_important(part, count, similarity, state.dropped):
-                state.dropped[kind].add(layer)
+            state.dropped |= least_important(part, count, similarity, state.dropped)
 
     def _similarity(self, state: _State) -> Similarity:
-        """Of what the state leaves, measured once per model, calibration and state."""
+        """Importance in what the state leaves, cached per model, calibration and state."""
         weights = state.applied if state.group is not self.baseline else ""
-        dropped = repr((sorted(state.dropped["attn"]), sorted(state.dropped["mlp"])))
-        key = [self.loaded.fingerprint, *self.calibration.key, weights, state.checkpoint, dropped]
+        dropped = dict(zip(SUBLAYERS, state.dropped.lists, strict=True))
+        key = [self.loaded.fingerprint, *self.calibration.key, weights, state.checkpoint]
+        key.append(json.dumps(dropped))
 
         def make(directory: Path) -> None:
             self._progress("ranking the sublayers", None)
-            # Before the gates: the baseline may have to say them.
+            # Before the gates: the baseline may have to write the calibration text.
             windows = self.calibration.windows()
-            with _gates(state.group.anatomy, state.gates):
+            with _gates(state.group.anatomy, state.dropped):
                 result = measure_similarity(
                     state.group.model,
                     state.group.anatomy,
@@ -220,22 +213,21 @@ class VariantBuilder:
                 )
             (directory / "similarity.json").write_bytes(msgspec.json.encode(result))
 
-        place = cached("similarity", key, make)
-        return msgspec.json.decode((place / "similarity.json").read_bytes(), type=Similarity)
+        directory = cached("similarity", key, make)
+        return msgspec.json.decode((directory / "similarity.json").read_bytes(), type=Similarity)
 
 
 class VariantTooBigError(UserError):
-    """A variant that memory has no room for; the others can go on without it."""
+    """Lack of memory for one variant; the other lanes can go on without it."""
 
 
-def _gates(anatomy: Anatomy, gates: LaneGates) -> Gates:
-    """Gates for a batch of one row."""
-    dropped = anatomy.sublayers(gates.attention, gates.mlp)
-    return Gates(dict.fromkeys(dropped, torch.tensor([True])))
+def _gates(anatomy: Anatomy, dropped: Dropped) -> Gates:
+    """Gates of the dropped sublayers for a batch of one row."""
+    return Gates(dict.fromkeys(anatomy.sublayers(dropped), torch.tensor([True])))
 
 
 def check_droppable(group: WeightGroup) -> None:
-    """Raises `UserError` if closed gates are not the identity in this family."""
+    """Raise `UserError` if a layer with both gates closed is not the identity in this family."""
     family = group.model.config.model_type
     for number, layer in enumerate(group.anatomy.layers):
         if not (layer.attention and layer.mlp):

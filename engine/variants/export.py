@@ -16,9 +16,9 @@ from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from ..errors import UserError, reason
 from ..model.checkpoint_files import ADAPTER, INDEX, CheckpointFiles
-from ..model.dropped import LaneGates
+from ..model.dropped import Dropped
 from ..model.loading_report import unwrapped
-from .builder import Variant
+from .builder import LaneModel
 
 _OUTPUT_PROJECTIONS = (
     *("o_proj", "out_proj", "dense", "c_proj"),
@@ -31,7 +31,7 @@ _TEMPLATES = "additional_chat_templates"
 
 
 def save_checkpoint(
-    variant: Variant, baseline: Path, directory: Path, dtype: torch.dtype | None = None
+    variant: LaneModel, baseline: Path, directory: Path, dtype: torch.dtype | None = None
 ) -> None:
     """Write the variant's weights, the output projections of dropped sublayers zeroed.
 
@@ -47,7 +47,7 @@ def save_checkpoint(
     files = variant.group.files
     assert files is not None, "the builder makes no variant without files"
     group = variant.group.copy()
-    for module in group.anatomy.sublayers(variant.gates.attention, variant.gates.mlp):
+    for module in group.anatomy.sublayers(variant.dropped):
         _zero_output(module)
     # A directory of `tempfile` would be closed to others.
     unfinished = directory.with_name(f"{directory.name}-unfinished-{secrets.token_hex(4)}")
@@ -61,7 +61,7 @@ def save_checkpoint(
     except OSError as error:
         raise UserError(f"cannot write {directory}: {reason(error)}") from error
     try:
-        _write_config(files, variant.gates, dtype or files.dtype, unfinished)
+        _write_config(files, variant.dropped, dtype or files.dtype, unfinished)
         _copy_others(baseline, files.directory, unfinished)
         os.rename(unfinished, directory)
     except OSError as error:
@@ -101,7 +101,7 @@ def _write_weights(
 
 
 def _write_config(
-    files: CheckpointFiles, gates: LaneGates, dtype: torch.dtype | None, directory: Path
+    files: CheckpointFiles, dropped: Dropped, dtype: torch.dtype | None, directory: Path
 ) -> None:
     """Write the config that was read: a library may refuse to write what it has taken. Which
     attention to use is for whoever decodes to choose."""
@@ -109,7 +109,7 @@ def _write_config(
     config = {key: value for key, value in files.config.items() if key not in left_out}
     if dtype is not None:
         config["dtype"] = str(dtype).removeprefix("torch.")
-    config["drop_attn_list"], config["drop_mlp_list"] = sorted(gates.attention), sorted(gates.mlp)
+    config["drop_attn_list"], config["drop_mlp_list"] = dropped.lists
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (directory / "config.json").write_text(text, "utf-8")
 
@@ -150,22 +150,22 @@ def _zero_output(module: nn.Module) -> None:
         setattr(part, name, nn.Parameter(zeros, requires_grad=False))
 
 
-def mergekit_yaml(variant: Variant, model: str, dtype: torch.dtype) -> str:
+def mergekit_yaml(variant: LaneModel, model: str, dtype: torch.dtype) -> str:
     """A passthrough merge of the layers that are left. Raises `UserError` unless all that the
     variant does is to drop whole layers, and not all of them."""
-    gates = variant.gates
-    if gates.attention != gates.mlp or variant.sparsity is not None:
+    dropped = variant.dropped
+    if dropped.attention != dropped.mlp or variant.sparsity is not None:
         raise UserError(
             f"recipe {variant.recipe} is not a drop of whole layers, which is all that a mergekit "
             "passthrough can say; use drop:block"
         )
     depth = len(variant.group.anatomy.layers)
-    if len(gates.attention) == depth:
+    if len(dropped.attention) == depth:
         raise UserError(f"recipe {variant.recipe} drops every layer, and nothing is left to merge")
     lines = ["slices:"]
     begin = None
     for layer in range(depth + 1):
-        kept = layer < depth and layer not in gates.attention
+        kept = layer < depth and layer not in dropped.attention
         if kept and begin is None:
             begin = layer
         elif not kept and begin is not None:

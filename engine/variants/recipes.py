@@ -15,13 +15,14 @@ cannot be read in another way too.
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, NoReturn
 
 from ..errors import UserError
 from ..files import exists, expanded
+from ..model.dropped import SUBLAYERS, Dropped, Sublayer
 from ..trace.printable import visible
 
 Kind = Literal["attn", "mlp", "joint", "block"]
@@ -53,6 +54,18 @@ class Drop:
         what = f"[{','.join(map(str, self.layers))}]" if self.layers else str(self.count)
         options = ",iterative" * self.iterative + ",consecutive" * self.consecutive
         return f"drop:{self.kind}={what}{options}"
+
+    @property
+    def sublayers(self) -> tuple[Sublayer, ...]:
+        """Kinds of sublayers that it drops."""
+        if self.kind == "attn":
+            return ("attention",)
+        return ("mlp",) if self.kind == "mlp" else SUBLAYERS
+
+    @property
+    def listed(self) -> Dropped:
+        """Sublayers of the layers that it lists."""
+        return Dropped(**{sublayer: frozenset(self.layers) for sublayer in self.sublayers})
 
 
 @dataclass(frozen=True)
@@ -137,14 +150,18 @@ class Recipe:
         return text
 
 
-def with_drops(recipe: Recipe, attention: Iterable[int], mlp: Iterable[int]) -> Recipe:
-    """The recipe with these layers dropped and no others: lists in the place of its first drop."""
-    closed: list[tuple[Kind, set[int]]] = [("attn", set(attention)), ("mlp", set(mlp))]
-    lists = [Drop(kind, layers=tuple(sorted(layers))) for kind, layers in closed if layers]
+def with_drops(recipe: Recipe, dropped: Dropped) -> Recipe:
+    """The recipe with exactly these sublayers dropped: lists at the index of its first drop."""
+    kinds: tuple[Kind, Kind] = ("attn", "mlp")
+    lists = [
+        Drop(kind, layers=tuple(layers))
+        for kind, layers in zip(kinds, dropped.lists, strict=True)
+        if layers
+    ]
     is_drop = [isinstance(part, Drop) for part in recipe.parts]
-    place = is_drop.index(True) if any(is_drop) else len(recipe.parts)
-    kept = [part for part in recipe.parts[place:] if not isinstance(part, Drop)]
-    return Recipe((*recipe.parts[:place], *lists, *kept), recipe.given_name)
+    first = is_drop.index(True) if any(is_drop) else len(recipe.parts)
+    others = [part for part in recipe.parts[first:] if not isinstance(part, Drop)]
+    return Recipe((*recipe.parts[:first], *lists, *others), recipe.given_name)
 
 
 def parse(text: str) -> Recipe:

@@ -1,11 +1,11 @@
 """How sparse the weights of a variant are, and in which pattern."""
 
 import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..model.dropped import Dropped
 from ..model.weight_group import WeightGroup
 from .pruning.matrices import matrices
 
@@ -23,9 +23,10 @@ class Sparsity:
     """N:M, if N of every M consecutive inputs are 0 in every matrix."""
 
 
-def find_sparsity(group: WeightGroup, dropped: Iterable[nn.Module]) -> Sparsity:
+def find_sparsity(group: WeightGroup, dropped: Dropped) -> Sparsity:
+    """Count zeros of the matrices in the layers, those of dropped sublayers left out."""
     zeros = total = 0
-    left_out = {part for sublayer in dropped for part in sublayer.modules()}
+    left_out = {part for module in group.anatomy.sublayers(dropped) for part in module.modules()}
     fits = dict.fromkeys(PATTERNS, True)
     for layer in group.anatomy.layers:
         held = [some for some in matrices(layer.module) if some.module not in left_out]

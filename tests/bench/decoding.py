@@ -17,7 +17,7 @@ from prunetui.engine.decode.prepared_lanes import Lanes
 from prunetui.engine.measure.reductions import survey
 from prunetui.engine.measure.step_numbers import Wanted, step_numbers
 from prunetui.engine.model.anatomy import find_anatomy
-from prunetui.engine.model.dropped import LaneGates
+from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.loading import Loaded, find_device, load
 from prunetui.engine.model.memory import keep_freed_memory
 from prunetui.engine.model.weight_group import WeightGroup
@@ -87,7 +87,7 @@ def context_growth(dtype: str) -> None:
     lanes have said the same, or others in each, as where texts have come apart at the start."""
     options = Options(dtype=dtype, variants=VARIANTS)  # pyright: ignore[reportArgumentType]
     builder = open_builder(options, _silent)
-    variants, _ = builder.build_all([parse(recipe) for recipe in VARIANTS])
+    variants, _ = builder.build_lanes([parse(recipe) for recipe in VARIANTS])
     generate: dict[int, list[float]] = {length: [] for length in CONTEXTS}
     five: dict[tuple[int, int], list[float]] = {
         (length, apart): [] for length in CONTEXTS for apart in (0, 7)
@@ -192,7 +192,7 @@ def _timed(module: Any, name: str, seconds: list[float]) -> Iterator[None]:
 @contextmanager
 def _five_lanes(model: PreTrainedModel) -> Iterator[Lockstep]:
     group = WeightGroup(model, find_anatomy(model))
-    lanes = [LaneGates(), *(LaneGates(attention=frozenset({layer})) for layer in range(4))]
+    lanes = [Dropped(), *(Dropped(attention=frozenset({layer})) for layer in range(4))]
     rows = {model: len(lanes)}
     linears = FastLinears(rows)
     linears.install()

@@ -14,7 +14,7 @@ from prunetui.engine.decode.llama_step import is_of_llamas_kind
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.decode.outputs import Outputs
 from prunetui.engine.model.anatomy import find_anatomy
-from prunetui.engine.model.dropped import LaneGates
+from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.weight_group import WeightGroup
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -22,11 +22,11 @@ from transformers import PreTrainedModel
 from ..support.models import FAMILIES, make_model, needs_openmp
 
 LANES = [
-    LaneGates(),
-    LaneGates(attention=frozenset({0, 2})),
-    LaneGates(mlp=frozenset({0, 3})),
-    LaneGates(attention=frozenset({1}), mlp=frozenset({1})),
-    LaneGates(),
+    Dropped(),
+    Dropped(attention=frozenset({0, 2})),
+    Dropped(mlp=frozenset({0, 3})),
+    Dropped(attention=frozenset({1}), mlp=frozenset({1})),
+    Dropped(),
 ]
 CONFIGS = {
     "llama": {},

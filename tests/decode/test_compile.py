@@ -10,7 +10,7 @@ import torch._dynamo.utils
 from prunetui.engine.decode.lockstep import STATIC_ROOM, Lockstep
 from prunetui.engine.errors import UserError
 from prunetui.engine.model.anatomy import find_anatomy
-from prunetui.engine.model.dropped import LaneGates
+from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import Session, open_session
@@ -65,8 +65,8 @@ def test_a_cache_may_grow_as_often_as_it_likes(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch, "compile", made)
     model = make_model("llama", max_position_embeddings=4096, num_hidden_layers=1)
     group = WeightGroup(model, find_anatomy(model))
-    lockstep = Lockstep([(group, LaneGates())], compiled=True)
-    plain = Lockstep([(group, LaneGates())])
+    lockstep = Lockstep([(group, Dropped())], compiled=True)
+    plain = Lockstep([(group, Dropped())])
     for times in range(1, 11):
         seen = []
         for decoder in (lockstep, plain):

@@ -12,7 +12,7 @@ from prunetui.engine.measure import reductions as survey
 from prunetui.engine.measure.step_numbers import StepNumbers, Wanted, step_numbers
 from prunetui.engine.model import loading
 from prunetui.engine.model.anatomy import find_anatomy
-from prunetui.engine.model.dropped import LaneGates
+from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Context, Options
 from prunetui.engine.session import session
@@ -27,7 +27,7 @@ from ..support.devices import FIRST, SECOND, Devices, move, spread, where
 from ..support.models import make_model, save_model_directory
 
 PROMPT = [5, 17, 200, 31, 8, 99]
-LANES = [LaneGates(), LaneGates(frozenset({0, 3})), LaneGates(mlp=frozenset({1, 2}))]
+LANES = [Dropped(), Dropped(frozenset({0, 3})), Dropped(mlp=frozenset({1, 2}))]
 SAMPLING = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=9, ignore_eos=True)
 
 
@@ -116,7 +116,7 @@ def _prune(
     windows = [torch.arange(first, first + 24) for first in (3, 40, 110, 170)]
     sparsify_model(group.model, group.anatomy, Sparsify(method, 0.5), windows, lambda _: None)
     assert all(map(torch.equal, before, model.parameters()))
-    lanes = [(baseline, LaneGates()), (group, LaneGates()), (group, LaneGates(frozenset({2})))]
+    lanes = [(baseline, Dropped()), (group, Dropped()), (group, Dropped(frozenset({2})))]
     return _steps(lanes), [*group.model.parameters()]
 
 
@@ -174,7 +174,7 @@ def _decode(
     return steps, measure_similarity(model, anatomy, [torch.tensor(PROMPT)], lambda _: None)
 
 
-def _steps(lanes: list[tuple[WeightGroup, LaneGates]]) -> list[StepNumbers]:
+def _steps(lanes: list[tuple[WeightGroup, Dropped]]) -> list[StepNumbers]:
     lockstep = Lockstep(lanes)
     outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(len(lanes), 1))
     steps = []

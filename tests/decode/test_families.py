@@ -14,7 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from prunetui.engine.decode.kv_cache import TokenLayer, new_cache
 from prunetui.engine.errors import UserError
 from prunetui.engine.model.anatomy import find_anatomy
-from prunetui.engine.model.dropped import LaneGates
+from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import Session, open_session
 from torch import Tensor
@@ -28,9 +28,9 @@ STEPS = 12
 PART = 16
 """Of the prompt, that is read at once where a model allows it."""
 VARIANTS = {
-    "control": LaneGates(),
-    "drop:attn=[1]": LaneGates(attention=frozenset({1})),
-    "drop:mlp=[2]": LaneGates(mlp=frozenset({2})),
+    "control": Dropped(),
+    "drop:attn=[1]": Dropped(attention=frozenset({1})),
+    "drop:mlp=[2]": Dropped(mlp=frozenset({2})),
 }
 
 TOLERANCE = 1e-4

@@ -9,7 +9,7 @@ from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.errors import UserError
 from prunetui.engine.measure.logit_lens import check_lens
 from prunetui.engine.model.anatomy import find_anatomy
-from prunetui.engine.model.dropped import LaneGates
+from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.residual_stream import StreamHooks
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.variants.builder import check_droppable
@@ -24,7 +24,7 @@ PROMPT = [5, 17, 200, 31, 8, 99, 4, 120, 77, 3, 64, 180]
 EVERY_FAMILY = pytest.mark.parametrize("family", sorted(FAMILIES))
 
 
-def make_lockstep(model: PreTrainedModel, lanes: list[LaneGates]) -> Lockstep:
+def make_lockstep(model: PreTrainedModel, lanes: list[Dropped]) -> Lockstep:
     group = WeightGroup(model, find_anatomy(model))
     return Lockstep([(group, gates) for gates in lanes])
 
@@ -48,10 +48,10 @@ def test_a_lane_equals_the_model_without_the_sublayers(family: str) -> None:
     model = make_model(family)
     anatomy = find_anatomy(model)
     lanes = [
-        LaneGates(),
-        LaneGates(attention=frozenset({0})),
-        LaneGates(mlp=frozenset({0, 2})),
-        LaneGates(attention=frozenset({1, 3}), mlp=frozenset({3})),
+        Dropped(),
+        Dropped(attention=frozenset({0})),
+        Dropped(mlp=frozenset({0, 2})),
+        Dropped(attention=frozenset({1, 3}), mlp=frozenset({3})),
     ]
     lockstep = make_lockstep(model, lanes)
     outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(len(lanes), 1))
@@ -78,7 +78,7 @@ def test_streams_are_what_the_hidden_states_are(family: str) -> None:
     """After each MLP the stream is the layer's output, and the last one makes h and z."""
     model = make_model(family)
     anatomy = find_anatomy(model)
-    lockstep = make_lockstep(model, [LaneGates(), LaneGates(mlp=frozenset({1}))])
+    lockstep = make_lockstep(model, [Dropped(), Dropped(mlp=frozenset({1}))])
     outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(2, 1))
     lockstep.close()
     seen = []
@@ -103,7 +103,7 @@ def test_streams_are_what_the_hidden_states_are(family: str) -> None:
 
 def test_h_is_the_vector_for_which_z_is_w_h() -> None:
     model = make_model("llama")
-    lockstep = make_lockstep(model, [LaneGates()])
+    lockstep = make_lockstep(model, [Dropped()])
     outputs = lockstep.prefill(torch.tensor([PROMPT]))
     lockstep.close()
     torch.testing.assert_close(outputs.h @ model.lm_head.weight.T, outputs.z)
@@ -114,7 +114,7 @@ def test_closing_leaves_the_model_as_it_was(family: str) -> None:
     model = make_model(family)
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     before = solo(model, PROMPT)
-    lockstep = make_lockstep(model, [LaneGates(frozenset({0}))])
+    lockstep = make_lockstep(model, [Dropped(frozenset({0}))])
     lockstep.close()
     assert all(torch.equal(weights[name], now) for name, now in model.state_dict().items())
     assert torch.equal(solo(model, PROMPT), before)
@@ -124,7 +124,7 @@ def test_closing_leaves_the_model_as_it_was(family: str) -> None:
 def test_an_overflow_in_a_dropped_sublayer_does_not_reach_the_lane() -> None:
     model = make_model("llama")
     anatomy = find_anatomy(model)
-    lane = LaneGates(mlp=frozenset({1}))
+    lane = Dropped(mlp=frozenset({1}))
     with without_sublayers(anatomy, lane):
         expected = solo(model, PROMPT)
     model.model.layers[1].mlp.down_proj.weight.data.fill_(torch.inf)
@@ -136,7 +136,7 @@ def test_an_overflow_in_a_dropped_sublayer_does_not_reach_the_lane() -> None:
 def test_a_prompt_longer_than_a_chunk_is_read_as_if_at_once(monkeypatch) -> None:
     model = make_model("llama")
     monkeypatch.setattr("prunetui.engine.decode.lockstep.PREFILL_CHUNK", 5)
-    lockstep = make_lockstep(model, [LaneGates()])
+    lockstep = make_lockstep(model, [Dropped()])
     outputs = lockstep.prefill(torch.tensor([PROMPT]))
     assert lockstep.length == len(PROMPT)
     torch.testing.assert_close(outputs.z[0], solo(model, PROMPT), rtol=1e-4, atol=1e-4)
@@ -146,7 +146,7 @@ def test_a_prompt_longer_than_a_chunk_is_read_as_if_at_once(monkeypatch) -> None
 def test_cropping_forgets_or_says_that_it_cannot(family: str, croppable: bool) -> None:
     """gemma2's window of 8 has forgotten what a crop of 12 positions to 10 would need."""
     model = make_model(family)
-    lockstep = make_lockstep(model, [LaneGates()])
+    lockstep = make_lockstep(model, [Dropped()])
     before = lockstep.prefill(torch.tensor([PROMPT])).z.clone()
     assert lockstep.crop(len(PROMPT)) is True
     assert lockstep.crop(10) is croppable
@@ -208,7 +208,7 @@ def test_a_point_that_is_not_known_is_no_number(family: str) -> None:
     model = make_family(family)
     anatomy = find_anatomy(model)
     assert not anatomy.has_known_stream
-    lockstep = make_lockstep(model, [LaneGates()] * 2)
+    lockstep = make_lockstep(model, [Dropped()] * 2)
     streams = lockstep.prefill(torch.tensor(PROMPT).repeat(2, 1)).streams
     lockstep.close()
     assert len(streams) == 9

@@ -12,7 +12,7 @@ from prunetui.engine.decode.proof import difference, prove
 from prunetui.engine.errors import UserError
 from prunetui.engine.model import reference
 from prunetui.engine.model.anatomy import find_anatomy
-from prunetui.engine.model.dropped import LaneGates
+from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.reference import PROMPT, STEPS, take_reference
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Options
@@ -23,7 +23,7 @@ from ..support.families import make_family
 from ..support.models import FAMILIES, make_model, make_tokenizer, save_model_directory
 
 TEXT = [*range(30, 30 + PROMPT)]
-NONE, SOME = LaneGates(), LaneGates(frozenset({1}))
+NONE, SOME = Dropped(), Dropped(frozenset({1}))
 
 
 def group_of(model: PreTrainedModel) -> WeightGroup:

@@ -7,7 +7,7 @@ import torch
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.errors import UserError
 from prunetui.engine.model.anatomy import find_anatomy
-from prunetui.engine.model.dropped import LaneGates
+from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session
@@ -47,7 +47,7 @@ EVERY_KIND = pytest.mark.parametrize("family", KINDS)
 
 def make_lockstep(model: PreTrainedModel, rows: int = 3) -> Lockstep:
     group = WeightGroup(model, find_anatomy(model))
-    return Lockstep([(group, LaneGates())] * rows)
+    return Lockstep([(group, Dropped())] * rows)
 
 
 def decode(lockstep: Lockstep, z: Tensor, steps: int) -> tuple[list[int], list[Tensor], Tensor]:
@@ -130,7 +130,7 @@ def test_looking_back_changes_nothing(family: str) -> None:
 def test_it_is_not_compiled(family: str) -> None:
     model = make_model(family, **KINDS[family])
     with pytest.raises(UserError, match="positions change with what is read"):
-        Lockstep([(WeightGroup(model, find_anatomy(model)), LaneGates())], compiled=True)
+        Lockstep([(WeightGroup(model, find_anatomy(model)), Dropped())], compiled=True)
 
 
 def test_steps_are_read_again_one_by_one(tmp_path: Path) -> None:

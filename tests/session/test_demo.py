@@ -10,7 +10,7 @@ import torch
 from prunetui.engine.cpu.linears import FastLinears
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.model.anatomy import find_anatomy
-from prunetui.engine.model.dropped import LaneGates
+from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.loading import Loaded, load
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Options
@@ -153,12 +153,12 @@ def test_in_bfloat16_a_row_depends_on_the_number_of_rows_alone(demo: Loaded) -> 
     """Bit for bit: the baseline beside variants, a control, and the baseline padded with itself."""
     model = copy.deepcopy(demo.model).to(torch.bfloat16)
     group = WeightGroup(model, find_anatomy(model))
-    variant = LaneGates(mlp=frozenset({3, 12, 13}))
+    variant = Dropped(mlp=frozenset({3, 12, 13}))
     linears = FastLinears([model])
     linears.install()
     prompt = torch.arange(100, 140).repeat(3, 1)
     logits = []
-    for gates in ((LaneGates(), variant, LaneGates()), (LaneGates(),) * 3):
+    for gates in ((Dropped(), variant, Dropped()), (Dropped(),) * 3):
         lockstep = Lockstep([(group, lane) for lane in gates])
         outputs, seen = lockstep.prefill(prompt), []
         for _ in range(20):

@@ -10,7 +10,7 @@ import torch
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.errors import UserError
 from prunetui.engine.model.anatomy import find_anatomy
-from prunetui.engine.model.dropped import LaneGates
+from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.loading import Loaded, Progress
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Options
@@ -113,7 +113,7 @@ def test_free_lanes_read_their_own_tokens_and_forced_ones_the_baselines(models) 
     session.close()
     model = session._loaded.model
     group = WeightGroup(model, find_anatomy(model))
-    lanes = [LaneGates(), LaneGates(frozenset({1})), LaneGates(mlp=frozenset({0, 2}))]
+    lanes = [Dropped(), Dropped(frozenset({1})), Dropped(mlp=frozenset({0, 2}))]
     assert tokens(free, 0) == tokens(forced, 0)
     for lane in (1, 2):
         assert tokens(free, lane) != tokens(free, 0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from prunetui.engine.cpu.runtime import openmp as threads
 from prunetui.engine.model.anatomy import Anatomy
-from prunetui.engine.model.dropped import LaneGates
+from prunetui.engine.model.dropped import Dropped
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
@@ -175,9 +175,9 @@ def zero_output(model: PreTrainedModel, layer: int, kind: str) -> None:
 
 
 @contextmanager
-def without_sublayers(anatomy: Anatomy, gates: LaneGates) -> Iterator[None]:
+def without_sublayers(anatomy: Anatomy, gates: Dropped) -> Iterator[None]:
     """Put a function that adds nothing in the place of each dropped sublayer's forward."""
-    modules = anatomy.sublayers(gates.attention, gates.mlp)
+    modules = anatomy.sublayers(gates)
     originals = [module.forward for module in modules]
 
     def nothing(module: nn.Module, original):

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from prunetui.engine.errors import UserError
+from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.trace.records import Lane
 from prunetui.engine.trace.trace import Trace
 from prunetui.engine.variants.pruning.ranking import Similarity, known_drops
@@ -59,13 +60,13 @@ class EditedSession(FakeSession):
         header = make_header(layers=depth)
         lanes = [header.lanes[0]]
         for recipe in map(parse, recipes):
-            drops = known_drops(recipe, similarity(depth)) or {"attn": set(), "mlp": {20, 21}}
+            drops = known_drops(recipe, similarity(depth)) or Dropped(mlp=frozenset({20, 21}))
             lanes.append(
                 Lane(
                     name=recipe.name,
                     recipe=recipe.text,
-                    dropped_attention=sorted(drops["attn"]),
-                    dropped_mlp=sorted(drops["mlp"]),
+                    dropped_attention=sorted(drops.attention),
+                    dropped_mlp=sorted(drops.mlp),
                 )
             )
         self.trace = Trace(msgspec.structs.replace(header, lanes=lanes))
@@ -152,10 +153,10 @@ async def test_each_sublayer_has_the_shade_of_its_importance(size: tuple[int, in
         lines = drawn(screen, ModelMap).splitlines()
         cells = 2 if size[0] == 80 else 3
         known = similarity()
-        changes = sorted(1 - cosine for cosine in known.attn + known.mlp)
+        changes = sorted(1 - cosine for cosine in known.attention + known.mlp)
         bounds = [changes[12 * number] for number in range(5)]
         assert limits(known) == bounds
-        for row, cosines in ((2, known.attn), (6, known.mlp)):
+        for row, cosines in ((2, known.attention), (6, known.mlp)):
             glyphs = [lines[row][LABEL_CELLS + cells * layer] for layer in range(DEPTH)]
             expected = [SHADES[sum(1 - c >= b for b in bounds) - 1] for c in cosines]
             # The cursor is on the first attention.
@@ -295,7 +296,7 @@ async def test_a_path_that_must_be_quoted_is_edited_as_it_is_applied(tmp_path: P
     ],
 )
 def test_drops_in_a_recipe(before: str, attention: set, mlp: set, after: str) -> None:
-    assert with_drops(parse(before), attention, mlp) == parse(after)
+    assert with_drops(parse(before), Dropped(frozenset(attention), frozenset(mlp))) == parse(after)
 
 
 # -- lanes ----------------------------------------------------------------------------------------

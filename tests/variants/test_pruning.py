@@ -8,6 +8,7 @@ import pytest
 import torch
 from prunetui.engine.errors import UserError
 from prunetui.engine.model.anatomy import find_anatomy
+from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.variants.pruning.importance import measure_similarity
 from prunetui.engine.variants.pruning.layerwise import sparsify_model
@@ -248,7 +249,7 @@ def test_what_sparsity_there_is_is_found(
     group = WeightGroup(model, find_anatomy(model)).copy()
     part = Sparsify("magnitude", sparsity)
     sparsify_model(group.model, group.anatomy, part, [], lambda _: None)
-    found = find_sparsity(group, [])
+    found = find_sparsity(group, Dropped())
     assert found.zeros == pytest.approx(zeros, abs=1e-3)
     assert found.pattern == pattern
 
@@ -258,9 +259,8 @@ def test_sparsity_is_that_of_what_is_not_dropped() -> None:
     group = WeightGroup(model, find_anatomy(model))
     for kind in ("attn", "mlp"):
         zero_output(model, 1, kind)
-    dropped = group.anatomy.sublayers([1], [1])
-    assert find_sparsity(group, []).zeros > 0.05
-    assert find_sparsity(group, dropped).zeros == 0
-    assert find_sparsity(group, dropped[:1]).zeros > 0.02
-    every = group.anatomy.sublayers(range(4), range(4))
+    assert find_sparsity(group, Dropped()).zeros > 0.05
+    assert find_sparsity(group, Dropped(frozenset({1}), frozenset({1}))).zeros == 0
+    assert find_sparsity(group, Dropped(frozenset({1}))).zeros > 0.02
+    every = Dropped(frozenset(range(4)), frozenset(range(4)))
     assert find_sparsity(group, every) == Sparsity(0.0, None)

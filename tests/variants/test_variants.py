@@ -16,7 +16,7 @@ from prunetui.engine.options import Options
 from prunetui.engine.session.session import Session, open_session
 from prunetui.engine.trace.records import Step
 from prunetui.engine.variants import export as checkpoints
-from prunetui.engine.variants.builder import Variant, VariantBuilder, open_builder
+from prunetui.engine.variants.builder import LaneModel, VariantBuilder, open_builder
 from prunetui.engine.variants.export import mergekit_yaml, save_checkpoint
 from prunetui.engine.variants.pruning.layerwise import sparsify_model
 from prunetui.engine.variants.recipes import Sparsify, parse
@@ -44,8 +44,8 @@ def builder(model: Path, **others) -> VariantBuilder:
     return open_builder(options(model, **others), lambda *_: None)
 
 
-def dropped(made: Variant) -> tuple[list[int], list[int]]:
-    return sorted(made.gates.attention), sorted(made.gates.mlp)
+def dropped(made: LaneModel) -> tuple[list[int], list[int]]:
+    return made.dropped.lists
 
 
 def decode(session: Session) -> list[Step]:
@@ -77,7 +77,7 @@ def best(values: list[float], count: int) -> list[int]:
 def test_counts_take_what_changes_the_stream_least(tiny: Path) -> None:
     build = builder(tiny)
     similarity = build.baseline_similarity()
-    attn, mlp, runs = similarity.attn, similarity.mlp, similarity.runs
+    attn, mlp, runs = similarity.attention, similarity.mlp, similarity.runs
     assert dropped(build.build(parse("drop:attn=2"))) == (best(attn, 2), [])
     assert dropped(build.build(parse("drop:mlp=1"))) == ([], best(mlp, 1))
     joint = best(attn + mlp, 3)
@@ -92,7 +92,7 @@ def test_counts_take_what_changes_the_stream_least(tiny: Path) -> None:
 
 def test_parts_apply_left_to_right_to_what_is_left(tiny: Path) -> None:
     build = builder(tiny)
-    attn = build.baseline_similarity().attn
+    attn = build.baseline_similarity().attention
     first, second = sorted(range(DEPTH), key=lambda layer: -attn[layer])[:2]
     made = build.build(parse(f"drop:attn=[{first}]+drop:mlp=[0]"))
     assert dropped(made) == ([first], [0])
@@ -137,7 +137,7 @@ def test_a_part_that_cannot_apply_says_which_and_why(tiny: Path, text: str, mess
 # -- what is shared -------------------------------------------------------------------------------
 
 
-def own_parameters(made: Variant, baseline: Variant) -> set[str]:
+def own_parameters(made: LaneModel, baseline: LaneModel) -> set[str]:
     shared = {id(parameter) for parameter in baseline.group.model.parameters()}
     named = made.group.model.named_parameters()
     return {name for name, parameter in named if id(parameter) not in shared}

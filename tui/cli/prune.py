@@ -31,9 +31,9 @@ def prune(options: Options, output: Path, form: str) -> None:
         else:
             report("writing", None)
             save_checkpoint(variant, loaded.files.directory, output, dtype)
-    gates, sparsity = variant.gates, variant.sparsity
+    sparsity, (attention, mlp) = variant.sparsity, variant.dropped.lists
     said = f"{recipe} is written to {output}: "
-    said += f"attention dropped in {sorted(gates.attention)}, MLP in {sorted(gates.mlp)}"
+    said += f"attention dropped in {attention}, MLP in {mlp}"
     if sparsity is not None:
         said += f", {sparsity.zeros:.1%} of the layers' weights zero"
         said += f" ({sparsity.pattern})" if sparsity.pattern else ""

@@ -31,7 +31,7 @@ def rank(options: Options, output: Path | None) -> None:
         builder = open_builder(options, report)
         similarity = builder.baseline_similarity()
         tokens = builder.calibration.tokens
-    columns = {"attn": similarity.attn, "mlp": similarity.mlp, "block": similarity.runs[0]}
+    columns = {"attn": similarity.attention, "mlp": similarity.mlp, "block": similarity.runs[0]}
     if output is not None:
         whole = {"model": options.model, "tokens": tokens, **columns, "runs": similarity.runs}
         write_new(output, json.dumps(whole, indent=1) + "\n")
@@ -45,7 +45,7 @@ def rank(options: Options, output: Path | None) -> None:
         name: {layer: place for place, layer in enumerate(_most_similar_first(values), start=1)}
         for name, values in columns.items()
     }
-    for layer in range(len(similarity.attn)):
+    for layer in range(len(similarity.attention)):
         row = [str(layer)]
         for name, values in columns.items():
             row += [f"{values[layer]:.4f}", str(places[name][layer]), _bar(values, layer)]

@@ -13,12 +13,11 @@ from textual.screen import Screen
 from textual.widgets import Input, Label
 
 from ...engine.errors import UserError
+from ...engine.model.dropped import Dropped
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Lane
 from ...engine.variants.pruning.ranking import (
-    KINDS,
     Similarity,
-    kinds,
     known_drops,
     least_important,
 )
@@ -164,8 +163,8 @@ class VariantEditor(Screen[None]):
     def _toggle(self, event: ModelMap.Toggled) -> None:
         dropped = self._editable_drops()
         if dropped is not None:
-            dropped[event.kind] ^= {event.layer}
-            self._set_drops(dropped)
+            toggled = dropped.of(event.kind) ^ {event.layer}
+            self._set_drops(dropped.with_layers(event.kind, toggled))
 
     def on_key(self, event: events.Key) -> None:
         """A number is how many sublayers to close; the next letter says of which kind."""
@@ -195,27 +194,27 @@ class VariantEditor(Screen[None]):
         if count > most:
             self._say(f"There are {most} to close, and {count} are asked for.")
             return
-        dropped |= {own: set() for own in kinds(part)}
-        closed = least_important(part, count, self._similarity, {own: set() for own in KINDS})
-        for own, layer in closed:
-            dropped[own].add(layer)
+        least = least_important(part, count, self._similarity, Dropped())
+        for sublayer in part.sublayers:
+            dropped = dropped.with_layers(sublayer, least.of(sublayer))
         self._set_drops(dropped)
 
-    def _set_drops(self, dropped: dict[str, set[int]]) -> None:
+    def _set_drops(self, dropped: Dropped) -> None:
         recipe = self._recipes[self._lane - 1]
-        self._edit(with_drops(recipe, dropped["attn"], dropped["mlp"]))
+        self._edit(with_drops(recipe, dropped))
 
-    def _drops(self) -> dict[str, set[int]] | None:
+    def _drops(self) -> Dropped | None:
         """What the selected lane closes; None if only building it can tell."""
-        return self._drops_of(self._recipes[self._lane - 1]) if self._lane else {}
+        return self._drops_of(self._recipes[self._lane - 1]) if self._lane else Dropped()
 
-    def _drops_of(self, recipe: Recipe) -> dict[str, set[int]] | None:
+    def _drops_of(self, recipe: Recipe) -> Dropped | None:
         running = self._applied.get(recipe.text)
         if running is not None:
-            return {"attn": set(running.dropped_attention), "mlp": set(running.dropped_mlp)}
+            attention, mlp = running.dropped_attention, running.dropped_mlp
+            return Dropped(frozenset(attention), frozenset(mlp))
         return known_drops(recipe, self._similarity)
 
-    def _editable_drops(self) -> dict[str, set[int]] | None:
+    def _editable_drops(self) -> Dropped | None:
         """None, and why is said, if the map cannot edit this lane."""
         if not self._may_edit():
             return None
@@ -315,8 +314,7 @@ class VariantEditor(Screen[None]):
         dropped = self._drops_of(recipe)
         if dropped is None:
             return "chosen when applied"
-        count = {kind: len(layers) for kind, layers in dropped.items()}
-        closed = f"{count['attn']} attn, {count['mlp']} MLP closed"
+        closed = f"{len(dropped.attention)} attn, {len(dropped.mlp)} MLP closed"
         return closed if recipe in self._before else f"edited: {closed}"
 
     def _map_view(self) -> MapView:

@@ -9,13 +9,14 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ...engine.variants.pruning.ranking import KINDS, Similarity
+from ...engine.model.dropped import SUBLAYERS, Dropped, Sublayer
+from ...engine.variants.pruning.ranking import Similarity
 from .panel import Line, Panel
 
 SHADES = "·░▒▓█"
 CLOSED = "✕"
 OPEN = "○"
-NAMES = {"attn": "attention", "mlp": "MLP"}
+NAMES: dict[Sublayer, str] = {"attention": "attention", "mlp": "MLP"}
 
 LABEL_CELLS = 7
 CELLS = (2, 4)
@@ -35,7 +36,7 @@ class MapView:
 
     depth: int
     similarity: Similarity | None = None
-    dropped: dict[str, set[int]] | None = field(default_factory=dict)
+    dropped: Dropped | None = field(default_factory=Dropped)
     """None if it is not known what the lane drops."""
     notes: tuple[str, ...] = ()
     """Lines below the map, or in its place."""
@@ -50,7 +51,7 @@ class ModelMap(Panel, can_focus=True):
         Binding("right", "move(1)", "layer", show=False, id="map-right"),
         Binding("home", "move(-1000000)", "first", show=False, id="map-first"),
         Binding("end", "move(1000000)", "last", show=False, id="map-last"),
-        Binding("up", "sublayer('attn')", "attention", show=False, id="map-up"),
+        Binding("up", "sublayer('attention')", "attention", show=False, id="map-up"),
         Binding("down", "sublayer('mlp')", "MLP", show=False, id="map-down"),
         Binding("space", "gate", "gate", show=False, id="map-gate"),
     ]
@@ -64,15 +65,15 @@ class ModelMap(Panel, can_focus=True):
     }
 
     class Toggled(Message):
-        def __init__(self, kind: str, layer: int) -> None:
+        def __init__(self, kind: Sublayer, layer: int) -> None:
             super().__init__()
-            self.kind = kind
+            self.kind: Sublayer = kind
             self.layer = layer
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self.view: MapView | None = None
-        self.at_kind = "attn"
+        self.at_kind: Sublayer = "attention"
         self.at_layer = 0
         self._first = 0
         """The layer of the first column, where not all fit."""
@@ -89,7 +90,7 @@ class ModelMap(Panel, can_focus=True):
             self.at_layer = min(max(self.at_layer + by, 0), self.view.depth - 1)
             self.redraw()
 
-    def action_sublayer(self, kind: str) -> None:
+    def action_sublayer(self, kind: Sublayer) -> None:
         self.at_kind = kind
         self.redraw()
 
@@ -104,7 +105,7 @@ class ModelMap(Panel, can_focus=True):
         kind, row = divmod(event.y - 2, rows + 1)
         inside = 0 <= column < min(columns, self.view.depth - self._first)
         if inside and kind in (0, 1) and row < rows:
-            self.at_kind, self.at_layer = KINDS[kind], self._first + column
+            self.at_kind, self.at_layer = SUBLAYERS[kind], self._first + column
             self.redraw()
             self.action_gate()
 
@@ -135,11 +136,11 @@ class ModelMap(Panel, can_focus=True):
             self.title(width, title, *_legends(view.similarity)),
             Line().add(_numbers(layers, cells), quiet),
         ]
-        for kind in KINDS:
+        for kind in SUBLAYERS:
             for row in range(rows):
-                label = {"attn": "attn", "mlp": "MLP"}[kind] if row == rows // 2 else ""
+                label = {"attention": "attn", "mlp": "MLP"}[kind] if row == rows // 2 else ""
                 lines.append(self._row(view, kind, layers, cells, row == rows // 2, label))
-            if kind == "attn":
+            if kind == "attention":
                 lines.append(Line())
         lines += [self._under_cursor(view), *notes]
         room = height - len(lines) - 2
@@ -155,10 +156,10 @@ class ModelMap(Panel, can_focus=True):
         return cells, max(room // cells, 1), min(max(rows, ROWS[0]), ROWS[1])
 
     def _row(
-        self, view: MapView, kind: str, layers: range, cells: int, middle: bool, label: str
+        self, view: MapView, kind: Sublayer, layers: range, cells: int, middle: bool, label: str
     ) -> Line:
         line = Line().add(label.ljust(LABEL_CELLS), self.style("panel--quiet"))
-        dropped = (view.dropped or {}).get(kind, set())
+        dropped = view.dropped.of(kind) if view.dropped else frozenset[int]()
         shades = _shades(view.similarity, kind, view.depth)
         # From three cells on, a blank between the columns.
         ink = cells - (cells > CELLS[0])
@@ -198,7 +199,7 @@ class ModelMap(Panel, can_focus=True):
         name = f"{NAMES[self.at_kind]} {self.at_layer}"
         gate = "not known"
         if view.dropped is not None:
-            gate = "closed" if self.at_layer in view.dropped.get(self.at_kind, set()) else "open"
+            gate = "closed" if self.at_layer in view.dropped.of(self.at_kind) else "open"
         line = Line().add(f"{name}: {gate}", self.style("map--value"))
         if view.similarity is not None:
             own, layers = view.similarity.of(self.at_kind), view.similarity.runs[0]
@@ -218,11 +219,11 @@ def _place(values: list[float], layer: int) -> int:
 
 def limits(similarity: Similarity) -> list[float]:
     """The least 1 − cos of each shade: a fifth of all sublayers have each."""
-    changes = sorted(1 - cosine for kind in KINDS for cosine in similarity.of(kind))
+    changes = sorted(1 - cosine for kind in SUBLAYERS for cosine in similarity.of(kind))
     return [changes[len(changes) * number // len(SHADES)] for number in range(len(SHADES))]
 
 
-def _shades(similarity: Similarity | None, kind: str, depth: int) -> str:
+def _shades(similarity: Similarity | None, kind: Sublayer, depth: int) -> str:
     """A glyph per layer."""
     if similarity is None:
         return SHADES[0] * depth

@@ -67,7 +67,7 @@ def measure_similarity(
             "no number, and has no direction; use another text (--calibration)"
         )
     return Similarity(
-        attn=sublayers[:, 0].tolist(),
+        attention=sublayers[:, 0].tolist(),
         mlp=sublayers[:, 1].tolist(),
         runs=[[runs[i, i + n].item() for i in range(depth + 1 - n)] for n in range(1, depth + 1)],
     )
