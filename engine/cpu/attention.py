@@ -5,19 +5,23 @@ that shares them. Grouped as if they were positions, those queries read them onc
 processors the kernel is slow even then, in bfloat16 several times, and two products are not.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from ..model.attention import (
+    STOCK_ATTENTION,
+    Attend,
+    attend_by_kernel,
+    choose_attention,
+    chosen_attention,
+)
 from .race import plainly_faster
-
-STOCK = "sdpa"
 
 POSITIONS = 1000
 LAYERS = 8
@@ -25,18 +29,8 @@ LAYERS = 8
 KEY_HEADS = 4
 """Of a layer at the most, for the sake of memory."""
 
-Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
-"""Of queries [rows, key heads, queries, width], keys and values [rows, key heads, positions, width]
-and a mask [rows, key heads, queries, positions], bool or added to the scores: like the queries."""
 
-
-def by_kernel(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
-) -> Tensor:
-    return scaled_dot_product_attention(query, key, value, mask, scale=scaling)
-
-
-def by_products(
+def attend_by_products(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
 ) -> Tensor:
     """In float32."""
@@ -50,34 +44,29 @@ def by_products(
 
 
 KERNEL, PRODUCTS = "kernel", "products"
-ATTENTIONS: dict[str, Attend] = {KERNEL: by_kernel, PRODUCTS: by_products}
-
-_CHOSEN = "prunetui_attend"
-"""An attribute of modules: what attends in the stock attention's place."""
+ATTENTIONS: dict[str, Attend] = {KERNEL: attend_by_kernel, PRODUCTS: attend_by_products}
 
 
 class FastAttention:
-    """Replace the stock attention of models on a CPU until `remove`.
+    """Replace stock attention on CPU models between `install` and `remove`.
 
     Under the stock one's name: some models leave a mask out, of DeepSeek's indexer for one, where
     the attention has a name that they do not know.
     """
 
     def __init__(self, models: Iterable[PreTrainedModel], name: str) -> None:
+        self._attend = ATTENTIONS[name]
         self._modules = [
             module for model in models if _is_stock(model) for module in model.modules()
         ]
+
+    def install(self) -> None:
         for module in self._modules:
-            setattr(module, _CHOSEN, ATTENTIONS[name])
+            choose_attention(module, self._attend)
 
     def remove(self) -> None:
         for module in self._modules:
-            vars(module).pop(_CHOSEN, None)
-
-
-def chosen_attention(module: nn.Module) -> Attend | None:
-    """None for the stock one."""
-    return getattr(module, _CHOSEN, None)
+            choose_attention(module, None)
 
 
 @torch.inference_mode()
@@ -98,13 +87,13 @@ def faster_attention(models: Mapping[PreTrainedModel, int]) -> str:
         query = torch.ones(rows, few, heads // key_heads, width, dtype=model.dtype)
         caches = torch.ones(LAYERS, 2, rows, few, POSITIONS, width, dtype=model.dtype)
         for key, value in caches:
-            products.append(partial(by_products, query, key, value, None, 1.0))
-            kernel.append(partial(by_kernel, query, key, value, None, 1.0))
+            products.append(partial(attend_by_products, query, key, value, None, 1.0))
+            kernel.append(partial(attend_by_kernel, query, key, value, None, 1.0))
     return PRODUCTS if plainly_faster(products, kernel) else KERNEL
 
 
 def _is_stock(model: PreTrainedModel) -> bool:
-    return model.device.type == "cpu" and model.config._attn_implementation == STOCK
+    return model.device.type == "cpu" and model.config._attn_implementation == STOCK_ATTENTION
 
 
 def _attention(
@@ -133,4 +122,4 @@ def _attention(
     return attended.reshape(rows, 1, heads, -1), None
 
 
-AttentionInterface.register(STOCK, _attention)
+AttentionInterface.register(STOCK_ATTENTION, _attention)

@@ -35,7 +35,7 @@ TASKS = 7
 gate and up; down."""
 
 
-def runs_as_program(model: Any, rows: int) -> bool:
+def supports_compiled_step(model: Any, rows: int) -> bool:
     """Of a model of Llama's kind with so many rows."""
     weights = (
         read_weight(module)
@@ -54,7 +54,7 @@ def runs_as_program(model: Any, rows: int) -> bool:
     )
 
 
-class LlamaProgram:
+class CompiledLlamaStep:
     """Reads one position in every row, past the hooks of gates and streams.
 
     To be made anew when the model's weights have been moved.
@@ -84,8 +84,8 @@ class LlamaProgram:
         self._between = [torch.empty(self._rows, size, dtype=model.dtype) for size in sizes]
         for number, held in zip((0, 3, 5), self._between, strict=True):
             table[number::TASKS, OUTPUT] = table[number + 1 :: TASKS, INPUT] = held.data_ptr()
-        self.read = 0
-        """Bytes of keys and values that were read the last time."""
+        self.cache_read = 0
+        """Bytes of keys and values that the last step has read."""
 
     def __call__(self, tokens: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor, Tensor]:
         """h, z and the streams, as in `lockstep.Outputs`, of tokens, int64 [rows, 1]."""
@@ -115,7 +115,7 @@ class LlamaProgram:
         for tasks in (attentions, joins):
             tasks[:, LENGTH : READ + 1] = turns[:, LENGTH : READ + 1]
         self._program.run(self._room)
-        self.read = int(read.sum()) * 2 * self._width * x.element_size()
+        self.cache_read = int(read.sum()) * 2 * self._width * x.element_size()
         h = self._norm(streams[-1])
         return h, self._head(h[:, None])[:, 0], streams
 

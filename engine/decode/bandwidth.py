@@ -7,12 +7,10 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from ..cpu.linears import Product, read_weight
-from ..cpu.runtime.instruction import readable
+from ..cpu.backend import backend_for
 
 BLOCK = 256 << 20
 """Bytes: more than any cache between the memory and the arithmetic holds."""
-COLUMNS = 4096
 ROUNDS = 5
 
 
@@ -24,9 +22,8 @@ def read_bandwidth(device: torch.device, dtype: torch.dtype) -> float:
     """
     block = torch.ones(BLOCK // dtype.itemsize, dtype=dtype, device=device)
     ways: list[Callable[[], float]] = [lambda: block.view(torch.float32).sum().item()]
-    if readable(block):
-        product, x = Product(block.view(-1, COLUMNS)), block[:COLUMNS].view(1, COLUMNS)
-        ways.append(lambda: product(x).sum().item())
+    if backend := backend_for(device, dtype):
+        ways.append(backend.read_probe(block))
     best = float("inf")
     for way in ways * ROUNDS:
         began = time.perf_counter()
@@ -43,12 +40,15 @@ def weight_bytes(models: list[PreTrainedModel]) -> int:
     """
     total = 0
     for model in models:
+        backend = backend_for(model.device, model.dtype)
         read: dict[int, int] = {}
         for module in model.modules():
             if not isinstance(module, nn.Embedding):
                 for name, parameter in module.named_parameters(recurse=False):
-                    held = read_weight(module) if name == "weight" else parameter
-                    read[id(parameter)] = held.nbytes
+                    stored = (
+                        backend.stored_weight(module) if backend and name == "weight" else parameter
+                    )
+                    read[id(parameter)] = stored.nbytes
         total += sum(read.values())
     return total
 

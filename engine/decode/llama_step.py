@@ -19,7 +19,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from ..cpu.attention import STOCK, Attend, by_kernel, chosen_attention
+from ..model.attention import STOCK_ATTENTION, Attend, attend_by_kernel, chosen_attention
 from ..model.llama import Norm, turning
 from .kv_cache import RoomyLayer
 
@@ -30,7 +30,7 @@ def is_of_llamas_kind(model: PreTrainedModel, cache: DynamicCache) -> bool:
     """And on one device, every layer attending to all positions."""
     return (
         type(model) in KIND
-        and model.config._attn_implementation == STOCK
+        and model.config._attn_implementation == STOCK_ATTENTION
         and len({parameter.device for parameter in model.parameters()}) == 1
         and all(isinstance(layer, RoomyLayer) for layer in cache.layers)
     )
@@ -73,7 +73,7 @@ class _Attention:
         self._closed = _mask(module, closed)
         self._norm = Norm(layer.input_layernorm)
         self._width: int = module.head_dim
-        self._attend: Attend = chosen_attention(module) or by_kernel
+        self._attend: Attend = chosen_attention(module) or attend_by_kernel
         self._scaling = module.scaling
         self._q, self._k, self._v = (
             linear.forward for linear in (module.q_proj, module.k_proj, module.v_proj)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 from transformers import DynamicCache
 
-from ..cpu.llama_step import LlamaProgram, runs_as_program
+from ..cpu.backend import backend_for
 from ..errors import UserError
 from ..model.dropped import Dropped
 from ..model.gates import Gates
@@ -230,7 +230,7 @@ class _Batch:
             self._closed |= dict.fromkeys(layer.attention, attention)
             mlp = torch.tensor([number in lane.mlp for lane in gates])
             self._closed |= dict.fromkeys(layer.mlp, mlp)
-        self._llama: LlamaStep | LlamaProgram | None = None
+        self._llama = None
         self._points: list[Tensor] = []
         """The stream's, while the model runs: [rows, hidden] each."""
         self._h = torch.empty(0)
@@ -243,8 +243,9 @@ class _Batch:
 
     def open(self) -> None:
         if is_of_llamas_kind(self.model, self.cache):
-            program = runs_as_program(self.model, len(self.rows))
-            self._llama = (LlamaProgram if program else LlamaStep)(self.model, self._closed)
+            backend = backend_for(self.model.device, self.model.dtype)
+            compiled_step = backend.step(self.model, self._closed) if backend else None
+            self._llama = compiled_step or LlamaStep(self.model, self._closed)
         try:
             for hook in self._hooks:
                 hook.install()
@@ -263,9 +264,9 @@ class _Batch:
 
     @property
     def cache_read(self) -> int:
-        if isinstance(self._llama, LlamaProgram):
-            return self._llama.read
-        return cache_bytes(self.cache)
+        if self._llama is None or isinstance(self._llama, LlamaStep):
+            return cache_bytes(self.cache)
+        return self._llama.cache_read
 
     def has_room(self, positions: int) -> bool:
         return self.cache.is_initialized and self.cache.get_max_length() >= positions

@@ -2,8 +2,7 @@
 
 from collections import Counter
 
-from ..cpu.attention import FastAttention, faster_attention
-from ..cpu.linears import FastLinears
+from ..cpu.backend import backend_for
 from ..model.rope import ChangingRope
 from ..options import Context
 from ..progress import Progress
@@ -39,9 +38,10 @@ class Lanes:
         self.same_depth = [depth == depths[0] for depth in depths]
         """As the baseline's, per lane."""
         self._rows = Counter(lane.group.model for lane in self._in_rows(context))
-        self._attends_by = faster_attention(self._rows)
+        model = variants[0].group.model
+        backend = backend_for(model.device, model.dtype)
         # Torch's compiler does not see through our products.
-        self._linears = FastLinears([] if compiled else self._rows)
+        self._fast = backend.prepare(self._rows, linears=not compiled) if backend else None
         self._install()
         try:
             self.weight_bytes = weight_bytes([*self._rows])
@@ -85,16 +85,12 @@ class Lanes:
         self.lockstep.reopen()
 
     def _install(self) -> None:
-        self._attention = FastAttention(self._rows, self._attends_by)
-        try:
-            self._linears.install()
-        except BaseException:
-            self._attention.remove()
-            raise
+        if self._fast:
+            self._fast.install()
 
     def _uninstall(self) -> None:
-        self._attention.remove()
-        self._linears.remove()
+        if self._fast:
+            self._fast.remove()
 
     def _make_lockstep(self, context: Context) -> None:
         """Build the lockstep, prove it and measure the noise floor in so many rows."""

@@ -1,16 +1,11 @@
 """One look at a step: the highest logits, and sums that all measures are made of."""
 
-import functools
-import threading
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..cpu.kernels.lane_products import dots
-from ..cpu.kernels.logits import LOOK_ROOM, VALUES, look, parts
-from ..cpu.runtime.instruction import INPUT, OUTPUT, readable
-from ..cpu.runtime.interpreter import Program
+from ..cpu.backend import backend_for
 from ..decode.outputs import Outputs
 from ..logit_sums import LogitSums
 from .top_k import topk
@@ -20,7 +15,7 @@ CHUNK = 65536
 
 
 @dataclass(frozen=True)
-class Survey:
+class Reductions:
     """Of logits z, [lanes, vocabulary], and of products of each lane's vectors with lane 0's: x·x,
     x·d and d·d of lane 0's x and d = y - x."""
 
@@ -36,43 +31,17 @@ class Survey:
     """float64 [3, 2 layers, variants], of the residual streams after each sublayer."""
 
 
-def survey(outputs: Outputs, k: int, temperature: float) -> Survey:
-    """With at the most as many of the highest as there are tokens."""
+def reduce_logits(outputs: Outputs, k: int, temperature: float) -> Reductions:
+    """Top-k and the sums behind all measures; k is capped at the vocabulary size."""
     z, h = outputs.z.contiguous(), outputs.h[None].contiguous()
     streams = outputs.streams[1:].contiguous()
     k = min(k, z.shape[-1])
-    same = z.dtype == h.dtype == streams.dtype
-    if same and readable(z) and readable(h) and readable(streams):
-        return _compiled(z, h, streams, k, temperature)
+    backend = backend_for(z.device, z.dtype)
+    if backend and (reduced := backend.reduce(z, h, streams, k, temperature)):
+        return Reductions(*reduced)
     highest, tokens = topk(z, k)
     sums = _sums(z, highest[:, :1].double(), temperature)
-    return Survey(sums, highest, tokens, _dots(h)[:, 0], _dots(streams))
-
-
-def _compiled(z: Tensor, h: Tensor, streams: Tensor, k: int, temperature: float) -> Survey:
-    lanes, vocabulary = z.shape
-    highest = torch.empty(lanes, k, dtype=torch.float32)
-    tokens = torch.empty(lanes, k, dtype=torch.int64)
-    sums = torch.empty(parts(vocabulary), lanes, len(LogitSums._fields), dtype=torch.float64)
-    h_dots = torch.empty(3, lanes - 1, dtype=torch.float64)
-    stream_dots = torch.empty(3, len(streams), lanes - 1, dtype=torch.float64)
-    shapes = z.shape, h.shape, streams.shape
-    program = _program(threading.get_ident(), shapes, k, temperature, z.dtype)
-    table = program.table
-    table[:, INPUT] = [tensor.data_ptr() for tensor in (z, z, z, h, streams)]
-    table[1:, OUTPUT] = [tensor.data_ptr() for tensor in (tokens, sums, h_dots, stream_dots)]
-    table[:3, VALUES] = highest.data_ptr()
-    program.run(LOOK_ROOM)
-    return Survey(sums, highest, tokens, h_dots, stream_dots)
-
-
-@functools.lru_cache(maxsize=8)
-def _program(
-    _thread: int, shapes: tuple[torch.Size, ...], k: int, temperature: float, dtype: torch.dtype
-) -> Program:
-    """Of one thread, step after step."""
-    (lanes, vocabulary), h, streams = shapes
-    return Program([*look(lanes, vocabulary, k, temperature), dots(*h), dots(*streams)], dtype)
+    return Reductions(sums, highest, tokens, _dots(h)[:, 0], _dots(streams))
 
 
 def _sums(z: Tensor, highest: Tensor, temperature: float) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..decode.outputs import Outputs
 from ..trace.records import Sampling
 from .drift import MEASURES, measure
-from .reductions import survey
+from .reductions import reduce_logits
 from .sampling import sample
 
 
@@ -70,19 +70,19 @@ def step_numbers(
     """
     count, temperature = wanted.lanes, sampling.measured_temperature
     z = outputs.z
-    found = survey(outputs, max(wanted.candidates, 2), temperature)
+    reductions = reduce_logits(outputs, max(wanted.candidates, 2), temperature)
     if sampling.temperature:
         chosen = sample(z[:count].float(), sampling, step)
     else:
-        chosen = found.tokens[:count, 0].clone()
+        chosen = reductions.tokens[:count, 0].clone()
     for lane, token in forced.items():
         chosen[lane] = token
-    top = found.tokens[:count, : wanted.candidates]
+    top = reductions.tokens[:count, : wanted.candidates]
     logits = z.index_select(-1, torch.cat([chosen, top.flatten(), wanted.answers.to(z.device)]))
     tokens, ranked, sums, highest, logits, h_dots, stream_dots = _on_host(
         [
-            *(chosen, found.tokens, found.sums, found.highest, logits),
-            *(found.h_dots, found.stream_dots),
+            *(chosen, reductions.tokens, reductions.sums, reductions.highest, logits),
+            *(reductions.h_dots, reductions.stream_dots),
         ]
     )
     measures = measure(sums, highest, logits, h_dots, stream_dots, z.shape[-1], temperature)

@@ -8,13 +8,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from prunetui.engine.cpu.attention import FastAttention, faster_attention
-from prunetui.engine.cpu.linears import FastLinears
+from prunetui.engine.cpu.backend import backend_for
 from prunetui.engine.decode.bandwidth import read_bandwidth
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.decode.outputs import Outputs
 from prunetui.engine.decode.prepared_lanes import Lanes
-from prunetui.engine.measure.reductions import survey
+from prunetui.engine.measure.reductions import reduce_logits
 from prunetui.engine.measure.step_numbers import Wanted, step_numbers
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
@@ -164,7 +163,7 @@ def measuring() -> None:
         outputs = Outputs(h, z, streams)
         with torch.inference_mode():
             whole = _median_seconds(lambda o=outputs: step_numbers(o, GREEDY, 0, wanted, {}))
-            look = _median_seconds(lambda o=outputs: survey(o, 10, 1.0).sums.cpu())
+            look = _median_seconds(lambda o=outputs: reduce_logits(o, 10, 1.0).sums.cpu())
             exp = _median_seconds(lambda z=z: z.double().exp_()[0, 0].item())
         print(
             f"  {vocabulary:7} tokens      {whole * 1e3:6.1f} ms   {whole / exp:.1f} × one exp in",
@@ -194,14 +193,15 @@ def _five_lanes(model: PreTrainedModel) -> Iterator[Lockstep]:
     group = WeightGroup(model, find_anatomy(model))
     lanes = [Dropped(), *(Dropped(attention=frozenset({layer})) for layer in range(4))]
     rows = {model: len(lanes)}
-    linears = FastLinears(rows)
-    linears.install()
-    attention = FastAttention(rows, faster_attention(rows))
+    backend = backend_for(model.device, model.dtype)
+    prepared = backend.prepare(rows) if backend else None
+    if prepared:
+        prepared.install()
     lockstep = Lockstep([(group, gates) for gates in lanes])
     yield lockstep
     lockstep.close()
-    attention.remove()
-    linears.remove()
+    if prepared:
+        prepared.remove()
 
 
 def _silent(_what: str, _done: float | None) -> None:

@@ -10,6 +10,7 @@ from prunetui.engine.cpu.attention import (
     FastAttention,
     faster_attention,
 )
+from prunetui.engine.model.attention import choose_attention, chosen_attention
 from torch import nn
 from transformers import AttentionInterface
 
@@ -41,7 +42,7 @@ def test_attention_is_softmax_of_scaled_products(
     elif mask == "float":
         given = torch.randn(ROWS, HEADS, 1, CACHED)
     layer = nn.Module()
-    setattr(layer, module._CHOSEN, ATTENTIONS[name])
+    choose_attention(layer, ATTENTIONS[name])
     got, _ = AttentionInterface()["sdpa"](layer, q, k, v, given, scaling=0.3)
     for row in range(ROWS):
         for head in range(HEADS):
@@ -69,11 +70,12 @@ def test_a_model_decodes_the_same_and_is_left_as_it_was(family: str, name: str) 
     with torch.inference_mode():
         expected = last()
         fast = FastAttention([model], name)
+        fast.install()
         got = last()
         fast.remove()
     torch.testing.assert_close(got, expected, atol=2e-5, rtol=2e-4)
     assert model.config._attn_implementation == stock
-    assert not any(hasattr(part, module._CHOSEN) for part in model.modules())
+    assert not any(map(chosen_attention, model.modules()))
 
 
 @pytest.mark.parametrize(("faster", "name"), [(True, PRODUCTS), (False, KERNEL)])

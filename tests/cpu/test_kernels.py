@@ -31,9 +31,9 @@ from prunetui.engine.cpu.runtime.interpreter import Program
 from torch import Tensor
 from torch.nn.functional import silu
 
-from ..support.models import needs_openmp
+from ..support.models import needs_kernels
 
-pytestmark = needs_openmp
+pytestmark = needs_kernels
 
 DTYPES = [torch.float32, torch.bfloat16]
 COLUMNS = 96

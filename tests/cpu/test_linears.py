@@ -14,9 +14,9 @@ from prunetui.engine.decode.kv_cache import new_cache
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ..support.models import FAMILIES, make_model, needs_openmp
+from ..support.models import FAMILIES, make_model, needs_kernels
 
-pytestmark = needs_openmp
+pytestmark = needs_kernels
 
 
 @torch.inference_mode()

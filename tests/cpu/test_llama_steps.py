@@ -6,7 +6,7 @@ from prunetui.engine.cpu.attention import ATTENTIONS, FastAttention
 from prunetui.engine.cpu.kernels.attention import PART
 from prunetui.engine.cpu.kernels.linear import FEW
 from prunetui.engine.cpu.linears import FastLinears
-from prunetui.engine.cpu.llama_step import runs_as_program
+from prunetui.engine.cpu.llama_step import supports_compiled_step
 from prunetui.engine.decode import kv_cache as kvcache
 from prunetui.engine.decode import lockstep as module
 from prunetui.engine.decode.kv_cache import new_cache
@@ -19,7 +19,7 @@ from prunetui.engine.model.weight_group import WeightGroup
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..support.models import FAMILIES, make_model, needs_openmp
+from ..support.models import FAMILIES, make_model, needs_kernels
 
 LANES = [
     Dropped(),
@@ -84,8 +84,9 @@ def test_a_step_is_the_stock_step(
     """Bit for bit, with the model's own layers."""
     model = make(name, dtype)
     attention = FastAttention([model], attention_name)
+    attention.install()
     assert is_of_llamas_kind(model, new_cache(model))
-    assert not runs_as_program(model, len(LANES))
+    assert not supports_compiled_step(model, len(LANES))
     ours = decode(model)
     monkeypatch.setattr(module, "is_of_llamas_kind", lambda *_: False)
     stock = decode(model)
@@ -97,11 +98,11 @@ def test_a_step_is_the_stock_step(
     assert len({tuple(z.tolist()) for z in ours[-1].z}) == len(LANES)
 
 
-@needs_openmp
+@needs_kernels
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_program_is_the_stock_step(name: str, monkeypatch) -> None:
     model = make(name, torch.float32, **WIDE)
-    assert runs_as_program(model, len(LANES))
+    assert supports_compiled_step(model, len(LANES))
     ours = decode(model)
     monkeypatch.setattr(module, "is_of_llamas_kind", lambda *_: False)
     for one, other in zip(ours, decode(model), strict=True):
@@ -110,7 +111,7 @@ def test_a_program_is_the_stock_step(name: str, monkeypatch) -> None:
     assert len({tuple(z.tolist()) for z in ours[-1].z}) == len(LANES)
 
 
-@needs_openmp
+@needs_kernels
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_program_in_bfloat16_is_no_farther_from_float32_than_the_stock_step(
     name: str, monkeypatch
@@ -130,7 +131,7 @@ def test_a_program_in_bfloat16_is_no_farther_from_float32_than_the_stock_step(
     assert 0 < error(ours) < 1.2 * error(stock)
 
 
-@needs_openmp
+@needs_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_lane_of_a_program_is_the_same_alone(name: str, dtype: torch.dtype) -> None:
@@ -172,7 +173,7 @@ def test_a_program_goes_on_where_caches_were_cropped_or_the_lanes_reopened() -> 
     lockstep.close()
 
 
-@needs_openmp
+@needs_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
 def test_what_lanes_hold_in_common_is_read_once_and_makes_no_difference(
@@ -222,7 +223,7 @@ def test_what_lanes_hold_in_common_is_read_once_and_makes_no_difference(
     assert read[PART - 1] == position * (length + PART - 1) * (1 + 3 + 3 + 4)
 
 
-@needs_openmp
+@needs_kernels
 @pytest.mark.parametrize(
     "changes",
     [
@@ -234,12 +235,12 @@ def test_what_lanes_hold_in_common_is_read_once_and_makes_no_difference(
 def test_a_model_that_no_program_is_made_for(changes: dict[str, object]) -> None:
     model = make("llama", torch.float32, **WIDE | changes)
     assert is_of_llamas_kind(model, new_cache(model))
-    assert not runs_as_program(model, 2)
+    assert not supports_compiled_step(model, 2)
     wide = make("llama", torch.float32, **WIDE)
-    assert runs_as_program(wide, FEW)
-    assert not runs_as_program(wide, FEW + 1)
-    assert not runs_as_program(wide.half(), 2)
-    assert not runs_as_program(wide.to("meta"), 2)
+    assert supports_compiled_step(wide, FEW)
+    assert not supports_compiled_step(wide, FEW + 1)
+    assert not supports_compiled_step(wide.half(), 2)
+    assert not supports_compiled_step(wide.to("meta"), 2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

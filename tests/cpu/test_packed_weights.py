@@ -12,9 +12,9 @@ from prunetui.engine.cpu.linears import Product
 from prunetui.engine.cpu.packed_weights import narrowed, widened
 from torch import Tensor
 
-from ..support.models import needs_openmp
+from ..support.models import needs_kernels
 
-pytestmark = needs_openmp
+pytestmark = needs_kernels
 
 ROWS, COLUMNS = 50, 512
 LEGACY = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")

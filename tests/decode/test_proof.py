@@ -138,7 +138,7 @@ def generated() -> list[int]:
 def test_a_step_of_ours_that_is_wrong_is_not_believed(tiny: Path, monkeypatch) -> None:
     """All tokens are read again each step, which is said; rewinding and branching too."""
     turning = llama.turning
-    monkeypatch.setattr(lockstep, "runs_as_program", lambda *_: False)
+    monkeypatch.setattr(lockstep, "backend_for", lambda *_: None)
     monkeypatch.setattr(llama, "turning", lambda *given: tuple(-a for a in turning(*given)))
     session = session_of(tiny)
     (note,) = session.trace.header.notes

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from prunetui.engine.decode.outputs import Outputs
-from prunetui.engine.measure import reductions as survey
+from prunetui.engine.measure import reductions
 from prunetui.engine.measure.step_numbers import Wanted, step_numbers
 from prunetui.engine.trace.records import Sampling
 
 from ..support.measures import measured, measures
-from ..support.models import needs_openmp
+from ..support.models import needs_kernels
 from ..support.references import cos, softmax
 
 LANES, HIDDEN, VOCABULARY = 4, 24, 500
@@ -62,15 +62,16 @@ def expected(h: torch.Tensor, z: torch.Tensor, variant: int, T: float) -> dict[s
     }
 
 
-@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_openmp), False])
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_kernels), False])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("scale", [1e-3, 0.3, 3.0])
 def test_measures_equal_their_formulas(
     scale: float, temperature: float, compiled: bool, monkeypatch
 ) -> None:
     # The vocabulary is no multiple of the chunk.
-    monkeypatch.setattr(survey, "CHUNK", 128)
-    monkeypatch.setattr(survey, "readable", lambda _: compiled)
+    monkeypatch.setattr(reductions, "CHUNK", 128)
+    if not compiled:
+        monkeypatch.setattr(reductions, "backend_for", lambda *_: None)
     h, z = example(scale)
     found = measured(h, z, temperature)
     for variant in range(1, LANES):
@@ -148,11 +149,12 @@ def test_probabilities_that_underflow_leave_every_measure_finite() -> None:
     assert all(np.isfinite(value).all() for value in found.values())
 
 
-@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_openmp), False])
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_kernels), False])
 def test_a_token_that_no_lane_can_choose_has_no_part_in_probabilities(
     compiled: bool, monkeypatch
 ) -> None:
-    monkeypatch.setattr(survey, "readable", lambda _: compiled)
+    if not compiled:
+        monkeypatch.setattr(reductions, "backend_for", lambda *_: None)
     h, z = example(0.3)
     masked = z.clone()
     masked[:, ::7] = -torch.inf
@@ -162,11 +164,12 @@ def test_a_token_that_no_lane_can_choose_has_no_part_in_probabilities(
     assert np.isnan(found["cos_z"]).all()  # of infinite vectors
 
 
-@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_openmp), False])
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_kernels), False])
 def test_a_token_that_only_the_baseline_can_choose_makes_kl_infinite(
     compiled: bool, monkeypatch
 ) -> None:
-    monkeypatch.setattr(survey, "readable", lambda _: compiled)
+    if not compiled:
+        monkeypatch.setattr(reductions, "backend_for", lambda *_: None)
     x, y = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, -torch.inf, 1.0])
     found = measured(torch.ones(2, 2), torch.stack([x, y]), 1.0)
     p, q = softmax(x.double().numpy()), softmax(y[[0, 2]].double().numpy())
@@ -174,13 +177,16 @@ def test_a_token_that_only_the_baseline_can_choose_makes_kl_infinite(
     assert found["kl_rev"].item() == pytest.approx(q @ np.log(q / p[[0, 2]]))
 
 
-@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_openmp), False])
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_kernels), False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dots_are_their_formulas(dtype: torch.dtype, compiled: bool, monkeypatch) -> None:
-    monkeypatch.setattr(survey, "readable", lambda _: compiled)
+    if not compiled:
+        monkeypatch.setattr(reductions, "backend_for", lambda *_: None)
     vectors = torch.randn(8, LANES, 1003).to(dtype)
     vectors[:, 1] = vectors[:, 0] * (1 + 2**-8)
-    found = survey.survey(Outputs(vectors[0], torch.randn(LANES, 50).to(dtype), vectors), 2, 1.0)
+    found = reductions.reduce_logits(
+        Outputs(vectors[0], torch.randn(LANES, 50).to(dtype), vectors), 2, 1.0
+    )
     dots = np.concatenate([found.h_dots.numpy()[:, None], found.stream_dots.numpy()], axis=1)
     wide = vectors.double().numpy().astype(np.longdouble)
     x, d = wide[:, :1], wide[:, 1:] - wide[:, :1]

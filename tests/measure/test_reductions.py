@@ -8,21 +8,21 @@ from prunetui.engine.cpu.runtime.instruction import readable
 from prunetui.engine.decode.outputs import Outputs
 from prunetui.engine.logit_sums import LogitSums
 from prunetui.engine.measure import reductions as module
-from prunetui.engine.measure.reductions import Survey
+from prunetui.engine.measure.reductions import Reductions
 from torch import Tensor
 
-from ..support.measures import surveyed
-from ..support.models import needs_openmp
+from ..support.measures import reduced
+from ..support.models import needs_kernels
 
-pytestmark = needs_openmp
+pytestmark = needs_kernels
 
 SIZES = (1, 7, BLOCK - 1, BLOCK, PART, PART + 1, 5 * PART + 3 * BLOCK + 17)
 
 
-def by_torch(z: Tensor, k: int, temperature: float) -> Survey:
+def by_torch(z: Tensor, k: int, temperature: float) -> Reductions:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "readable", lambda _: False)
-        return surveyed(z, k, temperature)
+        patch.setattr(module, "backend_for", lambda *_: None)
+        return reduced(z, k, temperature)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.3, 40.0])
@@ -50,7 +50,7 @@ def test_sums_are_their_formulas(size: int, dtype: torch.dtype, temperature: flo
         x_d=x * d,
         d_d=d * d,
     )
-    for found in (surveyed(z, 3, temperature), by_torch(z, 3, temperature)):
+    for found in (reduced(z, 3, temperature), by_torch(z, 3, temperature)):
         for sums, term in zip(found.sums.sum(dim=0).T.numpy(), terms, strict=True):
             # To the last digits of the largest partial sum.
             assert np.abs(sums - term.sum(axis=1)).max() <= 1e-14 * np.abs(term).sum(axis=1).max()
@@ -65,7 +65,7 @@ def test_the_highest_come_in_the_order_of_their_tokens(
     """Whole numbers: every lane has its highest many times."""
     generator = torch.Generator().manual_seed(size)
     z = torch.randint(-5, 6, (5, size), generator=generator).to(dtype)
-    found = surveyed(z, k, 1.0)
+    found = reduced(z, k, 1.0)
     ranked = [sorted(range(size), key=lambda t, row=row: (-row[t], t))[:k] for row in z.tolist()]
     assert found.tokens.tolist() == ranked
     assert torch.equal(found.highest, z.gather(-1, found.tokens).float())
@@ -76,7 +76,7 @@ def test_nothing_depends_on_the_number_of_threads() -> None:
     before, seen = torch.get_num_threads(), []
     for threads in (1, 2, 3, 8):
         torch.set_num_threads(threads)
-        seen.append(surveyed(z, 12, 0.7))
+        seen.append(reduced(z, 12, 0.7))
     torch.set_num_threads(before)
     for found in seen[1:]:
         assert torch.equal(found.sums, seen[0].sums)
@@ -90,7 +90,7 @@ def test_logits_that_are_no_numbers_are_as_to_torch() -> None:
     z[1, [9, PART + 9]] = float("inf")
     z[2] = -float("inf")
     z[2, 40] = 1.5
-    found, expected = surveyed(z, 5, 1.0), by_torch(z, 5, 1.0)
+    found, expected = reduced(z, 5, 1.0), by_torch(z, 5, 1.0)
     assert torch.equal(found.tokens, expected.tokens)
     assert torch.equal(found.highest.nan_to_num(), expected.highest.nan_to_num())
     assert found.tokens[0, :3].tolist() == [7, 5 * BLOCK, 2 * PART]
@@ -106,7 +106,7 @@ def test_logits_that_cannot_be_read_as_they_lie() -> None:
     assert not readable(torch.empty(3, 64, dtype=torch.float16))
     assert not readable(torch.empty(3, 64, device="meta"))
     half = torch.randn(2, 300).half()
-    assert torch.equal(surveyed(half, 3, 1.0).tokens, surveyed(half.float(), 3, 1.0).tokens)
+    assert torch.equal(reduced(half, 3, 1.0).tokens, reduced(half.float(), 3, 1.0).tokens)
 
 
 @pytest.mark.parametrize("of_z", [torch.float32, torch.bfloat16])
@@ -116,7 +116,7 @@ def test_vectors_of_other_dtypes_and_that_lie_otherwise(
 ) -> None:
     z, h = torch.randn(3, 40).to(of_z), torch.randn(8, 3).to(of_h).T
     streams = torch.randn(3, 5, 8).to(of_h).transpose(0, 1)
-    found = module.survey(Outputs(h, z, streams), 2, 1.0)
+    found = module.reduce_logits(Outputs(h, z, streams), 2, 1.0)
     x, d = h[0].double(), h[1:].double() - h[0].double()
     assert torch.allclose(found.h_dots, torch.stack([(x @ x).expand(2), d @ x, (d * d).sum(-1)]))
     wide = streams[1:].double()

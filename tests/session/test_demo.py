@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from prunetui.engine.cpu.linears import FastLinears
+from prunetui.engine.cpu.backend import backend_for
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
@@ -154,8 +154,10 @@ def test_in_bfloat16_a_row_depends_on_the_number_of_rows_alone(demo: Loaded) -> 
     model = copy.deepcopy(demo.model).to(torch.bfloat16)
     group = WeightGroup(model, find_anatomy(model))
     variant = Dropped(mlp=frozenset({3, 12, 13}))
-    linears = FastLinears([model])
-    linears.install()
+    backend = backend_for(model.device, model.dtype)
+    prepared = backend.prepare({model: 3}) if backend else None
+    if prepared:
+        prepared.install()
     prompt = torch.arange(100, 140).repeat(3, 1)
     logits = []
     for gates in ((Dropped(), variant, Dropped()), (Dropped(),) * 3):
@@ -166,7 +168,8 @@ def test_in_bfloat16_a_row_depends_on_the_number_of_rows_alone(demo: Loaded) -> 
             outputs = lockstep.advance(seen[-1].argmax(dim=-1)[:, None])
         lockstep.close()
         logits.append(torch.stack(seen))
-    linears.remove()
+    if prepared:
+        prepared.remove()
     beside, padded = logits
     assert torch.equal(beside[:, 0], padded[:, 0])
     assert torch.equal(beside[:, 0], beside[:, 2])

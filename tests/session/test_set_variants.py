@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from prunetui.engine.cpu import linears
-from prunetui.engine.cpu.kernels.packing import Narrow
-from prunetui.engine.cpu.packed_weights import widened
 from prunetui.engine.decode import lockstep
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.errors import UserError
@@ -24,7 +21,7 @@ from prunetui.engine.variants.pruning.ranking import known_drops
 from prunetui.engine.variants.recipes import parse
 from transformers import AutoModelForCausalLM
 
-from ..support.models import needs_openmp, save_model_directory
+from ..support.models import needs_kernels, save_model_directory
 
 STEPS = 8
 FIRST = ("drop:attn=[1]", "drop:mlp=[0,2]")
@@ -197,11 +194,13 @@ def test_a_lockstep_half_made_leaves_no_hook(models, monkeypatch, name: str, fai
     assert without_cost(run(session)) == expected
 
 
-@needs_openmp
+@needs_kernels
 def test_no_memory_for_wide_weights_leaves_the_session_as_it_was(
     models, tmp_path: Path, monkeypatch
 ) -> None:
     """A checkpoint's are bfloat16, which a step reads in float32 too."""
+    from prunetui.engine.cpu.packed_weights import widened
+
     half = shutil.copytree(models["llama"], tmp_path / "half")
     AutoModelForCausalLM.from_pretrained(half, dtype=torch.bfloat16).save_pretrained(half)
     expected = without_cost(run(open_tiny(half)))
@@ -210,13 +209,13 @@ def test_no_memory_for_wide_weights_leaves_the_session_as_it_was(
     for attempt in (lambda: session.set_variants(["drop:mlp=1"]), session.importance):
         left = iter(range(3))
 
-        def widened_thrice(narrow: Narrow, left: Iterator[int] = left) -> torch.Tensor:
+        def widened_thrice(narrow: object, left: Iterator[int] = left) -> torch.Tensor:
             if next(left, None) is None:
                 raise torch.OutOfMemoryError
-            return widened(narrow)
+            return widened(narrow)  # pyright: ignore[reportArgumentType]
 
         with monkeypatch.context() as patch:
-            patch.setattr(linears, "widened", widened_thrice)
+            patch.setattr("prunetui.engine.cpu.linears.widened", widened_thrice)
             with pytest.raises(UserError, match="out of memory"):
                 attempt()
         assert next(left, None) is None

@@ -4,22 +4,22 @@ import numpy as np
 import torch
 from prunetui.engine.decode.outputs import Outputs
 from prunetui.engine.measure.drift import MEASURES, Measures, measure
-from prunetui.engine.measure.reductions import Survey, survey
+from prunetui.engine.measure.reductions import Reductions, reduce_logits
 from torch import Tensor
 
 
-def surveyed(z: Tensor, k: int, temperature: float, h: Tensor | None = None) -> Survey:
+def reduced(z: Tensor, k: int, temperature: float, h: Tensor | None = None) -> Reductions:
     """Of z, [lanes, vocabulary], and h, [lanes, hidden], if it matters."""
     h = torch.ones(len(z), 4, dtype=z.dtype, device=z.device) if h is None else h
-    return survey(Outputs(h, z, h[None]), k, temperature)
+    return reduce_logits(Outputs(h, z, h[None]), k, temperature)
 
 
 def measures(h: Tensor, z: Tensor, temperature: float) -> Measures:
     """Of h, [lanes, hidden], and z, [lanes, vocabulary]; the tokens are the baseline's
     most probable one, as it chooses it, and all in their order."""
-    found = surveyed(z, 2, temperature, h)
-    logits = torch.cat([z[:, found.tokens[0, :1]], z], dim=1)
-    numbers = found.sums, found.highest, logits, found.h_dots, found.stream_dots
+    reductions = reduced(z, 2, temperature, h)
+    logits = torch.cat([z[:, reductions.tokens[0, :1]], z], dim=1)
+    numbers = reductions.sums, reductions.highest, logits, reductions.h_dots, reductions.stream_dots
     arrays = [number.double().numpy() for number in numbers]
     return measure(*arrays, z.shape[-1], temperature)
 

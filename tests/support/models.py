@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from prunetui.engine.cpu.runtime import openmp as threads
+from prunetui.engine.cpu.backend import CPU, backend_for
 from prunetui.engine.model.anatomy import Anatomy
 from prunetui.engine.model.dropped import Dropped
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-needs_openmp = pytest.mark.skipif(not threads.available(), reason="torch without GNU's OpenMP")
-"""What is tested is used on Linux alone."""
+needs_kernels = pytest.mark.skipif(
+    backend_for(CPU, torch.float32) is None, reason="no numba, or torch without GNU's OpenMP"
+)
+"""For tests of what only the compiled CPU path does."""
 
 END = 0
 VOCABULARY = 257
