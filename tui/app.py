@@ -25,9 +25,9 @@ from .screens.live import LiveInspector
 from .screens.replay import ReplayInspector
 from .session_port import OpenSession
 from .session_thread import open_engine_session
-from .user.keymap import first_key, load_keys, mapped
+from .user.keymap import load_keys, rebind, with_first_key
 from .user.log_file import log_file
-from .user.remembered import Settings, read_settings, write_settings
+from .user.state_files import Settings, read_settings, write_settings
 
 log = logging.getLogger("prunetui")
 
@@ -92,7 +92,7 @@ class InspectorApp(App[None]):
         elif self._too_small and isinstance(event, events.InputEvent | events.Paste):
             for binding in KEYS:
                 if binding.id in LEAVING and isinstance(event, events.Key):
-                    keys = mapped(binding, self.keys).key.split(",")
+                    keys = rebind(binding, self.keys).key.split(",")
                     if event.key in (*keys, LEAVING[binding.id]):
                         await self.run_action(binding.action)
             return
@@ -123,7 +123,7 @@ class InspectorApp(App[None]):
             self.notify(visible(str(problem)), severity="warning", markup=False)
 
     def get_key_display(self, binding: Binding) -> str:
-        return super().get_key_display(first_key(mapped(binding, self.keys)))
+        return super().get_key_display(with_first_key(rebind(binding, self.keys)))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         for key in KEYS:

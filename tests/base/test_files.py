@@ -8,7 +8,7 @@ from prunetui.engine.errors import UserError
 from prunetui.engine.files import read_text
 from prunetui.engine.options import Options
 from prunetui.engine.variants.calibration import Calibration
-from prunetui.tui.user import library
+from prunetui.tui.user import prompt_library
 
 TEXT = "Was ist ein Füllwort?\n漢字\n"
 MARK = "\ufeff"
@@ -67,6 +67,6 @@ def test_a_calibration_jsonl_with_a_mark(tmp_path: Path) -> None:
 
 
 def test_a_prompt_of_the_library_with_a_mark() -> None:
-    library.save("mine", "first")
-    (library.folder() / "mine.txt").write_bytes((MARK + TEXT).encode())
-    assert library.read_saved("mine") == TEXT
+    prompt_library.save_prompt("mine", "first")
+    (prompt_library.prompts_directory() / "mine.txt").write_bytes((MARK + TEXT).encode())
+    assert prompt_library.read_saved_prompt("mine") == TEXT

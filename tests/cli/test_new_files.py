@@ -18,9 +18,9 @@ from prunetui.engine.session.session import open_session
 from prunetui.engine.trace.export.formats import to_csv
 from prunetui.engine.trace.file import check_writable, new_file, read_trace, write_all, write_new
 from prunetui.engine.trace.vector_file import write_safetensors
-from prunetui.tui.user import library
+from prunetui.tui.user import prompt_library
 from prunetui.tui.user.log_file import log_file, log_to_file
-from prunetui.tui.user.remembered import keep_copy
+from prunetui.tui.user.state_files import write_copied_text
 
 from ..support.command_line import complaint, prunetui
 from ..support.models import save_model_directory
@@ -175,9 +175,9 @@ def test_what_holds_prompts_is_for_its_user_alone(tmp_path: Path) -> None:
     assert {mode(file) for file in files} == {0o600}
     assert {mode(path.parent), mode(path.parent.parent)} == {0o700}
     log_to_file()
-    copied = keep_copy("a prompt")
-    library.save("mine", "a prompt")
-    for file in (log_file(), copied, library.folder() / "mine.txt"):
+    copied = write_copied_text("a prompt")
+    prompt_library.save_prompt("mine", "a prompt")
+    for file in (log_file(), copied, prompt_library.prompts_directory() / "mine.txt"):
         assert (mode(file), mode(file.parent)) == (0o600, 0o700)
 
 
@@ -187,7 +187,7 @@ def test_what_is_there_keeps_its_permissions(tmp_path: Path, monkeypatch) -> Non
     (state / "prunetui.log").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     log_to_file()
-    keep_copy("a prompt")
+    write_copied_text("a prompt")
     assert (mode(state), mode(state / "prunetui.log")) == (0o755, 0o644)
     assert mode(state / "copied.txt") == 0o600
 

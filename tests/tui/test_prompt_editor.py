@@ -10,7 +10,13 @@ from prunetui.engine.trace.records import Sampling
 from prunetui.tui.app import InspectorApp, PrunetuiApp
 from prunetui.tui.screens.ask import AskDialog
 from prunetui.tui.screens.prompt import NUMBERS, Decoding, PromptEditor
-from prunetui.tui.user.library import OURS, folder, read_saved, save, saved_names
+from prunetui.tui.user.prompt_library import (
+    BUILT_IN_PROMPTS,
+    prompts_directory,
+    read_saved_prompt,
+    save_prompt,
+    saved_prompt_names,
+)
 from prunetui.tui.widgets.fields import TextBox, TextField, Tick
 from prunetui.tui.widgets.loading import LoadingPanel
 from textual import events
@@ -190,7 +196,7 @@ async def test_after_a_failure_to_open_the_editor_changes_the_options() -> None:
 
 
 async def test_choosing_from_the_library_fills_the_text_and_can_be_undone() -> None:
-    save("mine", "Line one\nline two")
+    save_prompt("mine", "Line one\nline two")
     app = replay()
     async with app.run_test(size=SIZE) as pilot:
         editor = PromptEditor(DECODING)
@@ -213,7 +219,7 @@ async def test_choosing_from_the_library_fills_the_text_and_can_be_undone() -> N
         await pilot.press("enter")
         assert (box.text, template.value) == (POSTER_QUESTION, True)
         await pilot.press("down", "enter")
-        assert (box.text, template.value) == (OURS[1].text, False)
+        assert (box.text, template.value) == (BUILT_IN_PROMPTS[1].text, False)
         await pilot.press("up", "up", "enter")
         # What the person saved says nothing of the template.
         assert (box.text, template.value) == ("Line one\nline two", False)
@@ -228,11 +234,11 @@ async def test_a_click_chooses_a_prompt() -> None:
         editor = PromptEditor(DECODING)
         await app.push_screen(editor)
         await pilot.click("#library", offset=(2, 2))
-        assert editor.query_one(TextBox).text == OURS[2].text
+        assert editor.query_one(TextBox).text == BUILT_IN_PROMPTS[2].text
 
 
 def test_the_multiple_choice_ends_where_the_letter_follows() -> None:
-    choice = OURS[1]
+    choice = BUILT_IN_PROMPTS[1]
     assert choice.raw
     assert choice.text.endswith("Answer:")
     assert [line[:2] for line in choice.text.splitlines()[1:5]] == ["A.", "B.", "C.", "D."]
@@ -247,7 +253,7 @@ async def test_a_prompt_is_saved_under_a_name_and_never_over_another() -> None:
         await until(pilot, lambda: isinstance(app.screen, AskDialog))
         await pilot.press(*"bees", "enter")
         await until(pilot, lambda: app.screen is editor)
-        assert (folder() / "bees.txt").read_text("utf-8") == "Why?"
+        assert (prompts_directory() / "bees.txt").read_text("utf-8") == "Why?"
         assert [str(option.prompt) for option in editor.query_one(OptionList).options][4:] == [
             "bees"
         ]
@@ -258,7 +264,7 @@ async def test_a_prompt_is_saved_under_a_name_and_never_over_another() -> None:
         assert "exists already" in dialog_problem(app)
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is editor)
-        assert (folder() / "bees.txt").read_text("utf-8") == "Why?"
+        assert (prompts_directory() / "bees.txt").read_text("utf-8") == "Why?"
         editor.query_one(TextBox).text = " "
         await pilot.press("f2")
         assert dialog_problem(app).startswith("The prompt is empty")
@@ -267,21 +273,21 @@ async def test_a_prompt_is_saved_under_a_name_and_never_over_another() -> None:
 @pytest.mark.parametrize("name", ["", "  ", ".hidden", "a/b", "..", "a\0b", "a\nb", "\x1b[2J"])
 def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="names no file"):
-        save(name, "text")
-    assert saved_names() == []
+        save_prompt(name, "text")
+    assert saved_prompt_names() == []
 
 
 def test_saved_prompts_come_back_as_they_were() -> None:
-    assert save(" Zoë's ", "é漢\n\ttext\n") == "Zoë's"
-    save("a", "text")
-    assert saved_names() == ["Zoë's", "a"]
-    assert read_saved("Zoë's") == "é漢\n\ttext\n"
+    assert save_prompt(" Zoë's ", "é漢\n\ttext\n") == "Zoë's"
+    save_prompt("a", "text")
+    assert saved_prompt_names() == ["Zoë's", "a"]
+    assert read_saved_prompt("Zoë's") == "é漢\n\ttext\n"
 
 
 async def test_a_saved_prompt_that_cannot_be_read_gets_a_sentence() -> None:
-    save("bad", "text")
-    (folder() / "bad.txt").write_bytes(b"\xff\xfe")
-    (folder() / "dir.txt").mkdir()
+    save_prompt("bad", "text")
+    (prompts_directory() / "bad.txt").write_bytes(b"\xff\xfe")
+    (prompts_directory() / "dir.txt").mkdir()
     app = replay()
     async with app.run_test(size=SIZE) as pilot:
         editor = PromptEditor(DECODING)
@@ -355,8 +361,8 @@ async def test_a_prompt_keeps_its_controls(edit: str, after: str) -> None:
 
 
 async def test_hostile_names_and_texts_of_files_are_made_visible() -> None:
-    folder().mkdir(parents=True)
-    (folder() / "x\x1b[2J[red].txt").write_bytes(b"a\x1b[31mb")
+    prompts_directory().mkdir(parents=True)
+    (prompts_directory() / "x\x1b[2J[red].txt").write_bytes(b"a\x1b[31mb")
     app = replay()
     async with app.run_test(size=SIZE) as pilot:
         editor = PromptEditor(DECODING)
@@ -373,12 +379,12 @@ async def test_hostile_names_and_texts_of_files_are_made_visible() -> None:
 
 @both_sizes
 def test_the_editor(snap_compare, size: tuple[int, int]) -> None:
-    save("Lena's riddle", "What walks?")
-    save("a name that is longer than the list is wide", "x")
+    save_prompt("Lena's riddle", "What walks?")
+    save_prompt("a name that is longer than the list is wide", "x")
 
     async def edit(pilot: Pilot[None]) -> None:
         await pilot.app.push_screen(
-            PromptEditor(Decoding(OURS[1].text, raw=True, sampling=SAMPLED))
+            PromptEditor(Decoding(BUILT_IN_PROMPTS[1].text, raw=True, sampling=SAMPLED))
         )
         await keep_the_cursor_still(pilot)
 

@@ -21,7 +21,7 @@ from ...engine.trace.export.formats import FORMATS
 from ...engine.trace.file import SUFFIX, check_writable, read_trace, write_new
 from ...engine.trace.trace import Trace
 from ...engine.trace.vector_file import write_safetensors
-from ..user.log_file import keep_stderr_for_the_screen
+from ..user.log_file import send_stderr_to_log
 from .options import (
     LOADING_OPTIONS,
     decoding_options,
@@ -266,7 +266,7 @@ def run_app(app: Any) -> NoReturn:
             "the inspector needs a terminal, which `ssh -t` gives it; `prunetui record` and "
             "`prunetui export` do without"
         )
-    keep_stderr_for_the_screen()
+    send_stderr_to_log()
     SHUTDOWN.set_callback(lambda code: app.exit(return_code=code))
     app.run()
     # The session's thread may still be inside torch, and the interpreter cannot end around it.

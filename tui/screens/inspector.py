@@ -20,7 +20,7 @@ from ...engine.trace.records import Step
 from ...engine.trace.trace import Trace, differs
 from ..moment import Moment
 from ..throttle import Throttle
-from ..user.remembered import keep_copy
+from ..user.state_files import write_copied_text
 from ..views.alignment import AlignmentView
 from ..views.base import InspectorView
 from ..views.drift import DriftView
@@ -571,7 +571,7 @@ class Inspector(Screen[None]):
         text = visible(text, keep="\n\t")
         self.app.copy_to_clipboard(text)
         try:
-            kept = f"it is also in {keep_copy(text)}"
+            kept = f"it is also in {write_copied_text(text)}"
         except UserError as problem:
             kept = str(problem)
         self.notify(visible(f"Copied {what}; {kept}"), markup=False)

@@ -18,7 +18,13 @@ from ...engine.errors import UserError
 from ...engine.options import TEMPERATURES, is_temperature
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Sampling
-from ..user.library import OURS, folder, read_saved, save, saved_names
+from ..user.prompt_library import (
+    BUILT_IN_PROMPTS,
+    prompts_directory,
+    read_saved_prompt,
+    save_prompt,
+    saved_prompt_names,
+)
 from ..widgets.fields import TextBox, TextField, Tick
 from ..widgets.panel import shorten
 from .ask import AskDialog
@@ -82,7 +88,7 @@ class PromptEditor(ModalScreen[Decoding | None]):
     def __init__(self, decoding: Decoding) -> None:
         super().__init__()
         self._decoding = decoding
-        self._saved = saved_names()
+        self._saved = saved_prompt_names()
 
     def compose(self) -> ComposeResult:
         decoding = self._decoding
@@ -120,7 +126,7 @@ class PromptEditor(ModalScreen[Decoding | None]):
 
     def _names(self) -> list[Content | None]:
         """Of the library: ours, a rule, the person's own."""
-        ours = [Content(prompt.name) for prompt in OURS]
+        ours = [Content(prompt.name) for prompt in BUILT_IN_PROMPTS]
         saved = [Content(shorten(name, NAME_CELLS)) for name in self._saved]
         return [*ours, None, *saved] if saved else [*ours]
 
@@ -129,8 +135,10 @@ class PromptEditor(ModalScreen[Decoding | None]):
         """Into the text, where undoing brings back what stood there."""
         place = event.option_index
         try:
-            ours = OURS[place] if place < len(OURS) else None
-            text = ours.text if ours else read_saved(self._saved[place - len(OURS)])
+            ours = BUILT_IN_PROMPTS[place] if place < len(BUILT_IN_PROMPTS) else None
+            text = (
+                ours.text if ours else read_saved_prompt(self._saved[place - len(BUILT_IN_PROMPTS)])
+            )
         except UserError as error:
             self._refuse(f"{error}.")
             return
@@ -147,12 +155,12 @@ class PromptEditor(ModalScreen[Decoding | None]):
         name = await self.app.push_screen_wait(
             AskDialog(
                 "Save the prompt",
-                f"A name. It becomes a text file in {folder()}.",
-                lambda name: save(name, text),
+                f"A name. It becomes a text file in {prompts_directory()}.",
+                lambda name: save_prompt(name, text),
             )
         )
         if name is not None:
-            self._saved = saved_names()
+            self._saved = saved_prompt_names()
             self.query_one(OptionList).set_options(self._names())
 
     @on(Button.Pressed, "#decode")

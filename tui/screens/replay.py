@@ -10,7 +10,7 @@ from ...engine.errors import UserError
 from ...engine.trace.file import SUFFIX
 from ...engine.trace.printable import visible
 from ...engine.trace.trace import Trace
-from ..user.remembered import Place, keep_place, place_of
+from ..user.state_files import ReplayPosition, read_position, write_position
 from .inspector import OVERVIEW, TEXT_FRAMES, VIEWS, Inspector
 
 log = logging.getLogger("prunetui")
@@ -34,14 +34,14 @@ class ReplayInspector(Inspector):
 
     def on_mount(self) -> None:
         try:
-            self._return_to(place_of(self._path))
+            self._return_to(read_position(self._path))
         except UserError as problem:
             self.notify(visible(str(problem)), severity="warning", markup=False)
         self.draw()
 
     def on_unmount(self) -> None:
         try:
-            keep_place(self._path, self._cursor, self.lane, self._left_in)
+            write_position(self._path, self._cursor, self.lane, self._left_in)
         except UserError as problem:
             log.warning("%s", problem)
 
@@ -49,7 +49,7 @@ class ReplayInspector(Inspector):
         super().action_view(name)
         self._left_in = self.chosen_view
 
-    def _return_to(self, place: Place | None) -> None:
+    def _return_to(self, place: ReplayPosition | None) -> None:
         """The trace may have changed since, and so may the views."""
         if place is None:
             return

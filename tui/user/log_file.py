@@ -1,4 +1,4 @@
-"""The log: a file, because the screen belongs to the inspector."""
+"""The log file, which takes all that must not be printed on the screen."""
 
 import contextlib
 import logging
@@ -16,7 +16,7 @@ def log_file() -> Path:
 
 
 def _open_log() -> int:
-    """For this user alone: exceptions quote prompts."""
+    """Open for this user alone: exceptions quote prompts."""
     return os.open(log_file(), os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE)
 
 
@@ -31,7 +31,7 @@ def log_to_file() -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(name)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.captureWarnings(True)
-    # Where memory has run out neither the log nor a destructor is to write over the sentence.
+    # Out of memory, neither the log nor a destructor may write over the sentence that says so.
     logging.raiseExceptions = False
     sys.unraisablehook = _log_unraisable
 
@@ -43,8 +43,8 @@ def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
         )
 
 
-def keep_stderr_for_the_screen() -> None:
-    """Leave the terminal's stderr to Textual alone; what native code writes goes to the log.
+def send_stderr_to_log() -> None:
+    """Send what native code writes to stderr to the log; Textual keeps the terminal's stderr.
 
     Textual draws on `sys.__stderr__`; a library's line in between would garble the screen.
     """

@@ -7,12 +7,12 @@ import msgspec
 import pytest
 from prunetui.themes import DARK
 from prunetui.tui.app import InspectorApp, PrunetuiApp
-from prunetui.tui.user.remembered import (
-    MOST_PLACES,
+from prunetui.tui.user.state_files import (
+    MAX_POSITIONS,
     Settings,
-    keep_place,
-    place_of,
+    read_position,
     read_settings,
+    write_position,
     write_settings,
 )
 
@@ -87,7 +87,7 @@ async def test_a_replay_opens_where_it_was_left(tmp_path: Path) -> None:
 
 async def test_a_place_that_is_no_longer_there_is_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "a.trace.jsonl"
-    keep_place(path, 300, 9, "a view of another version")
+    write_position(path, 300, 9, "a view of another version")
     app = of(path)
     async with app.run_test():
         assert (inspector(app).cursor, inspector(app).lane) == (19, 2)
@@ -95,11 +95,11 @@ async def test_a_place_that_is_no_longer_there_is_the_nearest(tmp_path: Path) ->
 
 
 def test_the_oldest_places_make_room(tmp_path: Path) -> None:
-    for number in range(MOST_PLACES + 1):
-        keep_place(tmp_path / str(number), number, 1, "overview")
-    assert place_of(tmp_path / "0") is None
-    for number in (1, MOST_PLACES):
-        place = place_of(tmp_path / str(number))
+    for number in range(MAX_POSITIONS + 1):
+        write_position(tmp_path / str(number), number, 1, "overview")
+    assert read_position(tmp_path / "0") is None
+    for number in (1, MAX_POSITIONS):
+        place = read_position(tmp_path / str(number))
         assert place
         assert place.cursor == number
 
@@ -111,6 +111,6 @@ async def test_damaged_places_are_spoken_of_and_replaced(state: Path, tmp_path: 
         await until(pilot, lambda: notices(app))
         assert notices(app)[0].startswith(f"{state / 'places.json'} is damaged and not used: ")
         inspector(app).move_to(3)
-    place = place_of(tmp_path / "a.trace.jsonl")
+    place = read_position(tmp_path / "a.trace.jsonl")
     assert place
     assert place.cursor == 3
