@@ -1,4 +1,4 @@
-"""The lines of a trace file.
+"""Records of a trace file, one a line.
 
 A trace is UTF-8 text, one JSON object a line: a `Header`, then a `Step` for each decoding step
 and a `Rewind` where decoding was taken back. Lane 0 is the baseline; "variant v" is lane v + 1.
@@ -14,25 +14,24 @@ import msgspec
 from ..options import Options
 
 VERSION = 1
-"""Raised whenever an older prunetui could misread a newer trace."""
+"""Version of the format, raised whenever an older prunetui could misread a newer trace."""
 
-
-MOST_LANES = 256
-"""Each has a model's weights, and a place on the screen and in every report."""
+MAX_LANES = 256
+"""Limit of lanes: each has a model's weights, and room on the screen and in every report."""
 
 Int = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-"""What JSON's readers and every format that a trace is exported to have exact room for."""
+"""Integer that every JSON reader and every export format holds exactly."""
 
 
 T = TypeVar("T")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
-    """A line of the file; the field `kind` says which."""
+    """Base of what a line holds; its field `kind` names the type."""
 
 
 class Plain(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a line."""
+    """Base of a part of a record."""
 
 
 class Model(Plain, frozen=True):
@@ -46,7 +45,7 @@ class Model(Plain, frozen=True):
     dtype: str
     device: str
     context_length: int | None
-    """The most positions the model takes; None if its config names none."""
+    """Maximum positions; None if the config names none."""
     fingerprint: str | None = None
     """Hash of the weights' names, shapes and some of their numbers, wherever their files lie."""
 
@@ -54,26 +53,26 @@ class Model(Plain, frozen=True):
 class Lane(Plain, frozen=True):
     name: str
     recipe: str | None
-    """None for the baseline."""
+    """Recipe without its name; None for the baseline."""
     dropped_attention: list[Int]
     """Layers whose attention does not reach the residual stream."""
     dropped_mlp: list[Int]
     sparsity: float | None = None
     """Share of zeros in the matrices inside the layers; None where they are the baseline's."""
     pattern: str | None = None
-    """N:M, if at least N of every M consecutive inputs are zero in all of those."""
+    """N:M, if at least N of every M consecutive inputs are zero in all these matrices."""
 
 
 class Prompt(Plain, frozen=True):
     text: str
-    """As it was typed."""
+    """Text as typed."""
     chat_template: bool
     tokens: list[Int]
-    """As the model read it, the chat template included."""
+    """Tokens that the model read, the chat template included."""
 
 
 class Answers(Plain, frozen=True):
-    """A set of tokens among which an answer is chosen: a subspace of the vocabulary."""
+    """Tokens among which an answer is chosen: a subspace of the vocabulary."""
 
     texts: list[str]
     tokens: list[Int]
@@ -81,7 +80,7 @@ class Answers(Plain, frozen=True):
 
 class Sampling(Plain, frozen=True):
     temperature: float
-    """0 is greedy decoding; the measures then use T = 1."""
+    """Temperature T; 0 is greedy decoding, and measured with T = 1."""
     top_k: int
     top_p: float
     seed: int
@@ -90,7 +89,7 @@ class Sampling(Plain, frozen=True):
 
     @property
     def measured_temperature(self) -> float:
-        """The T in p = softmax(z / T)."""
+        """T in p = softmax(z / T)."""
         return self.temperature or 1.0
 
 
@@ -101,59 +100,59 @@ class Header(Record, frozen=True):
     prompt: Prompt
     sampling: Sampling
     context: Literal["free", "forced", "both"]
-    """free: each lane reads its own tokens. forced: every lane reads the baseline's. both: free,
-    with a second lane per variant that reads the baseline's, for `Step.local`."""
+    """Tokens that lanes read. free: each its own. forced: all the baseline's. both: free, with a
+    second row per variant that reads the baseline's, for `Step.local`."""
     noise_floor: float
-    """The most that a logit moves when the baseline is a row of the batch instead of alone."""
+    """Largest change of a logit when the baseline is a row of a batch instead of alone."""
     bandwidth: float
     """Bytes per second at which the device reads its memory, measured at load."""
     versions: dict[str, str]
-    """Of prunetui and of the libraries that made the numbers."""
+    """Versions of prunetui and of the libraries that computed the numbers."""
     created: str
-    """ISO 8601, UTC."""
+    """Time of recording, ISO 8601, UTC."""
     options: Options | None = None
-    """What the session was asked to do, which is what opens it again."""
+    """Options of the session, from which it can be opened again."""
     answers: Answers | None = None
     notes: list[str] = []
-    """Sentences about what was found while loading that a reader of the numbers must know."""
+    """Sentences from loading that a reader of the numbers must know."""
 
 
 class Token(Plain, frozen=True):
-    """What one lane chose at one step. In a forced context it is not what the lane reads next."""
+    """Token chosen by a lane at a step; in a forced context it is not what the lane reads next."""
 
     token: Int
     text: str
-    """What the token adds to the lane's text; empty inside a UTF-8 character."""
+    """Text that it adds to the lane's; empty inside a UTF-8 character."""
     prob: float | None
-    """Under the lane's own p = softmax(z / T)."""
+    """Probability under the lane's own p = softmax(z / T)."""
     logprob: float | None
-    """nats"""
+    """Log probability, in nats."""
     entropy: float | None
-    """Of the lane's p, in nats."""
+    """Entropy of the lane's p, in nats."""
     margin: float | None
-    """The highest logit less the second highest."""
+    """Highest logit less the second highest."""
     ended: bool
-    """This token ends the lane."""
+    """Whether this token ends the lane."""
     forced: bool = False
-    """A person chose it, not the lane."""
+    """Whether the user chose it, not the lane."""
     not_numbers: bool = False
-    """The lane's logits have NaN, infinity, or nothing but minus infinity, and so no softmax. The
-    lane chose nothing: unless `forced`, `token` only stands in for what it reads next, `text` is
-    empty, and it does not end the lane."""
+    """Whether the lane's logits have NaN, infinity, or nothing but minus infinity, and so no
+    softmax. The lane chose nothing: unless `forced`, `token` only stands in for what it reads
+    next, `text` is empty, and it does not end the lane."""
 
 
 class Candidates(Plain, frozen=True):
-    """The union of every lane's top-k tokens, most probable in the baseline first."""
+    """Union of all lanes' top-k tokens, most probable in the baseline first."""
 
     tokens: list[Int]
     texts: list[str]
     probs: list[list[float | None] | None]
-    """Per lane, of each token; None for a lane that has ended. A lane whose logits are not numbers
-    adds no tokens and has no probability."""
+    """Probability per lane and token; None for a lane that has ended. A lane whose logits are not
+    numbers adds no tokens and has no probability."""
 
 
 class Drift(Plain, frozen=True):
-    """How far a variant's vectors are from the baseline's at one step: arXiv 2603.24652.
+    """Distances of a variant's vectors from the baseline's at one step (arXiv 2603.24652).
 
     x is the baseline's vector, y the variant's, d = y - x; spaces are the embedding h, the logit
     z = W h and the probability p = softmax(z / T) (q for the variant).
@@ -163,7 +162,7 @@ class Drift(Plain, frozen=True):
     cos_z: float | None
     cos_p: float | None
     cos_z_centred: float | None
-    """`cos_z` after each vector's mean is subtracted: softmax ignores a common offset."""
+    """Cosine of z after each vector's mean is subtracted: softmax ignores a common offset."""
     par_h: float | None
     """<d, x> / |x|^2"""
     orth_h: float | None
@@ -182,27 +181,27 @@ class Drift(Plain, frozen=True):
     est_kl: float | None
     """Var_p(dz) / (2 T^2) estimates KL(p ‖ q), in nats (Theorem 3)."""
     top1: bool
-    """Both lanes' most probable token is the same."""
+    """Whether both lanes' most probable token is the same."""
     dp: float | None
     """Probability of the baseline's chosen token, variant minus baseline."""
     logq: float | None
-    """The variant's log probability of the baseline's chosen token, in nats."""
+    """Variant's log probability of the baseline's chosen token, in nats."""
     not_comparable: bool = False
-    """The logits of the variant or of the baseline are `not_numbers`: what is of z or p is null,
-    `top1` is false, and what is of h is there if h is finite."""
+    """Whether the logits of variant or baseline are `not_numbers`: measures of z and p are null,
+    `top1` is false, and measures of h are there if h is finite."""
 
 
 class AnswerNumbers(Plain, frozen=True):
-    """Of each of the header's answers, in one lane."""
+    """Logits and log probabilities of the header's answers in one lane."""
 
     z: list[float | None]
     logprob: list[float | None]
-    """Over the whole vocabulary, in nats."""
+    """Log probabilities over the whole vocabulary, in nats."""
 
 
 class Transition(Plain, frozen=True):
-    """What one sublayer's output changes in the stream it is added to: cosine similarities of
-    before and after in h (the stream), z (its lens) and p = softmax(z / T)."""
+    """Change that a sublayer's output makes to its stream: cosine similarities of before and after
+    in h (the stream), z (its lens) and p = softmax(z / T)."""
 
     cos_h: float | None
     cos_z: float | None
@@ -212,28 +211,28 @@ class Transition(Plain, frozen=True):
 
 
 class LaneLens(Plain, frozen=True):
-    """One lane's residual stream read by the head before attention 0 and after every sublayer,
-    in the order attention 0, MLP 0, attention 1, …: the logit lens."""
+    """Logit lens of a lane: its residual stream read by the head before attention 0 and after every
+    sublayer, in the order attention 0, MLP 0, attention 1, …"""
 
     tokens: list[Int]
-    """The most probable one at each point, through the final norm and the head; of no meaning,
-    with an empty text and no probability, where the logits are not numbers."""
+    """Most probable token at each point, through the final norm and the head; of no meaning, with
+    an empty text and no probability, where the logits are not numbers."""
     texts: list[str]
     probs: list[float | None]
     raw_tokens: list[Int]
-    """Through the head alone."""
+    """Most probable token at each point, through the head alone."""
     raw_texts: list[str]
     raw_probs: list[float | None]
     transitions: list[Transition]
-    """Per sublayer, through the final norm and the head."""
+    """Change per sublayer, through the final norm and the head."""
 
 
 class Lens(Plain, frozen=True):
     lanes: list[LaneLens | None]
-    """None for a lane that has ended, or whose model has another depth than the baseline's or
-    does more than a norm before its head."""
+    """Entry per lane; None for a lane that has ended, or whose model has another depth than the
+    baseline's or does more than a norm before its head."""
     local: list[LaneLens | None] | None
-    """Per variant, in context both: on the baseline's tokens."""
+    """Entry per variant on the baseline's tokens, in context both."""
 
     def local_of(self, lane: int) -> LaneLens | None:
         return _of_lane(self.local, lane)
@@ -242,12 +241,12 @@ class Lens(Plain, frozen=True):
 class Step(Record, frozen=True):
     step: Int
     lanes: list[Token | None]
-    """None for a lane that ended at an earlier step."""
+    """Token per lane; None for a lane that ended at an earlier step."""
     candidates: Candidates
     drift: list[Drift | None]
-    """Per variant; None once the variant or the baseline has ended."""
+    """Drift per variant; None once the variant or the baseline has ended."""
     layers: list[list[float | None] | None]
-    """Per variant: cosine similarity of its residual stream to the baseline's after each
+    """Cosine similarities per variant, of its residual stream to the baseline's after each
     sublayer, in the order attention 0, MLP 0, attention 1, …, to seven decimals, which is what
     float32 has near 1; None as in `drift`."""
     seconds: float
@@ -255,21 +254,20 @@ class Step(Record, frozen=True):
     read: Int
     """Bytes of weights and caches that the step's forward passes read."""
     memory: Int
-    """Bytes: allocated on the GPU, or resident for a session on the CPU."""
+    """Bytes allocated on the GPU, or resident for a session on the CPU."""
     local: list[Drift | None] | None = None
-    """Per variant, in context both: the drift on the baseline's tokens, which is what pruning
-    does to this step alone; `drift` is on the variant's own tokens and has its history too."""
+    """Drift per variant on the baseline's tokens, in context both: what pruning does to this step
+    alone, where `drift` on the variant's own tokens has its history too."""
     local_layers: list[list[float | None] | None] | None = None
-    """As `layers`, of the lanes on the baseline's tokens."""
+    """Cosine similarities as in `layers`, on the baseline's tokens."""
     answers: list[AnswerNumbers | None] | None = None
-    """Per lane, where the header names answers; None for a lane that has ended."""
+    """Answers' numbers per lane, if the header names answers; None for a lane that has ended."""
     local_answers: list[AnswerNumbers | None] | None = None
-    """Per variant, on the baseline's tokens."""
+    """Answers' numbers per variant, on the baseline's tokens."""
     block: Int | None = None
-    """Where the step's vectors stand in the files beside the trace, if they were kept: `vectors`
-    in this package."""
+    """Index of the step's block in the vector files beside the trace, if vectors are recorded."""
     lens: Lens | None = None
-    """Where it was asked for with the step."""
+    """Logit lens, if it was read with the step."""
 
     # By the index of a lane; None for the baseline, and where the list is absent.
 
@@ -295,7 +293,7 @@ def _of_lane(per_variant: Sequence[T | None] | None, lane: int) -> T | None:
 
 
 class Read(Record, frozen=True):
-    """A step that stands was read through the logit lens later."""
+    """Logit lens of a step decoded before."""
 
     step: Int
     lens: Lens
@@ -303,24 +301,24 @@ class Read(Record, frozen=True):
 
 class Rewind(Record, frozen=True):
     to: Int
-    """How many steps stay."""
+    """Number of steps that stay."""
 
 
 class Branch(Record, frozen=True):
-    """From here on, steps belong to a new branch, which another token begins.
+    """Start of a new branch, which another token begins and the following steps belong to.
 
-    Branches are numbered as they come; branch 0 is there from the start.
+    Branches are numbered in this order; branch 0 is there from the start.
     """
 
     parent: Int
-    """The branch it leaves."""
+    """Branch that it leaves."""
     at: Int
-    """How many steps it shares with its parent."""
+    """Number of steps that it shares with its parent."""
 
 
 class Switch(Record, frozen=True):
     to: Int
-    """From here on, steps belong to this branch."""
+    """Branch that the following steps belong to."""
 
 
 Event = Step | Read | Rewind | Branch | Switch
