@@ -16,7 +16,8 @@ import msgspec
 
 from ..errors import UserError, reason
 from ..files import PRIVATE, open_new
-from .file import SUFFIX, check_writable, new_file, write_all
+from ..output_files import check_writable, new_file, write_all
+from .file import SUFFIX
 from .records import Header, Plain, Step
 from .trace import Trace
 

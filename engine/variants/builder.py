@@ -18,7 +18,7 @@ from ..model.weight_group import WeightGroup, share_equal_tensors, unchanged_wei
 from ..options import Options
 from ..out_of_memory import out_of_memory
 from ..progress import Progress
-from ..trace.records import MOST_LANES
+from ..trace.records import MAX_LANES
 from .calibration import Calibration
 from .pruning.importance import measure_similarity
 from .pruning.layerwise import sparsify_model
@@ -107,10 +107,10 @@ class VariantBuilder:
         Raises `UserError` for more lanes than a trace can have.
         """
         recipes = [*recipes]
-        if len(recipes) >= MOST_LANES:
+        if len(recipes) >= MAX_LANES:
             raise UserError(
                 f"{len(recipes)} variants and the baseline are too many lanes; a session has at "
-                f"most {MOST_LANES}"
+                f"most {MAX_LANES}"
             )
         lanes = [LaneModel(Recipe((), "baseline"), self.baseline, Dropped())]
         left_out: list[str] = []

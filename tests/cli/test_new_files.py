@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from prunetui.engine.errors import UserError
 from prunetui.engine.options import Options
+from prunetui.engine.output_files import check_writable, new_file, write_all, write_new
 from prunetui.engine.session.session import open_session
 from prunetui.engine.trace.export.formats import to_csv
-from prunetui.engine.trace.file import check_writable, new_file, read_trace, write_all, write_new
+from prunetui.engine.trace.file import read_trace
 from prunetui.engine.trace.vector_file import write_safetensors
 from prunetui.tui.user import prompt_library
 from prunetui.tui.user.log_file import log_file, log_to_file

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 from prunetui.engine.trace.analysis.summary import VariantSummary, summarize
-from prunetui.engine.trace.export.formats import SUMMARY_COLUMNS, summary_cells
+from prunetui.engine.trace.export.summary_table import SUMMARY_COLUMNS, summary_cells
 from prunetui.tui.cli.record import table
 from rich.cells import cell_len
 

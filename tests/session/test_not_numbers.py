@@ -16,11 +16,13 @@ from prunetui.engine.trace.analysis.breakpoints import repeated_period
 from prunetui.engine.trace.analysis.statistics import statistics
 from prunetui.engine.trace.analysis.summary import summarize
 from prunetui.engine.trace.analysis.theory import fit
-from prunetui.engine.trace.export.formats import to_csv, to_json, to_markdown
+from prunetui.engine.trace.divergence import chosen_tokens, differs, first_divergence
+from prunetui.engine.trace.export.formats import to_csv, to_json
 from prunetui.engine.trace.export.html import to_html
+from prunetui.engine.trace.export.markdown import to_markdown
 from prunetui.engine.trace.file import read_trace
 from prunetui.engine.trace.records import Drift, Sampling
-from prunetui.engine.trace.trace import Trace, chosen_tokens, differs, first_divergence
+from prunetui.engine.trace.trace import Trace
 from prunetui.tui.screens.inspector import VIEWS
 from prunetui.tui.views.theory import TheoryTable
 

@@ -8,12 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 from prunetui.engine.errors import UserError
+from prunetui.engine.output_files import check_writable
 from prunetui.engine.trace.analysis.summary import mean, percentile, summarize
-from prunetui.engine.trace.export.formats import summary_cells, to_csv, to_json, to_markdown
-from prunetui.engine.trace.file import TraceWriter, check_writable, read_trace
+from prunetui.engine.trace.divergence import differs, first_divergence, is_tie
+from prunetui.engine.trace.export.formats import to_csv, to_json
+from prunetui.engine.trace.export.markdown import to_markdown
+from prunetui.engine.trace.export.summary_table import summary_cells
+from prunetui.engine.trace.file import TraceWriter, read_trace
 from prunetui.engine.trace.printable import visible
 from prunetui.engine.trace.records import Drift, Rewind, Step
-from prunetui.engine.trace.trace import Trace, differs, first_divergence, is_tie
+from prunetui.engine.trace.trace import Trace
 
 from ..support.traces import HOSTILE, make_header, make_lens, make_step, make_trace
 
@@ -207,7 +211,7 @@ def test_torch_is_not_imported_to_read_a_trace(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from prunetui.engine.trace.file import read_trace\n"
-        "from prunetui.engine.trace.export.formats import to_markdown\n"
+        "from prunetui.engine.trace.export.markdown import to_markdown\n"
         f"to_markdown(read_trace(Path({str(path)!r})))\n"
         "print(sorted({'torch', 'transformers', 'numpy', 'textual'} & sys.modules.keys()))"
     )

@@ -17,8 +17,9 @@ import typer
 from ...engine.errors import UserError
 from ...engine.files import is_stream
 from ...engine.options import Options
+from ...engine.output_files import check_writable, write_new
 from ...engine.trace.export.formats import FORMATS
-from ...engine.trace.file import SUFFIX, check_writable, read_trace, write_new
+from ...engine.trace.file import SUFFIX, read_trace
 from ...engine.trace.trace import Trace
 from ...engine.trace.vector_file import write_safetensors
 from ..user.log_file import send_stderr_to_log

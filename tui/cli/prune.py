@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ...engine.options import Options
-from ...engine.trace.file import write_new
+from ...engine.output_files import write_new
 from ...engine.trace.printable import visible
 from ...engine.variants.recipes import parse
 from .progress import loading

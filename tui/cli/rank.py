@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...engine.options import Options
-from ...engine.trace.file import write_new
+from ...engine.output_files import write_new
 from .progress import loading
 
 BAR_CELLS = 7

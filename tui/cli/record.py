@@ -11,9 +11,15 @@ from rich.text import Text
 from ...engine.errors import UserError
 from ...engine.options import Options
 from ...engine.trace.analysis.summary import VariantSummary, summarize
-from ...engine.trace.export.formats import SUMMARY_COLUMNS, SUMMARY_NOTE, left_out, summary_cells
+from ...engine.trace.divergence import NOT_NUMBERS
+from ...engine.trace.export.summary_table import (
+    SUMMARY_COLUMNS,
+    SUMMARY_NOTE,
+    left_out,
+    summary_cells,
+)
 from ...engine.trace.printable import visible
-from ...engine.trace.trace import NOT_NUMBERS, Trace
+from ...engine.trace.trace import Trace
 from .progress import loading
 from .shutdown import ShutdownRequested
 

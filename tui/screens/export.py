@@ -13,8 +13,8 @@ from textual.widgets import Button, Input, Label
 
 from ...engine.errors import UserError
 from ...engine.files import expanded, is_stream
+from ...engine.output_files import new_file, write_all
 from ...engine.trace.export.formats import FORMATS
-from ...engine.trace.file import new_file, write_all
 from ...engine.trace.printable import visible
 from ...engine.trace.trace import Trace
 from ..widgets.fields import TextField

@@ -15,9 +15,10 @@ from textual.widgets import ContentSwitcher, Static
 
 from ...engine.errors import UserError
 from ...engine.trace.analysis.breakpoints import Breakpoint, parse_breakpoint
+from ...engine.trace.divergence import differs
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Step
-from ...engine.trace.trace import Trace, differs
+from ...engine.trace.trace import Trace
 from ..moment import Moment
 from ..throttle import Throttle
 from ..user.state_files import write_copied_text

@@ -8,7 +8,7 @@ import platformdirs
 from ...engine.errors import UserError
 from ...engine.files import read_text
 from ...engine.options import POSTER_QUESTION
-from ...engine.trace.file import write_new
+from ...engine.output_files import write_new
 
 SUFFIX = ".txt"
 

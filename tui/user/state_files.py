@@ -13,7 +13,7 @@ import platformdirs
 
 from ...engine.errors import UserError, reason
 from ...engine.files import PRIVATE, make_private_directory, open_new
-from ...engine.trace.file import write_all
+from ...engine.output_files import write_all
 
 MAX_POSITIONS = 200
 

@@ -7,9 +7,9 @@ from textual import events
 from textual.app import ComposeResult
 from textual.widgets import ContentSwitcher
 
+from ...engine.trace.divergence import NOT_NUMBERS, chose_nothing, differs, is_tie
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Step
-from ...engine.trace.trace import NOT_NUMBERS, chose_nothing, differs, is_tie
 from ..moment import Moment
 from ..widgets.candidates import probability
 from ..widgets.diff_panel import DiffPanel

@@ -7,8 +7,8 @@ from textual.app import ComposeResult
 from textual.containers import Grid
 from textual.timer import Timer
 
+from ...engine.trace.divergence import differs, is_tie
 from ...engine.trace.records import Drift, Header, Step
-from ...engine.trace.trace import differs, is_tie
 from ..history_memo import HistoryMemo
 from ..moment import Moment
 from ..widgets.chart import CURSOR, Chart, ChartLine, Picture

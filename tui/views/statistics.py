@@ -7,8 +7,9 @@ from textual import events
 from textual.app import ComposeResult
 
 from ...engine.trace.analysis.statistics import Distances, Statistics, statistics
+from ...engine.trace.divergence import NOT_NUMBERS
 from ...engine.trace.records import Header, Step
-from ...engine.trace.trace import NOT_NUMBERS, Trace
+from ...engine.trace.trace import Trace
 from ..history_memo import HistoryMemo
 from ..moment import Moment
 from ..widgets.panel import Clicked, Line, Panel, shorten

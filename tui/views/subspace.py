@@ -6,8 +6,8 @@ from textual import events
 from textual.app import ComposeResult
 
 from ...engine.trace.analysis.subspace import choices, kl_among, subspace_drift
+from ...engine.trace.divergence import NOT_NUMBERS
 from ...engine.trace.records import Step
-from ...engine.trace.trace import NOT_NUMBERS
 from ..history_memo import HistoryMemo
 from ..moment import Moment
 from ..widgets.candidates import CHOSEN, horizontal_bar, probability, quoted

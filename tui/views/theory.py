@@ -13,7 +13,7 @@ from ...engine.trace.analysis.theory import (
     measured_and_estimated,
     one_step_drift,
 )
-from ...engine.trace.trace import NOT_NUMBERS
+from ...engine.trace.divergence import NOT_NUMBERS
 from ..history_memo import HistoryMemo
 from ..moment import Moment
 from ..widgets.chart import Chart, ChartLine, Picture

@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from textual import events
 
+from ...engine.trace.divergence import NOT_NUMBERS
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Step
-from ...engine.trace.trace import NOT_NUMBERS
 from ..moment import Moment
 from .panel import Line, Panel, shorten
 

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from textual import events
 
+from ...engine.trace.divergence import NOT_NUMBERS
 from ...engine.trace.records import Drift, Step
-from ...engine.trace.trace import NOT_NUMBERS
 from ..history_memo import HistoryMemo
 from ..moment import Moment
 from .keys import key_for

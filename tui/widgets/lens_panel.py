@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from textual import events
 
+from ...engine.trace.divergence import NOT_NUMBERS
 from ...engine.trace.records import LaneLens, Lens, Transition
-from ...engine.trace.trace import NOT_NUMBERS
 from ..moment import Moment
 from .candidates import probability, quoted
 from .panel import Line, Panel, fill

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
+from ...engine.trace.divergence import NOT_NUMBERS
 from ...engine.trace.records import Drift
-from ...engine.trace.trace import NOT_NUMBERS
 
 LABEL = 13
 SPACE = 9

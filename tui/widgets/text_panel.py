@@ -6,9 +6,9 @@ from rich.cells import cell_len
 from rich.style import Style
 from textual import events
 
+from ...engine.trace.divergence import chose_nothing, differs, is_tie, not_numbers_mark
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Step
-from ...engine.trace.trace import chose_nothing, differs, is_tie, not_numbers_mark
 from ..history_memo import HistoryMemo
 from ..moment import Moment
 from .keys import key_for

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...errors import UserError
+from ..divergence import chosen_tokens, differs
 from ..records import Drift, Header, Step, Token
-from ..trace import chosen_tokens, differs
 
 MEASURES = tuple(field for field in Drift.__struct_fields__ if field != "top1")
 TOKEN_MEASURES = ("prob", "logprob", "entropy", "margin")

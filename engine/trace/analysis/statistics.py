@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..divergence import chosen_tokens, differs, first_divergence
 from ..records import Drift, Step
-from ..trace import Trace, chosen_tokens, differs, first_divergence
+from ..trace import Trace
 from .breakpoints import repeated_period
 from .summary import mean, percentile
 

@@ -2,8 +2,9 @@
 
 import math
 
+from ..divergence import differs, first_divergence, is_tie
 from ..records import Lane, Plain
-from ..trace import Trace, differs, first_divergence, is_tie
+from ..trace import Trace
 
 
 class VariantSummary(Plain, frozen=True):

@@ -9,9 +9,10 @@ import msgspec
 
 from ...options import Options
 from ..analysis.statistics import Distances, statistics
+from ..divergence import NOT_NUMBERS, differs, first_divergence, not_numbers_mark
 from ..printable import visible
 from ..records import Drift, Step
-from ..trace import NOT_NUMBERS, Trace, differs, first_divergence, not_numbers_mark
+from ..trace import Trace
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 150, 48, 18
 """Of a chart, in pixels; its axes' labels stand to the left and below."""

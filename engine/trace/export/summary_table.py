@@ -1,0 +1,50 @@
+"""A table of the variants' summaries, as Markdown and the terminal show it."""
+
+from ..analysis.summary import VariantSummary
+from ..divergence import NOT_NUMBERS
+
+SUMMARY_COLUMNS = (
+    "variant",
+    "first ≠",
+    "share ≠",
+    "cos h",
+    "cos z",
+    "cos p",
+    "KL mean",
+    "KL 50%",
+    "KL 99%",
+)
+
+SUMMARY_NOTE = (
+    "first ≠: first step whose token differs from the baseline's (≈: by a tie, a margin under the "
+    "noise floor); share ≠: share of such steps. "
+    "cos: mean cosine similarity to the baseline of the embedding h, the logits z, the "
+    "probabilities p. KL(p ‖ q), p baseline, q variant, in nats: mean, median, 99th percentile."
+)
+
+
+def left_out(variant: VariantSummary) -> str:
+    """How many steps the means and percentiles leave out, and why; empty if none."""
+    if not variant.not_comparable:
+        return ""
+    compared = variant.compared
+    return f"{NOT_NUMBERS} at {variant.not_comparable} of {compared} steps, which " + (
+        "are left out of its means" if variant.not_comparable < compared else "have no measures"
+    )
+
+
+def summary_cells(variant: VariantSummary) -> list[str]:
+    """In the order of `SUMMARY_COLUMNS`, without the name."""
+    none = NOT_NUMBERS if 0 < variant.not_comparable == variant.compared else "–"
+    cosines = (variant.cos_h, variant.cos_z, variant.cos_p)
+    kl = (variant.kl_mean, variant.kl_median, variant.kl_99)
+    return [
+        _figure(variant.first_divergence, "≈ {}" if variant.tie else "{}"),
+        _figure(variant.divergent, "{:.1%}"),
+        *(_figure(value, "{:.4f}", none) for value in cosines),
+        *(_figure(value, "{:.3g}", none) for value in kl),
+    ]
+
+
+def _figure(value: float | None, form: str, none: str = "–") -> str:
+    return none if value is None else form.format(value)
