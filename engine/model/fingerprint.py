@@ -1,22 +1,22 @@
-"""What tells a model's weights from others, wherever their files lie."""
+"""Fingerprints of models: of the weights for traces, of the files for caches."""
 
 import hashlib
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
 RUNS = 8
 RUN = 32
-"""Numbers in a row: each run is read from few pages of the file."""
+"""Consecutive numbers in a run: each is read from few pages of the file."""
 
 
 @torch.inference_mode()
-def fingerprint(model: PreTrainedModel) -> str:
+def weights_fingerprint(model: PreTrainedModel) -> str:
     """A hash of every parameter's name and shape, and of 8 runs of 32 numbers spread over it.
 
-    The numbers count in float32: a model in the dtype of its file has the fingerprint of the same
-    model made wider. A change of other numbers alone, of the config or of the tokenizer is not
-    seen.
+    The numbers are hashed as float32, so that a model has one fingerprint in the dtype of its file
+    and in a wider one. A change of other numbers, of the config or of the tokenizer goes unseen.
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
@@ -26,3 +26,17 @@ def fingerprint(model: PreTrainedModel) -> str:
         digest.update(f"{name}\0{[*parameter.shape]}\0".encode())
         digest.update(sample.float().cpu().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def files_fingerprint(directory: Path, model: PreTrainedModel) -> str:
+    """A hash of the model's dtype and of every file's path, size and modification time."""
+    parts = [str(model.dtype)]
+    for file in sorted(file for file in directory.iterdir() if file.is_file()):
+        parts += file_identity(file)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def file_identity(path: Path) -> list[str]:
+    """A file's absolute path, size and modification time in ns."""
+    stat = path.stat()
+    return [str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns)]

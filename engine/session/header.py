@@ -5,7 +5,7 @@ import importlib.metadata
 
 from ..decode.prepared_lanes import Lanes
 from ..errors import UserError
-from ..model.fingerprint import fingerprint
+from ..model.fingerprint import weights_fingerprint
 from ..model.loading import Loaded
 from ..model.prompts import context_length
 from ..options import Options
@@ -26,7 +26,7 @@ def describe_model(loaded: Loaded) -> records.Model:
         dtype=str(model.dtype).removeprefix("torch."),
         device=", ".join(dict.fromkeys(str(p.device) for p in model.parameters())),
         context_length=context_length(model),
-        fingerprint=fingerprint(model),
+        fingerprint=weights_fingerprint(model),
     )
 
 

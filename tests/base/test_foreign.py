@@ -6,6 +6,7 @@ import pytest
 import torch
 from prunetui.engine.errors import UserError
 from prunetui.engine.foreign import LONGEST, foreign_code, message
+from prunetui.engine.out_of_memory import guard_memory
 
 
 class PanicException(BaseException):
@@ -36,8 +37,13 @@ def test_what_is_not_foreign_passes(error: BaseException) -> None:
 
 
 def test_memory_that_runs_out_has_its_own_sentence() -> None:
-    with pytest.raises(UserError, match=r"^too big$"), foreign_code("a", too_big="too big"):
-        raise torch.OutOfMemoryError
+    for error in (torch.OutOfMemoryError(), PanicException("can't start new thread")):
+        with (
+            pytest.raises(UserError, match=r"^too big$"),
+            guard_memory("too big"),
+            foreign_code("a"),
+        ):
+            raise error
 
 
 def test_a_message_is_not_endless() -> None:

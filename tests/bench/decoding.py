@@ -16,8 +16,9 @@ from prunetui.engine.decode.prepared_lanes import Lanes
 from prunetui.engine.measure.reductions import reduce_logits
 from prunetui.engine.measure.step_numbers import Wanted, step_numbers
 from prunetui.engine.model.anatomy import find_anatomy
+from prunetui.engine.model.device import find_device
 from prunetui.engine.model.dropped import Dropped
-from prunetui.engine.model.loading import Loaded, find_device, load
+from prunetui.engine.model.loading import Loaded, load
 from prunetui.engine.model.memory import keep_freed_memory
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Context, Options

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from prunetui.engine.decode.lockstep import Lockstep
-from prunetui.engine.model.loading import find_device
+from prunetui.engine.model.device import find_device
 from prunetui.engine.model.memory import memory_in_use
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session

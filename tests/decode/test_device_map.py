@@ -10,11 +10,12 @@ from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.errors import UserError
 from prunetui.engine.measure import reductions
 from prunetui.engine.measure.step_numbers import StepNumbers, Wanted, step_numbers
-from prunetui.engine.model import loading
+from prunetui.engine.model import loading, pretrained
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Context, Options
+from prunetui.engine.progress import Progress
 from prunetui.engine.session import session
 from prunetui.engine.trace.records import Sampling
 from prunetui.engine.variants import builder as variants
@@ -44,7 +45,7 @@ def test_the_map_reaches_the_loader_and_what_spills_over_is_refused(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(
-        loading, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=from_pretrained)
+        pretrained, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=from_pretrained)
     )
     options = Options(model=str(source), device_map="auto")
     model.hf_device_map = {"model.embed_tokens": 0, "model.layers": 1}
@@ -128,7 +129,7 @@ def test_a_step_waits_for_the_device_once(
     """Lanes of two weight groups, before and after a rewind; all that is fetched is the record."""
     source = save_model_directory(tmp_path / "model")
 
-    def load_elsewhere(options: Options, progress: loading.Progress) -> loading.Loaded:
+    def load_elsewhere(options: Options, progress: Progress) -> loading.Loaded:
         loaded = loading.load(options, progress)
         for module in loaded.model.modules():
             move(module, SECOND)

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 import torch
 from prunetui.engine.errors import UserError
-from prunetui.engine.model import loading
 from prunetui.engine.model.checkpoint_files import read_checkpoint_files, read_header
+from prunetui.engine.model.pretrained import stored_dtype
 from prunetui.engine.model.weight_group import checksum, checksums
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session
@@ -330,7 +330,7 @@ def test_a_config_of_too_many_layers_is_refused_before_it_is_built(
     layers: int, tiny: Path, monkeypatch
 ) -> None:
     many = changed(tiny, "many", num_hidden_layers=layers)
-    monkeypatch.setattr(loading, "AutoModelForCausalLM", None)
+    monkeypatch.setattr("prunetui.engine.model.pretrained.AutoModelForCausalLM", None)
     assert f"says num_hidden_layers {layers}, and its files hold 39 weights" in refused(many)
 
 
@@ -467,9 +467,9 @@ def test_each_tensor_keeps_the_dtype_of_its_own_file(says: str | None, tiny: Pat
 def test_a_gpu_decodes_in_the_dtype_of_the_weights(tiny: Path) -> None:
     """And not in that of the few that a quantizer leaves plain: its config says which."""
     half = changed(tiny, "half", change=lambda _, weight: weight.bfloat16(), dtype="float16")
-    assert loading.stored_dtype(read_checkpoint_files(half, "half")) == torch.bfloat16
+    assert stored_dtype(read_checkpoint_files(half, "half")) == torch.bfloat16
     quantized = changed(tiny, "quantized", quantization_config={"quant_method": "fp8"})
-    assert loading.stored_dtype(read_checkpoint_files(quantized, "quantized")) is None
+    assert stored_dtype(read_checkpoint_files(quantized, "quantized")) is None
 
 
 def test_what_cannot_be_written_by_a_library_is_copied(tiny: Path) -> None:

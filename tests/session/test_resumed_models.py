@@ -7,7 +7,7 @@ import pytest
 import torch
 import typer
 from prunetui.engine.errors import UserError
-from prunetui.engine.model.fingerprint import fingerprint
+from prunetui.engine.model.fingerprint import weights_fingerprint
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session
 from prunetui.engine.trace.file import read_trace
@@ -86,12 +86,12 @@ def test_the_command_line_names_a_new_place(
 
 def test_a_fingerprint_is_of_every_tensor_in_any_wider_dtype() -> None:
     model = make_model("gpt2").bfloat16()
-    whole = fingerprint(model)
-    assert fingerprint(model.float()) == whole
+    whole = weights_fingerprint(model)
+    assert weights_fingerprint(model.float()) == whole
     for _, parameter in model.named_parameters():
         first = parameter.view(-1)[:1]
         before = first.clone()
         first += 1
-        assert fingerprint(model) != whole
+        assert weights_fingerprint(model) != whole
         first.copy_(before)
-    assert fingerprint(model) == whole
+    assert weights_fingerprint(model) == whole

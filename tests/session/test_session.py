@@ -11,9 +11,10 @@ from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.errors import UserError
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
-from prunetui.engine.model.loading import Loaded, Progress
+from prunetui.engine.model.loading import Loaded
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Options
+from prunetui.engine.progress import Progress
 from prunetui.engine.session.session import Session, open_session
 from prunetui.engine.trace.file import TraceWriter, read_trace
 from prunetui.engine.trace.records import Step

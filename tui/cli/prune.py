@@ -27,7 +27,7 @@ def prune(options: Options, output: Path, form: str) -> None:
         dtype = None if options.dtype == "auto" else loaded.model.dtype
         if form == "mergekit":
             stored = dtype or loaded.files.dtype or loaded.model.dtype
-            write_new(output, mergekit_yaml(variant, loaded.place, stored))
+            write_new(output, mergekit_yaml(variant, loaded.source, stored))
         else:
             report("writing", None)
             save_checkpoint(variant, loaded.files.directory, output, dtype)
