@@ -23,22 +23,22 @@ class Lanes:
 
     def __init__(
         self,
-        variants: list[LaneModel],
+        models: list[LaneModel],
         context: Context,
         prompt: list[int],
         progress: Progress,
         compiled: bool = False,
     ) -> None:
         """`prompt` is tokens, on which the noise floor is measured."""
-        self.variants = variants
+        self.models = models
         self._prompt, self._progress = prompt, progress
         self._compiled = compiled
-        self.records = [_record(lane, lane is variants[0]) for lane in variants]
-        depths = [len(lane.group.anatomy.layers) for lane in variants]
+        self.records = [_record(lane, lane is models[0]) for lane in models]
+        depths = [len(lane.group.anatomy.layers) for lane in models]
         self.same_depth = [depth == depths[0] for depth in depths]
         """As the baseline's, per lane."""
         self._rows = Counter(lane.group.model for lane in self._in_rows(context))
-        model = variants[0].group.model
+        model = models[0].group.model
         backend = backend_for(model.device, model.dtype)
         # Torch's compiler does not see through our products.
         self._fast = backend.prepare(self._rows, linears=not compiled) if backend else None
@@ -66,7 +66,7 @@ class Lanes:
     def notes_on_length(self, positions: int) -> list[str]:
         """What must be known of models whose rotary angles change within so many positions."""
         notes: dict[str, None] = {}
-        for lane in self.variants:
+        for lane in self.models:
             rope = ChangingRope(lane.group.model)
             if rope.limit is not None and positions > rope.limit and not rope.rereads:
                 notes[
@@ -96,7 +96,7 @@ class Lanes:
         """Build the lockstep, prove it and measure the noise floor in so many rows."""
         lanes = [(lane.group, lane.dropped) for lane in self._in_rows(context)]
         self._progress("measuring the noise floor", None)
-        baseline = self.variants[0].group
+        baseline = self.models[0].group
         # Two rows at least: a lane of another weight group is a batch of its own.
         rows = max(2, sum(group is baseline for group, _ in lanes))
         floor = noise_floor(baseline.model, rows, self._prompt)
@@ -119,7 +119,7 @@ class Lanes:
 
     def _in_rows(self, context: Context) -> list[LaneModel]:
         """In context both, a second lane of each variant stands behind all the first ones."""
-        return self.variants + (self.variants[1:] if context == "both" else [])
+        return self.models + (self.models[1:] if context == "both" else [])
 
 
 def _record(lane: LaneModel, is_baseline: bool) -> records.Lane:

@@ -161,7 +161,7 @@ class Session:
 
         Raises `UserError` where the model's family has no such lens or memory runs out.
         """
-        check_lens(self._lanes.variants[0].group)
+        check_lens(self._lanes.models[0].group)
         try:
             lens = self._lens(self._outputs_again(number), self._running(self.trace.steps[:number]))
         except BaseException as error:
@@ -277,18 +277,18 @@ class Session:
         lanes = None
         try:
             self._lanes.close()
-            variants, left_out = self._builder.build_lanes(parsed)
-            lanes = self._make_lanes(variants, header.context, header.prompt.tokens)
+            models, left_out = self._builder.build_lanes(parsed)
+            lanes = self._make_lanes(models, header.context, header.prompt.tokens)
             self._lanes = lanes
             self._options = msgspec.structs.replace(
-                self._options, variants=tuple(str(lane.recipe) for lane in variants[1:])
+                self._options, variants=tuple(str(lane.recipe) for lane in models[1:])
             )
             self._begin(self._prompt, header.context)
         except BaseException as error:
             if lanes is not None:
                 lanes.close()
             self._lanes, self._options, self._cached = before
-            self._builder.forget_all_but(self._lanes.variants)
+            self._builder.forget_all_but(self._lanes.models)
             self._lanes.reopen()
             if not out_of_memory(error):
                 raise
@@ -296,7 +296,7 @@ class Session:
                 "out of memory with these variants; those before go on, and fewer need less"
             ) from error
         self.left_out = left_out
-        self._builder.forget_all_but(variants)
+        self._builder.forget_all_but(models)
 
     def close(self) -> None:
         """Close the trace's file and leave the model as it was."""
@@ -361,8 +361,8 @@ class Session:
         for event in trace.events():
             self._recording.write(event)
 
-    def _make_lanes(self, variants: list[LaneModel], context: Context, prompt: list[int]) -> Lanes:
-        return Lanes(variants, context, prompt, self._progress, self._options.compile)
+    def _make_lanes(self, models: list[LaneModel], context: Context, prompt: list[int]) -> Lanes:
+        return Lanes(models, context, prompt, self._progress, self._options.compile)
 
     def _prefill(self, tokens: list[int]) -> Outputs:
         rows = self._tensor(tokens).repeat(self._lanes.lockstep.rows, 1)
@@ -454,7 +454,7 @@ class Session:
     @torch.inference_mode()
     def _lens(self, outputs: Outputs, running: list[bool]) -> records.Lens:
         """Of outputs that lanes which run read."""
-        lanes = self._lanes.variants
+        lanes = self._lanes.models
         temperature = self.trace.header.sampling.measured_temperature
         rows: list[records.LaneLens | None] = []
         for row in range(self._lanes.lockstep.rows):

@@ -75,11 +75,11 @@ def _measure(name: str) -> dict[str, int]:
     while session.finished is None:
         session.step()
     used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _in_use()
-    caches, baseline = _cache_room(session._lanes.lockstep), session._lanes.variants[0].group
+    caches, baseline = _cache_room(session._lanes.lockstep), session._lanes.models[0].group
     session.close()
     own = {
         id(parameter): parameter.nbytes
-        for lane in session._lanes.variants
+        for lane in session._lanes.models
         if lane.group is not baseline
         for layer in lane.group.anatomy.layers
         for held in matrices(layer.module)

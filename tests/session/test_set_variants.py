@@ -98,9 +98,9 @@ def test_the_weights_stay_what_they_were(models) -> None:
 
 def test_weights_are_used_again_and_freed_when_no_lane_reads_them(models) -> None:
     session = open_tiny(models["llama"], variants=("wanda:0.5", "magnitude:0.5"))
-    wanda, magnitude = [lane.group.model for lane in session._lanes.variants[1:]]
+    wanda, magnitude = [lane.group.model for lane in session._lanes.models[1:]]
     session.set_variants(["drop:attn=[1]", "wanda:0.5"])
-    assert session._lanes.variants[2].group.model is wanda
+    assert session._lanes.models[2].group.model is wanda
     gone = weakref.ref(magnitude)
     del magnitude
     gc.collect()
