@@ -1,4 +1,4 @@
-"""Colours: six themes of ours, and the user's own beside them, as data files."""
+"""Colour themes as data files: the built-in ones, and the user's own."""
 
 from pathlib import Path
 
@@ -16,14 +16,14 @@ ANSI = "ansi"
 BUILT_IN = (DARK, LIGHT, "high-contrast", "okabe-ito", ANSI, "mono")
 
 STYLES = ("quiet", "rule", "later", "later-diverged", "diverged", "cursor")
-"""What a theme may give a text style, such as bold or reverse: the variable `cursor-style` …"""
+"""Parts of the screen that a theme may give a text style, such as bold: `cursor-style` …"""
 
 
 class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A theme's file: Textual's colours, and `variables`, which name the inspector's own.
+    """Theme file: Textual's colours, and `variables`, the inspector's own.
 
-    A variable that is left out is as in our dark, light or ansi theme, a style is none. With
-    `ansi`, colours that are named ansi_… are left to the terminal's palette.
+    A variable that is left out is that of the built-in dark, light or ansi theme; a style is none.
+    With `ansi`, colours named ansi_… are left to the terminal's palette.
     """
 
     dark: bool
@@ -43,34 +43,33 @@ class ThemeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def load_themes() -> tuple[list[Theme], list[UserError]]:
-    """Every theme that is right, and what is wrong with the others."""
+    """Return every valid theme, and an error for each of the user's that is not."""
     built_in = {
         name: _parse(f"{name}.toml", Path(__file__).with_name(f"{name}.toml").read_bytes())
         for name in BUILT_IN
     }
-    known = built_in[DARK].variables
-    themes = [_theme(name, file, known) for name, file in built_in.items()]
+    all_variables = built_in[DARK].variables
+    themes = [_textual_theme(name, file, all_variables) for name, file in built_in.items()]
     problems: list[UserError] = []
     folder = platformdirs.user_config_path("prunetui") / "themes"
     for path in sorted(folder.glob("*.toml")):
         try:
-            file = _read(path, known)
+            file = _read(path, all_variables)
         except UserError as problem:
             problems.append(problem)
         else:
-            like = ANSI if file.ansi else DARK if file.dark else LIGHT
-            defaults = built_in[like].variables
-            themes.append(_theme(path.stem, file, defaults))
+            base = ANSI if file.ansi else DARK if file.dark else LIGHT
+            themes.append(_textual_theme(path.stem, file, built_in[base].variables))
     return themes, problems
 
 
-def _read(path: Path, known: dict[str, str]) -> ThemeFile:
+def _read(path: Path, all_variables: dict[str, str]) -> ThemeFile:
     try:
         file = _parse(str(path), path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read the theme {path}: {reason(error)}") from error
     for name in file.variables:
-        if name not in known:
+        if name not in all_variables:
             raise UserError(f"the theme {path} is not used: there is no variable {name}")
     for name, style in file.styles.items():
         if name not in STYLES:
@@ -96,7 +95,7 @@ def _parse(name: str, content: bytes) -> ThemeFile:
     return file
 
 
-def _theme(name: str, file: ThemeFile, defaults: dict[str, str]) -> Theme:
+def _textual_theme(name: str, file: ThemeFile, defaults: dict[str, str]) -> Theme:
     fields = msgspec.structs.asdict(file)
     styles = {f"{part}-style": fields["styles"].get(part, "none") for part in STYLES}
     del fields["styles"]

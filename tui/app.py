@@ -1,4 +1,4 @@
-"""The application: what all screens share."""
+"""The Textual application: themes, key map and sizes, which all screens share."""
 
 import functools
 import logging
@@ -31,16 +31,16 @@ from .user.state_files import Settings, read_settings, write_settings
 
 log = logging.getLogger("prunetui")
 
-LEAVING = {"quit": "ctrl+q", "suspend": "ctrl+z"}
-"""Ids of bindings that work on a terminal of any size, each with a key that it has beside those of
-the key map."""
+KEYS_AT_ANY_SIZE = {"quit": "ctrl+q", "suspend": "ctrl+z"}
+"""Ids of the bindings that work on too small a terminal, each with a key that works beside those
+of the key map."""
 
 
 class InspectorApp(App[None]):
-    """One inspector, and the themes it is drawn in."""
+    """Application with one inspector screen, live or replaying, below any dialogs."""
 
     TITLE = "prunetui"
-    # In the variant editor too; a field's ctrl+z goes before it, and takes back what was written.
+    # In the variant editor too; in a text field, ctrl+z undoes instead.
     BINDINGS: ClassVar[list[BindingType]] = [SUSPEND]
     CSS_PATH = "app.tcss"
 
@@ -49,21 +49,21 @@ class InspectorApp(App[None]):
         self._too_small = False
         self._make_inspector = make_inspector
         themes, self._problems = load_themes()
-        for name in list(self.available_themes):
-            self.unregister_theme(name)
-        for loaded in themes:
-            self.register_theme(loaded)
+        for textual_theme in list(self.available_themes):
+            self.unregister_theme(textual_theme)
+        for own_theme in themes:
+            self.register_theme(own_theme)
         try:
-            kept = read_settings().theme
+            saved_theme = read_settings().theme
         except UserError as problem:
             self._problems.append(problem)
-            kept = None
-        wanted = theme or kept or DARK
-        if wanted not in self.available_themes:
+            saved_theme = None
+        name = theme or saved_theme or DARK
+        if name not in self.available_themes:
             names = ", ".join(self.available_themes)
-            self._problems.append(UserError(f"there is no theme {wanted}; there are {names}"))
-            wanted = DARK
-        self.theme = wanted
+            self._problems.append(UserError(f"there is no theme {name}; there are {names}"))
+            name = DARK
+        self.theme = name
         try:
             self.keys = load_keys(key_scopes())
         except UserError as problem:
@@ -74,16 +74,16 @@ class InspectorApp(App[None]):
         return self._make_inspector()
 
     async def on_event(self, event: events.Event) -> None:
-        """Keep a terminal that is too small from every screen but for the keys that leave it.
+        """Keep the events of too small a terminal from every screen, except keys that leave it.
 
-        Dialogs would be laid out where nothing of them can be seen, down to no column at all,
-        which Textual's own widgets cannot be, and would take the key that quits for a letter.
+        Dialogs would be laid out where nothing of them can be seen, down to a width of 0, which
+        Textual's own widgets do not bear, and would take the key that quits for a letter.
         """
         if isinstance(event, events.Resize):
             self._too_small = is_too_small(event.size)
             for screen in self._screen_stacks.get(self._current_mode, []):
                 if not self._too_small:
-                    # Textual does so at its next frame, and what is shown again would not wait.
+                    # Textual does so at its next frame, too late for what is shown again.
                     screen._screen_resized(event.size)
                 screen.set_class(self._too_small, "too-small")
         elif self._exit and isinstance(event, events.InputEvent | events.Paste):
@@ -91,32 +91,31 @@ class InspectorApp(App[None]):
             return
         elif self._too_small and isinstance(event, events.InputEvent | events.Paste):
             for binding in KEYS:
-                if binding.id in LEAVING and isinstance(event, events.Key):
+                if binding.id in KEYS_AT_ANY_SIZE and isinstance(event, events.Key):
                     keys = rebind(binding, self.keys).key.split(",")
-                    if event.key in (*keys, LEAVING[binding.id]):
+                    if event.key in (*keys, KEYS_AT_ANY_SIZE[binding.id]):
                         await self.run_action(binding.action)
             return
         await super().on_event(event)
 
     def action_suspend_process(self) -> None:
-        """Stop this process and those started with it, as a terminal does, until the shell goes on
-        with them."""
+        """Stop the process group, as a terminal does, until the shell continues it."""
         if os.getsid(os.getppid()) != os.getsid(0):
             self.notify("There is no shell here that could come back.", markup=False)
             return
         self._suspend_signal()
-        # All of them: who waits for one of them alone would wait for ever.
+        # The whole group: a parent that waits for one stopped process alone would wait for ever.
         os.killpg(0, signal.SIGTSTP)
 
     def on_mount(self) -> None:
         self.set_keymap(self.keys)
-        self.theme_changed_signal.subscribe(self, self._keep_theme)
-        # Textual comes back to an empty screen and draws what changes from then on.
+        self.theme_changed_signal.subscribe(self, self._save_theme)
+        # Textual resumes with an empty screen and draws only what changes from then on.
         self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         for problem in self._problems:
             self.notify(visible(str(problem)), severity="warning", markup=False)
 
-    def _keep_theme(self, theme: Theme) -> None:
+    def _save_theme(self, theme: Theme) -> None:
         try:
             write_settings(Settings(theme=theme.name))
         except UserError as problem:
@@ -140,7 +139,7 @@ class InspectorApp(App[None]):
 
 
 class PrunetuiApp(InspectorApp):
-    """Decodes as `options` say and records to a new file, if one is named."""
+    """Application that decodes as `options` say and records to a new file, if one is named."""
 
     def __init__(
         self,
@@ -154,5 +153,5 @@ class PrunetuiApp(InspectorApp):
 
     @staticmethod
     def replay(trace: Trace, path: Path, *, theme: str | None = None) -> InspectorApp:
-        """Shows a trace that was read from `path`."""
+        """Return an application that shows a trace which was read from `path`."""
         return InspectorApp(lambda: ReplayInspector(trace, path), theme)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("prunetui")
 
 NICENESS = 5
-"""Added to the thread's, and to that of torch's that it starts: a key is answered sooner where
-cores are few."""
+"""Added to the niceness of the thread and of torch's threads that it starts: with few cores, keys
+are answered sooner."""
 
 
 def open_engine_session(
@@ -47,7 +47,7 @@ def open_engine_session(
 
 @dataclass
 class Stage:
-    """A part of loading; times are `monotonic()`."""
+    """Part of loading, with `time.monotonic()` when it began and ended."""
 
     text: str
     began: float
@@ -55,28 +55,28 @@ class Stage:
     ended: float | None = None
 
 
-class Moved(Message):
-    """The session changed: the trace, or what the worker is doing."""
+class SessionChanged(Message):
+    """The trace has changed, or what the thread is doing."""
 
 
-class Failed(Message):
-    """A command failed, or opening the session did; the sentence says why."""
+class SessionFailed(Message):
+    """A command has failed, or opening the session; the sentence says why."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__()
         self.sentence = sentence
 
 
-class Stopped(Message):
-    """Playing stopped at a condition; the text says what is so."""
+class PlaybackStopped(Message):
+    """A stop condition has ended playing; the reason is a clause."""
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, reason: str) -> None:
         super().__init__()
-        self.why = why
+        self.reason = reason
 
 
-Stop = Callable[[Sequence[Step]], str]
-"""Says of the steps so far why playing is to stop at the last; empty if it is not."""
+StopCondition = Callable[[Sequence[Step]], str]
+"""Maps the steps so far to the reason why playing stops after the last; empty to go on."""
 
 
 def _never(_steps: Sequence[Step]) -> str:
@@ -88,10 +88,10 @@ class _Closing(BaseException):
 
 
 class SessionThread:
-    """Opens a session and drives it; all methods return at once but `close`.
+    """Opens a session and drives it; all methods but `close` return at once.
 
-    `session`, `stages`, `playing`, `busy` and what was measured are written by the thread and
-    read by the screen; a message says that there is something new to read.
+    The public attributes are written by the thread and read by the screen after a
+    `SessionChanged`; the screen writes `change_pending` too.
     """
 
     def __init__(
@@ -104,21 +104,21 @@ class SessionThread:
         self.session: SessionPort | None = None
         self.stages: list[Stage] = []
         self.playing = False
-        self.busy = ""
-        """What is done that is not a step, such as reading a prompt."""
+        self.activity = ""
+        """Work that is not a step, such as reading a prompt."""
         self.importance: Similarity | None = None
-        """Once `measure` has found it."""
-        self.unmeasured = ""
-        """Why it has found none."""
-        self.unseen = False
-        """A `Moved` is on its way. The screen clears this and then reads; until it has, there is
-        no need to post another, and keys do not queue behind a thousand of them."""
+        """Similarities of the baseline's sublayers, after `measure_importance`."""
+        self.importance_error = ""
+        """Why they could not be measured."""
+        self.change_pending = False
+        """Whether a `SessionChanged` is posted that the screen has not seen. The screen clears this
+        and then reads; no other is posted until then, so that keys do not wait for thousands."""
         self._post = post
         self._open = open_session
         self._options = options
         self._record_to = record_to
-        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._stop: Stop = _never
+        self._commands: queue.SimpleQueue[Callable[[SessionPort], object]] = queue.SimpleQueue()
+        self._stop_condition: StopCondition = _never
         self._closing = threading.Event()
         # A daemon: a load that hangs must not keep the program from ending.
         self._thread = threading.Thread(target=self._run, name="session", daemon=True)
@@ -126,42 +126,50 @@ class SessionThread:
     def start(self) -> None:
         self._thread.start()
 
-    def play(self, stop: Stop) -> None:
-        """Step until nothing is left, `pause`, or a step at which `stop` says why."""
-        self._commands.put(lambda: self._set_playing(True, stop))
+    def play(self, stop_condition: StopCondition) -> None:
+        """Step until nothing is left, `pause`, or a step at which the condition gives a reason."""
+        self._commands.put(lambda _: self._set_playing(True, stop_condition))
 
     def pause(self) -> None:
-        self._commands.put(lambda: self._set_playing(False))
+        self._commands.put(lambda _: self._set_playing(False))
 
     def step(self) -> None:
         self._commands.put(self._step)
 
     def restart(self, **changes: Unpack[RestartChanges]) -> None:
-        self._commands.put(lambda: self._restart(changes))
+        self._commands.put(lambda session: session.restart(**changes))
 
     def force(self, at: int, tokens: dict[int, int]) -> None:
-        self._commands.put(lambda: self._force(at, tokens))
+        self._put_paused(lambda session: session.force(at, tokens))
 
     def read(self, step: int) -> None:
-        """Through the logit lens."""
-        self._commands.put(lambda: self._read(step))
+        """Read a step through the logit lens, unless a restart has taken it back."""
+        self._commands.put(lambda session: self._read(session, step))
 
     def switch(self, branch: int) -> None:
-        self._commands.put(lambda: self._switch(branch))
+        self._put_paused(lambda session: session.switch(branch))
 
-    def measure(self) -> None:
-        """Find the importance of the baseline's sublayers, once."""
-        self._commands.put(self._measure)
+    def measure_importance(self) -> None:
+        """Measure the importance of the baseline's sublayers, once."""
+        self._commands.put(self._measure_importance)
 
     def set_variants(self, recipes: Sequence[str]) -> None:
-        self._commands.put(lambda: self._set_variants(recipes))
+        # The lane whose divergence playing was to stop at may not exist any more.
+        self._put_paused(lambda session: session.set_variants(recipes))
 
     def close(self, timeout: float) -> None:
-        """Close the session at the next step boundary; wait no longer than `timeout` seconds."""
+        """Close the session at the next step boundary; wait at most `timeout` seconds."""
         self._closing.set()
-        self._commands.put(lambda: None)
+        self._commands.put(lambda _: None)
         if self._thread.is_alive():
             self._thread.join(timeout)
+
+    def _put_paused(self, command: Callable[[SessionPort], object]) -> None:
+        def pause_and_run(session: SessionPort) -> None:
+            self.playing = False
+            command(session)
+
+        self._commands.put(pause_and_run)
 
     # -- on the thread ------------------------------------------------------------------------
 
@@ -171,112 +179,91 @@ class SessionThread:
             niceness = os.getpriority(os.PRIO_PROCESS, thread) + NICENESS
             os.setpriority(os.PRIO_PROCESS, thread, niceness)
         try:
-            self.session = self._open(self._options, self._record_to, self._progress)
+            session = self._open(self._options, self._record_to, self._report_progress)
         except _Closing:
             return
         except BaseException as error:
             self._end_stage()
-            self._report(error)
+            self._post_failure(error)
             return
+        self.session = session
         self._end_stage()
-        self._tell()
+        self._post_change()
         while not self._closing.is_set():
-            self._turn()
+            self._run_command(session)
         try:
-            self.session.end()
+            session.end()
         except Exception:
             log.exception("closing the session")
 
-    def _turn(self) -> None:
+    def _run_command(self, session: SessionPort) -> None:
         try:
             try:
                 command = self._commands.get(block=not self.playing)
             except queue.Empty:
                 command = self._step
-            command()
+            command(session)
         except _Closing:
             return
         except Exception as error:
             self.playing = False
-            self._report(error)
-        self.busy = ""
-        self._tell()
+            self._post_failure(error)
+        self.activity = ""
+        self._post_change()
 
-    def _set_playing(self, playing: bool, stop: Stop = _never) -> None:
+    def _set_playing(self, playing: bool, stop_condition: StopCondition = _never) -> None:
         self.playing = playing
-        self._stop = stop
+        self._stop_condition = stop_condition
 
-    def _step(self) -> None:
-        assert self.session is not None
-        if self.session.finished:
+    def _step(self, session: SessionPort) -> None:
+        if session.finished:
             self.playing = False
         else:
-            self.session.step()
-            if self.playing and (why := self._stop(self.session.trace.steps)):
+            session.step()
+            if self.playing and (reason := self._stop_condition(session.trace.steps)):
                 self.playing = False
-                self._post(Stopped(why))
-            self.playing = self.playing and not self.session.finished
+                self._post(PlaybackStopped(reason))
+            self.playing = self.playing and not session.finished
 
-    def _restart(self, changes: RestartChanges) -> None:
-        assert self.session is not None
-        self.session.restart(**changes)
+    def _read(self, session: SessionPort, step: int) -> None:
+        if step < len(session.trace.steps):
+            self.activity = "reading the layers"
+            self._post_change()
+            session.read(step)
 
-    def _force(self, at: int, tokens: dict[int, int]) -> None:
-        assert self.session is not None
-        self.playing = False
-        self.session.force(at, tokens)
-
-    def _read(self, step: int) -> None:
-        assert self.session is not None
-        # A restart may have come before.
-        if step < len(self.session.trace.steps):
-            self.busy = "reading the layers"
-            self._tell()
-            self.session.read(step)
-
-    def _switch(self, branch: int) -> None:
-        assert self.session is not None
-        self.playing = False
-        self.session.switch(branch)
-
-    def _measure(self) -> None:
-        assert self.session is not None
-        if self.importance is None and not self.unmeasured:
+    def _measure_importance(self, session: SessionPort) -> None:
+        if self.importance is None and not self.importance_error:
             try:
-                self.importance = self.session.importance()
+                self.importance = session.importance()
             except UserError as error:
-                self.unmeasured = str(error)
+                self.importance_error = str(error)
 
-    def _set_variants(self, recipes: Sequence[str]) -> None:
-        assert self.session is not None
-        # What playing was to stop at may be a lane that is no more.
-        self.playing = False
-        self.session.set_variants(recipes)
-
-    def _progress(self, text: str, fraction: float | None) -> None:
+    def _report_progress(self, text: str, fraction: float | None) -> None:
         if self._closing.is_set():
             raise _Closing
         if self.session is not None:
-            self.busy = text if fraction is None else f"{text} {fraction:.0%}"
-            self._tell()
+            self.activity = text if fraction is None else f"{text} {fraction:.0%}"
+            self._post_change()
             return
         if not self.stages or self.stages[-1].text != text:
             self._end_stage()
             self.stages.append(Stage(text, monotonic()))
         self.stages[-1].fraction = fraction
 
-    def _tell(self) -> None:
-        if not self.unseen:
-            self.unseen = True
-            self._post(Moved())
+    def _post_change(self) -> None:
+        if not self.change_pending:
+            self.change_pending = True
+            self._post(SessionChanged())
 
     def _end_stage(self) -> None:
         if self.stages:
             self.stages[-1].ended = monotonic()
 
-    def _report(self, error: BaseException) -> None:
+    def _post_failure(self, error: BaseException) -> None:
         if isinstance(error, UserError):
-            self._post(Failed(str(error)))
+            self._post(SessionFailed(str(error)))
         else:
             log.error("the session", exc_info=error)
-            self._post(Failed(f"something went wrong in prunetui itself; {log_file()} says what"))
+            self._post(
+                SessionFailed(f"something went wrong in prunetui itself; {log_file()} says what")
+            )

@@ -7,7 +7,7 @@ import threading
 import pytest
 from prunetui.engine.errors import UserError
 from prunetui.engine.options import Options
-from prunetui.tui.session_thread import NICENESS, Failed, SessionThread
+from prunetui.tui.session_thread import NICENESS, SessionFailed, SessionThread
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a thread has no priority of its own")
@@ -21,7 +21,7 @@ def test_the_screen_goes_before_the_session() -> None:
         raise UserError("enough")
 
     def post(message: object) -> None:
-        if isinstance(message, Failed):
+        if isinstance(message, SessionFailed):
             told.set()
 
     thread = SessionThread(post, open_session, Options(), None)

@@ -16,7 +16,7 @@ from ...engine.trace.file import SUFFIX
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Sampling, Step
 from ..session_port import OpenSession
-from ..session_thread import Failed, Moved, SessionThread, Stopped
+from ..session_thread import PlaybackStopped, SessionChanged, SessionFailed, SessionThread
 from ..widgets.loading import LoadingPanel
 from .ask import AskDialog
 from .choose import ForceDialog
@@ -65,9 +65,9 @@ class LiveInspector(Inspector):
 
     # -- what the thread says -----------------------------------------------------------------
 
-    @on(Moved)
+    @on(SessionChanged)
     def _show(self) -> None:
-        self._thread.unseen = False
+        self._thread.change_pending = False
         session = self._thread.session
         if session is None:
             return
@@ -86,7 +86,8 @@ class LiveInspector(Inspector):
             self._told = session.recording_error
             self._complain(self._told)
         if self._editor is not None:
-            self._editor.tell(self._thread.importance, self._thread.unmeasured, self._thread.busy)
+            thread = self._thread
+            self._editor.tell(thread.importance, thread.importance_error, thread.activity)
         self.draw()
 
     def _keep_to_lanes(self, header: Header) -> None:
@@ -99,12 +100,12 @@ class LiveInspector(Inspector):
                 self.breakpoint = None
                 self.notify(visible(f"No breakpoint any more: {error}."), markup=False)
 
-    @on(Stopped)
-    def _stopped(self, event: Stopped) -> None:
-        self.tell_stopped(event.why)
+    @on(PlaybackStopped)
+    def _stopped(self, event: PlaybackStopped) -> None:
+        self.tell_stopped(event.reason)
 
-    @on(Failed)
-    def _fail(self, event: Failed) -> None:
+    @on(SessionFailed)
+    def _fail(self, event: SessionFailed) -> None:
         if self._thread.session is None:
             self.query_one(LoadingPanel).fail(event.sentence)
         elif self._editor is not None and self._editor.applying:
@@ -122,8 +123,8 @@ class LiveInspector(Inspector):
     @property
     def state(self) -> str:
         session = self._thread.session
-        if self._thread.busy:
-            return f"… {self._thread.busy}"
+        if self._thread.activity:
+            return f"… {self._thread.activity}"
         if self._thread.playing:
             return "▶ decoding"
         return "■ finished" if session and session.finished else "‖ paused"
@@ -232,7 +233,7 @@ class LiveInspector(Inspector):
             self._complain(str(error))
             return
         self.alert = ""
-        self._thread.measure()
+        self._thread.measure_importance()
         self._editor = editor
         await self.app.push_screen_wait(editor)
         self._editor = None
