@@ -251,7 +251,7 @@ def test_similarity_is_the_mean_cosine_before_and_after(family: str) -> None:
                 runs.setdefault((last - layer + 1, layer), []).append(run)
     hooks.remove()
     for layer in range(4):
-        for place, kind in ((1, "attn"), (2, "mlp")):
+        for place, kind in ((1, "attention"), (2, "mlp")):
             mean = torch.cat(cosines[layer, place]).mean().item()
             assert similarity.of(kind)[layer] == pytest.approx(mean, abs=1e-6)
     assert [len(row) for row in similarity.runs] == [4, 3, 2, 1]
