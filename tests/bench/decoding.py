@@ -28,6 +28,8 @@ from prunetui.engine.variants.builder import open_builder
 from prunetui.engine.variants.recipes import parse
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from ..support.models import generate
+
 VARIANTS = ("drop:attn=4", "drop:attn=8", "drop:mlp=4", "drop:mlp=8")
 SESSIONS: tuple[tuple[int, Context], ...] = ((1, "free"), (2, "free"), (5, "free"), (5, "both"))
 """Lanes, and what the variants read: in context both each has a second row."""
@@ -50,7 +52,8 @@ GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=1,
 def decoding(dtype: str) -> None:
     options = Options(dtype=dtype, max_new_tokens=STEPS, ignore_eos=True)  # pyright: ignore[reportArgumentType]
     loaded = load(options, _silent)
-    prompt: Any = loaded.tokenizer.apply_chat_template(
+    template: Any = loaded.tokenizer.apply_chat_template
+    prompt = template(
         [{"role": "user", "content": options.prompt}],
         add_generation_prompt=True,
         return_dict=True,
@@ -241,9 +244,8 @@ def _generate(loaded: Loaded, prompt: Mapping[str, torch.Tensor]) -> list[float]
             pass
 
     clock = Clock()
-    loaded.model.generate(
-        **prompt, do_sample=False, min_new_tokens=STEPS, max_new_tokens=STEPS, streamer=clock
-    )
+    settings = {"do_sample": False, "min_new_tokens": STEPS, "max_new_tokens": STEPS}
+    generate(loaded.model, prompt["input_ids"], **settings, streamer=clock)
     # The first put is the prompt, the second follows the prefill.
     return [after - before for before, after in itertools.pairwise(clock.times[1:])]
 

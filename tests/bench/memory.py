@@ -22,6 +22,7 @@ from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session
 from prunetui.engine.trace.file import read_trace
 from prunetui.engine.variants.pruning.matrices import matrices
+from transformers.cache_utils import DynamicLayer
 
 from ..support.models import save_model_directory
 
@@ -145,6 +146,7 @@ def _cache_room(lockstep: Lockstep) -> int:
         tensor.untyped_storage().nbytes()
         for batch in lockstep._batches
         for layer in batch.cache.layers
+        if isinstance(layer, DynamicLayer)
         for tensor in (layer.keys, layer.values)
         if tensor is not None
     )

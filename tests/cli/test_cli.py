@@ -17,11 +17,13 @@ from ..support.command_line import complaint, prunetui
 from ..support.measures import measured
 from ..support.models import (
     OUTPUT_PROJECTIONS,
+    greedy_tokens,
     make_model,
     make_tokenizer,
     save_model_directory,
     zero_output,
 )
+from ..support.steps import lane_tokens, present
 from ..support.traces import make_header, make_step
 
 PROMPT = "What is it?"
@@ -48,22 +50,21 @@ def test_record_decodes_what_stock_models_decode(family: str, kind: str, tmp_pat
     path = tmp_path / "a.trace.jsonl"
     assert record(directory, path, "-v", f"drop:{kind}=[0,2]") == 0
     steps = read_trace(path).steps
-    recorded = [[step.lanes[lane].token for step in steps] for lane in (0, 1)]
+    recorded = [lane_tokens(steps, lane) for lane in (0, 1)]
 
     stock, pruned = make_model(family), make_model(family)
     for layer in (0, 2):
         zero_output(pruned, layer, kind)
     prompt = make_tokenizer()(PROMPT, return_tensors="pt")["input_ids"]
     for lane, model in enumerate((stock, pruned)):
-        generated = model.generate(
-            prompt, do_sample=False, min_new_tokens=STEPS, max_new_tokens=STEPS, eos_token_id=None
-        )
-        assert recorded[lane] == generated[0, prompt.shape[1] :].tolist()
+        assert recorded[lane] == greedy_tokens(model, prompt, STEPS)
 
     for number, step in enumerate(steps):
         h, z = [], []
         for lane, model in enumerate((stock, pruned)):
-            text = torch.cat([prompt, torch.tensor([recorded[lane][:number]], dtype=int)], dim=1)
+            text = torch.cat(
+                [prompt, torch.tensor([recorded[lane][:number]], dtype=torch.int64)], dim=1
+            )
             out = model(input_ids=text, use_cache=False, output_hidden_states=True)
             h.append(out.hidden_states[-1][0, -1])
             z.append(out.logits[0, -1])
@@ -110,7 +111,7 @@ def test_the_default_variants_fit_the_model(
     assert record(model, path) == 0
     header = read_trace(path).header
     assert [lane.recipe for lane in header.lanes[1:]] == recipes
-    assert header.options.variants == tuple(recipes)
+    assert present(header.options).variants == tuple(recipes)
     typed = f"drop:attn={layers + 1}"
     said = complaint(capsys, "record", "-m", model, "--no-trace", "-v", typed)
     assert f"there are {layers} to drop" in said
@@ -120,7 +121,7 @@ def test_a_session_of_default_variants_is_resumed(tiny: Path, tmp_path: Path) ->
     path = tmp_path / "a.trace.jsonl"
     assert record(tiny, path) == 0
     trace = read_trace(path)
-    resumed = open_session(trace.header.options, None, lambda *_: None, trace)
+    resumed = open_session(present(trace.header.options), None, lambda *_: None, trace)
     assert resumed.trace.header.lanes == trace.header.lanes
     assert [step.lanes for step in resumed.trace.steps] == [step.lanes for step in trace.steps]
 

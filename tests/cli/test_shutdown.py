@@ -42,12 +42,20 @@ def stuck():
 class Running:
     """A process on a terminal, but for the streams that are given."""
 
-    def __init__(self, program: str, *arguments: object, **streams: int) -> None:
+    def __init__(
+        self,
+        program: str,
+        *arguments: object,
+        stdout: int | None = None,
+        stderr: int | None = None,
+    ) -> None:
         self.screen, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-c", program, *map(str, arguments)],
-            **{"stdin": terminal, "stdout": terminal, "stderr": terminal} | streams,
+            stdin=terminal,
+            stdout=stdout or terminal,
+            stderr=stderr or terminal,
             start_new_session=True,
             env={**os.environ, "TERM": "xterm-256color"},
         )

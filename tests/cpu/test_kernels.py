@@ -301,7 +301,8 @@ def test_attention_is_the_formula(dtype: torch.dtype, case: str, normed: bool) -
         return rounded(rounded(x * cos.double()) + rounded(there * sin.double()))
 
     q, k, v = heads.split((queries, key_heads, key_heads), dim=1)
-    q, k = turned(q, norms[0] if normed else None), turned(k, norms[1] if normed else None)
+    q_norm, k_norm = (None, None) if norms is None else norms
+    q, k = turned(q, q_norm), turned(k, k_norm)
     all_keys, all_values = keys.double(), values.double()
     all_keys[:, :, -1], all_values[:, :, -1] = k, v.double()
     shared = queries // key_heads
@@ -310,7 +311,8 @@ def test_attention_is_the_formula(dtype: torch.dtype, case: str, normed: bool) -
     )
     exact = torch.einsum("rgsp,rgpd->rgsd", scores.softmax(dim=-1), all_values)
 
-    tasks = attention(queries, key_heads, width, scaling, (*norms, EPS) if normed else None)
+    given = None if norms is None else (norms[0], norms[1], EPS)
+    tasks = attention(queries, key_heads, width, scaling, given)
     ours = attend(tasks, heads, keys, values, torch.stack((cos, sin)).float())
     assert close(ours, exact.reshape(rows, queries, width))
     assert close(keys[:, :, -1], k)

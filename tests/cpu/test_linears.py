@@ -14,7 +14,7 @@ from prunetui.engine.decode.kv_cache import new_cache
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ..support.models import FAMILIES, make_model, needs_kernels
+from ..support.models import FAMILIES, make_model, moved, needs_kernels
 
 pytestmark = needs_kernels
 
@@ -92,7 +92,7 @@ def test_more_rows_than_a_few_are_multiplied_as_torch_does() -> None:
 
 
 def test_a_model_that_is_not_on_a_cpu_is_left_alone() -> None:
-    model = make_model("llama").to("meta")
+    model = moved(make_model("llama"), "meta")
     linears = FastLinears([model])
     linears.install()
     assert replaced(model) == []
@@ -100,7 +100,7 @@ def test_a_model_that_is_not_on_a_cpu_is_left_alone() -> None:
 
 
 def test_a_transposed_layer_elsewhere_lies_as_it_did() -> None:
-    model = make_model("gpt2").to("meta")
+    model = moved(make_model("gpt2"), "meta")
     linears = FastLinears([model])
     linears.install()
     assert all(parameter.is_contiguous() for parameter in model.parameters())
@@ -124,6 +124,7 @@ def test_a_layer_with_a_forward_of_its_own_keeps_it() -> None:
 def test_two_models_may_share_a_layer_and_have_biases() -> None:
     model, other = make_model("llama"), make_model("llama")
     key = model.get_submodule("model.layers.0.self_attn.k_proj")
+    assert isinstance(key, nn.Linear)
     key.bias = nn.Parameter(torch.linspace(-1, 1, len(key.weight)), requires_grad=False)
     other.model.layers[0].self_attn.k_proj = key
     expected = [logits(of, 3) for of in (model, other)]
@@ -164,14 +165,16 @@ def test_half_of_what_bfloat16s_took_is_read_and_nothing_else_is_held() -> None:
     linears = FastLinears([model])
     linears.install()
     assert weight_bytes([model]) == wide - saved
-    assert [linear._parameters["weight"].numel() for linear in halved] == [0] * len(halved)
+    assert [dict(linear.named_parameters())["weight"].numel() for linear in halved] == [0] * len(
+        halved
+    )
     linears.remove()
     assert weight_bytes([model]) == wide
 
 
 def test_a_weight_that_is_looked_up_too_stays_where_it_is() -> None:
     model = rounded(make_model("llama", tie_word_embeddings=True))
-    embedding = model.get_input_embeddings().weight
+    embedding = model.get_parameter("model.embed_tokens.weight")
     linears = FastLinears([model])
     linears.install()
     assert isinstance(read_weight(model.lm_head), Narrow)

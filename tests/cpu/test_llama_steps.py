@@ -19,7 +19,7 @@ from prunetui.engine.model.weight_group import WeightGroup
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..support.models import FAMILIES, make_model, needs_kernels
+from ..support.models import FAMILIES, make_model, moved, needs_kernels
 
 LANES = [
     Dropped(),
@@ -59,7 +59,7 @@ def make(name: str, dtype: torch.dtype, **changes: object) -> PreTrainedModel:
     for parameter in model.parameters():
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, mean=1.0, std=0.3)
-    return model.to(dtype)
+    return moved(model, dtype)
 
 
 def decode(model: PreTrainedModel, agreed: Tensor | None = None) -> list[Outputs]:
@@ -240,7 +240,7 @@ def test_a_model_that_no_program_is_made_for(changes: dict[str, object]) -> None
     assert supports_compiled_step(wide, FEW)
     assert not supports_compiled_step(wide, FEW + 1)
     assert not supports_compiled_step(wide.half(), 2)
-    assert not supports_compiled_step(wide.to("meta"), 2)
+    assert not supports_compiled_step(moved(wide, "meta"), 2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

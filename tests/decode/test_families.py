@@ -21,7 +21,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from ..support.families import DECODES, FAMILIES, NOT_BUILT, REFUSED, document, make_family
-from ..support.models import END, make_tokenizer, without_sublayers
+from ..support.models import END, generate, make_tokenizer, without_sublayers
+from ..support.steps import lane_tokens, local_of, present, token_of
 
 PROMPT = "Forty bytes, more than any window holds."
 STEPS = 12
@@ -128,28 +129,29 @@ def reads_layers(session: Session) -> bool:
 def check_numbers(stock: PreTrainedModel, session: Session, family: str) -> None:
     steps, prompt = session.trace.steps, session.trace.header.prompt.tokens
     assert len(prompt) == len(PROMPT)
-    tokens = [step.lanes[0].token for step in steps]
-    ours = torch.tensor([step.lanes[0].logprob for step in steps], dtype=torch.float64)
-    theirs, generated = generate(stock, prompt)
+    tokens = lane_tokens(steps)
+    ours = torch.tensor([token_of(step).logprob for step in steps], dtype=torch.float64)
+    theirs, generated = greedy(stock, prompt)
     assert tokens == theirs
     chosen = generated.gather(1, torch.tensor(tokens)[:, None])[:, 0]
     torch.testing.assert_close(ours, chosen, rtol=0, atol=TOLERANCE)
     tolerance = CHUNKED_TOLERANCE if family in CHUNKED else TOLERANCE
     logp = log_probs(stock, prompt + tokens, len(prompt))
     torch.testing.assert_close(generated, logp, rtol=0, atol=tolerance)
-    control = max(step.local[0].kl for step in steps)
+    control = max(present(local_of(step, 1).kl) for step in steps)
     assert 0 <= control < 1e-9
     anatomy = find_anatomy(stock)
-    for number, gates in enumerate(list(VARIANTS.values())[1 : len(steps[0].local)], start=1):
+    dropping = list(VARIANTS.values())[1 : len(steps[0].drift)]
+    for lane, gates in enumerate(dropping, start=2):
         with without_sublayers(anatomy, gates):
             logq = log_probs(stock, prompt + tokens, len(prompt))
         kl = (logp.exp() * (logp - logq)).sum(dim=-1)
         assert kl.max() > 1e-4, "what was dropped does nothing"
-        mine = torch.tensor([step.local[number].kl for step in steps], dtype=torch.float64)
+        mine = torch.tensor([local_of(step, lane).kl for step in steps], dtype=torch.float64)
         torch.testing.assert_close(mine, kl, rtol=1e-4, atol=tolerance / 10)
 
 
-def generate(stock: PreTrainedModel, prompt: list[int]) -> tuple[list[int], Tensor]:
+def greedy(stock: PreTrainedModel, prompt: list[int]) -> tuple[list[int], Tensor]:
     """Greedy tokens and log probabilities, float64 [steps, vocabulary], that a step chose from."""
     stock.generation_config = GenerationConfig(
         max_new_tokens=STEPS,
@@ -158,7 +160,7 @@ def generate(stock: PreTrainedModel, prompt: list[int]) -> tuple[list[int], Tens
         output_logits=True,
     )
     tokens = torch.tensor([prompt])
-    out = stock.generate(tokens, attention_mask=torch.ones_like(tokens))
+    out = generate(stock, tokens)
     return out.sequences[0, len(prompt) :].tolist(), torch.cat(out.logits).double().log_softmax(-1)
 
 

@@ -6,13 +6,14 @@ from prunetui.engine.decode.kv_cache import RoomyLayer, can_crop, new_cache, rea
 from torch import Tensor
 
 from ..support.families import make_family
+from ..support.steps import present
 
 LENGTH, HEADS, WIDTH = 37, 2, 8
 
 
 def common(layer: RoomyLayer) -> list[tuple[int, int]]:
     """Of each row another one and the positions, which are the same in all heads."""
-    *_, held, length = layer.extend(torch.empty(len(layer.keys)), HEADS, WIDTH)
+    *_, held, length = layer.extend(torch.empty(len(present(layer.keys))), HEADS, WIDTH)
     assert length == layer.get_seq_length()
     assert torch.equal(held[:, 1:], held[:, 1:2].expand(-1, HEADS))
     return [(other, positions) for other, positions, *_ in held.tolist()]

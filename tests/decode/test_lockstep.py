@@ -1,6 +1,7 @@
 """Gates, streams and the lockstep decoder against plain forward passes of one row."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -9,16 +10,18 @@ from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.errors import UserError
 from prunetui.engine.measure.logit_lens import check_lens
 from prunetui.engine.model.anatomy import find_anatomy
-from prunetui.engine.model.dropped import Dropped
+from prunetui.engine.model.dropped import SUBLAYERS, Dropped
 from prunetui.engine.model.residual_stream import StreamHooks
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.variants.builder import check_droppable
 from prunetui.engine.variants.pruning.importance import measure_similarity
 from torch import Tensor, nn
 from transformers import DynamicCache, GPT2Config, GPT2Model, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from ..support.families import make_family
 from ..support.models import FAMILIES, make_model, without_sublayers
+from ..support.steps import present
 
 PROMPT = [5, 17, 200, 31, 8, 99, 4, 120, 77, 3, 64, 180]
 EVERY_FAMILY = pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -174,7 +177,8 @@ def test_the_layers_are_those_that_read_text(family: str) -> None:
     ]
     assert depth in [len(tower) for tower in towers]
     layers = [layer.module for layer in find_anatomy(model).layers]
-    assert layers == list(model.get_decoder().layers)
+    decoder = present(model.get_decoder())
+    assert layers == [*decoder.get_submodule("layers").children()]
 
 
 def test_layers_without_a_known_pair_are_found_but_take_no_dropping() -> None:
@@ -189,7 +193,7 @@ def test_layers_without_a_known_pair_are_found_but_take_no_dropping() -> None:
         check_droppable(group)
 
 
-def _with_mixer(layer: nn.Module, hidden_states: Tensor, **kwargs) -> Tensor:
+def _with_mixer(layer: Any, hidden_states: Tensor, **kwargs) -> Tensor:
     mixed, _ = layer.mixer(hidden_states=layer.input_layernorm(hidden_states), **kwargs)
     middle = hidden_states + mixed
     return middle + layer.mlp(layer.post_attention_layernorm(middle))
@@ -251,7 +255,7 @@ def test_similarity_is_the_mean_cosine_before_and_after(family: str) -> None:
                 runs.setdefault((last - layer + 1, layer), []).append(run)
     hooks.remove()
     for layer in range(4):
-        for place, kind in ((1, "attention"), (2, "mlp")):
+        for place, kind in enumerate(SUBLAYERS, start=1):
             mean = torch.cat(cosines[layer, place]).mean().item()
             assert similarity.of(kind)[layer] == pytest.approx(mean, abs=1e-6)
     assert [len(row) for row in similarity.runs] == [4, 3, 2, 1]
@@ -262,6 +266,14 @@ def test_similarity_is_the_mean_cosine_before_and_after(family: str) -> None:
 
 def cosine(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))
+
+
+def keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    pairs = []
+    for layer in cache.layers:
+        assert isinstance(layer, DynamicLayer)
+        pairs.append((present(layer.keys), present(layer.values)))
+    return pairs
 
 
 def test_a_cache_grows_in_place_and_holds_what_the_stock_one_holds() -> None:
@@ -276,9 +288,9 @@ def test_a_cache_grows_in_place_and_holds_what_the_stock_one_holds() -> None:
                 for cache in (stock, roomy)
             ]
             assert torch.equal(*outputs)
-            addresses.add(roomy.layers[0].keys.data_ptr())
-    for ours, theirs in zip(roomy.layers, stock.layers, strict=True):
-        assert torch.equal(ours.keys, theirs.keys)
-        assert torch.equal(ours.values, theirs.values)
+            addresses.add(keys_and_values(roomy)[0][0].data_ptr())
+    for ours, theirs in zip(keys_and_values(roomy), keys_and_values(stock), strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
     # Room for 256 positions, then for 600: it moved once.
     assert len(addresses) == 2

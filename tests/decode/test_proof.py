@@ -1,6 +1,7 @@
 """What is decoded is the model: the lockstep against stock transformers, at load."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,14 @@ from prunetui.engine.session.session import Session, open_session
 from transformers import PreTrainedModel
 
 from ..support.families import make_family
-from ..support.models import FAMILIES, make_model, make_tokenizer, save_model_directory
+from ..support.models import (
+    FAMILIES,
+    greedy_tokens,
+    make_model,
+    make_tokenizer,
+    save_model_directory,
+)
+from ..support.steps import decode_all, lane_tokens, present
 
 TEXT = [*range(30, 30 + PROMPT)]
 NONE, SOME = Dropped(), Dropped(frozenset({1}))
@@ -37,14 +45,15 @@ def test_the_lockstep_gives_what_stock_transformers_gives(family: str) -> None:
     lanes = [(group, NONE), (group, SOME), (other, NONE), (group, NONE)]
     decoder = Lockstep(lanes)
     assert prove(decoder, lanes) == proof.Proof(frozenset(), [])
-    texts = torch.stack([lane.reference.tokens for lane, _ in lanes])
+    references = [present(lane.reference) for lane, _ in lanes]
+    texts = torch.stack([taken.tokens for taken in references])
     z, positions = proof._lockstep_logits(decoder, texts)
     assert positions == ([4, 5] if family == "lfm2" else [1, 4, 5])
     for row in (0, 2, 3):
-        taken = lanes[row][0].reference
+        taken = references[row]
         assert difference(z[:, row], taken.full[positions], torch.float32) < 1e-5
         assert difference(z[-STEPS:, row], taken.generated, torch.float32) < 1e-5
-    assert difference(z[:, 1], group.reference.full[positions], torch.float32) > 1e-2
+    assert difference(z[:, 1], references[1].full[positions], torch.float32) > 1e-2
 
 
 def test_a_reference_is_one_forward_pass_and_generate() -> None:
@@ -109,8 +118,8 @@ def tiny(tmp_path: Path) -> Path:
     return save_model_directory(tmp_path / "tiny")
 
 
-def session_of(model: Path, **changes: object) -> Session:
-    given: dict[str, object] = {
+def session_of(model: Path, **changes: Any) -> Session:
+    settings: dict[str, Any] = {
         "model": str(model),
         "variants": ("drop:attn=[1]",),
         "prompt": "What is it?",
@@ -118,21 +127,16 @@ def session_of(model: Path, **changes: object) -> Session:
         "max_new_tokens": 6,
         "ignore_eos": True,
     }
-    return open_session(Options(**(given | changes)), None, lambda *_: None)
+    return open_session(Options(**settings | changes), None, lambda *_: None)
 
 
 def tokens(session: Session) -> list[int]:
-    while session.finished is None:
-        session.step()
-    return [step.lanes[0].token for step in session.trace.steps]
+    return lane_tokens(decode_all(session))
 
 
 def generated() -> list[int]:
     prompt = make_tokenizer()("What is it?", return_tensors="pt")["input_ids"]
-    out = make_model("llama").generate(
-        prompt, do_sample=False, max_new_tokens=6, min_new_tokens=6, eos_token_id=None
-    )
-    return out[0, prompt.shape[1] :].tolist()
+    return greedy_tokens(make_model("llama"), prompt, 6)
 
 
 def test_a_step_of_ours_that_is_wrong_is_not_believed(tiny: Path, monkeypatch) -> None:
@@ -174,7 +178,7 @@ def test_a_cache_that_is_wrong_is_not_believed(tiny: Path, monkeypatch) -> None:
 def test_a_model_that_no_way_decodes_is_refused(tiny: Path, monkeypatch) -> None:
     forward = lockstep._Batch._forward
 
-    def wrong(batch: object, *given: object) -> tuple[torch.Tensor, ...]:
+    def wrong(batch: Any, *given: Any) -> tuple[torch.Tensor, ...]:
         h, z, streams = forward(batch, *given)
         return h, z.roll(1, -1), streams
 
@@ -187,8 +191,8 @@ def test_a_model_that_no_way_decodes_is_refused(tiny: Path, monkeypatch) -> None
 def test_what_stock_transformers_disagrees_on_is_said(which: str, tiny: Path, monkeypatch) -> None:
     taken = reference.take_reference
 
-    def otherwise(*given: object) -> reference.Reference:
-        whole = taken(*given)
+    def otherwise(model: PreTrainedModel, prompt: list[int]) -> reference.Reference:
+        whole = taken(model, prompt)
         logits = getattr(whole, which).clone()
         logits[-STEPS:] = logits[-STEPS:].flip(-1)
         return reference.Reference(**vars(whole) | {which: logits})

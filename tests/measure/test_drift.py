@@ -1,5 +1,7 @@
 """Every measure against its formula, written out in float64 with numpy, one variant at a time."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -30,10 +32,10 @@ def example(scale: float) -> tuple[torch.Tensor, torch.Tensor]:
 def par_orth(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     d = y - x
     par = d @ x / (x @ x)
-    return par, np.linalg.norm(d - par * x) / np.linalg.norm(x)
+    return float(par), float(np.linalg.norm(d - par * x) / np.linalg.norm(x))
 
 
-def expected(h: torch.Tensor, z: torch.Tensor, variant: int, T: float) -> dict[str, float]:  # noqa: N803
+def expected(h: torch.Tensor, z: torch.Tensor, variant: int, T: float) -> dict[str, Any]:  # noqa: N803
     x_h, y_h = h[0].double().numpy(), h[variant].double().numpy()
     x, y = z[0].double().numpy(), z[variant].double().numpy()
     p, q = softmax(x / T), softmax(y / T)

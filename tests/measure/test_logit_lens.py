@@ -16,9 +16,11 @@ from prunetui.engine.options import Options
 from prunetui.engine.session.session import Session, open_session
 from prunetui.engine.trace.file import read_trace
 from prunetui.engine.trace.trace import Trace
+from torch import nn
 
 from ..support.models import make_model, save_model_directory
 from ..support.references import cos, softmax
+from ..support.steps import present, token_of, whole
 
 TOKENS = torch.arange(1, 7)[None]
 SCALED: dict[str, dict[str, object]] = {
@@ -58,10 +60,14 @@ def test_the_lens_of_the_last_point_is_the_models_own_z(family: str) -> None:
 
 def test_the_raw_lens_is_the_head_alone() -> None:
     model, anatomy, points, _ = read("llama")
-    expected = points.double() @ anatomy.head.weight.double().T
+    expected = points.double() @ weight_of(anatomy.head).T
     assert torch.allclose(
         lens_logits(model, anatomy, points, raw=True).double(), expected, atol=1e-5
     )
+
+
+def weight_of(module: nn.Module | None) -> torch.Tensor:
+    return present(module).get_parameter("weight").double()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -71,8 +77,8 @@ def test_transitions_equal_their_formulas(temperature: float) -> None:
     assert len(changes) == 8
     x = points.double().numpy()
     root = np.sqrt((x**2).mean(axis=1, keepdims=True) + model.config.rms_norm_eps)
-    weight = anatomy.norm.weight.double().numpy()
-    z = (x / root * weight) @ anatomy.head.weight.double().numpy().T
+    normed = x / root * weight_of(anatomy.norm).numpy()
+    z = normed @ weight_of(anatomy.head).numpy().T
     p = [softmax(row / temperature) for row in z]
     for n, change in enumerate(changes):
         expected = {
@@ -114,17 +120,17 @@ def test_every_row_of_a_session_is_read_with_its_own_lanes_drift(llama: Path) ->
     assert lens is not None
     assert lens.local is not None
     assert (len(lens.lanes), len(lens.local)) == (4, 3)
-    for lane, token in zip(lens.lanes, step.lanes, strict=True):
+    for lane, token in zip(whole(lens.lanes), whole(step.lanes), strict=True):
         # The last point is what the lane itself says, greedily.
         assert lane.tokens[-1] == token.token
         assert lane.probs[-1] == pytest.approx(token.prob, rel=1e-5)
         assert len(lane.tokens) == len(lane.transitions) + 1 == 9
     # A closed gate adds nothing to the stream; nor does it in the second lane.
-    for read in (lens.lanes, [None, *lens.local]):
-        assert msgspec.structs.astuple(read[1].transitions[2]) == pytest.approx((1, 1, 1, 0))
-        assert msgspec.structs.astuple(read[2].transitions[1]) == pytest.approx((1, 1, 1, 0))
-        assert msgspec.structs.astuple(read[2].transitions[5]) == pytest.approx((1, 1, 1, 0))
-        assert read[1].transitions[3].kl > 0
+    for read in (whole(lens.lanes), [None, *whole(lens.local)]):
+        first, second = present(read[1]).transitions, present(read[2]).transitions
+        for closed in (first[2], second[1], second[5]):
+            assert msgspec.structs.astuple(closed) == pytest.approx((1, 1, 1, 0))
+        assert present(first[3].kl) > 0
     session.close()
 
 
@@ -138,16 +144,18 @@ def test_a_step_read_later_is_as_if_read_at_once(llama: Path, tmp_path: Path, co
         later.read(number)
     steps = [*steps, *[later.step() for _ in range(3)]]
     for number in (0, 2, 4):
-        read, once = later.trace.steps[number].lens, expected[number].lens
+        read, once = present(later.trace.steps[number].lens), present(expected[number].lens)
         assert (read.local is None) == (context == "free")
-        for mine, theirs in zip(read.lanes, once.lanes, strict=True):
+        for mine, theirs in zip(whole(read.lanes), whole(once.lanes), strict=True):
             assert (mine.tokens, mine.raw_tokens) == (theirs.tokens, theirs.raw_tokens)
             assert mine.probs == pytest.approx(theirs.probs, rel=1e-4)
             assert [t.kl for t in mine.transitions] == pytest.approx(
                 [t.kl for t in theirs.transitions], rel=1e-3, abs=1e-9
             )
     for ours, theirs in zip(steps, expected, strict=True):
-        assert [token.token for token in ours.lanes] == [token.token for token in theirs.lanes]
+        assert [token.token for token in whole(ours.lanes)] == [
+            token.token for token in whole(theirs.lanes)
+        ]
     at_once.close()
     later.close()
     recorded = read_trace(tmp_path / "a.trace.jsonl")
@@ -182,7 +190,8 @@ def test_a_step_is_read_at_the_end_of_caches_that_cannot_go_back(tmp_path: Path)
     # The caches end behind step 2.
     looking.read(4)
     looking.step()
-    for ours, theirs in zip(looking.trace.steps[-1].lanes, expected[-1].lanes, strict=True):
+    last = looking.trace.steps[-1]
+    for ours, theirs in zip(whole(last.lanes), whole(expected[-1].lanes), strict=True):
         assert ours.token == theirs.token
         assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-5)
     plain.close()
@@ -196,15 +205,15 @@ def test_a_lane_that_has_ended_is_not_read(llama: Path) -> None:
         session.trace.steps[0],
         lanes=[
             session.trace.steps[0].lanes[0],
-            msgspec.structs.replace(session.trace.steps[0].lanes[1], ended=True),
+            msgspec.structs.replace(token_of(session.trace.steps[0], 1), ended=True),
         ],
     )
     session.step()
     session.read(1)
-    lens = session.trace.steps[1].lens
+    lens = present(session.trace.steps[1].lens)
     assert lens.lanes[0] is not None
     assert lens.lanes[1] is None
-    assert lens.local[0] is not None
+    assert present(lens.local)[0] is not None
     session.close()
 
 

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from ..support.models import make_speaker, make_spm_tokenizer, make_tokenizer, save_model_directory
+from ..support.steps import present, token_of
 
 TEXT = "Grüße an die 世界: 🎉🎉 plain letters, then 𝔱𝔢𝔵𝔱 again, for longer than any context."
 
@@ -200,7 +201,7 @@ def test_tokens_that_the_tokenizer_does_not_know_have_a_text(tmp_path: Path) -> 
     save_model_directory(tmp_path, vocab_size=1000)
     decoded = run(tmp_path, "x", max_new_tokens=4, lens=True, ignore_eos=True)
     for step in decoded:
-        lens, token = step.lens.lanes[0], step.lanes[0]
+        lens, token = present(present(step.lens).lanes[0]), token_of(step)
         pairs = [*zip(step.candidates.tokens, step.candidates.texts, strict=True)]
         pairs += zip(lens.tokens + lens.raw_tokens, lens.texts + lens.raw_texts, strict=True)
         assert all((token > 256) == (text == f"<{token}>") for token, text in pairs)

@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..support.gguf_files import write_gguf
 from ..support.models import make_model, make_tokenizer, save_model_directory
+from ..support.steps import drift_of, lane_tokens, local_of, present
 
 PROMPT = "What is it?"
 STEPS = 4
@@ -76,8 +77,11 @@ def changed(
     copy = directory.with_name(name)
     shutil.copytree(directory, copy)
     weights = load_file(copy / "model.safetensors")
-    renamed = {rename(key): change(key, tensor).contiguous() for key, tensor in weights.items()}
-    renamed.pop(None, None)
+    renamed = {
+        new: change(key, tensor).contiguous()
+        for key, tensor in weights.items()
+        if (new := rename(key)) is not None
+    }
     save_file(renamed, copy / "model.safetensors", {"format": "pt"})
     said = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(said | config))
@@ -86,7 +90,7 @@ def changed(
 
 def local_kl(baseline: Path, variant: Path, steps: list[Step]) -> list[float]:
     """KL(p ‖ q) on the baseline's tokens, of full forward passes of stock models in float64."""
-    text = make_tokenizer()(PROMPT)["input_ids"] + [step.lanes[0].token for step in steps]
+    text = make_tokenizer()(PROMPT)["input_ids"] + lane_tokens(steps)
     logs = []
     for directory in (baseline, variant):
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
@@ -107,7 +111,7 @@ def test_a_head_of_its_own_stays_though_the_config_says_tied(tmp_path: Path) -> 
         tie_word_embeddings=True,
     )
     steps, _ = decode(base, variant)
-    measured = [step.local[0].kl for step in steps]
+    measured = [present(local_of(step).kl) for step in steps]
     assert measured == pytest.approx(local_kl(base, variant, steps), rel=1e-4)
     assert 0 < max(measured) < 1
 
@@ -118,13 +122,12 @@ def test_what_was_tied_stays_tied_and_nothing_else(tied: bool, tmp_path: Path) -
     base = save_model_directory(tmp_path / "base", tie_word_embeddings=tied)
     variant = tmp_path / "variant"
     model = make_model("llama", tie_word_embeddings=not tied)
-    model.get_input_embeddings().weight.data = (
-        make_model("llama", tie_word_embeddings=tied).get_input_embeddings().weight.data
-    )
+    name, other = "model.embed_tokens.weight", make_model("llama", tie_word_embeddings=tied)
+    model.get_parameter(name).data = other.get_parameter(name).data
     model.save_pretrained(variant)
     make_tokenizer().save_pretrained(variant)
     steps, _ = decode(base, variant)
-    assert [step.local[0].kl for step in steps] == pytest.approx(
+    assert [local_of(step).kl for step in steps] == pytest.approx(
         local_kl(base, variant, steps), rel=1e-4
     )
 
@@ -222,7 +225,7 @@ def test_weights_without_the_base_models_prefix_are_the_same(tiny: Path) -> None
     bare = changed(tiny, "bare", rename=lambda key: key.removeprefix("model."))
     steps, notes = decode(tiny, bare)
     assert notes == []
-    assert [step.drift[0].kl for step in steps] == pytest.approx([0] * STEPS, abs=1e-10)
+    assert [drift_of(step).kl for step in steps] == pytest.approx([0] * STEPS, abs=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +392,7 @@ def test_code_is_run_for_whoever_trusts_it(which: str, tiny: Path) -> None:
     session = open_session(trusted, None, lambda *_: None)
     step = session.step()
     if which == "-v":
-        assert step.drift[0].kl == pytest.approx(0, abs=1e-10)
+        assert drift_of(step).kl == pytest.approx(0, abs=1e-10)
 
 
 # -- GGUF -----------------------------------------------------------------------------------------
@@ -398,7 +401,7 @@ def test_code_is_run_for_whoever_trusts_it(which: str, tiny: Path) -> None:
 def test_a_whole_gguf_file_decodes(tmp_path: Path) -> None:
     steps, notes = decode(write_gguf(tmp_path / "whole.gguf"), "control")
     assert notes == []
-    assert [step.drift[0].kl for step in steps] == pytest.approx([0] * STEPS, abs=1e-10)
+    assert [drift_of(step).kl for step in steps] == pytest.approx([0] * STEPS, abs=1e-10)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from prunetui.engine.session.session import open_session
 from prunetui.engine.trace.file import read_trace
 from prunetui.engine.variants.calibration import Calibration
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import BatchEncoding, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..support.models import (
     END,
@@ -69,10 +70,8 @@ def test_a_template_renders_as_transformers_does(template: str) -> None:
     )
     message[0]["content"] = "Hello there"
     read = read_prompt("Hello there", loaded, raw=False)
-    assert (
-        read.record.tokens
-        == loaded.tokenizer.apply_chat_template(message, add_generation_prompt=True)["input_ids"]
-    )
+    rendered: Any = loaded.tokenizer.apply_chat_template(message, add_generation_prompt=True)
+    assert read.record.tokens == rendered["input_ids"]
     assert (read.record.chat_template, read.record.text) == (True, "Hello there")
 
 
@@ -277,7 +276,7 @@ def test_answers_are_the_tokens_that_follow_the_prompt(
 
 
 class Broken(PreTrainedTokenizerFast):
-    def __call__(self, *_: object, **__: object) -> None:
+    def __call__(self, *_args: Any, **_settings: Any) -> BatchEncoding:
         raise ValueError("a\ntokenizer")
 
 

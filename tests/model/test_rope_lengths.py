@@ -1,6 +1,7 @@
 """Rotary angles that scale or change with the length of a text: the tokens of `generate`."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from prunetui.engine.options import Options
 from prunetui.engine.session.session import Session, open_session
 from transformers import AutoModelForCausalLM
 
-from ..support.models import make_model, make_tokenizer
+from ..support.models import greedy_tokens, make_model, make_tokenizer
+from ..support.steps import decode_all, lane_tokens
 
 TRAINED, STEPS = 32, 16
 LONGROPE = {"long_factor": [4.0] * 4, "short_factor": [1.0] * 4, "factor": 4.0}
@@ -31,7 +33,7 @@ def scaled_model(kind: str, directory: Path) -> Path:
     """Trained on 32 positions and scaled to 128."""
     family, more, length = KINDS[kind]
     rope = {"rope_type": kind, "rope_theta": 10000.0, **more}
-    config: dict[str, object] = {"max_position_embeddings": length, "rope_parameters": rope}
+    config: dict[str, Any] = {"max_position_embeddings": length, "rope_parameters": rope}
     if kind == "longrope":
         config["original_max_position_embeddings"] = TRAINED
         rope["original_max_position_embeddings"] = TRAINED
@@ -53,9 +55,7 @@ def session_of(directory: Path, prompt: str) -> Session:
 
 
 def tokens(session: Session) -> list[int]:
-    while session.finished is None:
-        session.step()
-    return [step.lanes[0].token for step in session.trace.steps if step.lanes[0]]
+    return lane_tokens(decode_all(session))
 
 
 @pytest.mark.parametrize("length", [TRAINED - 8, TRAINED + 8])
@@ -69,15 +69,7 @@ def test_a_text_beyond_what_was_trained_on(
     session = session_of(directory, "x" * length)
     assert session.trace.header.model.context_length == 4 * TRAINED
     prompt = make_tokenizer()("x" * length, return_tensors="pt")["input_ids"]
-    generated = AutoModelForCausalLM.from_pretrained(directory).generate(
-        prompt,
-        do_sample=False,
-        max_new_tokens=STEPS,
-        min_new_tokens=STEPS,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    expected = generated[0, prompt.shape[1] :].tolist()
+    expected = greedy_tokens(AutoModelForCausalLM.from_pretrained(directory), prompt, STEPS)
     assert tokens(session) == expected
     first = [step.lanes for step in session.trace.steps]
     session.rewind(5)

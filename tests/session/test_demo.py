@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ from prunetui.engine.variants.pruning.layerwise import sparsify_model
 from prunetui.engine.variants.recipes import Method, Pattern, Sparsify
 
 from ..support.measures import measured
+from ..support.models import generate, moved
 from ..support.references import reference_magnitude, reference_sparsegpt, reference_wanda
+from ..support.steps import lane_tokens
 
 pytestmark = pytest.mark.persons_cache
 
@@ -72,7 +75,7 @@ def test_lanes_decode_what_stock_models_decode(
         kept = [projection.weight.clone() for projection in projections]
         for projection in projections:
             projection.weight.zero_()
-        recorded = [step.lanes[lane].token for step in steps]
+        recorded = lane_tokens(steps, lane)
         with torch.inference_mode():
             text = torch.cat([prompt, torch.tensor([recorded])], dim=1)
             out = demo.model(input_ids=text, use_cache=False, output_hidden_states=True)
@@ -83,11 +86,8 @@ def test_lanes_decode_what_stock_models_decode(
         for projection, weight in zip(projections, kept, strict=True):
             projection.weight.copy_(weight)
     # Left to itself, generate would mask the end tokens inside the chat template.
-    generated = demo.model.generate(
-        prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=STEPS
-    )
-    baseline = [step.lanes[0].token for step in steps]
-    assert baseline == generated[0, prompt.shape[1] :].tolist()
+    generated = generate(demo.model, prompt, do_sample=False, max_new_tokens=STEPS)
+    assert lane_tokens(steps) == generated[0, prompt.shape[1] :].tolist()
     for lane in (1, 2):
         for number, step in [*enumerate(steps)][::5]:
             h = torch.stack([hidden[0][number], hidden[lane][number]])
@@ -139,7 +139,11 @@ def test_a_conversion_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         cached("gguf", ["a"], half)
     assert [*(tmp_path / "prunetui" / "gguf").iterdir()] == []
-    made = cached("gguf", ["a"], lambda directory: (directory / "whole").write_text("x") and None)
+
+    def write_whole(directory: Path) -> None:
+        (directory / "whole").write_text("x")
+
+    made = cached("gguf", ["a"], write_whole)
     assert (made / "whole").read_text() == "x"
 
     def never(_: Path) -> None:
@@ -151,7 +155,7 @@ def test_a_conversion_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch
 
 def test_in_bfloat16_a_row_depends_on_the_number_of_rows_alone(demo: Loaded) -> None:
     """Bit for bit: the baseline beside variants, a control, and the baseline padded with itself."""
-    model = copy.deepcopy(demo.model).to(torch.bfloat16)
+    model = moved(copy.deepcopy(demo.model), torch.bfloat16)
     group = WeightGroup(model, find_anatomy(model))
     variant = Dropped(mlp=frozenset({3, 12, 13}))
     backend = backend_for(model.device, model.dtype)
@@ -176,6 +180,12 @@ def test_in_bfloat16_a_row_depends_on_the_number_of_rows_alone(demo: Loaded) -> 
     assert not torch.equal(beside[:, 0], beside[:, 1])
 
 
+def keep_input(
+    inputs: list[torch.Tensor], _module: torch.nn.Module, args: tuple[torch.Tensor]
+) -> None:
+    inputs.append(args[0][0])
+
+
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
 @pytest.mark.parametrize("sparsity", [0.5, pytest.param(Pattern(2, 4), marks=pytest.mark.slow)])
 def test_two_layers_are_pruned_as_the_papers_say(
@@ -193,7 +203,7 @@ def test_two_layers_are_pruned_as_the_papers_say(
     }
     windows = [torch.arange(1000, 1300), torch.arange(5000, 5300)]
     sparsify_model(group.model, group.anatomy, Sparsify(method, sparsity), windows, lambda _: None)
-    pruned = {name: group.model.get_submodule(name).weight.numpy() for name in dense}
+    pruned = {name: group.model.get_parameter(f"{name}.weight").numpy() for name in dense}
 
     # A layer's inputs, from the pruned layers before it and its own dense weights.
     inputs: dict[str, list[torch.Tensor]] = {name: [] for name in dense}
@@ -203,12 +213,7 @@ def test_two_layers_are_pruned_as_the_papers_say(
         for name in names:
             module = group.model.get_submodule(name)
             module.weight.data = torch.from_numpy(dense[name])
-            seen = inputs[name]
-            handles.append(
-                module.register_forward_pre_hook(
-                    lambda _m, args, seen=seen: seen.append(args[0][0])
-                )
-            )
+            handles.append(module.register_forward_pre_hook(partial(keep_input, inputs[name])))
         with torch.inference_mode():
             for window in windows:
                 group.model(input_ids=window[None], use_cache=False)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -28,6 +29,7 @@ from prunetui.tui.views.theory import TheoryTable
 
 from ..support.models import END, make_model, make_tokenizer
 from ..support.screens import inspector, panel_text, replay, settle
+from ..support.steps import drift_of, present, token_of, whole
 from ..support.traces import make_header, make_step, make_trace, part_broken
 
 GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=9, ignore_eos=False)
@@ -112,10 +114,14 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def record(broken: dict[str, Path], tmp_path: Path, model: str, **options: object) -> Trace:
+def record(broken: dict[str, Path], tmp_path: Path, model: str, **options: Any) -> Trace:
     path = tmp_path / "a.trace.jsonl"
     variants = tuple(f"{name}={broken[name]}" for name in ("nan", "inf"))
-    settings = {"model": str(broken[model]), "prompt": "Twelve bytes", "max_new_tokens": 5}
+    settings: dict[str, Any] = {
+        "model": str(broken[model]),
+        "prompt": "Twelve bytes",
+        "max_new_tokens": 5,
+    }
     settings |= {"variants": (*variants, "control"), "answers": ("A", "B"), "lens": True}
     session = open_session(Options(**(settings | options)), path, lambda *_: None)
     while session.finished is None:
@@ -131,13 +137,13 @@ def test_a_lane_of_no_numbers_neither_says_nor_ends(broken, tmp_path: Path, cont
     trace = record(broken, tmp_path, "fine", context=context, ignore_eos=False)
     assert len(trace.steps) == 5
     for step in trace.steps:
-        assert [token.not_numbers for token in step.lanes] == [False, True, True, False]
-        for token in step.lanes[1:3]:
+        assert [token.not_numbers for token in whole(step.lanes)] == [False, True, True, False]
+        for token in whole(step.lanes[1:3]):
             assert (token.text, token.prob, token.entropy, token.ended) == ("", None, None, False)
-        assert [drift.not_comparable for drift in step.drift] == [True, True, False]
+        assert [drift.not_comparable for drift in whole(step.drift)] == [True, True, False]
         if step.local:
-            assert [drift.not_comparable for drift in step.local] == [True, True, False]
-        assert {*step.candidates.probs[1]} == {None}
+            assert [drift.not_comparable for drift in whole(step.local)] == [True, True, False]
+        assert {*present(step.candidates.probs[1])} == {None}
         assert len(step.candidates.tokens) == 10
     assert trace.text(1) == ""
     assert trace.marked_text(1) == "⟨not numbers ×5⟩"
@@ -146,8 +152,8 @@ def test_a_lane_of_no_numbers_neither_says_nor_ends(broken, tmp_path: Path, cont
 def test_a_baseline_of_no_numbers_is_said_too(broken, tmp_path: Path) -> None:
     trace = record(broken, tmp_path, "nan", variants=("control", f"fine={broken['fine']}"))
     for step in trace.steps:
-        assert [token.not_numbers for token in step.lanes] == [True, True, False]
-        assert all(drift.not_comparable for drift in step.drift)
+        assert [token.not_numbers for token in whole(step.lanes)] == [True, True, False]
+        assert all(drift.not_comparable for drift in whole(step.drift))
         assert (differs(step, 1), differs(step, 2)) == (False, True)
     assert trace.marked_text(0) == "⟨not numbers ×5⟩"
     assert trace.text(2) != ""
@@ -155,14 +161,15 @@ def test_a_baseline_of_no_numbers_is_said_too(broken, tmp_path: Path) -> None:
 
 def test_a_lane_of_no_numbers_can_be_resumed_and_forced(broken, tmp_path: Path) -> None:
     trace = record(broken, tmp_path, "fine")
-    options = msgspec.structs.replace(trace.header.options, max_new_tokens=8, lens=False)
+    options = msgspec.structs.replace(present(trace.header.options), max_new_tokens=8, lens=False)
     session = open_session(options, None, lambda *_: None, trace)
     step = session.step()
-    assert step.lanes[1].not_numbers
+    assert token_of(step, 1).not_numbers
     step = session.force(2, {1: 35})
-    assert step.lanes[1].forced
-    assert step.lanes[1].text == make_tokenizer().decode([35])
-    assert session.trace.marked_text(1) == "⟨not numbers ×2⟩" + step.lanes[1].text
+    token = token_of(step, 1)
+    assert token.forced
+    assert token.text == make_tokenizer().decode([35])
+    assert session.trace.marked_text(1) == "⟨not numbers ×2⟩" + token.text
     session.close()
 
 
@@ -170,13 +177,13 @@ def test_a_lane_of_no_numbers_can_be_resumed_and_forced(broken, tmp_path: Path) 
 
 
 def test_means_leave_such_steps_out_and_say_how_many() -> None:
-    whole, broken = make_trace(10), part_broken()
+    unbroken, broken = make_trace(10), part_broken()
     one, two = summarize(broken)
-    kl = [whole.steps[n].drift[0].kl for n in (0, 1, 2, 3, 4, 5, 8)]
+    kl = [present(drift_of(unbroken.steps[n]).kl) for n in (0, 1, 2, 3, 4, 5, 8)]
     assert one.kl_mean == pytest.approx(sum(kl) / 7)
     assert (one.compared, one.not_comparable) == (10, 3)
     assert (two.compared, two.not_comparable) == (10, 0)
-    assert two == summarize(whole)[1]
+    assert two == summarize(unbroken)[1]
     of = statistics(broken, 1).propagated
     assert (of.steps, of.not_comparable, of.kld_mean) == (7, 3, one.kl_mean)
     assert of.same_top == pytest.approx(4 / 7)
@@ -209,8 +216,8 @@ def test_exports_tell_it_from_other_nulls() -> None:
     flagged = [(row["step"], row["lane"]) for row in rows if row["not_numbers"] == "1"]
     assert flagged == [("6", "1"), ("7", "1"), ("9", "1")]
     assert [(r["step"], r["lane"]) for r in rows if r["not_comparable"] == "1"] == flagged
-    whole = json.loads(to_json(trace))
-    assert [step["lanes"][1]["not_numbers"] for step in whole["steps"]].count(True) == 3
+    document = json.loads(to_json(trace))
+    assert [step["lanes"][1]["not_numbers"] for step in document["steps"]].count(True) == 3
     page = to_html(trace)
     assert '<span class="other">⟨not numbers ×2⟩</span>' in page
     assert '<span class="other">⟨not numbers⟩</span>' in page

@@ -7,6 +7,7 @@ import pytest
 from prunetui.engine.options import Options
 from prunetui.engine.trace.export.formats import FORMATS
 from prunetui.engine.trace.file import TraceWriter, read_trace
+from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import PrunetuiApp
 from prunetui.tui.cli.record import record
 from prunetui.tui.screens.help import HelpScreen
@@ -19,6 +20,12 @@ from ..support.traces import make_header, make_trace
 HOSTILE = "It says [bold]no[/] <b>&\x1b[31m `to` it."
 
 
+def exported(trace: Trace, form: str) -> str:
+    content = FORMATS[form](trace)
+    assert isinstance(content, str)
+    return content
+
+
 @pytest.mark.parametrize(
     ("form", "expected"),
     [
@@ -29,9 +36,9 @@ HOSTILE = "It says [bold]no[/] <b>&\x1b[31m `to` it."
 )
 def test_exports_say_them(form: str, expected: str) -> None:
     trace = make_trace(4)
-    assert expected not in FORMATS[form](trace)
+    assert expected not in exported(trace, form)
     trace.header = msgspec.structs.replace(trace.header, notes=[HOSTILE])
-    assert expected in FORMATS[form](trace)
+    assert expected in exported(trace, form)
 
 
 def test_they_are_read_again(tmp_path: Path) -> None:

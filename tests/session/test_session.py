@@ -21,6 +21,7 @@ from prunetui.engine.trace.records import Step
 from transformers import AutoModelForCausalLM
 
 from ..support.models import END, save_model_directory
+from ..support.steps import drift_of, lane_tokens, present, token_of, whole
 
 STEPS = 12
 
@@ -53,10 +54,6 @@ def without_cost(steps: list[Step]) -> list[tuple]:
     return [(s.step, s.lanes, s.candidates, s.drift, s.layers) for s in steps]
 
 
-def tokens(steps: list[Step], lane: int) -> list[int]:
-    return [token.token for step in steps if (token := step.lanes[lane])]
-
-
 def test_a_step_is_whole(models) -> None:
     session = open_tiny(models, context="free")
     header = session.trace.header
@@ -71,12 +68,13 @@ def test_a_step_is_whole(models) -> None:
     )
     assert (header.model.family, header.model.layers, header.model.dtype) == ("llama", 4, "float32")
     assert len(step.drift) == len(step.layers) == 2
-    assert len(step.layers[0]) == 8
-    for lane, token in enumerate(step.lanes):
+    assert len(present(step.layers_of(1))) == 8
+    probs = [whole(present(row)) for row in step.candidates.probs]
+    for lane, token in enumerate(whole(step.lanes)):
         place = step.candidates.tokens.index(token.token)
-        assert step.candidates.probs[lane][place] == pytest.approx(token.prob)
-        assert max(step.candidates.probs[lane]) == pytest.approx(token.prob)
-    assert step.candidates.probs[0] == sorted(step.candidates.probs[0], reverse=True)
+        assert probs[lane][place] == pytest.approx(token.prob)
+        assert max(probs[lane]) == pytest.approx(token.prob)
+    assert probs[0] == sorted(probs[0], reverse=True)
     assert step.memory > 0
     assert step.read == 0
     # float32: all weights but the embedding, whose rows are looked up; keys and values of 4 layers
@@ -84,9 +82,8 @@ def test_a_step_is_whole(models) -> None:
     weights = header.model.parameters - 257 * 32
     assert session.step().read == 4 * (weights + 2 * 4 * 2 * 8 * 3 * 13)
     assert header.bandwidth > 1e8
-    chosen = step.candidates.tokens.index(step.lanes[0].token)
-    difference = step.candidates.probs[1][chosen] - step.candidates.probs[0][chosen]
-    assert step.drift[0].dp == pytest.approx(difference)
+    chosen = step.candidates.tokens.index(token_of(step).token)
+    assert drift_of(step).dp == pytest.approx(probs[1][chosen] - probs[0][chosen])
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "lfm2"])
@@ -102,9 +99,9 @@ def test_a_rewind_decodes_the_same_again(models, family: str, context: str, to: 
     if family == "llama":
         assert without_cost(again) == without_cost(first)
     for lane in range(3):
-        assert tokens(again, lane) == tokens(first, lane)
-        assert session.trace.text(lane) == "".join(s.lanes[lane].text for s in first)
-    assert again[-1].drift[0].kl == pytest.approx(first[-1].drift[0].kl, abs=1e-4)
+        assert lane_tokens(again, lane) == lane_tokens(first, lane)
+        assert session.trace.text(lane) == "".join(token_of(step, lane).text for step in first)
+    assert drift_of(again[-1]).kl == pytest.approx(drift_of(first[-1]).kl, abs=1e-4)
 
 
 def test_free_lanes_read_their_own_tokens_and_forced_ones_the_baselines(models) -> None:
@@ -115,17 +112,17 @@ def test_free_lanes_read_their_own_tokens_and_forced_ones_the_baselines(models) 
     model = session._loaded.model
     group = WeightGroup(model, find_anatomy(model))
     lanes = [Dropped(), Dropped(frozenset({1})), Dropped(mlp=frozenset({0, 2}))]
-    assert tokens(free, 0) == tokens(forced, 0)
+    assert lane_tokens(free, 0) == lane_tokens(forced, 0)
     for lane in (1, 2):
-        assert tokens(free, lane) != tokens(free, 0)
-        for steps, read in ((free, tokens(free, lane)), (forced, tokens(forced, 0))):
+        assert lane_tokens(free, lane) != lane_tokens(free, 0)
+        for steps, read in ((free, lane_tokens(free, lane)), (forced, lane_tokens(forced, 0))):
             expected = []
             for number in range(STEPS):
                 lockstep = Lockstep([(group, gates) for gates in lanes])
                 rows = torch.tensor([*prompt, *read[:number]]).repeat(3, 1)
                 expected.append(lockstep.prefill(rows).z[lane].argmax().item())
                 lockstep.close()
-            assert tokens(steps, lane) == expected
+            assert lane_tokens(steps, lane) == expected
 
 
 def test_equal_lanes_sample_equal_tokens_and_seeds_differ(models) -> None:
@@ -133,17 +130,17 @@ def test_equal_lanes_sample_equal_tokens_and_seeds_differ(models) -> None:
     for seed in (1, 2):
         session = open_tiny(models, variants=("drop:attn=[1]",) * 2, temperature=1.5, seed=seed)
         steps = run(session)
-        assert tokens(steps, 1) == tokens(steps, 2)
-        sampled[seed] = tokens(steps, 0)
+        assert lane_tokens(steps, 1) == lane_tokens(steps, 2)
+        sampled[seed] = lane_tokens(steps, 0)
     assert sampled[1] != sampled[2]
 
 
 def test_the_measures_use_the_sampling_temperature(models) -> None:
     hot = open_tiny(models, temperature=2.0).step()
     greedy = open_tiny(models).step()
-    assert hot.drift[0].cos_z == greedy.drift[0].cos_z
-    assert hot.lanes[0].entropy > greedy.lanes[0].entropy
-    assert hot.drift[0].est_kl != greedy.drift[0].est_kl
+    assert drift_of(hot).cos_z == drift_of(greedy).cos_z
+    assert present(token_of(hot).entropy) > present(token_of(greedy).entropy)
+    assert drift_of(hot).est_kl != drift_of(greedy).est_kl
 
 
 def end_at(session: Session, monkeypatch, lane: int, step: int) -> None:
@@ -164,7 +161,7 @@ def test_a_lane_that_ended_keeps_its_row_and_says_nothing(models, monkeypatch) -
     end_at(session, monkeypatch, lane=1, step=2)
     steps = run(session)
     assert len(steps) == STEPS
-    assert [s.lanes[1].ended for s in steps[:3]] == [False, False, True]
+    assert [token_of(step, 1).ended for step in steps[:3]] == [False, False, True]
     for step in steps[3:]:
         assert step.lanes[1] is None
         assert step.drift[0] is None
@@ -186,13 +183,13 @@ def test_no_drift_is_measured_once_the_baseline_has_ended(models, monkeypatch) -
 def test_in_a_forced_context_the_baseline_ends_all(models, monkeypatch) -> None:
     session = open_tiny(models, ignore_eos=False, context="forced")
     end_at(session, monkeypatch, lane=1, step=1)
-    assert not session.step().lanes[1].ended
-    assert not session.step().lanes[1].ended
+    assert not token_of(session.step(), 1).ended
+    assert not token_of(session.step(), 1).ended
     session.rewind(0)
     end_at(session, monkeypatch, lane=0, step=1)
     steps = run(session)
     assert len(steps) == 2
-    assert all(token.ended for token in steps[-1].lanes)
+    assert all(token.ended for token in whole(steps[-1].lanes))
     assert session.finished == "every lane has ended"
     with pytest.raises(UserError, match="every lane has ended"):
         session.step()
@@ -201,7 +198,7 @@ def test_in_a_forced_context_the_baseline_ends_all(models, monkeypatch) -> None:
 def test_decoding_stops_at_the_most_tokens_and_at_the_context(models) -> None:
     session = open_tiny(models, max_new_tokens=2)
     assert len(run(session)) == 2
-    assert "--max-new-tokens" in session.finished
+    assert "--max-new-tokens" in present(session.finished)
     session = open_tiny(models, max_new_tokens=10_000)
     assert len(run(session)) == 256 - len("Twelve bytes")
     assert session.finished == "the model's context of 256 tokens is full"
@@ -343,7 +340,7 @@ def test_out_of_memory_keeps_the_steps_and_decoding_can_go_on(models, monkeypatc
             session.step()
     assert len(session.trace.steps) == 5
     resumed = run(session)
-    assert [tokens(resumed, lane) for lane in range(3)] == [
+    assert [lane_tokens(resumed, lane) for lane in range(3)] == [
         [lanes[lane].token for _, lanes, *_ in reference] for lane in range(3)
     ]
 
@@ -363,7 +360,7 @@ def test_a_prompt_that_memory_has_no_room_for_leaves_the_old_one(models, monkeyp
             session.restart(prompt="Another prompt")
     resumed = run(session)
     assert session.trace.header.prompt.text == "Twelve bytes"
-    assert [tokens(resumed, lane) for lane in range(3)] == [
+    assert [lane_tokens(resumed, lane) for lane in range(3)] == [
         [lanes[lane].token for _, lanes, *_ in reference] for lane in range(3)
     ]
 

@@ -8,7 +8,13 @@ from typing import Any
 
 import torch
 
-from ..support.models import make_model, make_tokenizer, save_model_directory, zero_output
+from ..support.models import (
+    greedy_tokens,
+    make_model,
+    make_tokenizer,
+    save_model_directory,
+    zero_output,
+)
 
 SESSION = """
 import json, sys
@@ -60,10 +66,7 @@ def generated(*dropped: tuple[int, str]) -> list[int]:
     for layer, kind in dropped:
         zero_output(model, layer, kind)
     prompt = make_tokenizer()("What is it?", return_tensors="pt")["input_ids"]
-    out = model.generate(
-        prompt, do_sample=False, max_new_tokens=6, min_new_tokens=6, eos_token_id=None
-    )
-    return out[0, prompt.shape[1] :].tolist()
+    return greedy_tokens(model, prompt, 6)
 
 
 def test_a_session_without_numba_decodes_what_stock_models_do(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ def prunetui(*arguments: object) -> int:
         patch.setattr(sys, "argv", ["prunetui", *map(str, arguments)])
         with pytest.raises(SystemExit) as done:
             main()
-    return done.value.code or 0
+    code = done.value.code or 0
+    assert isinstance(code, int)
+    return code
 
 
 def complaint(capsys, *arguments: object) -> str:

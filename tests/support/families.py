@@ -140,7 +140,7 @@ _TOWER = {
     "patch_size": 14,
 }
 
-EXCEPTIONS: dict[str, dict[str, object]] = {
+EXCEPTIONS: Mapping[str, Mapping[str, object]] = {
     "axk1": _LATENT,
     "axk2": _LATENT,
     "bailing_hybrid": _LATENT,
@@ -259,7 +259,7 @@ EXCEPTIONS: dict[str, dict[str, object]] = {
 
 def config_for(family: str, **changes: object) -> Any:
     """Of the family's own class, and small."""
-    return _small(CONFIG_MAPPING[family], EXCEPTIONS.get(family, {}) | changes)
+    return _small(CONFIG_MAPPING[family], {**EXCEPTIONS.get(family, {}), **changes})
 
 
 def _small(kind: type, changes: Mapping[str, Any]) -> Any:

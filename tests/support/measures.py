@@ -19,9 +19,15 @@ def measures(h: Tensor, z: Tensor, temperature: float) -> Measures:
     most probable one, as it chooses it, and all in their order."""
     reductions = reduced(z, 2, temperature, h)
     logits = torch.cat([z[:, reductions.tokens[0, :1]], z], dim=1)
-    numbers = reductions.sums, reductions.highest, logits, reductions.h_dots, reductions.stream_dots
-    arrays = [number.double().numpy() for number in numbers]
-    return measure(*arrays, z.shape[-1], temperature)
+    return measure(
+        reductions.sums.double().numpy(),
+        reductions.highest.double().numpy(),
+        logits.double().numpy(),
+        reductions.h_dots.double().numpy(),
+        reductions.stream_dots.double().numpy(),
+        z.shape[-1],
+        temperature,
+    )
 
 
 def measured(h: Tensor, z: Tensor, temperature: float) -> dict[str, np.ndarray]:

@@ -1,8 +1,9 @@
 """Tiny random models of many families, with a tokenizer whose tokens are bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,13 @@ from prunetui.engine.cpu.backend import CPU, backend_for
 from prunetui.engine.model.anatomy import Anatomy
 from prunetui.engine.model.dropped import Dropped
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 needs_kernels = pytest.mark.skipif(
     backend_for(CPU, torch.float32) is None, reason="no numba, or torch without GNU's OpenMP"
@@ -39,7 +45,7 @@ _MOE = {
     "shared_expert_intermediate_size": 24,
 }
 
-FAMILIES: dict[str, dict[str, object]] = {
+FAMILIES: Mapping[str, Mapping[str, object]] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
@@ -74,7 +80,7 @@ FAMILIES: dict[str, dict[str, object]] = {
 }
 
 
-def make_model(family: str, seed: int = 0, **config: object) -> PreTrainedModel:
+def make_model(family: str, seed: int = 0, **config: Any) -> PreTrainedModel:
     """Float32 on the CPU. Weights are large enough for tokens, and lanes, to differ."""
     torch.manual_seed(seed)
     settings = {"vocab_size": VOCABULARY, "bos_token_id": END, "eos_token_id": END}
@@ -87,7 +93,27 @@ def make_model(family: str, seed: int = 0, **config: object) -> PreTrainedModel:
     return made.eval().requires_grad_(False)
 
 
-def make_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
+def moved(model: PreTrainedModel, to: torch.dtype | str) -> PreTrainedModel:
+    """The model itself, cast or moved; `model.to` has lost its type to a decorator."""
+    nn.Module.to(model, to)
+    return model
+
+
+def generate(model: PreTrainedModel, tokens: Tensor, **settings: Any) -> Any:
+    """Result of transformers' own `generate` for tokens, [1, length]."""
+    # Its type there is a mixin of no common class.
+    stock: Any = model
+    return stock.generate(tokens, attention_mask=torch.ones_like(tokens), **settings)
+
+
+def greedy_tokens(model: PreTrainedModel, tokens: Tensor, count: int) -> list[int]:
+    """New tokens of transformers' own greedy `generate`, which no end token stops."""
+    settings = {"do_sample": False, "min_new_tokens": count, "max_new_tokens": count}
+    out = generate(model, tokens, **settings, eos_token_id=None, pad_token_id=END)
+    return out[0, tokens.shape[1] :].tolist()
+
+
+def make_tokenizer(chat_template: str | dict[str, str] | None = None) -> PreTrainedTokenizerFast:
     """Token 0 is the end, token b + 1 (in ByteLevel's order) a byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {"<end>": END} | {character: i + 1 for i, character in enumerate(alphabet)}
@@ -142,15 +168,15 @@ def make_speaker(first: int, script: list[int], vocabulary: int) -> PreTrainedMo
     # A position's embedding is one-hot, and the head turns it into the token.
     for parameter in model.parameters():
         parameter.zero_()
-    transformer = model.transformer
-    transformer.wpe.weight.copy_(torch.eye(size))
-    transformer.ln_f.weight.fill_(1)
-    for place, token in enumerate(script):
-        model.lm_head.weight[token, first + place] = 1.0
+    model.get_parameter("transformer.wpe.weight").copy_(torch.eye(size))
+    model.get_parameter("transformer.ln_f.weight").fill_(1)
+    head = model.get_parameter("lm_head.weight")
+    for position, token in enumerate(script, start=first):
+        head[token, position] = 1.0
     return model
 
 
-def save_model_directory(directory: Path, family: str = "llama", **config: object) -> Path:
+def save_model_directory(directory: Path, family: str = "llama", **config: Any) -> Path:
     make_model(family, **config).save_pretrained(directory)
     make_tokenizer().save_pretrained(directory)
     return directory

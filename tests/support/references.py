@@ -5,7 +5,7 @@ from prunetui.engine.variants.recipes import Pattern
 
 
 def cos(x: np.ndarray, y: np.ndarray) -> float:
-    return x @ y / np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
 
 
 def softmax(z: np.ndarray) -> np.ndarray:

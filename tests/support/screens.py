@@ -12,6 +12,7 @@ from prunetui.tui.screens.inspector import Inspector
 from prunetui.tui.session_port import SessionPort
 from prunetui.tui.widgets.panel import Panel
 from rich.table import Table
+from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import Input, Static, TextArea
 
@@ -22,7 +23,9 @@ both_sizes = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24"
 
 
 def live(session: SessionPort) -> PrunetuiApp:
-    def open_session(options: Options, record_to: Path | None, progress: Progress) -> SessionPort:  # noqa: ARG001
+    """An inspector of a session that is open already."""
+
+    def open_session(_options: Options, _record_to: Path | None, progress: Progress) -> SessionPort:
         progress("loading", 0.5)
         return session
 
@@ -30,17 +33,19 @@ def live(session: SessionPort) -> PrunetuiApp:
 
 
 def replay(trace: Trace | None = None, theme: str | None = None) -> InspectorApp:
+    """An inspector of a recorded trace, which was made up if none is given."""
     return PrunetuiApp.replay(trace or make_trace(20), Path("some.trace.jsonl"), theme=theme)
 
 
-def inspector(app: InspectorApp) -> Inspector:
+def inspector(app: App[None]) -> Inspector:
+    """The screen under all dialogs."""
     screen = app.screen_stack[0]
     assert isinstance(screen, Inspector)
     return screen
 
 
 async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
-    """Let the application and its threads work until the condition holds."""
+    """Run the application and its threads until the condition holds, at most 10 seconds."""
     for _ in range(2000):
         if condition():
             return
@@ -48,14 +53,15 @@ async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
     raise AssertionError("it never came about")
 
 
-async def ready(pilot: Pilot[None], app: InspectorApp) -> Inspector:
+async def ready(pilot: Pilot[None], app: App[None]) -> Inspector:
+    """The inspector of a live session, once it shows the session."""
     await until(pilot, lambda: inspector(app).trace is not None)
     await until(pilot, lambda: panel_text(app, "#status"))
     return inspector(app)
 
 
 async def settle(pilot: Pilot[None]) -> None:
-    """Let the application draw every frame that was asked for."""
+    """Wait until every requested frame is drawn."""
     assert isinstance(pilot.app, InspectorApp)
     screen = inspector(pilot.app)
     await pilot.pause()
@@ -63,28 +69,30 @@ async def settle(pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
-def panel_text(app: InspectorApp, selector: str) -> str:
-    """The panel as drawn, a line each."""
+def panel_text(app: App[None], selector: str) -> str:
+    """Text of a panel as drawn."""
     panel = inspector(app).query_one(selector, Panel)
     return "\n".join(panel.render_line(y).text for y in range(panel.size.height))
 
 
 def cells_of(table: Static) -> list[str]:
-    """The text of a table's cells, column by column."""
+    """Texts of a table's cells, column by column."""
     assert isinstance(table.content, Table)
     return [str(cell) for column in table.content.columns for cell in column.cells]
 
 
 def notices(app: InspectorApp) -> list[str]:
+    """Texts of the notifications that are on the screen."""
     return [notification.message for notification in app._notifications]
 
 
-def dialog_problem(app: InspectorApp) -> str:
-    return str(app.screen.query_one(".dialog-problem").visual)
+def dialog_problem(app: App[None]) -> str:
+    """The sentence of the open dialog on what is wrong with its fields."""
+    return str(app.screen.query_one(".dialog-problem", Static).visual)
 
 
-def view_text(app: InspectorApp) -> str:
-    """What the chosen view draws, a line each."""
+def view_text(app: App[None]) -> str:
+    """Text of the chosen view as drawn."""
     screen = inspector(app)
     region = screen.query_one("#views").region
     strips = screen._compositor.render_strips()
@@ -92,6 +100,7 @@ def view_text(app: InspectorApp) -> str:
 
 
 async def keep_the_cursor_still(pilot: Pilot[None]) -> None:
+    """Stop the blinking of cursors, which a snapshot would catch by chance."""
     for field in pilot.app.screen.query("Input, TextArea"):
         assert isinstance(field, Input | TextArea)
         field.cursor_blink = False

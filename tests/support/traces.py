@@ -1,4 +1,4 @@
-"""A made-up trace for tests that need no model: deterministic, and full of awkward text."""
+"""Made-up traces for tests that need no model: deterministic, and full of awkward text."""
 
 import math
 import random
@@ -28,7 +28,7 @@ from prunetui.engine.trace.records import (
     Transition,
 )
 from prunetui.engine.trace.trace import Trace
-from prunetui.engine.trace.vector_file import Layout, VectorWriter, vectors_path
+from prunetui.engine.trace.vector_file import Layout, Space, VectorWriter, vectors_path
 
 HOSTILE = [
     "[INST]",
@@ -135,7 +135,7 @@ def make_step(number: int, variants: int = 2, layers: int = 3, vocabulary: int =
 
 
 def with_local(trace: Trace) -> Trace:
-    """The same in context both: local drift a quarter of the way to the propagated one."""
+    """A copy in context both, with local drift a quarter of the propagated one."""
 
     def nearer(drift: Drift | None) -> Drift | None:
         if drift is None:
@@ -180,27 +180,30 @@ def make_lens(variants: int = 2, layers: int = 3, *, local: bool = False) -> Len
             ],
         )
 
-    lanes = [lane(number) for number in range(variants + 1)]
+    lanes: list[LaneLens | None] = [lane(number) for number in range(variants + 1)]
     return Lens(lanes=lanes, local=[None, *lanes[2:]] if local else None)
 
 
 def broken_step(number: int, lane: int = 1) -> Step:
+    """A step at which one lane's logits are not numbers."""
     step = make_step(number)
     tokens, probs = [*step.lanes], [*step.candidates.probs]
+    token = tokens[lane]
+    assert token is not None
     changes = {"prob": None, "logprob": None, "entropy": None, "margin": None, "text": ""}
-    tokens[lane] = msgspec.structs.replace(tokens[lane], not_numbers=True, **changes)
-    probs[lane] = [None] * len(step.candidates.tokens)
+    tokens[lane] = msgspec.structs.replace(token, not_numbers=True, **changes)
+    probs[lane] = [None for _ in step.candidates.tokens]
+    nulls: dict[str, Any] = dict.fromkeys(Drift.__struct_fields__)
+    not_comparable = Drift(**nulls | {"top1": False, "not_comparable": True})
     drift = [*step.drift]
     for variant in range(len(drift)) if lane == 0 else [lane - 1]:
-        nulls = dict.fromkeys(name for name in Drift.__struct_fields__ if name != "top1")
-        drift[variant] = msgspec.structs.replace(
-            drift[variant], **(nulls | {"top1": False, "not_comparable": True})
-        )
+        drift[variant] = not_comparable
     candidates = msgspec.structs.replace(step.candidates, probs=probs)
     return msgspec.structs.replace(step, lanes=tokens, candidates=candidates, drift=drift)
 
 
 def part_broken(steps: int = 10, of: tuple[int, ...] = (6, 7, 9), lane: int = 1) -> Trace:
+    """A trace in which one lane's logits are not numbers at some steps."""
     trace = Trace(make_header())
     for number in range(steps):
         trace.append(broken_step(number, lane) if number in of else make_step(number))
@@ -208,11 +211,11 @@ def part_broken(steps: int = 10, of: tuple[int, ...] = (6, 7, 9), lane: int = 1)
 
 
 VECTOR_ROWS = 5
-"""Of a block of vectors: three lanes, and two variants on the baseline's tokens."""
+"""Rows of a block of vectors: three lanes, and two variants on the baseline's tokens."""
 
 
 def write_whole_trace(folder: Path) -> Path:
-    """A trace that has every record and every field, with vectors beside it."""
+    """Write a trace that has every record and every field, with vectors beside it."""
     header = make_header()
     header = msgspec.structs.replace(
         header,
@@ -223,7 +226,8 @@ def write_whole_trace(folder: Path) -> Path:
     answers = [AnswerNumbers(z=[1.0, 2.0], logprob=[-2.0, -1.0])] * 3
     path = folder / f"whole{SUFFIX}"
     writer = TraceWriter(path, header)
-    for space, width in (("h", 4), ("z", 6)):
+    widths: dict[Space, int] = {"h": 4, "z": 6}
+    for space, width in widths.items():
         vectors = VectorWriter(
             vectors_path(path, space), Layout(dtype="F32", shape=(VECTOR_ROWS, width))
         )
@@ -231,6 +235,7 @@ def write_whole_trace(folder: Path) -> Path:
             vectors.write(bytes(4 * VECTOR_ROWS * width))
         vectors.close()
     local = with_local(make_trace(6))
+    step = None
     for number in range(5):
         step = broken_step(number) if number == 3 else make_step(number)
         step = msgspec.structs.replace(
@@ -246,6 +251,7 @@ def write_whole_trace(folder: Path) -> Path:
     writer.write(Read(step=2, lens=make_lens()))
     writer.write(Rewind(to=4))
     writer.write(Branch(parent=0, at=3))
+    assert step is not None
     writer.write(msgspec.structs.replace(step, step=3))
     writer.close()
     return path

@@ -185,7 +185,7 @@ async def open_every_view(trace: Trace, path: Path, lanes: range) -> None:
                 await settle(pilot)
                 await pilot.press("home", "m", "end")
                 await settle(pilot)
-            inspector(app).action_view(view)
+            inspector(app).action_view(VIEWS[-1][0])
         await pilot.press("t", "escape", "enter", "escape", "y", "question_mark", "escape", "e")
         await pilot.press("escape", "q")
     assert app.return_code == 0

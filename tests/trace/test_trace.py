@@ -19,6 +19,7 @@ from prunetui.engine.trace.printable import visible
 from prunetui.engine.trace.records import Drift, Rewind, Step
 from prunetui.engine.trace.trace import Trace
 
+from ..support.steps import drift_of
 from ..support.traces import HOSTILE, make_header, make_lens, make_step, make_trace
 
 
@@ -145,7 +146,7 @@ def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:
 
 def test_a_number_that_is_not_finite_is_null(tmp_path: Path) -> None:
     step = make_step(0)
-    drift = msgspec.structs.replace(step.drift[0], kl=None)
+    drift = msgspec.structs.replace(drift_of(step), kl=None)
     step = msgspec.structs.replace(step, drift=[drift, None])
     path = tmp_path / "a.trace.jsonl"
     writer = TraceWriter(path, make_header())

@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from ..support.models import END, save_model_directory
+from ..support.steps import whole
 
 STEPS = 6
 
@@ -248,7 +249,7 @@ def test_no_memory_for_a_steps_vectors_leaves_those_of_the_others(
     session.close()
     assert_of(session.trace.steps, exported(path)[0])
     texts, expected = (
-        [[token.text for token in step.lanes] for step in each.trace.steps]
+        [[token.text for token in whole(step.lanes)] for step in each.trace.steps]
         for each in (session, plain)
     )
     assert texts == expected

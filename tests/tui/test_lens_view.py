@@ -14,6 +14,7 @@ from textual.pilot import Pilot
 
 from ..support.fake_session import FakeSession
 from ..support.screens import both_sizes, inspector, live, ready, replay, settle, until, view_text
+from ..support.steps import present
 from ..support.traces import make_lens, make_trace
 
 
@@ -106,7 +107,7 @@ async def test_pages_of_a_deep_model() -> None:
 async def test_the_wheel_scrolls() -> None:
     app = replay(read_trace_of(5, 4))
     async with app.run_test(size=(80, 16)) as pilot:
-        trace = inspector(app).trace
+        trace = present(inspector(app).trace)
         trace.header = replace(trace.header, model=replace(trace.header.model, layers=60))
         trace.read(4, make_lens(layers=60))
         await pilot.press("l")

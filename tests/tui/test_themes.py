@@ -133,7 +133,7 @@ def test_okabe_and_itos_colours_are_theirs_and_spaces_differ() -> None:
 
 def colours_on(app: App[None]) -> set[str]:
     """Of text and ground, as the terminal is told them; none for its own defaults."""
-    strips = [strip for widget in app.screen.walk_children() for strip in drawn(widget)]
+    strips = [strip for widget in app.screen.walk_children(Widget) for strip in drawn(widget)]
     styles = [segment.style for strip in strips for segment in strip if segment.style]
     colours = [colour for style in styles for colour in (style.color, style.bgcolor) if colour]
     return {colour.name for colour in colours if not colour.is_default}

@@ -1,8 +1,12 @@
 """Frames no more often than their turn, and at once where a key asks for the first."""
 
+from collections.abc import Callable
+from typing import cast
+
 import pytest
 from prunetui.tui import throttle
 from prunetui.tui.throttle import KEY_SECONDS, Throttle
+from textual.widget import Widget
 
 TURN = 0.1
 DRAWING = 0.01
@@ -14,7 +18,7 @@ class Clock:
     def __init__(self) -> None:
         self.now = 100.0
         self.drawn: list[float] = []
-        self._timers: list[tuple[float, Clock.Timer, object]] = []
+        self._timers: list[tuple[float, Clock.Timer, Callable[[], object]]] = []
 
     class Timer:
         running = True
@@ -22,7 +26,7 @@ class Clock:
         def stop(self) -> None:
             self.running = False
 
-    def set_timer(self, wait: float, call) -> Timer:
+    def set_timer(self, wait: float, call: Callable[[], object]) -> Timer:
         timer = Clock.Timer()
         self._timers.append((self.now + wait, timer, call))
         return timer
@@ -41,6 +45,10 @@ class Clock:
         self.now = max(self.now, until)
 
 
+def throttle_of(clock: Clock) -> Throttle:
+    return Throttle(cast(Widget, clock), 1 / TURN, clock.draw)
+
+
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     made = Clock()
@@ -49,7 +57,7 @@ def clock(monkeypatch) -> Clock:
 
 
 def test_what_was_asked_for_last_is_drawn_at_its_turn(clock: Clock) -> None:
-    frames = Throttle(clock, 1 / TURN, clock.draw)
+    frames = throttle_of(clock)
     for _ in range(5):
         frames.request()
     assert clock.drawn == [0]
@@ -58,7 +66,7 @@ def test_what_was_asked_for_last_is_drawn_at_its_turn(clock: Clock) -> None:
 
 
 def test_a_key_does_not_wait_for_the_turn_after_another_frame(clock: Clock) -> None:
-    frames = Throttle(clock, 1 / TURN, clock.draw)
+    frames = throttle_of(clock)
     frames.request()
     clock.move_on(0.005)
     frames.request()
@@ -70,7 +78,7 @@ def test_a_key_does_not_wait_for_the_turn_after_another_frame(clock: Clock) -> N
 
 
 def test_of_keys_that_come_fast_not_each_has_a_frame(clock: Clock) -> None:
-    frames = Throttle(clock, 1 / TURN, clock.draw)
+    frames = throttle_of(clock)
     frames.request(by_key=True)
     for _ in range(3):
         frames.request(by_key=True)

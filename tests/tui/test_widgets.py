@@ -34,6 +34,7 @@ from textual.geometry import Region
 
 from ..support.fake_session import FakeSession
 from ..support.screens import live, until
+from ..support.steps import drift_of
 from ..support.traces import make_header, make_step, make_trace
 
 # -- wrapping -------------------------------------------------------------------------------------
@@ -554,7 +555,7 @@ def test_a_divergence_keeps_its_unit(kl: float, figure: str) -> None:
 @pytest.mark.parametrize("kl", [0.0777, 12.25, 1e-9, 123456.0, 3.4e-12, 1.2e308])
 def test_no_figure_of_the_drift_touches_its_chart(width: int, kl: float) -> None:
     trace = make_trace(300)
-    drift = msgspec.structs.replace(trace.steps[-1].drift[0], kl=kl)
+    drift = msgspec.structs.replace(drift_of(trace.steps[-1]), kl=kl)
     trace.steps[-1] = msgspec.structs.replace(trace.steps[-1], drift=[drift, None])
     panel = DriftPanel()
     panel.moment = Moment(trace.header, trace.steps, 299, 1)

@@ -13,7 +13,7 @@ from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.variants.pruning.importance import measure_similarity
 from prunetui.engine.variants.pruning.layerwise import sparsify_model
 from prunetui.engine.variants.pruning.sparsify import magnitude, sparsegpt, wanda
-from prunetui.engine.variants.recipes import Pattern, Sparsify
+from prunetui.engine.variants.recipes import Method, Pattern, Sparsify
 from prunetui.engine.variants.sparsity import Sparsity, find_sparsity
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -155,7 +155,7 @@ def current(layer: nn.Module, name: str, number: int) -> Tensor:
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_every_matrix_of_every_family_is_pruned_in_order(family: str, method: str) -> None:
+def test_every_matrix_of_every_family_is_pruned_in_order(family: str, method: Method) -> None:
     """Each from the inputs that the pruned layers before give; nothing else changes."""
     baseline = WeightGroup(model := make_model(family), find_anatomy(model))
     group = baseline.copy()
@@ -201,8 +201,8 @@ def test_every_matrix_of_every_family_is_pruned_in_order(family: str, method: st
 
 def test_an_expert_that_no_token_reaches_is_named() -> None:
     group = WeightGroup(model := make_model("mixtral"), find_anatomy(model))
-    router = model.get_submodule("model.layers.1.mlp.gate")
-    router.weight.zero_()  # of equal experts the same two each time
+    router = model.get_parameter("model.layers.1.mlp.gate.weight")
+    router.zero_()  # of equal experts the same two each time
     with pytest.raises(UserError, match=r"never reach expert \d of gate_up_proj in .* layer 1"):
         sparsify_model(model, group.anatomy, Sparsify("wanda", 0.5), WINDOWS, lambda _: None)
 
@@ -218,15 +218,15 @@ def test_fused_experts_of_an_unknown_kind_are_refused_and_nothing_is_changed() -
 
 def test_inputs_that_overflow_are_refused() -> None:
     group = WeightGroup(model := make_model("llama"), find_anatomy(model))
-    model.get_submodule("model.layers.2.post_attention_layernorm").weight.fill_(1e30)
+    model.get_parameter("model.layers.2.post_attention_layernorm.weight").fill_(1e30)
     with pytest.raises(UserError, match="a matrix is multiplied by on the calibration text overf"):
         sparsify_model(model, group.anatomy, Sparsify("sparsegpt", 0.5), WINDOWS, lambda _: None)
 
 
 def test_a_stream_without_a_direction_is_not_ranked() -> None:
     group = WeightGroup(model := make_model("gpt2"), find_anatomy(model))
-    model.get_submodule("transformer.wte").weight[WINDOWS[0][3]] = 0
-    model.get_submodule("transformer.wpe").weight[3] = 0
+    model.get_parameter("transformer.wte.weight")[WINDOWS[0][3]] = 0
+    model.get_parameter("transformer.wpe.weight")[3] = 0
     with pytest.raises(UserError, match="somewhere 0 or no number, and has no direction"):
         measure_similarity(model, group.anatomy, WINDOWS, lambda _: None)
 

@@ -65,8 +65,9 @@ def test_a_path_that_exists_needs_no_quotes(
     (tmp_path / "sweep" / name).mkdir(parents=True)
     (tmp_path / name).mkdir()
     for path in (name, f"./{name}", f"sweep/{name}", str(tmp_path / name)):
-        alone = Recipe((Checkpoint(path),))
-        assert parse(path) == parse(alone.parts[0].quoted) == parse(str(alone)) == alone
+        checkpoint = Checkpoint(path)
+        alone = Recipe((checkpoint,))
+        assert parse(path) == parse(checkpoint.quoted) == parse(str(alone)) == alone
         more = Recipe((Checkpoint(path), Drop("attn", count=4)), "n")
         assert parse(f"n={path}+drop:attn=4") == parse(str(more)) == more
 

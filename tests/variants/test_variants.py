@@ -21,9 +21,18 @@ from prunetui.engine.variants.export import mergekit_yaml, save_checkpoint
 from prunetui.engine.variants.pruning.layerwise import sparsify_model
 from prunetui.engine.variants.recipes import Sparsify, parse
 from prunetui.tui.cli.prune import prune
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ..support.models import FAMILIES, make_model, make_tokenizer, save_model_directory, zero_output
+from ..support.models import (
+    FAMILIES,
+    greedy_tokens,
+    make_model,
+    make_tokenizer,
+    moved,
+    save_model_directory,
+    zero_output,
+)
+from ..support.steps import drift_of, lane_tokens, present
 
 DEPTH = 4
 STEPS = 8
@@ -55,16 +64,9 @@ def decode(session: Session) -> list[Step]:
     return session.trace.steps
 
 
-def tokens(steps: list[Step], lane: int) -> list[int]:
-    return [step.lanes[lane].token for step in steps]
-
-
-def generate(model: torch.nn.Module) -> list[int]:
+def generate(model: PreTrainedModel) -> list[int]:
     prompt = make_tokenizer()("Twelve bytes", return_tensors="pt")["input_ids"]
-    out = model.generate(
-        prompt, do_sample=False, min_new_tokens=STEPS, max_new_tokens=STEPS, eos_token_id=None
-    )
-    return out[0, prompt.shape[1] :].tolist()
+    return greedy_tokens(model, prompt, STEPS)
 
 
 # -- what is dropped ------------------------------------------------------------------------------
@@ -191,22 +193,22 @@ def test_lanes_of_several_weight_groups_decode_as_if_alone(family: str, tmp_path
     assert names == ["baseline", "wanda:0.5", "drop:attn=[1]", recipes[2], "sparse"]
     assert session.trace.header.lanes[1].sparsity == pytest.approx(0.5, abs=0.02)
     assert session.trace.header.lanes[2].sparsity is None
-    assert tokens(steps, 0) == generate(make_model(family))
+    assert lane_tokens(steps, 0) == generate(make_model(family))
     build = builder(directory)
     for lane, recipe in enumerate(recipes, start=1):
         place = tmp_path / f"checkpoint-{lane}"
         save_checkpoint(build.build(parse(recipe)), directory, place)
         stock = AutoModelForCausalLM.from_pretrained(place)
-        assert tokens(steps, lane) == generate(stock), recipe
+        assert lane_tokens(steps, lane) == generate(stock), recipe
 
 
 def test_a_control_lane_is_the_baseline_again(tiny: Path) -> None:
     steps = decode(open_session(options(tiny, "control"), None, lambda *_: None))
-    assert tokens(steps, 1) == tokens(steps, 0)
+    assert lane_tokens(steps, 1) == lane_tokens(steps, 0)
     # Rows of one batch may differ in their last bits: that is the noise floor.
     for step in steps:
-        assert step.drift[0].kl == pytest.approx(0, abs=1e-10)
-        assert step.drift[0].cos_z == pytest.approx(1, abs=1e-10)
+        assert drift_of(step).kl == pytest.approx(0, abs=1e-10)
+        assert drift_of(step).cos_z == pytest.approx(1, abs=1e-10)
 
 
 def test_the_noise_floor_is_that_of_the_rows_there_are(tiny: Path, monkeypatch) -> None:
@@ -251,7 +253,9 @@ def test_what_is_pruned_is_what_stock_transformers_loads(family: str, tmp_path: 
     steps = decode(
         open_session(options(directory, "drop:attn=[0,3]+drop:mlp=[1]"), None, lambda *_: None)
     )
-    assert tokens(steps, 1) == generate(AutoModelForCausalLM.from_pretrained(tmp_path / "pruned"))
+    assert lane_tokens(steps, 1) == generate(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "pruned")
+    )
 
 
 def test_a_checkpoint_is_a_variant(tiny: Path, tmp_path: Path) -> None:
@@ -266,7 +270,7 @@ def test_a_checkpoint_is_a_variant(tiny: Path, tmp_path: Path) -> None:
     )
     lane = session.trace.header.lanes[1]
     assert (lane.dropped_attention, lane.dropped_mlp, lane.pattern) == ([1, 2], [], "2:4")
-    assert tokens(steps, 1) == tokens(steps, 2)
+    assert lane_tokens(steps, 1) == lane_tokens(steps, 2)
     loaded = build.build(parse(str(tmp_path / "pruned")))
     own = own_parameters(loaded, build.build(parse("control")))
     assert {"model.embed_tokens.weight", "model.norm.weight"}.isdisjoint(own)
@@ -303,7 +307,7 @@ def test_a_checkpoint_of_llm_drop_may_lack_what_it_dropped(
         )
     )
     assert session.trace.header.lanes[1].dropped_attention == [1, 3]
-    assert tokens(steps, 1) == tokens(steps, 2)
+    assert lane_tokens(steps, 1) == lane_tokens(steps, 2)
 
 
 @pytest.mark.parametrize(
@@ -347,9 +351,9 @@ def test_a_checkpoint_of_another_depth_leaves_out_drift_per_layer(
     recipes = (str(shallow), "drop:mlp=[1]")
     steps = decode(open_session(options(tiny, *recipes), None, lambda *_: None))
     assert steps[0].layers[0] is None
-    assert len(steps[0].layers[1]) == 2 * DEPTH
+    assert len(present(steps[0].layers_of(2))) == 2 * DEPTH
     assert steps[0].drift[0] is not None
-    assert tokens(steps, 1) == generate(make_model("llama", num_hidden_layers=3))
+    assert lane_tokens(steps, 1) == generate(make_model("llama", num_hidden_layers=3))
 
 
 def test_a_checkpoint_is_never_half_written(tiny: Path, tmp_path: Path, monkeypatch) -> None:
@@ -377,7 +381,7 @@ def test_a_checkpoint_is_never_half_written(tiny: Path, tmp_path: Path, monkeypa
 
 def test_a_checkpoint_of_16_bits_is_pruned_into_one(tmp_path: Path) -> None:
     """Though it is decoded, and its variants made, in float32; other weights stay bit for bit."""
-    model = make_model("llama", tie_word_embeddings=True).to(torch.bfloat16)
+    model = moved(make_model("llama", tie_word_embeddings=True), torch.bfloat16)
     model.save_pretrained(tmp_path / "model")
     make_tokenizer().save_pretrained(tmp_path / "model")
     recipe = "wanda:0.5+drop:mlp=[0]"
@@ -391,7 +395,7 @@ def test_a_checkpoint_of_16_bits_is_pruned_into_one(tmp_path: Path) -> None:
             weight, torch.zeros_like(weight) if pruned else before[name].where(weight != 0, 0)
         )
     steps = decode(open_session(options(tmp_path / "model", recipe), None, lambda *_: None))
-    assert tokens(steps, 1) == generate(stock.float())
+    assert lane_tokens(steps, 1) == generate(stock.float())
     prune(options(tmp_path / "model", recipe, dtype="float32"), tmp_path / "wide", "transformers")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "wide").dtype == torch.float32
 
