@@ -20,9 +20,11 @@ from ..engine.options import Options
 from ..engine.trace.printable import visible
 from ..engine.trace.trace import Trace
 from ..themes import DARK, load_themes
-from .screens.inspector import KEYS, SUSPEND, Inspector, is_too_small, key_scopes
+from .screens.inspector import Inspector
+from .screens.keys import KEYS, SUSPEND, key_scopes
 from .screens.live import LiveInspector
 from .screens.replay import ReplayInspector
+from .screens.terminal_size import is_too_small
 from .session_port import OpenSession
 from .session_thread import open_engine_session
 from .user.keymap import load_keys, rebind, with_first_key

@@ -24,7 +24,7 @@ from prunetui.engine.trace.export.markdown import to_markdown
 from prunetui.engine.trace.file import read_trace
 from prunetui.engine.trace.records import Drift, Sampling
 from prunetui.engine.trace.trace import Trace
-from prunetui.tui.screens.inspector import VIEWS
+from prunetui.tui.views.catalog import VIEWS
 from prunetui.tui.views.theory import TheoryTable
 
 from ..support.models import END, make_model, make_tokenizer

@@ -15,7 +15,7 @@ from prunetui.engine.trace.file import SUFFIX, read_trace
 from prunetui.engine.trace.trace import Trace
 from prunetui.engine.trace.vector_file import vectors_path, write_safetensors
 from prunetui.tui.app import PrunetuiApp
-from prunetui.tui.screens.inspector import VIEWS
+from prunetui.tui.views.catalog import VIEWS
 
 from ..support.screens import inspector, settle
 from ..support.traces import write_whole_trace

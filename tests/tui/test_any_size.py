@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import pytest
 from prunetui.tui.app import InspectorApp
-from prunetui.tui.screens.inspector import KEYS, VIEWS, Inspector
+from prunetui.tui.screens.inspector import Inspector
+from prunetui.tui.screens.keys import KEYS
+from prunetui.tui.views.catalog import VIEWS
 from prunetui.tui.widgets.panel import Panel
 from textual.geometry import Size
 from textual.pilot import Pilot

@@ -11,13 +11,14 @@ from prunetui.tui.moment import Moment
 from prunetui.tui.screens import inspector as inspector_module
 from prunetui.tui.screens.choose import ForceDialog
 from prunetui.tui.screens.help import HelpScreen
-from prunetui.tui.screens.inspector import OVERVIEW, VIEWS, Inspector
+from prunetui.tui.screens.inspector import OVERVIEW, Inspector
 from prunetui.tui.views.alignment import NAME_CELLS
 from prunetui.tui.views.base import InspectorView
+from prunetui.tui.views.catalog import VIEWS
 from prunetui.tui.widgets import chart
 from prunetui.tui.widgets.candidates import CandidatesPanel
 from prunetui.tui.widgets.drift_panel import LABEL_CELLS
-from prunetui.tui.widgets.keys import KeyLine
+from prunetui.tui.widgets.key_line import KeyLine
 from prunetui.tui.widgets.text_panel import TextPanel
 from textual import events
 from textual.binding import Binding, BindingType

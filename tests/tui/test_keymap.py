@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prunetui.engine.errors import UserError
 from prunetui.tui.screens.help import HelpScreen
-from prunetui.tui.screens.inspector import key_scopes
+from prunetui.tui.screens.keys import key_scopes
 from prunetui.tui.user.keymap import load_keys
 from textual.widgets import Static
 

@@ -11,7 +11,8 @@ from prunetui.themes import BUILT_IN
 from prunetui.tui.app import PrunetuiApp
 from prunetui.tui.screens.export import ExportDialog
 from prunetui.tui.screens.help import HelpScreen
-from prunetui.tui.screens.inspector import KEYS, Inspector
+from prunetui.tui.screens.inspector import Inspector
+from prunetui.tui.screens.keys import KEYS
 from prunetui.tui.screens.prompt import PromptEditor
 from prunetui.tui.session_thread import Progress
 from prunetui.tui.widgets.loading import LoadingPanel

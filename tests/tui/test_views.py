@@ -7,7 +7,8 @@ import pytest
 from prunetui.engine.trace.file import read_trace
 from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
-from prunetui.tui.screens.inspector import OVERVIEW, VIEWS
+from prunetui.tui.screens.inspector import OVERVIEW
+from prunetui.tui.views.catalog import VIEWS
 from prunetui.tui.views.theory import LABELS
 from prunetui.tui.widgets.chart import LABEL_CELLS, Chart, ChartLine, Picture, thinned, whole_ticks
 from prunetui.tui.widgets.diff_panel import compared

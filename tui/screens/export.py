@@ -1,5 +1,6 @@
 """Where to write the trace, and as what."""
 
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +20,9 @@ from ...engine.trace.printable import visible
 from ...engine.trace.trace import Trace
 from ..widgets.fields import TextField
 
+WEB_FONTS = re.compile(r',\s*url\("https://[^"]*"\) format\("\w+"\)')
+"""Sources in the style of Textual's screenshots that a browser would load from the network."""
+
 
 class ExportDialog(ModalScreen[None]):
     """Writes a new file, in the format that its ending names; one that exists is refused."""
@@ -28,11 +32,11 @@ class ExportDialog(ModalScreen[None]):
     ]
 
     def __init__(self, trace: Trace, path: Path, screenshot: str) -> None:
-        """`path` is proposed, but for its ending; the screenshot, an SVG, is what .svg writes."""
+        """`path` lacks its ending; `screenshot` is the SVG from Textual."""
         super().__init__()
         self._trace = trace
         self._path = path
-        self._formats = {**FORMATS, "svg": lambda _: screenshot}
+        self._formats = {**FORMATS, "svg": lambda _: WEB_FONTS.sub("", screenshot)}
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):

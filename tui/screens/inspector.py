@@ -1,15 +1,13 @@
 """The main screen: a trace at a cursor. What moves the trace on is for its subclasses to say."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from textual import events, on, work
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
-from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Static
 
@@ -22,16 +20,12 @@ from ...engine.trace.trace import Trace
 from ..moment import Moment
 from ..throttle import Throttle
 from ..user.state_files import write_copied_text
-from ..views.alignment import AlignmentView
 from ..views.base import InspectorView
-from ..views.drift import DriftView
+from ..views.catalog import VIEWS
 from ..views.layers import MAP, LayersView
-from ..views.statistics import StatisticsView
-from ..views.subspace import SubspaceView
-from ..views.theory import TheoryView
 from ..widgets.candidates import CandidatesPanel
 from ..widgets.drift_panel import DriftPanel
-from ..widgets.keys import KeyLine
+from ..widgets.key_line import KeyLine
 from ..widgets.panel import Clicked, shorten
 from ..widgets.status import STOPS, StatusLine
 from ..widgets.text_panel import TextPanel
@@ -39,198 +33,14 @@ from .ask import AskDialog
 from .choose import BranchesDialog
 from .export import ExportDialog
 from .help import HelpScreen
+from .keys import ALL_VIEWS, KEYS, view_keys
+from .terminal_size import is_too_small, too_small_notice
 
 TEXT_FRAMES = 15
 CHART_FRAMES = 10
 """A second, at the most."""
 
-LEAST_SIZE = (60, 16)
-
 OVERVIEW = "overview"
-
-FONTS_ELSEWHERE = re.compile(r',\s*url\("https://[^"]*"\) format\("\w+"\)')
-"""In the style of a screenshot; without them it asks for nothing from the network."""
-
-VIEWS: list[tuple[str, type[InspectorView], str]] = [
-    ("drift-view", DriftView, "Drift over the steps, large"),
-    ("layers", LayersView, "In which layer the selected lane leaves the baseline"),
-    ("theory", TheoryView, "Measured drift against its second-order estimates"),
-    ("subspace", SubspaceView, "A few answers among themselves, and the whole vocabulary"),
-    ("alignment", AlignmentView, "The lanes' tokens, a column a step"),
-    ("statistics", StatisticsView, "KLD, Δp, perplexity, repetition"),
-]
-"""Id, class and a sentence of each view, by the keys from 1 on."""
-VIEW_KEYS = f"1-{len(VIEWS)}"
-
-SUSPEND = Binding(
-    "ctrl+z",
-    "app.suspend_process",
-    "suspend",
-    show=False,
-    key_display="^z",
-    tooltip="Back to the shell, whose fg comes back here",
-    id="suspend",
-)
-
-KEYS = [
-    Binding("space", "play", "play", tooltip="Decode on, or pause", id="play"),
-    Binding(
-        "right",
-        "move(1)",
-        "step",
-        key_display="→",
-        tooltip="One step on; at the live end, decode one",
-        id="forward",
-    ),
-    Binding("left", "move(-1)", "back", key_display="←", tooltip="One step back", id="back"),
-    Binding(
-        "shift+right",
-        "move(10)",
-        "on 10",
-        show=False,
-        key_display="⇧→",
-        tooltip="Ten steps on",
-        id="forward-ten",
-    ),
-    Binding(
-        "shift+left",
-        "move(-10)",
-        "back 10",
-        show=False,
-        key_display="⇧←",
-        tooltip="Ten steps back",
-        id="back-ten",
-    ),
-    Binding("home", "first", "first", show=False, tooltip="To the first step", id="first"),
-    Binding(
-        "end", "last", "last", show=False, tooltip="To the newest step, and follow it", id="last"
-    ),
-    Binding(
-        "x",
-        "run_on",
-        "to ≠",
-        tooltip="On to the next step at which the selected lane differs from the baseline",
-        id="run-on",
-    ),
-    Binding("n", "divergent(1)", "next ≠", show=False, tooltip="To the next such step", id="next"),
-    Binding(
-        "N",
-        "divergent(-1)",
-        "previous ≠",
-        show=False,
-        tooltip="To the previous such step",
-        id="previous",
-    ),
-    Binding("g", "go", "go to", show=False, tooltip="Go to a step", id="go"),
-    Binding(
-        "enter",
-        "force",
-        "force",
-        key_display="⏎",
-        tooltip="Force a token at the cursor and decode on from there",
-        id="force",
-    ),
-    Binding("t", "branches", "branches", show=False, tooltip="The tree of branches", id="tree"),
-    Binding(
-        "b",
-        "breakpoint",
-        "break",
-        show=False,
-        tooltip="Stop playing when a condition holds",
-        id="breakpoint",
-    ),
-    Binding(
-        "up", "lane(-1)", "lane", key_display="↑", tooltip="Select the lane above", id="lane-up"
-    ),
-    Binding(
-        "down", "lane(1)", "lane", key_display="↓", tooltip="Select the lane below", id="lane-down"
-    ),
-    *(
-        Binding(
-            str(number),
-            f"view('{name}')",
-            "views",
-            show=number == 1,
-            key_display=VIEW_KEYS if number == 1 else str(number),
-            tooltip=tooltip,
-            id=f"view-{name}",
-        )
-        for number, (name, _, tooltip) in enumerate(VIEWS, start=1)
-    ),
-    Binding(
-        "0,escape", "view('overview')", "overview", show=False, tooltip="Overview", id="overview"
-    ),
-    Binding(
-        "c",
-        "toggle_context",
-        "context",
-        tooltip="Decode again in the next context: free, forced, both",
-        id="context",
-    ),
-    Binding(
-        "a", "answers", "answers", show=False, tooltip="Name other answers (view 4)", id="answers"
-    ),
-    Binding(
-        "l",
-        "lens",
-        "lens",
-        show=False,
-        tooltip="Read the step through the logit lens (view 2); again: without the final norm",
-        id="lens",
-    ),
-    Binding(
-        "m",
-        "mode",
-        "drawing",
-        show=False,
-        tooltip="Draw the view another way (views 2, 3 and 5)",
-        id="mode",
-    ),
-    Binding("pageup", "page(-1)", "up", show=False, tooltip="A page of layers up", id="page-up"),
-    Binding(
-        "pagedown", "page(1)", "down", show=False, tooltip="A page of layers down", id="page-down"
-    ),
-    Binding("p", "prompt", "prompt", tooltip="Edit the prompt and the sampling", id="prompt"),
-    Binding(
-        "v", "variants", "variants", tooltip="Edit the lanes, and what each drops", id="variants"
-    ),
-    Binding("r", "restart", "restart", tooltip="From the prompt again", id="restart"),
-    Binding(
-        "e",
-        "export",
-        "export",
-        tooltip="Write the trace as a table, a report or JSON, or the screen as SVG",
-        id="export",
-    ),
-    Binding(
-        "y",
-        "copy",
-        "copy",
-        show=False,
-        tooltip="Copy the selected lane's text up to the cursor",
-        id="copy",
-    ),
-    Binding(
-        "question_mark", "help", "help", key_display="?", tooltip="Keys, marks, measures", id="help"
-    ),
-    SUSPEND,
-    Binding("q", "app.quit", "quit", tooltip="Quit", id="quit"),
-]
-
-
-def view_keys(view: type[InspectorView]) -> list[Binding]:
-    """What a view's own keys do, as they are listed and mapped."""
-    return [binding for binding in view.BINDINGS if isinstance(binding, Binding)]
-
-
-def key_scopes() -> list[list[Binding]]:
-    """The bindings that work together: in the overview, and in each view."""
-    return [KEYS, *([*KEYS, *view_keys(view)] for _, view, _ in VIEWS)]
-
-
-def is_too_small(size: Size) -> bool:
-    width, height = LEAST_SIZE
-    return size.width < width or size.height < height
 
 
 class Inspector(Screen[None]):
@@ -264,7 +74,7 @@ class Inspector(Screen[None]):
         yield KeyLine(
             [
                 # A click where one key stands for all views leads through them.
-                replace(key, action="next_view") if key.key_display == VIEW_KEYS else key
+                replace(key, action="next_view") if key.key_display == ALL_VIEWS else key
                 for key in KEYS
                 if key.id not in self.hidden_keys
             ]
@@ -540,19 +350,15 @@ class Inspector(Screen[None]):
         self.query_one(DriftPanel).show(moment)
 
     def on_resize(self, event: events.Resize) -> None:
-        width, height = LEAST_SIZE
         self.set_class(is_too_small(event.size), "too-small")
-        self.query_one("#too-small", Static).update(
-            f"prunetui needs {width} columns and {height} lines; "
-            f"here are {event.size.width} and {event.size.height}."
-        )
+        self.query_one("#too-small", Static).update(too_small_notice(event.size))
 
     # -- the other keys -----------------------------------------------------------------------
 
     def action_export(self) -> None:
         if self.trace is not None:
             # Of this screen, which the dialog is about to cover.
-            screenshot = FONTS_ELSEWHERE.sub("", self.app.export_screenshot())
+            screenshot = self.app.export_screenshot()
             self.app.push_screen(ExportDialog(self.trace, self.export_to(), screenshot))
 
     def action_copy(self) -> None:

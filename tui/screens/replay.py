@@ -11,7 +11,8 @@ from ...engine.trace.file import SUFFIX
 from ...engine.trace.printable import visible
 from ...engine.trace.trace import Trace
 from ..user.state_files import ReplayPosition, read_position, write_position
-from .inspector import OVERVIEW, TEXT_FRAMES, VIEWS, Inspector
+from ..views.catalog import VIEWS
+from .inspector import OVERVIEW, TEXT_FRAMES, Inspector
 
 log = logging.getLogger("prunetui")
 

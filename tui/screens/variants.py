@@ -22,7 +22,7 @@ from ...engine.variants.pruning.ranking import (
     least_important,
 )
 from ...engine.variants.recipes import Checkpoint, Drop, Kind, Recipe, parse, with_drops
-from ..widgets.keys import KeyLine
+from ..widgets.key_line import KeyLine
 from ..widgets.lane_list import LaneLine, LaneList
 from ..widgets.model_map import MapView, ModelMap
 from .ask import AskDialog

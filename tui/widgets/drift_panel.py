@@ -9,7 +9,7 @@ from ...engine.trace.divergence import NOT_NUMBERS
 from ...engine.trace.records import Drift, Step
 from ..history_memo import HistoryMemo
 from ..moment import Moment
-from .keys import key_for
+from .key_line import key_for
 from .measures import CELLS, LINES, nats, table
 from .panel import NOT_FINITE, Clicked, Line, Panel
 from .series import Series, Value, ratchet

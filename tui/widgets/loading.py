@@ -7,7 +7,7 @@ from typing import ClassVar
 from rich.cells import cell_len
 
 from ..session_thread import Stage
-from .keys import key_for
+from .key_line import key_for
 from .panel import Line, Panel, shorten
 from .wrapping import Wrapped
 

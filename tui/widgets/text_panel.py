@@ -11,7 +11,7 @@ from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Step
 from ..history_memo import HistoryMemo
 from ..moment import Moment
-from .keys import key_for
+from .key_line import key_for
 from .panel import NOT_FINITE, Clicked, Line, Panel, shorten
 from .wrapping import Piece, Wrapped
 
