@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from prunetui.engine.trace.analysis.summary import VariantSummary, summarize
 from prunetui.engine.trace.export.summary_table import SUMMARY_COLUMNS, summary_cells
-from prunetui.tui.cli.record import table
+from prunetui.tui.cli.record_table import table_lines
 from rich.cells import cell_len
 
 from ..support.traces import make_trace, part_broken
@@ -25,7 +25,7 @@ def named(*names: str) -> list[VariantSummary]:
 @pytest.mark.parametrize("names", [("a", "b"), (LONG, "漢字の名前"), ("drop:attn=1", LONG)])
 def test_nothing_is_cut_or_wrapped(width: int, names: tuple[str, str]) -> None:
     variants = named(*names)
-    lines = table(variants, width)
+    lines = table_lines(variants, width)
     # The name of a variant is a word that stands by itself; the terminal wraps it.
     assert all(cell_len(line) <= width for line in lines if line not in names)
     words = [word for line in lines for word in line.split()]
@@ -40,13 +40,13 @@ def test_nothing_is_cut_or_wrapped(width: int, names: tuple[str, str]) -> None:
 
 
 def test_the_name_stands_beside_the_figures_where_there_is_room() -> None:
-    side = table(named("drop:attn=1", "b"), 80)
+    side = table_lines(named("drop:attn=1", "b"), 80)
     assert [line.split()[0] for line in side] == ["variant", "─" * len(side[0]), "drop:attn=1", "b"]
-    above = table(named(LONG, "b"), 80)
+    above = table_lines(named(LONG, "b"), 80)
     assert [above[2], above[4]] == [LONG, "b"]
     # Figures stand below their heads, one variant's below the other's.
     assert len(above[0]) == len(above[3]) == len(above[5]) == 65
-    narrow = table(named(LONG, "b"), 40)
+    narrow = table_lines(named(LONG, "b"), 40)
     assert narrow[0] == LONG
     assert narrow[1].startswith("  first ≠ 4  share ≠ 80.0%")
 
@@ -54,12 +54,12 @@ def test_the_name_stands_beside_the_figures_where_there_is_room() -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_variant_of_no_numbers_says_so_below_its_crosses(width: int) -> None:
     whole = summarize(part_broken(5, tuple(range(5))))
-    lines = table(whole, width)
+    lines = table_lines(whole, width)
     at = next(n for n, line in enumerate(lines) if "not numbers" in line)
     said = " ".join(" ".join(lines[at : at + 3]).split())
     assert said.startswith("not numbers at 5 of 5 steps, which have no measures")
     before = " ".join(lines[:at])
     assert before.count("×") == 6
-    part = " ".join(" ".join(table(summarize(part_broken()), width)).split())
+    part = " ".join(" ".join(table_lines(summarize(part_broken()), width)).split())
     assert "not numbers at 3 of 10 steps, which are left out of its means" in part
     assert "×" not in part

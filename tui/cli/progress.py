@@ -1,4 +1,4 @@
-"""Progress on stderr, for the commands without a screen."""
+"""Progress bar on stderr, for the commands without a screen."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +13,8 @@ from ...engine.trace.printable import visible
 
 
 @contextmanager
-def loading() -> Iterator[tuple[progress.Progress, Progress]]:
-    """A bar that says what is being loaded; torch takes seconds to import, so that is first."""
+def loading_bar() -> Iterator[tuple[progress.Progress, Progress]]:
+    """Show a bar and yield it with a progress callback; begin with torch, slow to import."""
     bar = progress.Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -26,14 +26,14 @@ def loading() -> Iterator[tuple[progress.Progress, Progress]]:
     with bar:
         task = bar.add_task(IMPORTING, total=None)
 
-        def report(doing: str, done: float | None) -> None:
+        def update(stage: str, fraction: float | None) -> None:
             bar.update(
                 task,
-                description=visible(doing),
-                completed=(done or 0) * 100,
-                total=None if done is None else 100,
+                description=visible(stage),
+                completed=(fraction or 0) * 100,
+                total=None if fraction is None else 100,
             )
 
-        with guard_memory_by_stage(report) as told:
-            told(IMPORTING, None)
-            yield bar, told
+        with guard_memory_by_stage(update) as report:
+            report(IMPORTING, None)
+            yield bar, report

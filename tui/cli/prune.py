@@ -1,4 +1,4 @@
-"""`prunetui prune`: a variant as a checkpoint."""
+"""`prunetui prune`: build a variant and write it as a checkpoint."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from ...engine.options import Options
 from ...engine.output_files import write_new
 from ...engine.trace.printable import visible
 from ...engine.variants.recipes import parse
-from .progress import loading
+from .progress import loading_bar
 
 
 def prune(options: Options, output: Path, form: str) -> None:
-    """`options` name one variant."""
+    """Build the one variant of `options` and write it to a new directory or file."""
     assert options.variants is not None
     recipe = parse(options.variants[0])
-    with loading() as (_, report):
+    with loading_bar() as (_, report):
         from ...engine.variants.builder import open_builder
         from ...engine.variants.export import mergekit_yaml, save_checkpoint
 
@@ -26,15 +26,15 @@ def prune(options: Options, output: Path, form: str) -> None:
         # On a CPU, weights of 16 bits are pruned in 32.
         dtype = None if options.dtype == "auto" else loaded.model.dtype
         if form == "mergekit":
-            stored = dtype or loaded.files.dtype or loaded.model.dtype
-            write_new(output, mergekit_yaml(variant, loaded.source, stored))
+            stored_dtype = dtype or loaded.files.dtype or loaded.model.dtype
+            write_new(output, mergekit_yaml(variant, loaded.source, stored_dtype))
         else:
             report("writing", None)
             save_checkpoint(variant, loaded.files.directory, output, dtype)
     sparsity, (attention, mlp) = variant.sparsity, variant.dropped.lists
-    said = f"{recipe} is written to {output}: "
-    said += f"attention dropped in {attention}, MLP in {mlp}"
+    summary = f"{recipe} is written to {output}: "
+    summary += f"attention dropped in {attention}, MLP in {mlp}"
     if sparsity is not None:
-        said += f", {sparsity.zeros:.1%} of the layers' weights zero"
-        said += f" ({sparsity.pattern})" if sparsity.pattern else ""
-    Console(soft_wrap=True).print(Text(visible(said)))
+        summary += f", {sparsity.zeros:.1%} of the layers' weights zero"
+        summary += f" ({sparsity.pattern})" if sparsity.pattern else ""
+    Console(soft_wrap=True).print(Text(visible(summary)))

@@ -11,11 +11,11 @@ from rich.text import Text
 
 from ...engine.options import Options
 from ...engine.output_files import write_new
-from .progress import loading
+from .progress import loading_bar
 
 BAR_CELLS = 7
-WIDEST = 200
-"""Columns that the table never has."""
+MAX_TABLE_CELLS = 200
+"""Width that the table never has."""
 NOTE = (
     "Mean cosine similarity of the residual stream before and after the sublayer, or the whole "
     "layer, over {tokens} calibration tokens; a bar is 1 − that on a log scale, from the least to "
@@ -25,7 +25,8 @@ NOTE = (
 
 
 def rank(options: Options, output: Path | None) -> None:
-    with loading() as (_, report):
+    """Measure the similarities, write them as JSON if `output` is given, and print a table."""
+    with loading_bar() as (_, report):
         from ...engine.variants.builder import open_builder
 
         builder = open_builder(options, report)
@@ -33,8 +34,8 @@ def rank(options: Options, output: Path | None) -> None:
         tokens = builder.calibration.tokens
     columns = {"attn": similarity.attention, "mlp": similarity.mlp, "block": similarity.runs[0]}
     if output is not None:
-        whole = {"model": options.model, "tokens": tokens, **columns, "runs": similarity.runs}
-        write_new(output, json.dumps(whole, indent=1) + "\n")
+        content = {"model": options.model, "tokens": tokens, **columns, "runs": similarity.runs}
+        write_new(output, json.dumps(content, indent=1) + "\n")
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.add_column("layer", justify="right")
     for name in columns:
@@ -51,8 +52,10 @@ def rank(options: Options, output: Path | None) -> None:
             row += [f"{values[layer]:.4f}", str(places[name][layer]), _bar(values, layer)]
         table.add_row(*map(Text, row))
     console = Console()
-    # A terminal that is too narrow wraps the lines; a figure that is cut would be another.
-    needed = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
+    # Too narrow a terminal wraps the lines; rich would cut figures, which makes them wrong.
+    needed = console.measure(
+        table, options=console.options.update(max_width=MAX_TABLE_CELLS)
+    ).maximum
     Console(width=max(console.width, needed)).print(table)
     console.print(Text(NOTE.format(tokens=tokens), style="dim"))
 
@@ -62,7 +65,7 @@ def _most_similar_first(values: list[float]) -> list[int]:
 
 
 def _bar(values: list[float], layer: int) -> str:
-    """In eighths of a cell, from the left; at least one."""
+    """Bar of eighths of a cell, at least one, for how much a layer changes its input."""
     changes = [math.log(max(1 - value, 1e-9)) for value in values]
     least, most = min(changes), max(changes)
     share = (changes[layer] - least) / (most - least) if most > least else 1.0
