@@ -14,8 +14,8 @@ from .files import PRIVATE, exists, is_stream, make_private_directory, open_new,
 
 
 def check_writable(path: Path, *, private: bool = False) -> None:
-    """Raise `UserError` if a new file cannot be made at `path`, or an output stream that is there
-    be written to; leaves nothing behind but directories, `private` ones if told so."""
+    """Raise `UserError` if no new file can be made at `path`, nor an existing output stream written
+    to; creates only missing directories, private ones if `private`."""
     if is_stream(path):
         if not os.access(path, os.W_OK):
             raise UserError(f"cannot write {path}: {os.strerror(errno.EACCES)}")
@@ -33,9 +33,9 @@ def check_writable(path: Path, *, private: bool = False) -> None:
 
 
 def write_new(path: Path, content: str | bytes, *, private: bool = False) -> None:
-    """Write a new file, text as UTF-8, or to an output stream that is there.
+    """Write a new file, text as UTF-8, or to an existing output stream.
 
-    Raises `UserError` if it exists or cannot be written.
+    Raises `UserError` if the file exists or cannot be written.
     """
     check_writable(path, private=private)
     with new_file(path, private=private) as file:
@@ -44,10 +44,10 @@ def write_new(path: Path, content: str | bytes, *, private: bool = False) -> Non
 
 @contextmanager
 def new_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
-    """What is written to a file beside `path` becomes `path` at the end; if anything fails, nothing
-    is left. An output stream that is there is written to as it comes.
+    """Context with an unbuffered file that becomes `path` at the end, or vanishes on an error.
 
-    Raises `UserError` if a file is there already or one cannot be written. For `write_all`.
+    An existing output stream is written to directly; write with `write_all`. Raises `UserError` if
+    the file exists or cannot be written.
     """
     try:
         if is_stream(path):
@@ -56,19 +56,19 @@ def new_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
                 yield stream
             return
         _refuse_existing(path)
-        beside = path.with_name(f".prunetui-{secrets.token_hex(4)}")
+        unfinished = path.with_name(f".prunetui-{secrets.token_hex(4)}")
         try:
-            with open_new(beside, PRIVATE if private else 0o666) as file:
+            with open_new(unfinished, PRIVATE if private else 0o666) as file:
                 yield file
-            _rename_to_new(beside, path)
+            _rename_to_new(unfinished, path)
         finally:
-            beside.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {path}: {reason(error)}") from error
 
 
 def write_all(file: BinaryIO, content: bytes) -> None:
-    """To an unbuffered file; a disk that fills up may take a part, and the next write says why."""
+    """Write to an unbuffered file; a full disk may take a part, and the next write raises."""
     rest = memoryview(content)
     while rest:
         rest = rest[file.write(rest) :]
@@ -80,13 +80,13 @@ def _refuse_existing(path: Path) -> None:
 
 
 def _rename_to_new(file: Path, path: Path) -> None:
-    """Raises `FileExistsError` where a rename would overwrite."""
+    """Rename a file; raise `FileExistsError` instead of overwriting."""
     try:
         os.link(file, path)
     except FileExistsError:
         raise
     except OSError:
-        # Not every file system has links; then the name is taken first.
+        # Not every file system has links: reserve the name first.
         path.open("xb").close()
         try:
             file.replace(path)

@@ -169,7 +169,7 @@ class Session:
             if not out_of_memory(error):
                 raise
             raise UserError(f"out of memory while reading the layers at step {number}") from error
-        self.trace.read(number, lens)
+        self.trace.set_lens(number, lens)
         self._recording.write(records.Read(step=number, lens=lens))
 
     def rewind(self, to: int) -> None:

@@ -1,1 +1,1 @@
-"""What a session showed, as data: read, kept, written and exported without torch."""
+"""Record of a session as data and files: read, written, analysed and exported without torch."""

@@ -5,22 +5,22 @@ from collections.abc import Iterable
 from .records import Header, Step
 
 NOT_NUMBERS = "not numbers"
-"""What is said of a lane whose logits have no softmax, and of what cannot be measured then."""
+"""Words for a lane whose logits have no softmax, and for a measure that needs one."""
 
 
 def not_numbers_mark(steps: int) -> str:
-    """Where so many steps of a lane would stand in its text; no part of that."""
+    """Mark shown in a lane's text for so many steps without a token; no part of the text."""
     return f"⟨{NOT_NUMBERS} ×{steps}⟩" if steps > 1 else f"⟨{NOT_NUMBERS}⟩"
 
 
 def chose_nothing(step: Step, lane: int) -> bool:
-    """The lane's logits are not numbers, and nobody chose for it."""
+    """Whether the lane's logits are not numbers and the user forced no token."""
     token = step.lanes[lane]
     return token is not None and token.not_numbers and not token.forced
 
 
 def chosen_tokens(steps: Iterable[Step], lane: int) -> list[int]:
-    """Up to the lane's end; what it did not choose is like no other token."""
+    """Tokens up to the lane's end; a step at which it chose nothing gets a number of its own."""
     return [
         -1 - step.step if chose_nothing(step, lane) else token.token
         for step in steps
@@ -29,8 +29,8 @@ def chosen_tokens(steps: Iterable[Step], lane: int) -> list[int]:
 
 
 def differs(step: Step, lane: int) -> bool:
-    """The lane's token is not the baseline's, or just one of the two has ended or no logits that
-    are numbers."""
+    """Whether the lane's token is not the baseline's, or only one of the two has ended or lacks
+    logits that are numbers."""
     own, baseline = step.lanes[lane], step.lanes[0]
     if own is None or baseline is None:
         return own is not baseline
@@ -38,8 +38,8 @@ def differs(step: Step, lane: int) -> bool:
 
 
 def is_tie(header: Header, step: Step, lane: int) -> bool:
-    """The baseline's first two tokens are so close that rounding alone could have made the lane's
-    another: of tokens that were the most probable, neither drawn nor forced."""
+    """Whether the baseline's two highest logits are closer than the noise floor, so that rounding
+    alone can make tokens differ: under greedy decoding, with no token forced."""
     own, baseline = step.lanes[lane], step.lanes[0]
     return (
         baseline is not None
@@ -52,5 +52,5 @@ def is_tie(header: Header, step: Step, lane: int) -> bool:
 
 
 def first_divergence(steps: list[Step], lane: int) -> int | None:
-    """The first step at which the lane's token differs from the baseline's."""
+    """First step at which the lane's token differs from the baseline's."""
     return next((step.step for step in steps if differs(step, lane)), None)

@@ -1,4 +1,4 @@
-"""The trace file: append as it happens, read back what is whole."""
+"""Trace files: append each record as it happens, and read whole records back."""
 
 from pathlib import Path
 
@@ -13,21 +13,21 @@ from .trace import Trace
 SUFFIX = ".trace.jsonl"
 
 DAMAGE = (msgspec.DecodeError, ValueError, RecursionError)
-"""What a line that is no record raises: also one that is not UTF-8, or nested without end."""
+"""Errors of a line that is no record: also one not in UTF-8, or nested too deeply."""
 
 
 class _Preamble(msgspec.Struct):
-    """What every version of the header has."""
+    """Fields of the header in every version."""
 
     kind: str
     version: int
 
 
 class TraceWriter:
-    """Appends to a new file; each line reaches the operating system before `write` returns."""
+    """Writer of a new trace file; each line is with the operating system when `write` returns."""
 
     def __init__(self, path: Path, header: Header) -> None:
-        """Raises `OSError` if the file exists or cannot be made."""
+        """Create the file with its header. Raises `OSError` if it exists or cannot be written."""
         self.path = path
         make_private_directory(path.parent)
         self._file = open_new(path, PRIVATE)
@@ -35,7 +35,7 @@ class TraceWriter:
         self.write(header)
 
     def write(self, record: Header | Event) -> None:
-        """Raises `OSError`, after which the file ends in a line that may not be whole."""
+        """Append a line. After an `OSError` the file may end in a part of it."""
         write_all(self._file, self._encoder.encode(record) + b"\n")
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ def _header(path: Path, line: bytes) -> Header:
 
 
 def _check(event: Event, header: Header) -> None:
-    """What the types do not say: every list is as long as the header makes it."""
+    """Raise `ValueError` unless every list is as long as the header's lanes and answers need."""
     if isinstance(event, Read):
         _check_lens(event.lens, header)
     if not isinstance(event, Step):
@@ -104,13 +104,13 @@ def _check(event: Event, header: Header) -> None:
         _check_lens(event.lens, header)
     lanes, answers = len(header.lanes), len(header.answers.tokens) if header.answers else 0
     tokens = len(event.candidates.tokens)
-    of_variants = (event.drift, event.layers, event.local, event.local_layers, event.local_answers)
-    of_answers = (*(event.answers or []), *(event.local_answers or []))
+    per_variant = (event.drift, event.layers, event.local, event.local_layers, event.local_answers)
+    answer_numbers = (*(event.answers or []), *(event.local_answers or []))
     if not (
         len(event.lanes) == len(event.candidates.probs) == lanes
         and (event.answers is None or len(event.answers) == lanes)
-        and all(listed is None or len(listed) == lanes - 1 for listed in of_variants)
-        and all(one is None or len(one.z) == len(one.logprob) == answers for one in of_answers)
+        and all(listed is None or len(listed) == lanes - 1 for listed in per_variant)
+        and all(n is None or len(n.z) == len(n.logprob) == answers for n in answer_numbers)
         and len(event.candidates.texts) == tokens
         and all(probs is None or len(probs) == tokens for probs in event.candidates.probs)
     ):

@@ -1,4 +1,4 @@
-"""Text that came from a model, a prompt, a file or an exception, made safe to show."""
+"""Text of a model, prompt, file or exception, made safe to show on a terminal."""
 
 import unicodedata
 
@@ -8,7 +8,7 @@ _HIDDEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs", "Cn"})
 
 
 def visible(text: str, keep: str = "") -> str:
-    """Turn each control character into a glyph that shows it, but for those in `keep`.
+    """Replace each control character, except those in `keep`, by a glyph that shows it.
 
     C0 and DEL become their control pictures (␀ … ␟, ␡, and ⏎ for a newline), the rest `<U+202E>`.
     """

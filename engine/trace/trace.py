@@ -12,45 +12,45 @@ from .records import Branch, Event, Header, Lens, Read, Rewind, Step, Switch
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a branch left its parent."""
+    """Point at which a branch leaves its parent."""
 
     parent: int
     at: int
-    """Steps that the two share."""
+    """Number of steps that the two share."""
 
 
 class Trace:
-    """What the screens draw.
+    """Header and steps of a session, in branches.
 
-    `steps` are those of the branch that is decoded. The list only ever grows; a rewind and
-    another branch put another list in its place. A reader on another thread that takes `steps`
-    once sees one history, and tells another by the list's identity.
+    `steps` are those of the open branch. The list only ever grows; a rewind and another branch put
+    another list in its place. A reader on another thread that takes `steps` once sees one history,
+    and tells another by the list's identity.
     """
 
     def __init__(self, header: Header) -> None:
         self.header = header
         self.steps: list[Step] = []
         self.branch = 0
-        """The one that `steps` belong to."""
+        """Number of the open branch, that of `steps`."""
         self.branches: list[list[Step]] = [self.steps]
-        """The steps of each branch, from the prompt on."""
+        """Steps of each branch, from the prompt on."""
         self.origins: list[Origin | None] = [None]
-        """Of each branch; None for branch 0."""
+        """Origin of each branch; None for branch 0."""
 
     def append(self, step: Step) -> None:
         if step.step != len(self.steps):
             raise ValueError(f"step {step.step} cannot follow {len(self.steps)} steps")
         self.steps.append(step)
 
-    def read(self, number: int, lens: Lens) -> None:
-        """A step of this branch, and of those that share it, was read through the lens."""
+    def set_lens(self, number: int, lens: Lens) -> None:
+        """Attach a lens to a step of this branch and of those that share it."""
         if not 0 <= number < len(self.steps):
             raise ValueError(f"there is no step {number} to read")
         step = self.steps[number]
-        read = msgspec.structs.replace(step, lens=lens)
+        updated = msgspec.structs.replace(step, lens=lens)
         for steps in self.branches:
             if number < len(steps) and steps[number] is step:
-                steps[number] = read
+                steps[number] = updated
 
     def rewind(self, to: int) -> None:
         """Keep the first `to` steps of this branch."""
@@ -59,11 +59,11 @@ class Trace:
         self.steps = self.branches[self.branch] = self.steps[:to]
         origin = self.origins[self.branch]
         if origin is not None and to < origin.at:
-            # It leaves its parent no more where it did.
+            # The branch now leaves its parent earlier.
             self.origins[self.branch] = Origin(origin.parent, to)
 
     def fork(self, at: int) -> None:
-        """Begin a branch that shares the first `at` steps with this one."""
+        """Open a new branch that shares the first `at` steps with this one."""
         if not 0 <= at <= len(self.steps):
             raise ValueError(f"cannot branch off after {at} of {len(self.steps)} steps")
         self.origins.append(Origin(self.branch, at))
@@ -81,7 +81,7 @@ class Trace:
             case Step():
                 self.append(event)
             case Read():
-                self.read(event.step, event.lens)
+                self.set_lens(event.step, event.lens)
             case Rewind():
                 self.rewind(event.to)
             case Branch():
@@ -92,7 +92,7 @@ class Trace:
                 self.switch(event.to)
 
     def events(self) -> Iterator[Event]:
-        """Such that a new trace to which all are applied has these branches and this one open."""
+        """Events that give a new trace these branches, with this one open."""
         yield from self.branches[0]
         open_branch = 0
         for branch, origin in enumerate(self.origins):
@@ -114,18 +114,18 @@ class Trace:
         return [lane.name for lane in self.header.lanes]
 
     def text(self, lane: int) -> str:
-        """What the lane has said so far."""
+        """Text of the lane so far."""
         return "".join(token.text for step in self.steps if (token := step.lanes[lane]))
 
     def marked_text(self, lane: int) -> str:
-        """The same, with a mark in each place where the lane chose nothing."""
+        """Text of the lane with a mark for each run of steps at which it chose nothing."""
         return "".join(
             not_numbers_mark(len([*steps]))
-            if of_none
+            if nothing
             else "".join(token.text for step in steps if (token := step.lanes[lane]))
-            for of_none, steps in self.runs(lane)
+            for nothing, steps in self.runs(lane)
         )
 
     def runs(self, lane: int) -> Iterator[tuple[bool, Iterator[Step]]]:
-        """The steps, in runs at which the lane chose nothing (true) or something, or had ended."""
+        """Runs of steps at which the lane chose nothing (true), or chose or had ended (false)."""
         return itertools.groupby(self.steps, lambda step: chose_nothing(step, lane))

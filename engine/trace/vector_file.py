@@ -1,4 +1,4 @@
-"""The vectors h and z of every step, where recording was asked to keep them.
+"""Files of the vectors h and z of every step, if `--keep` asks for them.
 
 Beside NAME.trace.jsonl stands NAME.h.bin (and NAME.z.bin): a line of JSON, the `Layout`, then a
 block of bytes per step in the order of decoding. A step's `block` says which is its own, so what
@@ -25,20 +25,22 @@ Space = Literal["h", "z"]
 SPACES: tuple[Space, ...] = get_args(Space)
 
 DTYPE_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
-"""By safetensors' names."""
+"""Bytes of a number, by safetensors' names."""
 
 LONGEST_LAYOUT = 1024
-"""Bytes of the line."""
+"""Maximum bytes of the line that holds the `Layout`."""
 
 
 class Layout(Plain, frozen=True):
+    """Format of a file's blocks, on its first line."""
+
     dtype: Literal["F32", "BF16", "F16"]
     shape: tuple[int, int]
-    """Of a block: rows by the width of the space. The rows are those of `row_names`."""
+    """Rows, as in `row_names`, by the width of the space."""
 
     @property
     def bytes(self) -> int:
-        """Of a block."""
+        """Size of a block."""
         return DTYPE_BYTES[self.dtype] * math.prod(self.shape)
 
 
@@ -47,32 +49,32 @@ def vectors_path(trace: Path, space: Space) -> Path:
 
 
 def row_names(header: Header) -> list[str]:
-    """Every lane, and in context both the variants again, on the baseline's tokens."""
+    """Names of a block's rows: all lanes, in context both followed by the variants' local rows."""
     names = [lane.name for lane in header.lanes]
     return names + ([f"{name} (local)" for name in names[1:]] if header.context == "both" else [])
 
 
 class VectorWriter:
-    """Appends blocks to a new file; each reaches the operating system before `write` returns."""
+    """Writer of a new vector file; each block is with the operating system when `write` returns."""
 
     def __init__(self, path: Path, layout: Layout) -> None:
-        """Raises `OSError` if the file exists or cannot be made."""
+        """Create the file with its layout. Raises `OSError` if it exists or cannot be written."""
         self._file = open_new(path, PRIVATE)
         self.write(msgspec.json.encode(layout) + b"\n")
 
     def write(self, block: bytes) -> None:
-        """Raises `OSError`, after which the file ends in a block that may not be whole."""
+        """Append a block. After an `OSError` the file may end in a part of it."""
         write_all(self._file, block)
 
     def close(self) -> None:
         self._file.close()
 
 
-class _Blocks:
-    """A file of vectors, to be read."""
+class _VectorReader:
+    """Reader of a vector file."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `UserError` if it cannot be read."""
+        """Open the file and read its layout. Raises `UserError` if it cannot be read."""
         self._path = path
         try:
             self._file = path.open("rb")
@@ -87,7 +89,7 @@ class _Blocks:
         self._size = path.stat().st_size
 
     def read(self, number: int) -> bytes:
-        """Raises `UserError` if the file has no such block."""
+        """Bytes of a block, by its index. Raises `UserError` if the file has no such block."""
         size = self.layout.bytes
         begin = self._first + number * size
         if number < 0 or size <= 0 or begin + size > self._size:
@@ -102,37 +104,37 @@ class _Blocks:
 
 
 def write_safetensors(trace: Trace, path: Path, output: Path) -> None:
-    """Write what was kept beside the trace at `path` as a new file, a block in memory at a time.
+    """Write the vectors beside the trace at `path` as a safetensors file, block by block.
 
     Its tensors are `h` [steps, rows, hidden] and `z` [steps, rows, vocabulary] in the model's
     dtype, NaN where a lane had ended, and `step`, int64 [steps]: the trace's steps whose vectors
     were kept. The metadata names the rows.
 
-    Raises `UserError` if nothing was kept or a file cannot be read or written.
+    Raises `UserError` if no vectors were kept or a file cannot be read or written.
     """
     steps = [(step, step.block) for step in trace.steps if step.block is not None]
-    asked = trace.header.options.keep if trace.header.options else ()
-    files = {space: vectors_path(path, space) for space in SPACES}
-    # One that is not there any more is missed.
-    kept = {space: file for space, file in files.items() if space in asked or file.exists()}
-    if not steps or not kept:
+    recorded = trace.header.options.keep if trace.header.options else ()
+    paths = {space: vectors_path(path, space) for space in SPACES}
+    # A recorded file that is gone raises, instead of being left out.
+    files = {space: file for space, file in paths.items() if space in recorded or file.exists()}
+    if not steps or not files:
         raise UserError(
             f"no vectors were kept beside {path}; `prunetui record --keep h,z` keeps them"
         )
     check_writable(output)
-    blocks: dict[str, _Blocks] = {}
+    readers: dict[str, _VectorReader] = {}
     try:
-        for space, file in kept.items():
-            blocks[space] = _Blocks(file)
+        for space, file in files.items():
+            readers[space] = _VectorReader(file)
         rows = row_names(trace.header)
-        for space, of in blocks.items():
-            if of.layout.shape[0] != len(rows):
-                raise UserError(f"{kept[space]} is not of this trace: its rows are others")
+        for space, reader in readers.items():
+            if reader.layout.shape[0] != len(rows):
+                raise UserError(f"{files[space]} is not of this trace: its rows are others")
         with new_file(output) as file:
-            _write(file, trace.header, rows, steps, blocks)
+            _write(file, trace.header, rows, steps, readers)
     finally:
-        for of in blocks.values():
-            of.close()
+        for reader in readers.values():
+            reader.close()
 
 
 def _write(
@@ -140,9 +142,9 @@ def _write(
     header: Header,
     rows: list[str],
     steps: list[tuple[Step, int]],
-    blocks: dict[str, _Blocks],
+    readers: dict[str, _VectorReader],
 ) -> None:
-    """The format of safetensors: the length of the head, the head in JSON, the tensors' bytes."""
+    """Write the safetensors format: length of the header, header in JSON, the tensors' bytes."""
     count = len(steps)
     head: dict[str, object] = {
         "__metadata__": {
@@ -152,15 +154,15 @@ def _write(
         },
         "step": {"dtype": "I64", "shape": [count], "data_offsets": [0, end := 8 * count]},
     }
-    for space, of in blocks.items():
-        begin, end = end, end + count * of.layout.bytes
-        shape = [count, *of.layout.shape]
-        head[space] = {"dtype": of.layout.dtype, "shape": shape, "data_offsets": [begin, end]}
+    for space, reader in readers.items():
+        begin, end = end, end + count * reader.layout.bytes
+        shape = [count, *reader.layout.shape]
+        head[space] = {"dtype": reader.layout.dtype, "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(head).encode()
-    # The tensors are to begin at a multiple of 8 bytes.
+    # safetensors requires the tensors to begin at a multiple of 8 bytes.
     text += b" " * (-len(text) % 8)
     write_all(file, struct.pack("<Q", len(text)) + text)
     write_all(file, struct.pack(f"<{count}q", *(step.step for step, _ in steps)))
-    for of in blocks.values():
-        for _, number in steps:
-            write_all(file, of.read(number))
+    for reader in readers.values():
+        for _, block in steps:
+            write_all(file, reader.read(block))

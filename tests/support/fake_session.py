@@ -42,7 +42,7 @@ class FakeSession:
         self.trace.append(make_step(len(self.trace.steps)))
 
     def read(self, number: int) -> None:
-        self.trace.read(number, make_lens())
+        self.trace.set_lens(number, make_lens())
 
     def force(self, at: int, tokens: dict[int, int]) -> None:
         self.forced.append((at, tokens))

@@ -22,7 +22,7 @@ SMALL = [(width, height) for width in SIZES for height in SIZES]
 
 def recorded() -> InspectorApp:
     trace = with_local(make_trace(20))
-    trace.read(19, make_lens())
+    trace.set_lens(19, make_lens())
     return replay(trace)
 
 

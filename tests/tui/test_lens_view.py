@@ -20,7 +20,7 @@ from ..support.traces import make_lens, make_trace
 
 def read_trace_of(steps: int, read: int, *, local: bool = False) -> Trace:
     trace = make_trace(steps)
-    trace.read(read, make_lens(local=local))
+    trace.set_lens(read, make_lens(local=local))
     return trace
 
 
@@ -90,7 +90,7 @@ async def test_pages_of_a_deep_model() -> None:
     trace = make_trace(1)
     deep = trace.header
     trace.header = replace(deep, model=replace(deep.model, layers=60))
-    trace.read(0, make_lens(layers=60))
+    trace.set_lens(0, make_lens(layers=60))
     app = replay(trace)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("l")
@@ -109,7 +109,7 @@ async def test_the_wheel_scrolls() -> None:
     async with app.run_test(size=(80, 16)) as pilot:
         trace = present(inspector(app).trace)
         trace.header = replace(trace.header, model=replace(trace.header.model, layers=60))
-        trace.read(4, make_lens(layers=60))
+        trace.set_lens(4, make_lens(layers=60))
         await pilot.press("l")
         await until(pilot, lambda: "more" in view_text(app))
         panel = inspector(app).query_one(LensPanel)

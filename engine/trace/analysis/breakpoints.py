@@ -25,65 +25,65 @@ _PATTERN = re.compile(
 )
 
 LONGEST_PERIOD = 16
-REPEATED = 24
-"""Tokens: what is repeated fills as many of the last ones, and comes three times at least."""
+REPETITION_TOKENS = 24
+"""Tokens that a repetition must fill; it also comes at least three times."""
 
 
 @dataclass(frozen=True)
 class Breakpoint:
-    """`lanes` are those that it looks at."""
+    """Condition on the lanes that it looks at."""
 
     text: str
     lanes: tuple[int, ...]
     test: Callable[[Sequence[Step], int], str]
-    """Given the steps up to one and a lane, says what is so; empty if the condition is not met."""
+    """Sentence on a lane at the last of the steps; empty if the condition is not met."""
 
     def hit(self, steps: Sequence[Step]) -> str:
-        """What is so at the last of the steps; empty if nothing is."""
-        return next((said for lane in self.lanes if (said := self.test(steps, lane))), "")
+        """Sentence on the first lane that meets the condition at the last step; empty if none."""
+        return next((sentence for lane in self.lanes if (sentence := self.test(steps, lane))), "")
 
 
 def parse_breakpoint(text: str, header: Header) -> Breakpoint:
-    """Raises `UserError`, which says what can be written."""
-    found = _PATTERN.fullmatch(text.strip())
-    if found is None:
+    """Parse a condition. Raises `UserError` with what can be written."""
+    match = _PATTERN.fullmatch(text.strip())
+    if match is None:
         raise UserError(
             f"{text.strip()!r} is no condition; write kl > 5, cos_p < 0.5, lane 2 entropy < 0.1, "
             "lane 1 repeats or differs"
         )
     names = [lane.name for lane in header.lanes]
-    if found["lane"] is not None and int(found["lane"]) >= len(names):
-        raise UserError(f"there is no lane {found['lane']}; lanes are 0 to {len(names) - 1}")
-    measure = found["measure"]
-    of_variants = measure in MEASURES or found["word"] == "differs"
-    if found["lane"] is not None:
-        lanes = (int(found["lane"]),)
-        if of_variants and lanes == (0,):
+    if match["lane"] is not None and int(match["lane"]) >= len(names):
+        raise UserError(f"there is no lane {match['lane']}; lanes are 0 to {len(names) - 1}")
+    measure = match["measure"]
+    needs_variant = measure in MEASURES or match["word"] == "differs"
+    if match["lane"] is not None:
+        lanes = (int(match["lane"]),)
+        if needs_variant and lanes == (0,):
             raise UserError("lane 0 is the baseline, which does not drift from itself")
     else:
-        lanes = tuple(range(1 if of_variants else 0, len(names)))
-    if found["word"] == "repeats":
+        lanes = tuple(range(1 if needs_variant else 0, len(names)))
+    if match["word"] == "repeats":
         return Breakpoint(text, lanes, lambda steps, lane: _repeats(steps, lane, names[lane]))
-    if found["word"] == "differs":
+    if match["word"] == "differs":
         return Breakpoint(
             text,
             lanes,
             lambda steps, lane: f"{names[lane]} differs" if differs(steps[-1], lane) else "",
         )
-    return Breakpoint(text, lanes, _comparison(found, names))
+    return Breakpoint(text, lanes, _comparison(match, names))
 
 
-def _comparison(found: re.Match[str], names: list[str]) -> Callable[[Sequence[Step], int], str]:
-    measure, sign, local = found["measure"], found["comparison"], bool(found["local"])
+def _comparison(match: re.Match[str], names: list[str]) -> Callable[[Sequence[Step], int], str]:
+    measure, sign, local = match["measure"], match["comparison"], bool(match["local"])
     if measure not in MEASURES and (local or measure not in TOKEN_MEASURES):
         known = ", ".join(MEASURES if local else (*MEASURES, *TOKEN_MEASURES))
         raise UserError(f"there is no measure {measure}; there are {known}")
     try:
-        limit = float(found["number"])
+        limit = float(match["number"])
     except ValueError:
         limit = math.nan
     if not math.isfinite(limit):
-        raise UserError(f"{found['number']!r} is no number")
+        raise UserError(f"{match['number']!r} is no number")
     compare = _COMPARISONS[sign]
 
     def test(steps: Sequence[Step], lane: int) -> str:
@@ -104,16 +104,16 @@ def _record(step: Step, lane: int, measure: str, local: bool) -> Drift | Token |
 
 def _repeats(steps: Sequence[Step], lane: int, name: str) -> str:
     tail = chosen_tokens(steps[-3 * LONGEST_PERIOD :], lane)
-    # A lane that has ended says nothing any more.
+    # A lane that has ended repeats nothing any more.
     ended = steps[-1].lanes[lane] is None
     period = None if ended else repeated_period(tail)
     return "" if period is None else f"{name} repeats its last {period} tokens"
 
 
 def repeated_period(tokens: Sequence[int]) -> int | None:
-    """The least p such that the last max(3p, 24) tokens repeat with period p, at most 16."""
+    """Least period p, at most 16, with which the last max(3p, 24) tokens repeat, or None."""
     for period in range(1, LONGEST_PERIOD + 1):
-        length = max(3 * period, REPEATED)
+        length = max(3 * period, REPETITION_TOKENS)
         tail = tokens[-length:]
         if len(tail) == length and tail[period:] == tail[:-period]:
             return period

@@ -1,4 +1,4 @@
-"""The statistics that people quote of a pruned or quantised model, of one variant of a trace.
+"""Statistics of a variant that are usual for pruned and quantised models.
 
 Names and definitions of KLD, Δp and "same top p" are those that llama.cpp's
 `llama-perplexity --kl-divergence` prints; the share of divergent tokens is arXiv 2311.01544's.
@@ -20,14 +20,14 @@ LARGEST_EXPONENT = math.log(sys.float_info.max)
 
 @dataclass(frozen=True)
 class Distances:
-    """Over steps at which the lane and the baseline were both measured; p is the baseline's.
+    """Statistics over the steps at which lane and baseline were both measured; p is the baseline's.
 
     None where there is no such step or a value was not finite.
     """
 
     steps: int
     not_comparable: int
-    """Steps beside those, at which the logits of one of the two are not numbers."""
+    """Further steps, at which the logits of one of the two are not numbers."""
     kld_mean: float | None
     """KL(p ‖ q), in nats, as the next four."""
     kld_median: float | None
@@ -51,24 +51,24 @@ class Distances:
 @dataclass(frozen=True)
 class Statistics:
     propagated: Distances
-    """On the lane's own tokens (in a forced context, the baseline's)."""
+    """Distances on the lane's own tokens (in a forced context, the baseline's)."""
     local: Distances | None
-    """On the baseline's tokens, where the trace has that (context both)."""
+    """Distances on the baseline's tokens, in context both."""
     first_divergence: int | None
     divergent: float | None
     """Share of steps whose token differs from the baseline's, in 0..1."""
     collapse: int | None
-    """The first step of the repetition that the lane's text ends in, None if it ends in none."""
+    """First step of the repetition that the lane's text ends in; None if it ends in none."""
     period: int | None
-    """Tokens in what is repeated there."""
+    """Number of tokens repeated there."""
     seconds: float | None
-    """Median per step, of all lanes together."""
+    """Median seconds of a step, of all lanes together."""
     read: float | None
-    """Bytes of weights and caches, median per step, of all lanes together."""
+    """Median bytes of weights and caches read in a step, of all lanes together."""
 
 
 def statistics(trace: Trace, lane: int) -> Statistics:
-    """Of variant `lane`, 1 or more."""
+    """Statistics of a variant; `lane` is 1 or more."""
     steps = list(trace.steps)
     own = [(step, drift) for step in steps if (drift := step.drift_of(lane))]
     local = [(step, drift) for step in steps if (drift := step.local_of(lane))]
@@ -83,14 +83,14 @@ def statistics(trace: Trace, lane: int) -> Statistics:
         divergent=mean([float(differs(step, lane)) for step in running]),
         collapse=None if period is None else repetition_start(tokens, period),
         period=period,
-        # The first step chooses from what reading the prompt has left.
+        # The first step chooses from the prompt's logits and runs no forward pass of its own.
         seconds=percentile([step.seconds for step in steps[1:]], 50),
         read=percentile([float(step.read) for step in steps[1:]], 50),
     )
 
 
 def repetition_start(tokens: Sequence[int], period: int) -> int:
-    """Where the last tokens begin to repeat with this period, which they do at the end."""
+    """Index at which the repetition begins that the tokens end in, of this period."""
     start = len(tokens) - period
     while start and tokens[start - 1] == tokens[start - 1 + period]:
         start -= 1
@@ -122,7 +122,7 @@ def _distances(compared: list[tuple[Step, Drift]], *, same_text: bool) -> Distan
 
 
 def _perplexity_ratio(measured: list[tuple[Step, Drift]]) -> float | None:
-    """exp of the mean of log p - log q of the baseline's tokens."""
+    """Perplexity of q over that of p: exp of the mean of log p - log q of the baseline's tokens."""
     logs = [
         None
         if (token := step.lanes[0]) is None or token.logprob is None or drift.logq is None

@@ -1,4 +1,4 @@
-"""A lane against the baseline among a few answers: why multiple choice survives pruning.
+"""Drift of a lane among a few answers: why multiple choice survives pruning.
 
 A choice looks at the logits of its options alone (arXiv 2603.24652): p̂ = softmax(z / T) over
 those, which is p renormalised.
@@ -12,34 +12,34 @@ from ..records import AnswerNumbers, Drift, Step
 
 @dataclass(frozen=True)
 class Choice:
-    """One lane's, among the answers."""
+    """Probabilities and logits of the answers in one lane."""
 
     probs: list[float]
-    """p̂"""
+    """p̂, which sums to 1 over the answers."""
     logprobs: list[float]
-    """log p over the whole vocabulary, in nats."""
+    """Log probabilities over the whole vocabulary, in nats."""
     z: list[float]
 
     @property
     def answer(self) -> int:
-        """Place of the most probable one."""
+        """Index of the most probable answer."""
         return max(range(len(self.probs)), key=self.probs.__getitem__)
 
 
 @dataclass(frozen=True)
 class SubspaceDrift:
     cos_z: float | None
-    """None where a lane's logits of the answers are all 0, and have no direction."""
+    """Cosine of the answers' logits; None where all of a lane's are 0 and have no direction."""
     cos_p: float | None
-    """Of p̂ and q̂, which is that of p and q restricted to the answers."""
+    """Cosine of p̂ and q̂, which is that of p and q restricted to the answers."""
     kl: float
     """KL(p̂ ‖ q̂), p̂ baseline, in nats."""
     changed: bool
-    """The two choose different answers."""
+    """Whether the two choose different answers."""
 
 
 def choice(numbers: AnswerNumbers | None) -> Choice | None:
-    """None if the lane had ended or a number is not finite."""
+    """Choice among the answers; None if the lane had ended or a number is not finite."""
     if numbers is None:
         return None
     z = [value for value in numbers.z if value is not None]
@@ -54,9 +54,9 @@ def choice(numbers: AnswerNumbers | None) -> Choice | None:
 
 def kl_among(baseline: Choice, variant: Choice) -> float:
     """KL(p̂ ‖ q̂), p̂ baseline, in nats."""
-    normalizer, other = (_logsumexp(lane.logprobs) for lane in (baseline, variant))
+    log_p, log_q = (_logsumexp(lane.logprobs) for lane in (baseline, variant))
     return math.fsum(
-        p * ((logp - normalizer) - (logq - other))
+        p * ((logp - log_p) - (logq - log_q))
         for p, logp, logq in zip(baseline.probs, baseline.logprobs, variant.logprobs, strict=True)
     )
 
@@ -71,8 +71,8 @@ def subspace_drift(baseline: Choice, variant: Choice) -> SubspaceDrift:
 
 
 def choices(step: Step, lane: int) -> tuple[Choice | None, Choice | None, Drift | None]:
-    """The baseline's, the variant's and their drift over the whole vocabulary at one step; on the
-    baseline's tokens where the trace has that (context both)."""
+    """Baseline's choice, variant's choice and their drift over the whole vocabulary at one step; in
+    context both on the baseline's tokens."""
     if step.answers is None:
         return None, None, None
     if step.local_answers is not None and step.local is not None:

@@ -1,4 +1,4 @@
-"""A trace in a few numbers per variant."""
+"""Summary of each variant in a few numbers."""
 
 import math
 
@@ -8,9 +8,9 @@ from ..trace import Trace
 
 
 class VariantSummary(Plain, frozen=True):
-    """Numbers over the steps at which both the variant and the baseline were decoding.
+    """Means and percentiles over the steps at which variant and baseline were both decoding.
 
-    A mean or a percentile is None if there was no such step or a value was not finite.
+    None if there was no such step or a value was not finite.
     """
 
     name: str
@@ -18,7 +18,7 @@ class VariantSummary(Plain, frozen=True):
     first_divergence: int | None
     """Step of the first token that differs from the baseline's; None if none does."""
     tie: bool
-    """That first difference is a tie: the baseline's margin there is under the noise floor."""
+    """Whether that difference is a tie: the baseline's margin is under the noise floor."""
     divergent: float | None
     """Share of the steps, in 0..1, whose token differs from the baseline's (arXiv 2311.01544,
     when the context is forced)."""
@@ -26,34 +26,34 @@ class VariantSummary(Plain, frozen=True):
     cos_z: float | None
     cos_p: float | None
     kl_mean: float | None
-    """KL(p ‖ q), p baseline, in nats, as are the two below."""
+    """Mean of KL(p ‖ q), p baseline, in nats, as are the next two."""
     kl_median: float | None
     kl_99: float | None
     compared: int
-    """Steps at which both were decoding."""
+    """Number of steps at which both were decoding."""
     not_comparable: int
-    """Those of them at which the logits of one of the two are not numbers. No mean and no
-    percentile has them."""
+    """Number of those at which the logits of one of the two are not numbers; means and percentiles
+    leave them out."""
 
 
 def summarize(trace: Trace) -> list[VariantSummary]:
     lanes = trace.header.lanes
-    return [_variant(trace, lane, number) for number, lane in enumerate(lanes[1:], start=1)]
+    return [_summary(trace, lane, index) for index, lane in enumerate(lanes[1:], start=1)]
 
 
-def _variant(trace: Trace, lane: Lane, number: int) -> VariantSummary:
+def _summary(trace: Trace, lane: Lane, index: int) -> VariantSummary:
     steps = trace.steps
-    compared = [d for step in steps if (d := step.drift_of(number)) is not None]
+    compared = [d for step in steps if (d := step.drift_of(index)) is not None]
     drift = [d for d in compared if not d.not_comparable]
-    running = [step for step in steps if step.lanes[0] or step.lanes[number]]
+    running = [step for step in steps if step.lanes[0] or step.lanes[index]]
     kl = [d.kl for d in drift]
-    first = first_divergence(steps, number)
+    first = first_divergence(steps, index)
     return VariantSummary(
         name=lane.name,
         recipe=lane.recipe,
         first_divergence=first,
-        tie=first is not None and is_tie(trace.header, steps[first], number),
-        divergent=mean([float(differs(step, number)) for step in running]),
+        tie=first is not None and is_tie(trace.header, steps[first], index),
+        divergent=mean([float(differs(step, index)) for step in running]),
         cos_h=mean([d.cos_h for d in drift]),
         cos_z=mean([d.cos_z for d in drift]),
         cos_p=mean([d.cos_p for d in drift]),
@@ -74,7 +74,7 @@ def mean(values: list[float | None]) -> float | None:
 
 
 def percentile(values: list[float | None], percent: float) -> float | None:
-    """Linear between the two nearest ranks, as numpy's default."""
+    """Percentile, linear between the two nearest ranks as in numpy's default."""
     finite = sorted(_all_finite(values))
     if not finite:
         return None
@@ -85,6 +85,6 @@ def percentile(values: list[float | None], percent: float) -> float | None:
 
 
 def _all_finite(values: list[float | None]) -> list[float]:
-    """The values, or nothing if one of them is not a finite number."""
+    """Values, or an empty list if one of them is None."""
     finite = [value for value in values if value is not None]
     return finite if len(finite) == len(values) else []

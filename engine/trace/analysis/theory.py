@@ -1,4 +1,4 @@
-"""How well the second-order estimates fit: Theorems 1 to 3 of arXiv 2603.24652."""
+"""Fit of the second-order estimates: Theorems 1 to 3 of arXiv 2603.24652."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ FAILS = 0.5
 
 @dataclass(frozen=True)
 class Fit:
-    """Estimates of 1 − cos in a space, or of KL(p ‖ q) in nats, beside what was measured."""
+    """Estimates of 1 − cos in a space, or of KL(p ‖ q) in nats, and the measured values."""
 
     steps: list[int]
     measured: list[float]
@@ -35,12 +35,12 @@ class Fit:
 
     @property
     def failing(self) -> int:
-        """Steps whose relative error is above `FAILS`."""
+        """Number of steps whose relative error is above `FAILS`."""
         return sum(error > FAILS for error in self.errors)
 
 
 def measured_and_estimated(drift: Drift, space: str) -> tuple[float | None, float | None]:
-    """Of one of `SPACES`: 1 − cos and its estimate, or KL(p ‖ q) and its estimate, in nats."""
+    """1 − cos in h, z or p and its estimate, or KL(p ‖ q) and its estimate, in nats."""
     if space == "kl":
         return drift.kl, drift.est_kl
     cosine = getattr(drift, f"cos_{space}")
@@ -48,7 +48,7 @@ def measured_and_estimated(drift: Drift, space: str) -> tuple[float | None, floa
 
 
 def fit(steps: Sequence[Step], lane: int, space: str) -> Fit:
-    """Of variant `lane`; on the baseline's tokens where the trace has that (context both)."""
+    """Estimates and measures of a variant by step; in context both on the baseline's tokens."""
     result = Fit([], [], [])
     for step in steps:
         drift = one_step_drift(step, lane)
@@ -63,5 +63,5 @@ def fit(steps: Sequence[Step], lane: int, space: str) -> Fit:
 
 
 def one_step_drift(step: Step, lane: int) -> Drift | None:
-    """The theorems are about a perturbation of one step: the local drift, where there is some."""
+    """Local drift in context both, else the drift: the theorems are about a single step."""
     return step.local_of(lane) if step.local else step.drift_of(lane)

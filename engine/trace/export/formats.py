@@ -1,4 +1,4 @@
-"""A trace as CSV, Parquet, JSON, Markdown or HTML."""
+"""Export formats by name, and those that need no module: CSV and JSON."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from .table import COLUMNS, Cell, rows
 
 
 def to_csv(trace: Trace) -> str:
-    """The columns of `table`, empty where a number is missing or not finite.
+    """CSV with the columns of `table`, empty where a number is missing or not finite.
 
     Texts, names and lists are JSON: quoted, so that a spreadsheet takes none for a formula, and
     with control characters escaped.
@@ -37,7 +37,7 @@ def _cell(value: Cell) -> object:
 
 
 def to_json(trace: Trace) -> str:
-    """One object: the header, and the steps that stand."""
+    """JSON object of the header and the steps of the open branch."""
     encoded = msgspec.json.encode({"header": trace.header, "steps": trace.steps})
     return msgspec.json.format(encoded, indent=1).decode()
 

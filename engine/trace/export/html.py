@@ -1,4 +1,4 @@
-"""A trace as one HTML page that needs nothing else: no script, no file, no server."""
+"""A trace as one HTML page without scripts, other files or a server."""
 
 import math
 import shlex
@@ -15,9 +15,9 @@ from ..records import Drift, Step
 from ..trace import Trace
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 150, 48, 18
-"""Of a chart, in pixels; its axes' labels stand to the left and below."""
+"""Size of a chart in pixels, and its margins for the axes' labels to the left and below."""
 LEAST_KL = 1e-6
-"""nats; what is lower is drawn there, as a logarithm has no place for 0."""
+"""Lower end of the logarithmic KL axis, in nats; lower values are drawn there."""
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72em; margin: 2em auto; padding: 0 1em;
@@ -56,7 +56,7 @@ _ROWS = (
 
 
 def to_html(trace: Trace) -> str:
-    """Texts with what diverges marked, charts, statistics, and the command that makes it again."""
+    """HTML with diverging tokens marked, charts, statistics and the command to record it again."""
     header = trace.header
     title = f"{header.model.name}, decoded in lockstep"
     lanes = range(1, len(header.lanes))
@@ -95,7 +95,7 @@ def to_html(trace: Trace) -> str:
 
 
 def command(options: Options) -> str:
-    """The command line that records the same, for a shell."""
+    """Shell command that records with the same options."""
     words = ["prunetui", "record"]
     defaults = msgspec.structs.asdict(Options())
     for key, value in msgspec.structs.asdict(options).items():
@@ -103,7 +103,7 @@ def command(options: Options) -> str:
             continue
         name = "--" + key.replace("_", "-")
         if key == "variants":
-            # The baseline alone cannot be asked for; beside itself it can.
+            # The baseline alone cannot be requested; beside a control it can.
             for recipe in value or ["control"]:
                 words += ["--variant", recipe]
         elif key in ("answers", "keep"):
@@ -122,11 +122,11 @@ def _text(text: str) -> str:
 def _lane(trace: Trace, lane: int) -> str:
     first = first_divergence(trace.steps, lane) if lane else None
     parts = []
-    for of_none, run in trace.runs(lane):
+    for nothing, run in trace.runs(lane):
         steps = [*run]
         texts = [_text(token.text) if (token := step.lanes[lane]) else "" for step in steps]
-        if of_none:
-            # One mark for all, at their first.
+        if nothing:
+            # One mark for the run, at its first step.
             texts = [not_numbers_mark(len(steps))]
         for step, text in zip(steps, texts, strict=False):
             if lane and differs(step, lane) and step.lanes[lane]:
@@ -137,28 +137,32 @@ def _lane(trace: Trace, lane: int) -> str:
 
 
 def _statistics(trace: Trace) -> Iterable[str]:
-    of = [statistics(trace, lane) for lane in range(1, len(trace.header.lanes))]
+    variants = [statistics(trace, lane) for lane in range(1, len(trace.header.lanes))]
     names = "".join(f"<th>{_text(lane.name)}</th>" for lane in trace.header.lanes[1:])
     yield f"<table><tr><th></th>{names}</tr>"
     groups: list[tuple[str, list[Distances | None]]] = [
-        ("on the variant's own tokens", [one.propagated for one in of])
+        ("on the variant's own tokens", [variant.propagated for variant in variants])
     ]
     if trace.header.context == "both":
-        groups.insert(0, ("local: on the baseline's tokens", [one.local for one in of]))
+        groups.insert(
+            0, ("local: on the baseline's tokens", [variant.local for variant in variants])
+        )
     for name, distances in groups:
-        yield f'<tr><th colspan="{len(of) + 1}">{name}</th></tr>'
+        yield f'<tr><th colspan="{len(variants) + 1}">{name}</th></tr>'
         for label, key in _ROWS:
-            yield _row(label, [_distance(one, key) for one in distances])
-    yield f'<tr><th colspan="{len(of) + 1}">text</th></tr>'
-    yield _row("first divergent step", [one.first_divergence for one in of])
-    yield _row("share of divergent tokens", [one.divergent for one in of])
-    yield _row("repeats from step", [one.collapse for one in of])
+            yield _row(label, [_distance(each, key) for each in distances])
+    yield f'<tr><th colspan="{len(variants) + 1}">text</th></tr>'
+    yield _row("first divergent step", [variant.first_divergence for variant in variants])
+    yield _row("share of divergent tokens", [variant.divergent for variant in variants])
+    yield _row("repeats from step", [variant.collapse for variant in variants])
     yield "</table>"
 
 
-def _distance(of: Distances | None, key: str) -> float | str | None:
-    value = getattr(of, key) if of else None
-    return NOT_NUMBERS if of and value is None and of.not_comparable and not of.steps else value
+def _distance(distances: Distances | None, key: str) -> float | str | None:
+    value = getattr(distances, key) if distances else None
+    if distances and value is None and distances.not_comparable and not distances.steps:
+        return NOT_NUMBERS
+    return value
 
 
 def _row(label: str, values: Sequence[float | str | None]) -> str:
@@ -178,7 +182,7 @@ def _figure(steps: list[Step], lane: int, key: str) -> str:
     if key == "kl":
         labels = [(power, f"1e{power:.0f}") for power in (high, low)]
 
-    def place(step: int, value: float) -> str:
+    def point(step: int, value: float) -> str:
         x = LEFT + (WIDTH - LEFT - 4) * step / max(1, len(steps) - 1)
         y = 4 + (HEIGHT - BOTTOM - 8) * (high - value) / (high - low)
         return f"{x:.1f},{y:.1f}"
@@ -187,16 +191,16 @@ def _figure(steps: list[Step], lane: int, key: str) -> str:
     for step, drift in enumerate(own):
         value = _value(drift, key)
         if value is not None:
-            path.append(pen + place(step, value))
+            path.append(pen + point(step, value))
         pen = "M" if value is None else "L"
     points = [
-        place(step, value).split(",")
+        point(step, value).split(",")
         for step, drift in enumerate(local)
         if (value := _value(drift, key)) is not None
     ]
     dots = "".join(f'<circle cx="{x}" cy="{y}" r="1.6" fill="#222"/>' for x, y in points)
     marks = "".join(
-        f'<text x="2" y="{float(place(0, value).split(",")[1]) + 4:.1f}">{label}</text>'
+        f'<text x="2" y="{float(point(0, value).split(",")[1]) + 4:.1f}">{label}</text>'
         for value, label in labels
     )
     last = max(0, len(steps) - 1)
@@ -217,6 +221,6 @@ def _value(drift: Drift | None, key: str) -> float | None:
 
 
 def _kl_range(logarithms: list[float]) -> tuple[float, float]:
-    """Whole powers of ten."""
+    """Exponents of the powers of ten around the values."""
     low = math.floor(min(logarithms, default=0.0))
     return float(low), float(max(math.ceil(max(logarithms, default=1.0)), low + 1))

@@ -9,7 +9,7 @@ from .summary_table import SUMMARY_COLUMNS, SUMMARY_NOTE, left_out, summary_cell
 
 
 def to_markdown(trace: Trace) -> str:
-    """The question, a table of the variants, and every lane's text."""
+    """Markdown with the prompt, a table of the variants, and every lane's text."""
     header = trace.header
     sampling = header.sampling
     decoding = (
@@ -37,7 +37,7 @@ def to_markdown(trace: Trace) -> str:
         blocks += [
             "## Drift from the baseline",
             "\n".join(f"| {' | '.join(row)} |" for row in lines),
-            *(f"{_inline(v.name)}: {said}." for v in variants if (said := left_out(v))),
+            *(f"{_inline(v.name)}: {note}." for v in variants if (note := left_out(v))),
             SUMMARY_NOTE,
         ]
     for number, lane in enumerate(header.lanes):
@@ -46,7 +46,7 @@ def to_markdown(trace: Trace) -> str:
 
 
 def _inline(text: str) -> str:
-    """As inline code, which no character of the text can end."""
+    """Text as inline code, with a fence longer than any in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * (longest + 1)
     pad = " " if longest else ""

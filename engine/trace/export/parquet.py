@@ -1,4 +1,4 @@
-"""A trace as Parquet, which pyarrow writes."""
+"""A trace as Parquet, written by pyarrow."""
 
 import io
 
@@ -9,16 +9,16 @@ from ..trace import Trace
 from .table import COLUMNS, rows
 
 HEADER_KEY = "prunetui"
-"""In the file's metadata; its value is the trace's header as JSON."""
+"""Key in the file's metadata of the trace's header, in JSON."""
 
 
 def to_parquet(trace: Trace) -> bytes:
-    """The columns of `table`, lists as lists; a number that is not finite is null.
+    """Parquet with the columns of `table`, lists as lists; a number that is not finite is null.
 
     Raises `UserError` without pyarrow.
     """
     try:
-        # An extra, and it takes a while to import.
+        # Optional, and slow to import.
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
@@ -33,7 +33,7 @@ def to_parquet(trace: Trace) -> bytes:
     )
     table = [*rows(trace)]
     columns = [
-        pa.array([row[place] for row in table], field.type) for place, field in enumerate(schema)
+        pa.array([row[index] for row in table], field.type) for index, field in enumerate(schema)
     ]
     out = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(columns, schema=schema), out)

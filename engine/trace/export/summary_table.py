@@ -1,4 +1,4 @@
-"""A table of the variants' summaries, as Markdown and the terminal show it."""
+"""Cells of the table of the variants' summaries, for Markdown and the terminal."""
 
 from ..analysis.summary import VariantSummary
 from ..divergence import NOT_NUMBERS
@@ -24,7 +24,7 @@ SUMMARY_NOTE = (
 
 
 def left_out(variant: VariantSummary) -> str:
-    """How many steps the means and percentiles leave out, and why; empty if none."""
+    """Clause on the steps that means and percentiles leave out; empty if there are none."""
     if not variant.not_comparable:
         return ""
     compared = variant.compared
@@ -34,7 +34,7 @@ def left_out(variant: VariantSummary) -> str:
 
 
 def summary_cells(variant: VariantSummary) -> list[str]:
-    """In the order of `SUMMARY_COLUMNS`, without the name."""
+    """Cells in the order of `SUMMARY_COLUMNS`, without the name."""
     none = NOT_NUMBERS if 0 < variant.not_comparable == variant.compared else "–"
     cosines = (variant.cos_h, variant.cos_z, variant.cos_p)
     kl = (variant.kl_mean, variant.kl_median, variant.kl_99)

@@ -1,4 +1,4 @@
-"""A trace as a table: a row per step and lane that has not ended, a column per number."""
+"""A trace as a table: a row per step and running lane, a column per number."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -26,7 +26,7 @@ _LENS: dict[str, Kind] = {
     f.name: _KINDS[f.type] for f in msgspec.structs.fields(LaneLens) if f.name != "transitions"
 }
 _TRANSITION = [f.name for f in msgspec.structs.fields(Transition)]
-_EVERY_LENS: dict[str, Kind] = {
+_LENS_COLUMNS: dict[str, Kind] = {
     **_LENS,
     **{f"transition_{name}": "floats" for name in _TRANSITION},
 }
@@ -50,22 +50,22 @@ COLUMNS: dict[str, Kind] = {
     "answer_logprob": "floats",
     "local_answer_z": "floats",
     "local_answer_logprob": "floats",
-    **{f"lens_{name}": kind for name, kind in _EVERY_LENS.items()},
-    **{f"local_lens_{name}": kind for name, kind in _EVERY_LENS.items()},
+    **{f"lens_{name}": kind for name, kind in _LENS_COLUMNS.items()},
+    **{f"local_lens_{name}": kind for name, kind in _LENS_COLUMNS.items()},
 }
-"""Names as in `records`, in the order of the cells in a row.
+"""Columns, by names as in `records`, in the order of a row's cells.
 
-Those of a `Drift` are on the lane's own tokens, with `local_` on the baseline's (context both);
-all of them are None for the baseline. `seconds`, `read` and `memory` are the step's, of all lanes
-together. `layers` has a cosine after each sublayer; `candidates` are the step's tokens, and
+Fields of a `Drift` are on the lane's own tokens, with `local_` on the baseline's (context both),
+and None for the baseline. `seconds`, `read` and `memory` are the step's, of all lanes together.
+`layers` has a cosine after each sublayer; `candidates` are the step's tokens, and
 `candidate_probs` the lane's probabilities of them; `answer_` lists follow the header's answers.
-Steps that were read through the logit lens have `lens_` lists: a place before attention 0 and one
-after each sublayer, or for a transition one per sublayer.
+Steps read through the logit lens have `lens_` lists: an entry before attention 0 and one after
+each sublayer, or for a transition one per sublayer.
 """
 
 
 def rows(trace: Trace) -> Iterator[list[Cell]]:
-    """Cells in the order of `COLUMNS`, of the steps that stand."""
+    """Rows of the open branch's steps, with cells in the order of `COLUMNS`."""
     for step in trace.steps:
         for lane, token in enumerate(step.lanes):
             if token is not None:
@@ -105,7 +105,7 @@ def _answers(answer: AnswerNumbers | None) -> tuple[Cell, Cell]:
 
 def _lens(lens: LaneLens | None) -> list[Cell]:
     if lens is None:
-        return [None] * len(_EVERY_LENS)
+        return [None] * len(_LENS_COLUMNS)
     return [
         *(getattr(lens, key) for key in _LENS),
         *([getattr(transition, key) for transition in lens.transitions] for key in _TRANSITION),
