@@ -7,7 +7,7 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 KEY_SECONDS = 1 / 30
-"""Least time between two frames requested by keys; at least as long as a frame takes."""
+"""Least pause after a frame that a key requested; a frame that takes longer pauses as long."""
 
 
 class Throttle:

@@ -31,16 +31,16 @@ def test_a_mark_that_is_not_at_the_beginning_stays(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "place"),
+    ("encoding", "byte"),
     [("utf-16", 0), ("utf-16-le", 1), ("utf-16-be", 0), ("utf-32", 0), ("utf-32-be", 0)],
 )
-def test_another_encoding_is_named(encoding: str, place: int, file: Path) -> None:
+def test_another_encoding_is_named(encoding: str, byte: int, file: Path) -> None:
     file.write_bytes("What is it?".encode(encoding))
-    with pytest.raises(UserError) as said:
+    with pytest.raises(UserError) as raised:
         read_text(file, "prompt file")
-    assert str(said.value) == (
+    assert str(raised.value) == (
         f"the prompt file {file} looks like UTF-16, which is not read; save it as UTF-8: "
-        f"prompt.txt is not UTF-8 (byte {place})"
+        f"prompt.txt is not UTF-8 (byte {byte})"
     )
 
 

@@ -1,4 +1,4 @@
-"""What foreign code raises is a sentence with its whole message."""
+"""Errors of foreign code become a sentence with their whole message."""
 
 import logging
 
@@ -10,7 +10,7 @@ from prunetui.engine.out_of_memory import guard_memory
 
 
 class PanicException(BaseException):
-    """As the one of Rust's extension modules, which is no `Exception`."""
+    """Error like that of Rust's extension modules, which is no `Exception`."""
 
 
 @pytest.mark.parametrize("kind", [ValueError, PanicException, SystemExit, RecursionError])
@@ -19,11 +19,11 @@ def test_a_message_is_whole_and_in_one_line(
 ) -> None:
     with (
         caplog.at_level(logging.ERROR),
-        pytest.raises(UserError) as said,
+        pytest.raises(UserError) as raised,
         foreign_code("the template of x fails", "try --raw"),
     ):
         raise kind("first\n  second\nthird")
-    assert str(said.value) == "the template of x fails (first second third); try --raw"
+    assert str(raised.value) == "the template of x fails (first second third); try --raw"
     assert "first\n  second\nthird" in caplog.text
 
 

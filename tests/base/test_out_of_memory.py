@@ -1,4 +1,4 @@
-"""What is said where memory runs out, of whatever kind the error is."""
+"""Errors of every type that mean out of memory, and the sentence they become."""
 
 import errno
 import os
@@ -17,13 +17,13 @@ from ..support.command_line import complaint
 from ..support.models import save_model_directory
 
 
-def chained(cause: BaseException, *, said: bool) -> Exception:
-    """An error raised from another, or while another was handled."""
+def chained(cause: BaseException, *, explicit: bool) -> Exception:
+    """Return an error raised from another, or while the other was handled."""
     try:
         try:
             raise cause
         except BaseException as error:
-            raise ValueError("a") from (error if said else None)
+            raise ValueError("a") from (error if explicit else None)
     except ValueError as error:
         return error
 
@@ -50,8 +50,8 @@ def chained(cause: BaseException, *, said: bool) -> Exception:
         SystemError("<built-in function f> returned NULL without setting an exception"),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         ImportError("libx.so: failed to map segment from shared object"),
-        chained(MemoryError(), said=True),
-        chained(MemoryError(), said=False),
+        chained(MemoryError(), explicit=True),
+        chained(MemoryError(), explicit=False),
     ],
     ids=lambda error: f"{type(error).__name__} {error}"[:50],
 )
@@ -73,7 +73,7 @@ def test_memory_that_ran_out_is_known(error: Exception) -> None:
         RuntimeError("size mismatch"),
         ValueError("the prompt says: out of memory"),
         OSError(errno.ENOSPC, "No space left on device"),
-        chained(ValueError(), said=True),
+        chained(ValueError(), explicit=True),
     ],
     ids=str,
 )
@@ -91,74 +91,74 @@ def test_what_says_something_else_is_no_lack_of_memory(error: BaseException) -> 
 
 
 def test_what_was_being_done_reaches_who_asked() -> None:
-    asked: list[tuple[str, float | None]] = []
-    with guard_memory_by_stage(lambda *said: asked.append(said)) as report:
+    reports: list[tuple[str, float | None]] = []
+    with guard_memory_by_stage(lambda *stage: reports.append(stage)) as report:
         report("loading x", 0.5)
-    assert asked == [("loading x", 0.5)]
+    assert reports == [("loading x", 0.5)]
 
 
 LIMITED = """
 import resource, sys
 import prunetui.engine.session.session
 import prunetui.tui.cli.record, prunetui.tui.cli.rank, prunetui.tui.cli.prune
-from prunetui.tui.cli import main
+from prunetui.tui.cli.main import main
 with open("/proc/self/statm") as file:
     now = int(file.read().split()[0]) * resource.getpagesize()
-more = int(sys.argv.pop(1)) << 20
-resource.setrlimit(resource.RLIMIT_AS, (now + more, now + more))
+limit = now + (int(sys.argv.pop(1)) << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 main()
 """
-"""The command with so many MB more than its imports take."""
+"""Program that runs a command with so many MB of address space beyond what its imports take."""
 
 
-def limited(tmp_path: Path, more: int, command: str) -> subprocess.CompletedProcess[str]:
+def run_limited(tmp_path: Path, megabytes: int, command: str) -> subprocess.CompletedProcess[str]:
     tiny = tmp_path / "tiny"
     if not tiny.exists():
         save_model_directory(tiny)
     options = ["-m", tiny, "--threads", "1"]
     if command != "rank":
-        options += ["-v", "wanda:0.5", "-o", tmp_path / f"{command}-{more}"]
+        options += ["-v", "wanda:0.5", "-o", tmp_path / f"{command}-{megabytes}"]
     return subprocess.run(
-        [sys.executable, "-c", LIMITED, str(more), command, *map(str, options)],
+        [sys.executable, "-c", LIMITED, str(megabytes), command, *map(str, options)],
         capture_output=True,
         text=True,
         check=False,
-        # As where nothing is compiled yet.
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / f"cache-{more}")},
+        # Nothing is compiled yet.
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / f"cache-{megabytes}")},
     )
 
 
-def is_one_sentence(said: str) -> bool:
-    """After what Rust's panics print by themselves."""
-    if "panicked at" in said:
-        said = said[said.rfind("prunetui: ") :]
-    return said.startswith("prunetui: ") and said.strip().count("\n") == 0
+def is_one_sentence(text: str) -> bool:
+    """Whether stderr is one sentence of ours, after what Rust's panics print by themselves."""
+    if "panicked at" in text:
+        text = text[text.rfind("prunetui: ") :]
+    return text.startswith("prunetui: ") and text.strip().count("\n") == 0
 
 
-NATIVE = re.compile(
+NATIVE_ENDS = re.compile(
     r"LLVM ERROR: out of memory|std::bad_alloc|memory allocation of \d+ bytes failed|"
     r"cannot allocate memory for thread-local data"
 )
-"""Where C++, Rust and the C library end the process themselves, and Python is not asked."""
+"""Last words of C++, Rust and the C library, which end the process without asking Python."""
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are Linux's")
-@pytest.mark.parametrize("more", [8, 16, 24, 40, 60, 80, 120, 160, 200, 250, 300, 400])
+@pytest.mark.parametrize("megabytes", [8, 16, 24, 40, 60, 80, 120, 160, 200, 250, 300, 400])
 @pytest.mark.parametrize("command", ["record", "rank", "prune"])
 def test_any_size_of_memory_is_enough_or_gets_a_sentence(
-    command: str, more: int, tmp_path: Path
+    command: str, megabytes: int, tmp_path: Path
 ) -> None:
-    done = limited(tmp_path, more, command)
+    done = run_limited(tmp_path, megabytes, command)
     assert "Traceback" not in done.stderr
-    if done.returncode != 0 and not NATIVE.search(done.stderr):
+    if done.returncode != 0 and not NATIVE_ENDS.search(done.stderr):
         assert done.returncode == 2, done.stderr
         assert is_one_sentence(done.stderr.lstrip("\n")), done.stderr
         assert "memory" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("command", "where", "doing"),
+    ("command", "function", "stage"),
     [
         ("record", "session.session.read_bandwidth", "preparing the step (compiled once)"),
         ("record", "decode.prepared_lanes.noise_floor", "measuring"),
@@ -167,15 +167,15 @@ def test_any_size_of_memory_is_enough_or_gets_a_sentence(
     ],
 )
 def test_a_command_says_what_there_was_no_room_for(
-    command: str, where: str, doing: str, tmp_path: Path, capsys, monkeypatch
+    command: str, function: str, stage: str, tmp_path: Path, capsys, monkeypatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(f"prunetui.engine.{where}", fail)
+    monkeypatch.setattr(f"prunetui.engine.{function}", fail)
     options = ["-m", save_model_directory(tmp_path / "tiny")]
     if command != "rank":
         options += ["-v", "drop:attn=[1]", "-o", tmp_path / "output"]
-    said = complaint(capsys, command, *options)
-    assert f"prunetui: out of memory while {doing}" in said
+    sentence = complaint(capsys, command, *options)
+    assert f"prunetui: out of memory while {stage}" in sentence
     assert not (tmp_path / "output").exists()

@@ -1,4 +1,4 @@
-"""The command line on tiny models: what it decodes, and what it says to mistakes."""
+"""Command line on tiny models: the tokens it decodes, and the sentences for mistakes."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def record(model: Path, output: Path, *arguments: object) -> int:
 @pytest.mark.parametrize("kind", ["attn", "mlp"])
 @pytest.mark.parametrize("family", sorted(OUTPUT_PROJECTIONS))
 def test_record_decodes_what_stock_models_decode(family: str, kind: str, tmp_path: Path) -> None:
-    """Lane 0 is `generate`; the variant a stock model whose output projections are zero."""
+    """Lane 0 equals `generate`; the variant equals a stock model with zeroed output projections."""
     directory = save_model_directory(tmp_path / family, family)
     path = tmp_path / "a.trace.jsonl"
     assert record(directory, path, "-v", f"drop:{kind}=[0,2]") == 0
@@ -105,7 +105,7 @@ def test_every_session_is_recorded_unless_told_otherwise(tiny: Path) -> None:
 def test_the_default_variants_fit_the_model(
     layers: int, recipes: list[str], tmp_path: Path, capsys
 ) -> None:
-    """What is typed does not shrink, and the trace names what was used."""
+    """Recipes typed by the user do not shrink; the trace names the recipes that were used."""
     model = save_model_directory(tmp_path / "tiny", num_hidden_layers=layers)
     path = tmp_path / "a.trace.jsonl"
     assert record(model, path) == 0
@@ -113,8 +113,8 @@ def test_the_default_variants_fit_the_model(
     assert [lane.recipe for lane in header.lanes[1:]] == recipes
     assert present(header.options).variants == tuple(recipes)
     typed = f"drop:attn={layers + 1}"
-    said = complaint(capsys, "record", "-m", model, "--no-trace", "-v", typed)
-    assert f"there are {layers} to drop" in said
+    sentence = complaint(capsys, "record", "-m", model, "--no-trace", "-v", typed)
+    assert f"there are {layers} to drop" in sentence
 
 
 def test_a_session_of_default_variants_is_resumed(tiny: Path, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_options_reach_the_trace(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "part"),
     [
         (["record", "-m", "./nowhere"], "there is no model at ./nowhere"),
         (["record", "-m", "no/such-model"], "there is no directory no/such-model"),
@@ -188,20 +188,20 @@ def test_options_reach_the_trace(tiny: Path, tmp_path: Path) -> None:
         (["--prompt"], "--prompt"),
     ],
 )
-def test_a_mistake_gets_a_sentence(arguments: list[str], said: str, capsys) -> None:
-    assert said in complaint(capsys, *arguments)
+def test_a_mistake_gets_a_sentence(arguments: list[str], part: str, capsys) -> None:
+    assert part in complaint(capsys, *arguments)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "part"),
     [
         (["-v", "~nobody/x"], "there is no model at ~nobody/x"),
         (["-v", "control", "--answers", "A,A"], "the answer 'A' is named twice"),
         (["-v", "control", "--answers", "A,BC"], "the answer 'BC' is 2 tokens and must be one"),
     ],
 )
-def test_a_mistake_that_a_model_finds(tiny: Path, arguments: list[str], said: str, capsys) -> None:
-    assert said in complaint(capsys, "record", "-m", tiny, "--raw", "--no-trace", *arguments)
+def test_a_mistake_that_a_model_finds(tiny: Path, arguments: list[str], part: str, capsys) -> None:
+    assert part in complaint(capsys, "record", "-m", tiny, "--raw", "--no-trace", *arguments)
 
 
 def test_a_cache_that_cannot_be_written_is_named(
@@ -209,9 +209,9 @@ def test_a_cache_that_cannot_be_written_is_named(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    said = complaint(capsys, "record", "-m", tiny, "--raw", "--no-trace", "-v", "drop:attn=1")
-    assert "nothing can be kept in the cache directory" in said
-    assert "set XDG_CACHE_HOME" in said
+    sentence = complaint(capsys, "record", "-m", tiny, "--raw", "--no-trace", "-v", "drop:attn=1")
+    assert "nothing can be kept in the cache directory" in sentence
+    assert "set XDG_CACHE_HOME" in sentence
 
 
 def test_a_recording_says_why_it_has_ended(tiny: Path, capsys) -> None:
@@ -221,12 +221,12 @@ def test_a_recording_says_why_it_has_ended(tiny: Path, capsys) -> None:
         )
         == 0
     )
-    said = " ".join(capsys.readouterr().out.split())
-    assert "Nothing is left to decode: 2 new tokens are decoded" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "Nothing is left to decode: 2 new tokens are decoded" in output
 
 
 def test_a_device_map_spreads_a_model_or_says_why_not(tiny: Path, tmp_path: Path, capsys) -> None:
-    """Without GPUs, auto places all of it on the CPU."""
+    """Spread by auto without GPUs, all of the model is on the CPU."""
     plain, spread = tmp_path / "a.trace.jsonl", tmp_path / "b.trace.jsonl"
     assert record(tiny, plain, "-v", "wanda:0.5") == 0
     assert record(tiny, spread, "-v", "wanda:0.5", "--device-map", "auto") == 0
@@ -246,23 +246,23 @@ def test_an_output_that_exists_is_refused_before_anything_is_loaded(tmp_path: Pa
 
 
 def test_a_model_that_is_damaged_or_not_whole(tiny: Path, capsys) -> None:
-    def said() -> str:
+    def sentence() -> str:
         return complaint(capsys, "record", "-m", tiny, "--no-trace", "-v", "drop:attn=[0]")
 
     weights = tiny / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:1000])
-    assert "model.safetensors is cut short" in said()
+    content = weights.read_bytes()
+    weights.write_bytes(content[:1000])
+    assert "model.safetensors is cut short" in sentence()
     weights.write_bytes(b"\x80\x04pickle")
-    assert "model.safetensors is cut short or no safetensors file (8 bytes)" in said()
-    weights.write_bytes(whole)
+    assert "model.safetensors is cut short or no safetensors file (8 bytes)" in sentence()
+    weights.write_bytes(content)
     config = json.loads((tiny / "config.json").read_text())
     (tiny / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}))
-    assert "tiny is not whole" in said()
+    assert "tiny is not whole" in sentence()
     (tiny / "config.json").write_text("{")
-    assert "config.json is damaged: it is not JSON" in said()
+    assert "config.json is damaged: it is not JSON" in sentence()
     (tiny / "config.json").unlink()
-    assert "holds no model: it has no config.json" in said()
+    assert "holds no model: it has no config.json" in sentence()
 
 
 def test_a_model_without_a_tokenizer(tiny: Path, capsys) -> None:
@@ -274,8 +274,8 @@ def test_a_model_without_a_tokenizer(tiny: Path, capsys) -> None:
 def test_weights_that_are_a_pickle_are_refused(tiny: Path, capsys) -> None:
     (tiny / "model.safetensors").unlink()
     torch.save({}, tiny / "pytorch_model.bin")
-    said = complaint(capsys, "record", "-m", tiny, "--no-trace")
-    assert "has its weights in pytorch_model.bin only, a pickle, which can run code" in said
+    sentence = complaint(capsys, "record", "-m", tiny, "--no-trace")
+    assert "has its weights in pytorch_model.bin only, a pickle, which can run code" in sentence
 
 
 def test_a_file_that_is_no_gguf(tmp_path: Path, capsys) -> None:
@@ -314,9 +314,9 @@ def test_rank_shows_every_layer_and_writes_json(tiny: Path, tmp_path: Path, caps
     assert prunetui("rank", "-m", tiny, "-o", output) == 0
     printed = capsys.readouterr().out
     assert "calibration tokens" in printed
-    whole = json.loads(output.read_text())
-    assert [len(whole[key]) for key in ("attn", "mlp", "block", "runs")] == [4, 4, 4, 4]
-    assert whole["block"] == whole["runs"][0]
+    ranks = json.loads(output.read_text())
+    assert [len(ranks[key]) for key in ("attn", "mlp", "block", "runs")] == [4, 4, 4, 4]
+    assert ranks["block"] == ranks["runs"][0]
     assert "exists already" in complaint(capsys, "rank", "-m", tiny, "-o", output)
 
 
@@ -384,8 +384,8 @@ def test_a_recording_killed_replays_to_its_last_whole_line(tiny: Path, tmp_path:
     finally:
         running.send_signal(signal.SIGKILL)
         running.wait()
-    whole = path.read_bytes().count(b"\n") - 1
-    assert len(read_trace(path).steps) == whole >= 19
+    whole_steps = path.read_bytes().count(b"\n") - 1
+    assert len(read_trace(path).steps) == whole_steps >= 19
     with path.open("ab") as file:
         file.write(b'{"kind":"step","st')
-    assert len(read_trace(path).steps) == whole
+    assert len(read_trace(path).steps) == whole_steps

@@ -22,7 +22,7 @@ finally:
     loaded = {"numpy", "numba", "torch", "transformers", "textual"}.intersection(sys.modules)
     assert not loaded, loaded
 """
-"""The command, which fails if it has imported what takes long."""
+"""Program that runs the command and fails if a package that is slow to import is loaded."""
 
 
 def run_in_bash(*arguments: str, **environment: str) -> str:

@@ -1,5 +1,4 @@
-"""Files that prunetui makes: whole or not at all, never over another, and private where prompts
-are in them."""
+"""Files that prunetui writes: whole or not at all, never over others, private with prompts."""
 
 import errno
 import os
@@ -23,7 +22,7 @@ from prunetui.tui.user import prompt_library
 from prunetui.tui.user.log_file import log_file, log_to_file
 from prunetui.tui.user.state_files import write_copied_text
 
-from ..support.command_line import complaint, prunetui
+from ..support.command_line import MAIN, complaint, prunetui
 from ..support.models import save_model_directory
 from ..support.traces import write_whole_trace
 
@@ -113,10 +112,9 @@ def test_a_full_disk_leaves_no_export(tmp_path: Path, capsys) -> None:
 # -- streams --------------------------------------------------------------------------------------
 
 
-def export_to_stdout(path: Path, form: str, **where) -> subprocess.CompletedProcess[bytes]:
-    code = "from prunetui.tui.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "export", path, "--format", form, "-o", "/dev/stdout"]
-    return subprocess.run([*map(str, command)], stderr=subprocess.PIPE, check=False, **where)
+def export_to_stdout(path: Path, form: str, **streams) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-c", MAIN, "export", path, "--format", form, "-o", "/dev/stdout"]
+    return subprocess.run([*map(str, command)], stderr=subprocess.PIPE, check=False, **streams)
 
 
 def test_an_export_goes_into_a_pipeline_and_where_the_shell_redirects_it(tmp_path: Path) -> None:
@@ -134,20 +132,20 @@ def test_an_export_goes_into_a_pipeline_and_where_the_shell_redirects_it(tmp_pat
 def test_an_export_goes_into_a_named_pipe(tmp_path: Path) -> None:
     path, pipe = write_whole_trace(tmp_path), tmp_path / "pipe"
     os.mkfifo(pipe)
-    got: list[bytes] = []
-    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    contents: list[bytes] = []
+    reader = threading.Thread(target=lambda: contents.append(pipe.read_bytes()))
     reader.start()
     assert prunetui("export", path, "--format", "csv", "-o", pipe) == 0
     reader.join(10)
-    assert got == [to_csv(read_trace(path)).encode()]
+    assert contents == [to_csv(read_trace(path)).encode()]
     assert pipe.is_fifo()
 
 
 def test_a_device_that_takes_nothing_says_so(tmp_path: Path, capsys) -> None:
     path = write_whole_trace(tmp_path)
     for form in ("csv", "safetensors", "parquet"):
-        said = complaint(capsys, "export", path, "--format", form, "-o", "/dev/full")
-        assert "cannot write /dev/full: No space left on device" in said
+        sentence = complaint(capsys, "export", path, "--format", form, "-o", "/dev/full")
+        assert "cannot write /dev/full: No space left on device" in sentence
         assert prunetui("export", path, "--format", form, "-o", "/dev/null") == 0
     check_writable(Path("/dev/null"))
     assert Path("/dev/full").is_char_device()
@@ -157,8 +155,8 @@ def test_what_is_no_stream_for_it_is_refused(tmp_path: Path, capsys) -> None:
     path = write_whole_trace(tmp_path)
     assert "exists already" in complaint(capsys, "export", path, "--format", "csv", "-o", tmp_path)
     assert "a trace is a file of its own" in complaint(capsys, "record", "-o", "/dev/stdout")
-    said = complaint(capsys, "prune", "-v", "control", "-o", "/dev/null")
-    assert "a checkpoint is a directory" in said
+    sentence = complaint(capsys, "prune", "-v", "control", "-o", "/dev/null")
+    assert "a checkpoint is a directory" in sentence
 
 
 # -- private --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Streams that lack characters, are full, closed or left by their reader."""
+"""Standard streams that lack characters, are full or closed, or have lost their reader."""
 
 import io
 import os
@@ -82,7 +82,7 @@ def test_a_complaint_in_ascii() -> None:
 
 
 @pytest.mark.parametrize(
-    ("redirections", "code", "said"),
+    ("redirections", "code", "sentence"),
     [
         (">/dev/full", 1, b"prunetui: cannot write to stdout: No space left on device\n"),
         (">&-", 1, b"prunetui: cannot write to stdout: Bad file descriptor\n"),
@@ -95,11 +95,11 @@ def test_a_complaint_in_ascii() -> None:
     ],
 )
 def test_what_is_recorded_stays_whatever_becomes_of_the_table(
-    redirections: str, code: int, said: bytes, path: Path
+    redirections: str, code: int, sentence: bytes, path: Path
 ) -> None:
     done = shell(redirections, RECORD, "record", "-o", path)
     assert done.returncode == code
-    assert done.stderr.removeprefix(b"\n") == said.removeprefix(b"\n")
+    assert done.stderr.removeprefix(b"\n") == sentence.removeprefix(b"\n")
     assert (b"3 steps recorded in" in done.stdout) == (code == 0)
     assert path.read_bytes().count(b"\n") == 4
     assert len(read_trace(path).steps) == 3

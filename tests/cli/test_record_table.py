@@ -53,11 +53,10 @@ def test_the_name_stands_beside_the_figures_where_there_is_room() -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_variant_of_no_numbers_says_so_below_its_crosses(width: int) -> None:
-    whole = summarize(part_broken(5, tuple(range(5))))
-    lines = table_lines(whole, width)
+    lines = table_lines(summarize(part_broken(5, tuple(range(5)))), width)
     at = next(n for n, line in enumerate(lines) if "not numbers" in line)
-    said = " ".join(" ".join(lines[at : at + 3]).split())
-    assert said.startswith("not numbers at 5 of 5 steps, which have no measures")
+    note = " ".join(" ".join(lines[at : at + 3]).split())
+    assert note.startswith("not numbers at 5 of 5 steps, which have no measures")
     before = " ".join(lines[:at])
     assert before.count("×") == 6
     part = " ".join(" ".join(table_lines(summarize(part_broken()), width)).split())

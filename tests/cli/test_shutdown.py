@@ -1,4 +1,4 @@
-"""A process that is told to end, or loses the terminal or pipe that it writes to."""
+"""Shutdown by a signal, or by losing the terminal or pipe that the process writes to."""
 
 import fcntl
 import os
@@ -22,11 +22,11 @@ from ..support.models import save_model_directory
 pytestmark = pytest.mark.persons_cache
 
 SECONDS = 60
-"""How long to wait for what comes at once on an idle machine."""
+"""Time limit of waits that end at once on an idle machine."""
 
 HIDE, SHOW = b"\x1b[?25l", b"\x1b[?25h"
 OWN_TERMINAL = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-"""The terminal controls the process, as a login does."""
+"""Statement that makes the terminal control the process, as a login does."""
 
 STUCK = """
 def stuck():
@@ -40,7 +40,7 @@ def stuck():
 
 
 class Running:
-    """A process on a terminal, but for the streams that are given."""
+    """Process whose standard streams are a terminal, except those given."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Running:
         self.received = b""
 
     def read(self, seconds: float = 0.05) -> bytes:
-        """What arrives within that time."""
+        """Read what the terminal gets within `seconds`."""
         if not select.select([self.screen], [], [], seconds)[0]:
             return b""
         try:
@@ -81,7 +81,7 @@ class Running:
             assert time.monotonic() < deadline, self.received
 
     def code(self) -> int:
-        """Of the end, once all is read."""
+        """Wait for the end, read everything and return the exit code."""
         deadline = time.monotonic() + SECONDS
         while self.process.poll() is None:
             assert time.monotonic() < deadline, self.received
@@ -103,7 +103,7 @@ def cursor_is_shown(received: bytes) -> bool:
 
 
 def steps_in(path: Path) -> int:
-    """Of which each is a line, and the header is another."""
+    """Number of steps in a trace file: its lines but for the header; -1 without a file."""
     return path.read_bytes().count(b"\n") - 1 if path.exists() else -1
 
 
@@ -113,7 +113,7 @@ def is_whole(path: Path) -> bool:
 
 
 def decoding(tmp_path: Path, path: Path) -> list[object]:
-    """What makes either command decode for long."""
+    """Arguments that make the inspector or `record` decode for long."""
     model = save_model_directory(tmp_path / "tiny")
     arguments = ["-m", model, "--prompt", "Hi", "--ignore-eos", "-o", path, "-v", "drop:attn=[1]"]
     return [*arguments, "--max-new-tokens", "100000", "--threads", "1"]
@@ -187,7 +187,7 @@ def test_any_signal_shows_the_cursor_and_what_is_recorded(name: str, tmp_path: P
 @pytest.mark.parametrize("where", ["at_loading", "at_step_10"])
 @pytest.mark.parametrize("presses", [1, 2])
 def test_what_listens_to_nothing_ends_too(where: str, presses: int, tmp_path: Path) -> None:
-    """In the middle of a call into C; the first ctrl+c leaves it a while, the second none."""
+    """The first ctrl+c leaves a call into C the grace time, the second ends it at once."""
     path = tmp_path / "a.trace.jsonl"
     program = f"{WITHOUT_TORCH}{STUCK}\n{where} = stuck\n{OWN_TERMINAL}{MAIN}"
     with Running(program, "record", "-o", path) as running:
@@ -238,7 +238,7 @@ def test_a_signal_that_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
 
 
 def test_a_child_process_is_told_by_itself(tmp_path: Path) -> None:
-    """What ends it does not end its parent."""
+    """A signal that ends a child process does not end its parent."""
     path = tmp_path / "a.trace.jsonl"
     fork = """
 def at_step_10():

@@ -1,4 +1,4 @@
-"""The thread that owns the session."""
+"""Thread that owns the session: its priority."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What is kept from one run to the next, and what happens when it cannot be."""
+"""State files: settings and replay positions across runs, damaged or not writable."""
 
 import os
 from pathlib import Path

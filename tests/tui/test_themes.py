@@ -1,4 +1,4 @@
-"""The themes: ours can be read, and a user's is checked."""
+"""Colour themes: the built-in ones are readable, and a user's is checked."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..support.screens import notices, replay, until
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's themes."""
+    """Directory of the user's themes."""
     monkeypatch.setattr("platformdirs.user_config_path", lambda name: tmp_path / name)
     folder = tmp_path / "prunetui" / "themes"
     folder.mkdir(parents=True)
@@ -132,7 +132,7 @@ def test_okabe_and_itos_colours_are_theirs_and_spaces_differ() -> None:
 
 
 def colours_on(app: App[None]) -> set[str]:
-    """Of text and ground, as the terminal is told them; none for its own defaults."""
+    """Colours of text and ground in escape codes; none where the terminal's defaults stand."""
     strips = [strip for widget in app.screen.walk_children(Widget) for strip in drawn(widget)]
     styles = [segment.style for strip in strips for segment in strip if segment.style]
     colours = [colour for style in styles for colour in (style.color, style.bgcolor) if colour]

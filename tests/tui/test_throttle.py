@@ -1,4 +1,4 @@
-"""Frames no more often than their turn, and at once where a key asks for the first."""
+"""Throttled frames: at most one an interval, and at once for a key."""
 
 from collections.abc import Callable
 from typing import cast
@@ -13,7 +13,7 @@ DRAWING = 0.01
 
 
 class Clock:
-    """A widget whose timers go off when the clock is moved on."""
+    """Widget whose timers go off when the clock is moved on."""
 
     def __init__(self) -> None:
         self.now = 100.0
