@@ -133,15 +133,15 @@ class VariantBuilder:
         else:
             if applied not in self._built:
                 if isinstance(part, Sparsify):
-                    self._built[applied] = (self._sparsified(part, state), state.dropped)
+                    self._built[applied] = (self._sparsify(part, state), state.dropped)
                 else:
-                    self._built[applied] = self._checkpoint(part)
+                    self._built[applied] = self._load(part)
             if isinstance(part, Checkpoint):
                 state.checkpoint = self._fingerprints[applied]
             state.group, state.dropped = self._built[applied]
         state.applied = applied
 
-    def _sparsified(self, part: Sparsify, state: _State) -> WeightGroup:
+    def _sparsify(self, part: Sparsify, state: _State) -> WeightGroup:
         group = state.group.copy()
         windows = [] if part.method == "magnitude" else self.calibration.windows()
         with _gates(group.anatomy, state.dropped):
@@ -154,7 +154,7 @@ class VariantBuilder:
             )
         return group
 
-    def _checkpoint(self, part: Checkpoint) -> tuple[WeightGroup, Dropped]:
+    def _load(self, part: Checkpoint) -> tuple[WeightGroup, Dropped]:
         loaded = load_checkpoint(part.source, self._options, self.loaded, self._progress)
         self._fingerprints[str(part)] = loaded.fingerprint
         model = loaded.model

@@ -1,4 +1,4 @@
-"""Calibration text: what importance and input statistics are measured on."""
+"""Calibration text, on which importance and input statistics are measured."""
 
 import json
 from pathlib import Path
@@ -20,13 +20,13 @@ DATASET = "hf:"
 
 
 class Calibration:
-    """Samples of equal length, made when they are first asked for."""
+    """Calibration samples of equal length, tokenised or generated on first use."""
 
     def __init__(self, loaded: Loaded, options: Options) -> None:
-        """Raises `UserError` for a text that cannot be read, or a data set without a name."""
+        """Read the text. Raises `UserError` if that fails, or for a data set without a name."""
         self._loaded = loaded
         self._source = options.calibration
-        self._samples = options.calibration_samples
+        self._count = options.calibration_samples
         self._length = options.calibration_length
         self._text = None
         self._windows: list[Tensor] | None = None
@@ -41,21 +41,21 @@ class Calibration:
 
     @property
     def key(self) -> list[str]:
-        """Changes when the samples would."""
-        return [self._text or self._source or "", str(self._samples), str(self._length)]
+        """Strings that change with the samples, for cache keys."""
+        return [self._text or self._source or "", str(self._count), str(self._length)]
 
     def windows(self) -> list[Tensor]:
-        """int64 [length] each. Raises `UserError` if there is not enough text for one, or the model
-        cannot read them."""
+        """Samples, int64 [length] each. Raises `UserError` if there is not enough text for one, or
+        the model cannot read them."""
         if self._windows is None:
-            self._windows = self._make()
+            self._windows = self._samples_of_source()
         return self._windows
 
     @property
     def tokens(self) -> int:
         return sum(len(window) for window in self.windows())
 
-    def _make(self) -> list[Tensor]:
+    def _samples_of_source(self) -> list[Tensor]:
         limit = context_length(self._loaded.model)
         if limit is not None and self._length > limit:
             raise UserError(
@@ -63,12 +63,12 @@ class Calibration:
                 f"of {limit}; use a smaller --calibration-length"
             )
         if self._source == "self":
-            return _sampled(self._loaded, self._samples, self._length)
+            return _generated(self._loaded, self._count, self._length)
         text = self._text
         if text is None:
             assert self._source is not None
-            # Four characters make a token, more or less; twice as many are surely enough.
-            text = _dataset_text(self._source, 8 * self._samples * self._length)
+            # About four characters make a token; twice as many are enough.
+            text = _dataset_text(self._source, 8 * self._count * self._length)
         tokens = torch.tensor(encode(self._loaded.tokenizer, text))
         windows = [w for w in tokens.split(self._length) if len(w) == self._length]
         if not windows:
@@ -76,13 +76,13 @@ class Calibration:
                 f"the calibration text has {len(tokens)} tokens, less than one sample of "
                 f"{self._length}; use a longer text or a smaller --calibration-length"
             )
-        windows = windows[: self._samples]
+        windows = windows[: self._count]
         check_known(torch.cat(windows).tolist(), self._loaded)
         return windows
 
 
 def _read_text(file: Path) -> str:
-    """A text file whole, or the `text` of each line of a JSONL file."""
+    """Text of a file, or the joined `text` fields of a JSONL file."""
     text = read_text(file, "calibration text")
     if file.suffix == ".jsonl":
         try:
@@ -97,12 +97,12 @@ def _read_text(file: Path) -> str:
 
 
 @torch.inference_mode()
-def _sampled(loaded: Loaded, samples: int, length: int) -> list[Tensor]:
-    """What the baseline says at temperature 1 from its first token on, with a fixed seed."""
+def _generated(loaded: Loaded, samples: int, length: int) -> list[Tensor]:
+    """Tokens that the baseline generates at temperature 1 from its first, with a fixed seed."""
     model: Any = loaded.model
     ends = sorted(end_tokens(model, loaded.tokenizer)) or None
-    # What the model brings may punish repetitions.
-    brought, model.generation_config = model.generation_config, GenerationConfig()
+    # The model's own config may penalise repetitions.
+    own_config, model.generation_config = model.generation_config, GenerationConfig()
     start = loaded.tokenizer.bos_token_id
     if not isinstance(start, int):
         start = loaded.tokenizer.eos_token_id
@@ -125,12 +125,12 @@ def _sampled(loaded: Loaded, samples: int, length: int) -> list[Tensor]:
                 pad_token_id=start,
             )
     finally:
-        model.generation_config = brought
+        model.generation_config = own_config
     return [*tokens[:, 1:].cpu()]
 
 
 def _dataset_text(source: str, characters: int) -> str:
-    """The beginning of a data set's `text` column, streamed."""
+    """Beginning of a data set's `text` column, streamed."""
     try:
         from datasets import load_dataset  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -152,7 +152,7 @@ def _dataset_text(source: str, characters: int) -> str:
                 break
     except UserError:
         raise
-    # The hub's client and each data set raise what they like.
+    # The hub's client and each data set raise errors of their own.
     except Exception as error:
         raise UserError(f"the data set {source} cannot be read ({error})") from error
     return "\n\n".join(texts)

@@ -1,4 +1,4 @@
-"""A variant as a checkpoint that stock transformers loads."""
+"""Export of a variant: a checkpoint for stock transformers, or a mergekit YAML."""
 
 import json
 import os
@@ -25,7 +25,7 @@ _OUTPUT_PROJECTIONS = (
     *("down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2"),
 )
 SHARD = "5GB"
-_OTHERS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+_TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 _NOT_COPIED = ("config.json", INDEX, ADAPTER)
 _TEMPLATES = "additional_chat_templates"
 
@@ -33,12 +33,12 @@ _TEMPLATES = "additional_chat_templates"
 def save_checkpoint(
     variant: LaneModel, baseline: Path, directory: Path, dtype: torch.dtype | None = None
 ) -> None:
-    """Write the variant's weights, the output projections of dropped sublayers zeroed.
+    """Write a variant's weights, with zero output projections in dropped sublayers.
 
     Each tensor has the dtype of its own file, or `dtype`. config.json is that of the weights, with
     the dropped layers as LLM-Drop lists them (`drop_attn_list`, `drop_mlp_list`); the tokenizer is
     copied from the directory `baseline`. The directory is filled under a temporary name and
-    renamed. The weights come first: what fails after them does not lose them. Raises `UserError`
+    renamed. The weights come first, so that a later failure does not lose them. Raises `UserError`
     if the directory exists, cannot be written, or a dropped sublayer has no output projection of a
     known name.
     """
@@ -49,7 +49,7 @@ def save_checkpoint(
     group = variant.group.copy()
     for module in group.anatomy.sublayers(variant.dropped):
         _zero_output(module)
-    # A directory of `tempfile` would be closed to others.
+    # A directory of `tempfile` would be private.
     unfinished = directory.with_name(f"{directory.name}-unfinished-{secrets.token_hex(4)}")
     try:
         unfinished.mkdir(parents=True)
@@ -73,7 +73,8 @@ def save_checkpoint(
 def _write_weights(
     model: PreTrainedModel, files: CheckpointFiles, dtype: torch.dtype | None, directory: Path
 ) -> None:
-    """By the names of the files, less wrappers': what loading split or joined is put back."""
+    """Write weights under the names of the files, without wrappers' prefixes, undoing the splits
+    and joins of loading."""
     state = remove_tied_weights_from_state_dict(model.state_dict(), model)
     weights = revert_weight_conversion(model, state)
     wide = {*(model._keep_in_fp32_modules_strict or ())}
@@ -82,29 +83,29 @@ def _write_weights(
 
     def stored(name: str) -> Tensor:
         tensor = weights[name]
-        wanted = files.dtype_of(name) if dtype is None else dtype
+        target = files.dtype_of(name) if dtype is None else dtype
         if not tensor.is_floating_point() or (dtype and not wide.isdisjoint(name.split("."))):
-            wanted = tensor.dtype
-        tensor = tensor.to(wanted).contiguous()
-        # A part of a larger tensor, one expert of many say, would be written with all of it.
+            target = tensor.dtype
+        tensor = tensor.to(target).contiguous()
+        # A view, such as one expert of many, would be written with its whole storage.
         return tensor if tensor.nbytes == tensor.untyped_storage().nbytes() else tensor.clone()
 
     plan = split_torch_state_dict_into_shards(weights, max_shard_size=SHARD)
-    # A shard at a time: cast, all of them would not fit beside the model.
+    # Cast a shard at a time: all of them would not fit beside the model.
     for file, names in plan.filename_to_tensors.items():
         shard = {unwrapped(name): stored(name) for name in names}
         save_file(shard, directory / file, metadata={"format": "pt"})
     if plan.is_sharded:
-        places = {unwrapped(name): file for name, file in plan.tensor_to_filename.items()}
-        index = {"metadata": plan.metadata, "weight_map": places}
+        weight_map = {unwrapped(name): file for name, file in plan.tensor_to_filename.items()}
+        index = {"metadata": plan.metadata, "weight_map": weight_map}
         (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 
 
 def _write_config(
     files: CheckpointFiles, dropped: Dropped, dtype: torch.dtype | None, directory: Path
 ) -> None:
-    """Write the config that was read: a library may refuse to write what it has taken. Which
-    attention to use is for whoever decodes to choose."""
+    """Write the config that was read, as a library may refuse to write what it accepted, without
+    the choice of an attention, which is the decoder's."""
     left_out = ("torch_dtype", "attn_implementation", "_attn_implementation")
     config = {key: value for key, value in files.config.items() if key not in left_out}
     if dtype is not None:
@@ -115,8 +116,11 @@ def _write_config(
 
 
 def _copy_others(baseline: Path, own: Path, directory: Path) -> None:
-    """The baseline's tokenizer and chat templates, the weights' own code and settings."""
-    for source, patterns in ((baseline, _OTHERS), (own, ("generation_config.json", "*.py"))):
+    """Copy the baseline's tokenizer and chat templates, and the weights' own code and settings."""
+    for source, patterns in (
+        (baseline, _TOKENIZER_FILES),
+        (own, ("generation_config.json", "*.py")),
+    ):
         for pattern in patterns:
             for file in source.glob(pattern):
                 if file.name not in _NOT_COPIED:
@@ -126,7 +130,7 @@ def _copy_others(baseline: Path, own: Path, directory: Path) -> None:
 
 
 def _zero_output(module: nn.Module) -> None:
-    """Give a sublayer's last projection weights of its own, all zero."""
+    """Replace the weights of a sublayer's output projection by zeros."""
     owners = [
         part
         for name, part in module.named_modules()
@@ -139,20 +143,20 @@ def _zero_output(module: nn.Module) -> None:
         for name, _ in part.named_parameters(recurse=False)
         if name.removesuffix("_bias") in _OUTPUT_PROJECTIONS
     ]
-    places = [(part, name) for part in owners for name, _ in part.named_parameters(recurse=False)]
-    if not places + fused:
+    plain = [(part, name) for part in owners for name, _ in part.named_parameters(recurse=False)]
+    if not plain + fused:
         raise UserError(
             f"the output projection of {type(module).__name__} was not found, so its dropping "
             "cannot be written as a checkpoint"
         )
-    for part, name in {*places, *fused}:
+    for part, name in {*plain, *fused}:
         zeros = torch.zeros_like(part.get_parameter(name))
         setattr(part, name, nn.Parameter(zeros, requires_grad=False))
 
 
 def mergekit_yaml(variant: LaneModel, model: str, dtype: torch.dtype) -> str:
-    """A passthrough merge of the layers that are left. Raises `UserError` unless all that the
-    variant does is to drop whole layers, and not all of them."""
+    """Passthrough merge of the layers that are left. Raises `UserError` if the variant does more
+    than drop whole layers, or drops all of them."""
     dropped = variant.dropped
     if dropped.attention != dropped.mlp or variant.sparsity is not None:
         raise UserError(
@@ -165,10 +169,10 @@ def mergekit_yaml(variant: LaneModel, model: str, dtype: torch.dtype) -> str:
     lines = ["slices:"]
     begin = None
     for layer in range(depth + 1):
-        kept = layer < depth and layer not in dropped.attention
-        if kept and begin is None:
+        stays = layer < depth and layer not in dropped.attention
+        if stays and begin is None:
             begin = layer
-        elif not kept and begin is not None:
+        elif not stays and begin is not None:
             lines += [
                 "  - sources:",
                 f"      - model: {_quoted(model)}",
@@ -180,5 +184,5 @@ def mergekit_yaml(variant: LaneModel, model: str, dtype: torch.dtype) -> str:
 
 
 def _quoted(text: str) -> str:
-    """As a YAML string in single quotes."""
+    """YAML string in single quotes."""
     return "'" + text.replace("'", "''") + "'"

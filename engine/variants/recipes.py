@@ -1,4 +1,4 @@
-"""The recipe language: what a person types for a variant.
+"""The recipe language, in which a variant is typed.
 
     recipe   = [name "="] ("control" | part {"+" part})
     part     = drop | sparsify | checkpoint
@@ -33,15 +33,15 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]*=")
 EXAMPLES = "drop:attn=4, drop:mlp=[25,26], wanda:0.5, sparsegpt:2:4, drop:attn=4+drop:mlp=2"
 
 QUOTED = """as in "'./a+b'+drop:attn=4\""""
-"""The outer ones are the shell's."""
+"""Quoting of a path; the outer quotes are the shell's."""
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Drop `count` of what matters least, or what is at the given layers.
+    """Part that drops the `count` least important sublayers, or those of the given layers.
 
     `joint` ranks attention and MLP sublayers in one list; `block` drops whole layers,
-    `consecutive` a run of them. `iterative` measures again after each one dropped.
+    `consecutive` a run of them. `iterative` measures importance again after each drop.
     """
 
     kind: Kind
@@ -51,9 +51,9 @@ class Drop:
     consecutive: bool = False
 
     def __str__(self) -> str:
-        what = f"[{','.join(map(str, self.layers))}]" if self.layers else str(self.count)
+        target = f"[{','.join(map(str, self.layers))}]" if self.layers else str(self.count)
         options = ",iterative" * self.iterative + ",consecutive" * self.consecutive
-        return f"drop:{self.kind}={what}{options}"
+        return f"drop:{self.kind}={target}{options}"
 
     @property
     def sublayers(self) -> tuple[Sublayer, ...]:
@@ -70,7 +70,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Pattern:
-    """N of every M consecutive inputs are zero."""
+    """N:M sparsity: N of every M consecutive inputs are zero."""
 
     n: int
     m: int
@@ -81,7 +81,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Sparsify:
-    """Zero a fraction of each matrix's weights, or N of every M."""
+    """Part that zeroes a fraction of each matrix's weights, or N of every M."""
 
     method: Method
     sparsity: float | Pattern
@@ -89,13 +89,13 @@ class Sparsify:
     def __str__(self) -> str:
         if isinstance(self.sparsity, Pattern):
             return f"{self.method}:{self.sparsity}"
-        # Never 1e-05, which the language does not have.
+        # Never 1e-05, which the language has no number for.
         return f"{self.method}:{Decimal(str(self.sparsity)):f}"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights that were pruned elsewhere."""
+    """Part that loads weights pruned elsewhere."""
 
     source: str
 
@@ -113,7 +113,7 @@ class Checkpoint:
     def quoted(self) -> str:
         if "'" not in self.source and visible(self.source) == self.source:
             return f"'{self.source}'"
-        # What a screen would show as something else, by its number.
+        # Characters that a screen shows as something else are escaped.
         characters = (json.dumps(c, ensure_ascii=visible(c) != c)[1:-1] for c in self.source)
         return f'"{"".join(characters)}"'
 
@@ -123,14 +123,14 @@ Part = Drop | Sparsify | Checkpoint
 
 @dataclass(frozen=True)
 class Recipe:
-    """No parts make a second baseline: a control. `str` of a recipe parses to it again."""
+    """Parts of a variant; none make a control. `str` of a recipe parses to it again."""
 
     parts: tuple[Part, ...]
     given_name: str = ""
 
     @property
     def text(self) -> str:
-        """Without the name."""
+        """Recipe without its name."""
         return self._written("")
 
     @property
@@ -144,8 +144,8 @@ class Recipe:
         text = begin + ("+".join(map(str, self.parts)) or "control")
         match self.parts:
             case [Checkpoint() as checkpoint, *others]:
-                this = len(begin), len(begin) + len(checkpoint.source)
-                if any(path != this for path in _existing_paths(text)):
+                span = len(begin), len(begin) + len(checkpoint.source)
+                if any(path != span for path in _existing_paths(text)):
                     return begin + "+".join([checkpoint.quoted, *map(str, others)])
         return text
 
@@ -165,7 +165,7 @@ def with_drops(recipe: Recipe, dropped: Dropped) -> Recipe:
 
 
 def parse(text: str) -> Recipe:
-    """Raises `UserError` if `text` is no recipe, which shows the place, or could be two."""
+    """Parse a recipe. Raises `UserError` if it is none, showing where, or could be two."""
     readings = [reading for path in _existing_paths(text) if (reading := _with_path(text, *path))]
     parser = _Parser(text)
     try:
@@ -174,7 +174,7 @@ def parse(text: str) -> Recipe:
         if not readings:
             raise
     else:
-        # A path is looked for only where the language has no word for it.
+        # Paths with + or : are tried only where the language has no other reading.
         if parser.quoted or not any(isinstance(part, Checkpoint) for part in plain.parts):
             return plain
         readings = readings or [plain]
@@ -188,7 +188,7 @@ def parse(text: str) -> Recipe:
 
 
 def _with_path(text: str, start: int, end: int) -> Recipe | None:
-    """The recipe whose checkpoint stands there; None if the rest is none."""
+    """Recipe with the span as its checkpoint; None if the rest does not parse."""
     parser = _Parser(text)
     parser.at = end
     try:
@@ -202,19 +202,19 @@ class _Parser:
         self.text = text
         self.at = 0
         self.quoted = False
-        """A checkpoint was in quotes, so that the text means nothing else."""
+        """Whether a checkpoint is in quotes, so that the text has no other reading."""
 
     def take(self, pattern: str) -> str | None:
-        """What matches at this place, which is then behind us."""
+        """Match at the position, and move past it."""
         match = re.compile(pattern).match(self.text, self.at)
         if match is None:
             return None
         self.at = match.end()
         return match.group()
 
-    def expect(self, pattern: str, said: str) -> str:
-        found = self.take(pattern)
-        return self.fail(said) if found is None else found
+    def expect(self, pattern: str, description: str) -> str:
+        match = self.take(pattern)
+        return self.fail(description) if match is None else match
 
     def fail(self, expected: str) -> NoReturn:
         shown = f"{self.text[: self.at]}▸{self.text[self.at :]}"
@@ -224,8 +224,8 @@ class _Parser:
             f"own, {QUOTED}"
         )
 
-    def refuse(self, why: str) -> NoReturn:
-        raise UserError(f"recipe {self.text!r} {why}")
+    def refuse(self, reason: str) -> NoReturn:
+        raise UserError(f"recipe {self.text!r} {reason}")
 
     def recipe(self) -> Recipe:
         name = (self.take(NAME.pattern) or "").removesuffix("=")
@@ -270,12 +270,12 @@ class _Parser:
         kind: Kind = self.expect("attn|mlp|joint|block", "attn, mlp, joint or block")  # type: ignore[assignment]
         self.expect("=", "=")
         number = r"\s*[0-9]{1,6}\s*"
-        found = self.expect(rf"[0-9]{{1,6}}|\[{number}(,{number})*\]", "4 or [3,7]")
-        if found.startswith("["):
+        target = self.expect(rf"[0-9]{{1,6}}|\[{number}(,{number})*\]", "4 or [3,7]")
+        if target.startswith("["):
             if kind == "joint":
                 self.refuse("lists layers for joint, which cannot say of what; use attn and mlp")
-            return Drop(kind, layers=tuple(sorted({int(n) for n in found[1:-1].split(",")})))
-        if int(found) == 0:
+            return Drop(kind, layers=tuple(sorted({int(n) for n in target[1:-1].split(",")})))
+        if int(target) == 0:
             self.refuse("drops nothing; ask for 1 or more")
         options = set()
         while self.take(","):
@@ -286,31 +286,31 @@ class _Parser:
             self.refuse("asks for a run one by one; choose iterative or consecutive")
         return Drop(
             kind,
-            count=int(found),
+            count=int(target),
             iterative="iterative" in options,
             consecutive="consecutive" in options,
         )
 
     def sparsity(self) -> float | Pattern:
-        found = self.expect(r"([0-9]+:[0-9]+|[0-9]*\.?[0-9]+)(?=\+|$)", "0.5 or 2:4")
-        if ":" in found:
-            pattern = Pattern(*map(int, found.split(":")))
+        text = self.expect(r"([0-9]+:[0-9]+|[0-9]*\.?[0-9]+)(?=\+|$)", "0.5 or 2:4")
+        if ":" in text:
+            pattern = Pattern(*map(int, text.split(":")))
             if not 0 < pattern.n < pattern.m:
                 self.refuse(f"zeroes {pattern.n} of {pattern.m}; N:M needs 0 < N < M")
             return pattern
-        if not 0 < float(found) < 1:
-            self.refuse(f"has a sparsity of {found}, which is not between 0 and 1")
-        return float(found)
+        if not 0 < float(text) < 1:
+            self.refuse(f"has a sparsity of {text}, which is not between 0 and 1")
+        return float(text)
 
 
 def _names_a_checkpoint(text: str) -> bool:
-    """A path, or `owner/name`; a bare word only if it stands for something on the disk."""
+    """Whether a text is a path or `owner/name`; a bare word only if it exists on the disk."""
     named = "/" in text or text.startswith("~") or exists(expanded(text))
     return ":" not in text and bool(text) and named
 
 
 def _existing_paths(text: str) -> Iterator[tuple[int, int]]:
-    """From where to where in a recipe there could be a path that exists."""
+    """Spans of a recipe's text that are existing paths."""
     name = NAME.match(text)
     for start in {0, name.end() if name else 0}:
         for end in [*(plus.start() for plus in re.finditer(r"\+", text)), len(text)]:

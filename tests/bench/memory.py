@@ -21,7 +21,7 @@ from prunetui.engine.model.memory import memory_in_use
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session
 from prunetui.engine.trace.file import read_trace
-from prunetui.engine.variants.pruning.matrices import matrices
+from prunetui.engine.variants.pruning.matrices import matrix_stacks
 from transformers.cache_utils import DynamicLayer
 
 from ..support.models import save_model_directory
@@ -83,7 +83,7 @@ def _measure(name: str) -> dict[str, int]:
         for lane in session._lanes.models
         if lane.group is not baseline
         for layer in lane.group.anatomy.layers
-        for held in matrices(layer.module)
+        for held in matrix_stacks(layer.module)
         for parameter in [held.module.get_parameter(held.name)]
     }
     weights = sum(parameter.nbytes for parameter in baseline.model.parameters())

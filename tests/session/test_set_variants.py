@@ -229,7 +229,7 @@ def test_a_variant_that_memory_has_no_room_for_is_left_out(models, monkeypatch) 
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(VariantBuilder, "_sparsified", fail)
+    monkeypatch.setattr(VariantBuilder, "_sparsify", fail)
     session.set_variants(["wanda:0.5", "drop:mlp=[1]"])
     assert session.left_out == [
         "variant wanda:0.5 is left out: out of memory while applying wanda:0.5"

@@ -1,4 +1,4 @@
-"""How little each sublayer and each layer changes the residual stream.
+"""Importance: the change that each sublayer and layer makes to the residual stream.
 
 LLM-Drop (He et al. 2024) drops the sublayers, ShortGPT (Men et al. 2024) the layers, and "The
 unreasonable ineffectiveness of the deeper layers" (Gromov et al. 2024) the run of layers whose
@@ -24,7 +24,7 @@ def measure_similarity(
     windows: list[Tensor],
     progress: Callable[[float], None],
 ) -> Similarity:
-    """Mean over every token of the windows, int64 [positions] each.
+    """Mean similarities over all tokens of the windows, int64 [positions] each.
 
     Where attention and MLP run in parallel, the attention is counted as the first of the two.
     Raises `UserError` where a stream is not known or has no direction.
@@ -40,7 +40,7 @@ def measure_similarity(
     before = torch.empty(0)
     bounds: list[Tensor] = []
 
-    def keep(point: int, stream: Tensor) -> None:
+    def compare(point: int, stream: Tensor) -> None:
         nonlocal before
         # A model may be spread over several devices.
         now = stream.float().to(model.device)
@@ -51,7 +51,7 @@ def measure_similarity(
         if point % 2 == 0:
             bounds.append(now[0] / now[0].norm(dim=-1, keepdim=True))
 
-    with StreamHooks(anatomy, keep):
+    with StreamHooks(anatomy, compare):
         for number, window in enumerate(windows):
             bounds.clear()
             model(input_ids=window[None].to(model.device), use_cache=False, logits_to_keep=1)

@@ -1,4 +1,4 @@
-"""Sparsifying a model layer by layer, each with the inputs that the pruned ones before it give."""
+"""Sparsification layer by layer, each on the inputs that the pruned layers before it give."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ...errors import UserError
 from ...model.anatomy import Anatomy
 from ...model.gates import first_tensor
 from ..recipes import Pattern, Sparsify
-from .matrices import is_experts, matrices
+from .matrices import is_experts, matrix_stacks
 from .sparsify import magnitude, sparsegpt, wanda
 
 Progress = Callable[[float], None]
@@ -26,32 +26,32 @@ def sparsify_model(
     windows: list[Tensor],
     progress: Progress,
 ) -> None:
-    """Give every matrix inside the decoder layers a new, pruned weight.
+    """Replace every matrix inside the decoder layers by a pruned one.
 
     Embeddings, head and norms stay, and so do the old weights themselves, which other models may
     share. An expert of a mixture is pruned by the tokens that are routed to it. `windows` are
-    calibration tokens, int64 [positions] each; magnitude looks at none. Raises `UserError` for
-    tokens that never reach a matrix and, before anything is changed, for a model that it would
-    half prune.
+    calibration tokens, int64 [positions] each; magnitude looks at none. Raises `UserError` for a
+    matrix that no token reaches and, before anything is changed, for a model that would be only
+    half pruned.
     """
     layers = [layer.module for layer in anatomy.layers]
     for layer in layers:
         _check(model, layer, part)
     if part.method == "magnitude":
         for number, layer in enumerate(layers):
-            for held in matrices(layer):
-                held.replace(magnitude(matrix, part.sparsity) for matrix in held)
+            for stack in matrix_stacks(layer):
+                stack.replace(magnitude(matrix, part.sparsity) for matrix in stack)
             progress((number + 1) / len(layers))
         return
     calls, hidden = _record_calls(model, layers, windows)
     for number, layer in enumerate(layers):
         statistics = {
-            held: [_Statistics(part.method == "sparsegpt") for _ in held]
-            for held in matrices(layer)
+            stack: [_InputStatistics(part.method == "sparsegpt") for _ in stack]
+            for stack in matrix_stacks(layer)
         }
         handles = [
-            held.watch(lambda which, x, seen=seen: seen[which].add(x))
-            for held, seen in statistics.items()
+            stack.watch(lambda index, x, inputs=inputs: inputs[index].add(x))
+            for stack, inputs in statistics.items()
         ]
         try:
             for state, call in zip(hidden, calls, strict=True):
@@ -59,17 +59,18 @@ def sparsify_model(
         finally:
             for handle in handles:
                 handle.remove()
-        for held, seen in statistics.items():
-            for which, of in enumerate(seen):
-                if not of.tokens:
-                    expert = f"expert {which} of " if len(seen) > 1 else ""
-                    raise UserError(
-                        f"{part} cannot be applied: the {len(windows)} calibration samples never "
-                        f"reach {expert}{held.name} in {type(held.module).__name__} of layer "
-                        f"{number}; take more, of a longer text (--calibration, "
-                        "--calibration-samples)"
-                    )
-            held.replace(of.prune(matrix, part) for of, matrix in zip(seen, held, strict=True))
+        for stack, inputs in statistics.items():
+            unreached = [index for index, matrix in enumerate(inputs) if not matrix.tokens]
+            if unreached:
+                expert = f"expert {unreached[0]} of " if len(inputs) > 1 else ""
+                raise UserError(
+                    f"{part} cannot be applied: the {len(windows)} calibration samples never "
+                    f"reach {expert}{stack.name} in {type(stack.module).__name__} of layer "
+                    f"{number}; take more, of a longer text (--calibration, "
+                    "--calibration-samples)"
+                )
+            pairs = zip(inputs, stack, strict=True)
+            stack.replace(of_matrix.prune(matrix, part) for of_matrix, matrix in pairs)
         statistics.clear()
         hidden = [
             first_tensor(layer(state, *call[number].args, **call[number].kwargs))
@@ -78,14 +79,14 @@ def sparsify_model(
         progress((number + 1) / len(layers))
 
 
-class _Statistics:
-    """Of one matrix's inputs over the calibration tokens."""
+class _InputStatistics:
+    """Second moments of a matrix's inputs over the calibration tokens."""
 
     def __init__(self, second_order: bool) -> None:
         self._second_order = second_order
         self.tokens = 0
         self._sum = torch.empty(0)
-        """Σ X Xᵀ, [in, in], or just its diagonal Σ X², [in]."""
+        """Σ X Xᵀ, [in, in], or only its diagonal Σ X², [in]."""
 
     def add(self, x: Tensor) -> None:
         x = x.float()
@@ -107,7 +108,7 @@ class _Statistics:
 
 @dataclass(frozen=True)
 class _Call:
-    """How a layer was called, but for its hidden states."""
+    """Arguments of a layer's call, without its hidden states."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -116,9 +117,9 @@ class _Call:
 def _record_calls(
     model: PreTrainedModel, layers: list[nn.Module], windows: list[Tensor]
 ) -> tuple[list[list[_Call]], list[Tensor]]:
-    """Per window, every layer's call and the first layer's hidden states, [1, positions, hidden].
+    """All layers' calls and the first layer's hidden states, [1, positions, hidden], per window.
 
-    Masks and position embeddings are the same objects in most layers, so this holds few of them.
+    Masks and position embeddings are the same objects in most layers, so this takes little memory.
     """
     calls: list[list[_Call]] = []
     hidden: list[Tensor] = []
@@ -142,6 +143,7 @@ def _record_calls(
 
 
 def _check(model: PreTrainedModel, layer: nn.Module, part: Sparsify) -> None:
+    """Raise `UserError` if a layer has weights that the part cannot prune."""
     family = model.config.model_type
     for module in layer.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -152,9 +154,9 @@ def _check(model: PreTrainedModel, layer: nn.Module, part: Sparsify) -> None:
                     "and pruning the rest would half prune it"
                 )
     if isinstance(part.sparsity, Pattern):
-        for held in matrices(layer):
-            if held.shape[-1] % part.sparsity.m:
+        for stack in matrix_stacks(layer):
+            if stack.shape[-1] % part.sparsity.m:
                 raise UserError(
                     f"{part} cannot be applied to this {family} model: {part.sparsity.m} does not "
-                    f"divide a matrix's {held.shape[-1]} inputs"
+                    f"divide a matrix's {stack.shape[-1]} inputs"
                 )

@@ -1,4 +1,4 @@
-"""Weights of one matrix, pruned: magnitude, Wanda, SparseGPT. W is [out, in], float32."""
+"""Pruning of one matrix: magnitude, Wanda, SparseGPT. W is [out, in], float32."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ from ..recipes import Pattern
 from .masks import lowest_of_groups, lowest_of_matrix, lowest_of_rows
 
 BLOCK = 128
-"""Columns that SparseGPT takes at a time; fewer where groups of M would not fit whole."""
+"""Columns of a SparseGPT block; fewer where whole groups of M would not fit."""
 DAMPING = 0.01
-"""Of the mean diagonal of H, added to it."""
+"""Share of H's mean diagonal that is added to the diagonal."""
 
 
 def magnitude(weight: Tensor, sparsity: float | Pattern) -> Tensor:
@@ -32,7 +32,7 @@ def wanda(weight: Tensor, input_squares: Tensor, sparsity: float | Pattern) -> T
 
 
 def sparsegpt(weight: Tensor, hessian: Tensor, sparsity: float | Pattern) -> Tensor:
-    """Zero weights column by column and let those behind make up for it (Frantar & Alistarh 2023).
+    """Zero weights column by column; later columns compensate (Frantar & Alistarh 2023).
 
     hessian: [in, in], (2/n) Σ X Xᵀ over n calibration tokens. A block's mask is chosen when the
     block is reached, over all its rows; N:M groups are chosen when their first column is.
@@ -44,7 +44,7 @@ def sparsegpt(weight: Tensor, hessian: Tensor, sparsity: float | Pattern) -> Ten
     diagonal[dead] = 1
     weight[:, dead] = 0
     diagonal += DAMPING * diagonal.mean()
-    # Row i of the upper factor U, UᵀU = H⁻¹, says how column i's error moves to those behind.
+    # Row i of the upper factor U, UᵀU = H⁻¹, says how column i's error moves to later columns.
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     upper = torch.linalg.cholesky(inverse, upper=True)
     group = sparsity.m if isinstance(sparsity, Pattern) else 1
