@@ -1,4 +1,4 @@
-"""What is kept between sessions because it is slow to make: in the user's cache directory."""
+"""Directories in the user's cache of what is slow to make and is needed in later sessions."""
 
 import hashlib
 import os
@@ -13,32 +13,32 @@ from .errors import UserError, reason
 from .files import exists
 
 
-def cached(kind: str, key: list[str], make: Callable[[Path], None]) -> Path:
-    """The directory that `make` fills, made once per `kind` and `key`.
+def cached(kind: str, key: list[str], fill: Callable[[Path], None]) -> Path:
+    """A directory that `fill` has filled, once per `kind` and `key`.
 
-    It is filled under a temporary name and then renamed, so that nobody sees half of it. Raises
-    `UserError` where nothing can be written.
+    It is filled under a temporary name and then renamed, so that no session sees half of it. Raises
+    `UserError` if the cache cannot be written.
     """
     digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:24]
-    place = platformdirs.user_cache_path("prunetui") / kind / digest
-    if exists(place):
-        return place
+    directory = platformdirs.user_cache_path("prunetui") / kind / digest
+    if exists(directory):
+        return directory
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=place.parent))
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=directory.parent))
     except OSError as error:
         raise UserError(
-            f"nothing can be kept in the cache directory {place.parent} ({reason(error)}); "
+            f"nothing can be kept in the cache directory {directory.parent} ({reason(error)}); "
             "set XDG_CACHE_HOME to one that can be written"
         ) from error
     try:
-        make(unfinished)
+        fill(unfinished)
         try:
-            os.rename(unfinished, place)
+            os.rename(unfinished, directory)
         except OSError:
-            # Another session made it meanwhile.
-            if not place.is_dir():
+            # Another session has filled it meanwhile.
+            if not directory.is_dir():
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return place
+    return directory

@@ -1,4 +1,4 @@
-"""What a session is asked to do. Plain data, importable without torch."""
+"""The options of a session, as plain data without torch."""
 
 from typing import Literal
 
@@ -19,30 +19,31 @@ TEMPERATURES = "0 or from 1e-6 to 1e6"
 
 
 def is_temperature(value: float) -> bool:
-    """Outside of these, logits over T, or T², are no numbers any more."""
+    """Whether a temperature keeps logits / T and T² finite and not zero, or is 0 for greedy."""
     return value == 0 or 1e-6 <= value <= 1e6
 
 
 def default_variants(depth: int) -> tuple[str, ...]:
     """Recipes that drop 4 and 8 attention sublayers and 8 MLPs; in a model of fewer than 8 layers,
     a quarter and half of them, rounded up."""
-    some, many = (4, 8) if depth >= 8 else (-(-depth // 4), -(-depth // 2))
-    recipes = (f"drop:attn={some}", f"drop:attn={many}", f"drop:mlp={many}")
+    small, large = (4, 8) if depth >= 8 else (-(-depth // 4), -(-depth // 2))
+    recipes = (f"drop:attn={small}", f"drop:attn={large}", f"drop:mlp={large}")
     return tuple(dict.fromkeys(recipes))
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that decides what is decoded; a default says what a new user gets.
+    """All settings that decide what a session decodes, with the defaults of a new user.
 
     `model` is a Hugging Face id, a directory, a GGUF file, or `demo`. `variants` are recipes; None
     stands for `default_variants`, which a trace names. `device_map` auto spreads the model over all
     GPUs. `temperature` 0 decodes greedily. `top_k` 0 and `top_p` 1 keep the whole vocabulary.
-    `candidates` is the k of the top-k tokens kept per lane and step. `answers` are texts of one
-    token each, whose logits are kept; None stands for A to D. `calibration` is a text or JSONL
-    file, `self` for text that the baseline samples, or `hf:NAME[:CONFIG]`, a data set; of it, so
-    many samples of so many tokens are used. `keep` names the spaces, h or z, whose vectors are
-    recorded beside the trace. `lens` reads the layers of every step through the logit lens.
-    `compile` compiles the step, at load and for other lanes or a longer prompt.
+    `candidates` is the k of the top-k tokens recorded per lane and step. `answers` are texts of one
+    token each, whose logits are recorded; None stands for A to D. `calibration` is a text or JSONL
+    file, `self` for text that the baseline samples, or `hf:NAME[:CONFIG]`, a data set, of which
+    `calibration_samples` samples of `calibration_length` tokens are used. `keep` names the spaces,
+    h or z, whose vectors are recorded beside the trace. `lens` reads the layers of every step
+    through the logit lens. `compile` compiles the step, at load and for other lanes or a longer
+    prompt.
     """
 
     model: str = DEMO

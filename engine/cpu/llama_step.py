@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from ..model.llama import Norm, turning
+from ..model.llama import Norm, next_rotation
 from .kernels.attention import (
     COMMON,
     COS,
@@ -90,7 +90,7 @@ class CompiledLlamaStep:
     def __call__(self, tokens: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor, Tensor]:
         """h, z and the streams, as in `lockstep.Outputs`, of tokens, int64 [rows, 1]."""
         x = self._embed(tokens)
-        cos, sin = (angle.float() for angle in turning(self._angles, x, cache))
+        cos, sin = (angle.float() for angle in next_rotation(self._angles, x, cache))
         layers: list[Any] = cache.layers
         streams = x.new_empty(2 * len(layers) + 1, *x[:, 0].shape)
         streams[0] = x[:, 0]

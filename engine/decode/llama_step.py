@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from ..model.attention import STOCK_ATTENTION, Attend, attend_by_kernel, chosen_attention
-from ..model.llama import Norm, turning
+from ..model.llama import Norm, next_rotation
 from .kv_cache import RoomyLayer
 
 KIND = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
@@ -55,7 +55,7 @@ class LlamaStep:
     def __call__(self, tokens: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor, Tensor]:
         """h, z and the streams, as in `lockstep.Outputs`, of tokens, int64 [rows, 1]."""
         x = self._embed(tokens)
-        cos, sin = (angle[:, :, None] for angle in turning(self._angles, x, cache))
+        cos, sin = (angle[:, :, None] for angle in next_rotation(self._angles, x, cache))
         streams = [x]
         caches: list[Any] = cache.layers
         for (attention, mlp), held in zip(self._layers, caches, strict=True):

@@ -1,7 +1,7 @@
-"""Gates: which sublayers reach the residual stream in which rows of a batch.
+"""Gates: hooks that keep the outputs of dropped sublayers from the residual stream.
 
 A dropped sublayer still runs and still writes its cache; only its output is replaced. Skipping
-the call instead would leave its cache short, and position ids and masks are made from cache
+the call instead would leave its cache short, and position ids and masks are computed from cache
 lengths.
 """
 
@@ -54,21 +54,21 @@ class _Gate:
                 self.closed, bound.arguments[self.residual].reshape(rows.shape), rows
             )
         else:
-            # Never a product with 0: an overflow would stay as NaN.
+            # Not a product with 0, which would turn an overflow into NaN.
             rows = rows.masked_fill(self.closed, 0)
         gated = rows.view(hidden.shape)
         if not isinstance(output, tuple | list):
             return gated
-        # A named tuple takes its fields one by one.
-        made = getattr(output, "_make", type(output))
-        return made((gated, *output[1:]))
+        # A named tuple's constructor takes its fields one by one.
+        make = getattr(output, "_make", type(output))
+        return make((gated, *output[1:]))
 
 
 def first_tensor(value: Any) -> Tensor:
-    """A module's main output, which may be the first of several."""
+    """The main output of a module: the only one or the first of several."""
     return value[0] if isinstance(value, tuple | list) else value
 
 
 def _residual_argument(module: nn.Module) -> str | None:
-    """The argument that the module adds to its output by itself (BLOOM, MPT's ffn), if any."""
+    """Name of the argument that the module itself adds to its output (BLOOM, MPT's ffn), if any."""
     return "residual" if "residual" in inspect.signature(module.forward).parameters else None

@@ -1,4 +1,4 @@
-"""A model's generation settings: the end tokens are followed, and the others named."""
+"""A model's generation settings: its end tokens, and notes on settings that are not followed."""
 
 from typing import TypeGuard
 
@@ -31,7 +31,7 @@ NEUTRAL = {
     "dola_layers": None,
     "diversity_penalty": 0,
 }
-"""Settings that change which tokens `generate` gives, and where they change none."""
+"""Settings that change which tokens `generate` gives, and the values that change nothing."""
 
 SAMPLING = {
     "temperature": 1,
@@ -43,20 +43,21 @@ SAMPLING = {
     "epsilon_cutoff": 0,
     "eta_cutoff": 0,
 }
-"""The same where `do_sample` is true."""
+"""Settings that change which tokens `generate` samples, and the values that change nothing."""
 
 
 def generation_notes(model: PreTrainedModel) -> list[str]:
-    """Sentences about settings that lockstep decoding does not follow."""
+    """Notes on settings that lockstep decoding does not follow."""
     notes = []
-    if ignored := _named(model, NEUTRAL):
+    if ignored := _changed_settings(model, NEUTRAL):
         notes.append(
             f"The model's generation settings say {ignored}; decoding here does not follow them."
         )
     if getattr(model.generation_config, "do_sample", None):
-        how = _named(model, SAMPLING)
+        settings = _changed_settings(model, SAMPLING)
+        how = f" with {settings}" if settings else ""
         notes.append(
-            f"The model's generation settings sample{f' with {how}' if how else ''}; decoding here "
+            f"The model's generation settings sample{how}; decoding here "
             "samples as --temperature, --top-k and --top-p say."
         )
     vocabulary = model.config.get_text_config().vocab_size
@@ -70,7 +71,7 @@ def generation_notes(model: PreTrainedModel) -> list[str]:
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """What the model's generation settings and the tokenizer call an end."""
+    """The end tokens of the model's generation settings and of its tokenizer."""
     return {
         token for token in [*_configured_ends(model), tokenizer.eos_token_id] if _is_token(token)
     }
@@ -83,12 +84,12 @@ def _configured_ends(model: PreTrainedModel) -> list[object]:
 
 
 def _is_token(value: object) -> TypeGuard[int]:
-    """Whether a configured value can be a token: some files hold strings and dictionaries."""
+    """Whether a configured value can be a token: some files have strings and dictionaries."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _named(model: PreTrainedModel, neutral: dict[str, object]) -> str:
-    """The settings that are not neutral, with their values."""
+def _changed_settings(model: PreTrainedModel, neutral: dict[str, object]) -> str:
+    """Text of the settings that are not neutral, with their values."""
     values = {name: getattr(model.generation_config, name, None) for name in neutral}
     return ", ".join(
         f"{name} {_short(value)}"

@@ -1,4 +1,4 @@
-"""What the ways to take a step of a Llama share: its norm and its rotary embedding."""
+"""The norm and the rotary embedding of Llama models, for the steps that are written out."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 
-def turning(rotary: nn.Module, x: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [1, 1, head dimension] of the next position's rotary embedding, the first
-    half of the sine with the other sign."""
+def next_rotation(rotary: nn.Module, x: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, [1, 1, head dimension] each, of the next position's rotary embedding; the
+    first half of the sine is negated."""
     position = torch.full((1, 1), cache.get_seq_length(), device=x.device)
     cos, sin = rotary(x, position)
     half = cos.shape[-1] // 2
@@ -17,6 +17,8 @@ def turning(rotary: nn.Module, x: Tensor, cache: DynamicCache) -> tuple[Tensor, 
 
 
 class Norm:
+    """RMSNorm with the rounding of the stock module."""
+
     def __init__(self, module: Any) -> None:
         self.weight, self.eps = module.weight, module.variance_epsilon
 

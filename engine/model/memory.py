@@ -1,4 +1,4 @@
-"""How much memory the session holds, and gives back."""
+"""Memory use of the process, and what the allocator does with freed memory."""
 
 import ctypes
 import functools
@@ -17,7 +17,7 @@ _M_MMAP_THRESHOLD = -3
 
 
 def memory_in_use(device: "torch.device") -> int:
-    """Bytes: allocated on all GPUs, else resident (the most so far, where only that is known)."""
+    """Bytes allocated on all GPUs, or resident on a CPU (the peak, where only that is known)."""
     if device.type == "cuda":
         import torch
 
@@ -30,7 +30,7 @@ def memory_in_use(device: "torch.device") -> int:
 
 @functools.cache
 def _statm() -> int | None:
-    """Linux's file of this process's pages, open: it is read at every step."""
+    """An open descriptor of Linux's page counts of this process, which every step reads."""
     try:
         return os.open("/proc/self/statm", os.O_RDONLY)
     except FileNotFoundError:
@@ -38,10 +38,10 @@ def _statm() -> int | None:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what tensors free, for the next ones.
+    """Make glibc reuse the memory of freed tensors.
 
-    A vocabulary-sized tensor is otherwise given back to the kernel and asked for again at every
-    operation, and on a CPU the fresh pages cost more than the arithmetic.
+    It would otherwise return a vocabulary-sized tensor to the kernel and request another at every
+    operation, and on a CPU the new pages cost more than the arithmetic.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -52,7 +52,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """To the kernel, once: where as much will not be needed again."""
+    """Return freed memory to the kernel once, where as much will not be needed again."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except AttributeError:  # not glibc

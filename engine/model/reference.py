@@ -1,5 +1,7 @@
-"""What stock transformers makes of a few tokens, taken as a model is loaded and before anything is
-shared, tied or installed: what the lockstep is held against in `proof`."""
+"""Logits of stock transformers for a few tokens, which the proof compares with the lockstep's.
+
+They are taken as a model is loaded, before anything is shared, tied or installed.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -14,33 +16,33 @@ from transformers import GenerationConfig, PreTrainedModel
 from ..out_of_memory import out_of_memory
 
 PROMPT, STEPS = 5, 2
-"""Tokens that are read, and tokens that `generate` decodes: few, as each costs a pass."""
+"""Numbers of tokens that are read and that `generate` decodes: few, as each costs a pass."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What stock transformers makes of a few tokens."""
+    """Tokens and their logits by stock transformers."""
 
     tokens: Tensor
-    """int64 [PROMPT + STEPS - 1], on the CPU: the prompt, then what greedy decoding says."""
+    """int64 [PROMPT + STEPS - 1], on the CPU: the prompt, then greedily decoded tokens."""
     full: Tensor
-    """float32 [PROMPT + STEPS - 1, vocabulary], on the CPU: of one forward pass, no cache."""
+    """float32 [PROMPT + STEPS - 1, vocabulary], on the CPU: logits of one pass without a cache."""
     generated: Tensor
-    """float32 [STEPS, vocabulary], on the CPU: logits of `generate`, those of `full` where the
-    family's cannot run."""
+    """float32 [STEPS, vocabulary], on the CPU: logits of `generate`, or those of `full` if the
+    family's `generate` fails."""
 
 
 @torch.inference_mode()
 def take_reference(model: PreTrainedModel, prompt: list[int]) -> Reference:
-    """Run a model as it was loaded. Raises what its forward pass raises."""
+    """Run a model as it was loaded. Raises the errors of its forward pass."""
     tokens = torch.tensor([prompt], device=model.device)
     generated = None
     try:
         with _plain_generation(model):
             generate: Any = model.generate
-            said = generate(
+            output = generate(
                 tokens,
                 attention_mask=torch.ones_like(tokens),
                 generation_config=GenerationConfig(
@@ -51,9 +53,9 @@ def take_reference(model: PreTrainedModel, prompt: list[int]) -> Reference:
                     return_dict_in_generate=True,
                 ),
             )
-        tokens = said.sequences[:, : len(prompt) + STEPS - 1]
-        generated = torch.cat(said.logits).float().cpu()
-    # A family's own code, of which only the forward pass is needed.
+        tokens = output.sequences[:, : len(prompt) + STEPS - 1]
+        generated = torch.cat(output.logits).float().cpu()
+    # `generate` is a family's own code, of which only the forward pass is needed.
     except Exception as error:
         if out_of_memory(error):
             raise
@@ -65,19 +67,19 @@ def take_reference(model: PreTrainedModel, prompt: list[int]) -> Reference:
 
 
 def _logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
-    """[positions, vocabulary] of one text, without a cache."""
+    """Logits [positions, vocabulary] of one text, without a cache."""
     generates: Any = model
     inputs = generates.prepare_inputs_for_generation(
         tokens, attention_mask=torch.ones_like(tokens), use_cache=False
     )
-    # Some families keep the last one's alone; 0 keeps all.
+    # Some families compute the last position's alone; 0 stands for all.
     inputs |= {key: 0 for key in inputs if key.endswith("logits_to_keep")}
     return model(**inputs).logits[0]
 
 
 @contextmanager
 def _plain_generation(model: PreTrainedModel) -> Iterator[None]:
-    """`generate` fills what it is not told from the model's own settings, penalties included."""
+    """Hide the model's generation settings, from which `generate` would take penalties."""
     settings = model.generation_config
     model.generation_config = GenerationConfig()
     try:

@@ -1,4 +1,4 @@
-"""Weight groups: models that share every parameter that is not their own."""
+"""Weight groups: models that share every parameter in which they do not differ."""
 
 import copy
 import itertools
@@ -17,25 +17,25 @@ from .reference import Reference
 
 @dataclass(frozen=True, eq=False)
 class WeightGroup:
-    """Lanes that read the same weights are rows of one batch of `model`."""
+    """A model and its anatomy; the lanes that read its weights are rows of one batch."""
 
     model: PreTrainedModel
     anatomy: Anatomy
     name: str = ""
     files: CheckpointFiles | None = None
-    """What the weights were read from; of a copy, what its original's were."""
+    """The files of the weights; a copy has those of its original."""
     reference: Reference | None = None
-    """What stock transformers makes of the weights; None if they are not those of the files."""
+    """Logits of stock transformers; None if the weights are not those of the files."""
     notes: tuple[str, ...] = ()
-    """What was found while loading that a reader of the numbers must know."""
+    """Sentences about the weights that a reader of the numbers must know."""
 
     def copy(self) -> "WeightGroup":
-        """Another model of the same parameters and buffers, whose modules can be given others."""
+        """A model that shares all parameters and buffers, and whose modules can get others."""
         shared = {
             id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())
         }
-        # What moves tensors between the devices of a spread model may hold tied weights a second
-        # time, on another of the devices.
+        # The hooks that move tensors between the devices of a spread model may have a second copy
+        # of tied weights on another device.
         hooks = [vars(module).get("_hf_hook") for module in self.model.modules()]
         shared |= {id(hook): hook for hook in hooks if hook}
         model = copy.deepcopy(self.model, shared)
@@ -45,24 +45,24 @@ class WeightGroup:
 def share_equal_tensors(model: PreTrainedModel, baseline: PreTrainedModel) -> None:
     """Give `model` the baseline's parameter wherever it is equal to its own.
 
-    By every name of a parameter, so that what was tied stays tied, and nothing else is.
+    Every name of a parameter is replaced, so that tied weights stay tied, and no others are.
     """
-    known = dict(baseline.named_parameters(remove_duplicate=False))
+    originals = dict(baseline.named_parameters(remove_duplicate=False))
     for name, parameter in [*model.named_parameters(remove_duplicate=False)]:
-        theirs = known.get(name)
-        if theirs is not None and _is_equal(theirs, parameter):
+        original = originals.get(name)
+        if original is not None and _is_equal(original, parameter):
             owner, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(owner), attribute, theirs)
+            setattr(model.get_submodule(owner), attribute, original)
 
 
-def _is_equal(one: Tensor, other: Tensor) -> bool:
-    alike = (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
-    return alike and torch.equal(one, other)
+def _is_equal(x: Tensor, y: Tensor) -> bool:
+    alike = (x.shape, x.dtype, x.device) == (y.shape, y.dtype, y.device)
+    return alike and torch.equal(x, y)
 
 
 @contextmanager
 def unchanged_weights(model: PreTrainedModel) -> Iterator[None]:
-    """Raise `RuntimeError` if a weight of the model is another one afterwards."""
+    """Raise `RuntimeError` if the code inside changes a weight of the model."""
     before = checksums(model)
     yield
     after = checksums(model)
@@ -71,23 +71,22 @@ def unchanged_weights(model: PreTrainedModel) -> Iterator[None]:
 
 
 def checksums(model: PreTrainedModel) -> dict[str, int]:
-    """A sum of the bytes of every parameter and buffer, by each of its names."""
+    """Checksums of all parameters and buffers by name; tied ones have several names."""
     named = itertools.chain(
         model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
     )
-    known: dict[int, int] = {}
-    sums = {}
+    by_id: dict[int, int] = {}
+    by_name = {}
     for name, tensor in named:
-        if id(tensor) not in known:
-            known[id(tensor)] = checksum(tensor)
-        sums[name] = known[id(tensor)]
-    return sums
+        if id(tensor) not in by_id:
+            by_id[id(tensor)] = checksum(tensor)
+        by_name[name] = by_id[id(tensor)]
+    return by_name
 
 
 @torch.inference_mode()
 def checksum(tensor: Tensor) -> int:
-    """A wrapping sum of a tensor's bytes, eight at a time, which another tensor shares with next to
-    no chance."""
+    """The sum of a tensor's bytes as wrapping int64, which hardly another tensor has."""
     flat = tensor.detach().contiguous().flatten().view(torch.uint8)
     if flat.storage_offset() % 8:
         flat = flat.clone()

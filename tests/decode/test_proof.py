@@ -141,9 +141,11 @@ def generated() -> list[int]:
 
 def test_a_step_of_ours_that_is_wrong_is_not_believed(tiny: Path, monkeypatch) -> None:
     """All tokens are read again each step, which is said; rewinding and branching too."""
-    turning = llama.turning
+    next_rotation = llama.next_rotation
     monkeypatch.setattr(lockstep, "backend_for", lambda *_: None)
-    monkeypatch.setattr(llama, "turning", lambda *given: tuple(-a for a in turning(*given)))
+    monkeypatch.setattr(
+        llama, "next_rotation", lambda *given: tuple(-a for a in next_rotation(*given))
+    )
     session = session_of(tiny)
     (note,) = session.trace.header.notes
     assert note.startswith("tiny gives other logits with a cache than in one forward pass (by ")
