@@ -51,10 +51,9 @@ def _kernels_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iter
     if backend_for(CPU, torch.float32) is None:
         yield
         return
-    from prunetui.engine.cpu.runtime import compile_cache as kept
-    from prunetui.engine.cpu.runtime import interpreter as program
+    from prunetui.engine.cpu.runtime import compile_cache, interpreter
 
-    place, compile_or_load = kept._place(), kept.kept
+    directory, compile_or_load = compile_cache.cache_directory(), compile_cache.compile_cached
     lock = FileLock(tmp_path_factory.getbasetemp().parent / "kernels.lock")
 
     def one_by_one(make: Callable[..., Any]) -> Any:
@@ -62,6 +61,6 @@ def _kernels_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iter
             return compile_or_load(make)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kept, "_place", lambda: place)
-        patch.setattr(program, "kept", one_by_one)
+        patch.setattr(compile_cache, "cache_directory", lambda: directory)
+        patch.setattr(interpreter, "compile_cached", one_by_one)
         yield

@@ -23,17 +23,18 @@ from ..model.attention import (
 )
 from .race import plainly_faster
 
-POSITIONS = 1000
-LAYERS = 8
-"""Caches that are read in turn to see which is faster, so that none is at hand from before."""
-KEY_HEADS = 4
-"""Of a layer at the most, for the sake of memory."""
+RACE_POSITIONS = 1000
+"""Positions in each cache of the race between two ways to attend."""
+RACE_CACHES = 8
+"""Caches read in turn, so that none is in the processor's caches from before."""
+RACE_KEY_HEADS = 4
+"""The most key heads of a cache, for the sake of memory."""
 
 
 def attend_by_products(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
 ) -> Tensor:
-    """In float32."""
+    """Attend by two matrix products, in float32."""
     scores = query.float() @ key.float().transpose(2, 3)
     scores *= scaling
     if mask is not None and mask.dtype == torch.bool:
@@ -50,8 +51,8 @@ ATTENTIONS: dict[str, Attend] = {KERNEL: attend_by_kernel, PRODUCTS: attend_by_p
 class FastAttention:
     """Replace stock attention on CPU models between `install` and `remove`.
 
-    Under the stock one's name: some models leave a mask out, of DeepSeek's indexer for one, where
-    the attention has a name that they do not know.
+    It has the stock attention's name: some models leave a mask out, DeepSeek's indexer for one,
+    where the attention has a name that they do not know.
     """
 
     def __init__(self, models: Iterable[PreTrainedModel], name: str) -> None:
@@ -71,21 +72,21 @@ class FastAttention:
 
 @torch.inference_mode()
 def faster_attention(models: Mapping[PreTrainedModel, int]) -> str:
-    """The products' name if they are plainly faster in the rows that each model has, or else the
-    kernel's."""
+    """PRODUCTS if they are plainly faster for the number of rows of each model, else KERNEL."""
     products, kernel = [], []
     for model, rows in models.items():
         if not _is_stock(model):
             continue
         config = model.config.get_text_config()
-        # Of the first layer: those of some models differ.
+        # The first layer's: those of some models differ.
         config = getattr(config, "per_layer_config", [config])[0]
         heads = config.num_attention_heads
         key_heads = getattr(config, "num_key_value_heads", None) or heads
         width = getattr(config, "head_dim", None) or config.hidden_size // heads
-        few = min(key_heads, KEY_HEADS)
-        query = torch.ones(rows, few, heads // key_heads, width, dtype=model.dtype)
-        caches = torch.ones(LAYERS, 2, rows, few, POSITIONS, width, dtype=model.dtype)
+        raced_heads = min(key_heads, RACE_KEY_HEADS)
+        query = torch.ones(rows, raced_heads, heads // key_heads, width, dtype=model.dtype)
+        cache_shape = rows, raced_heads, RACE_POSITIONS, width
+        caches = torch.ones(RACE_CACHES, 2, *cache_shape, dtype=model.dtype)
         for key, value in caches:
             products.append(partial(attend_by_products, query, key, value, None, 1.0))
             kernel.append(partial(attend_by_kernel, query, key, value, None, 1.0))
@@ -106,7 +107,10 @@ def _attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """query: [rows, heads, positions, width]; returns [rows, positions, heads, width]."""
+    """Stand in for transformers' `sdpa_attention_forward`.
+
+    query: [rows, heads, positions, width]; returns [rows, positions, heads, width].
+    """
     attend = chosen_attention(module)
     rows, heads, positions, width = query.shape
     if attend is None or positions > 1 or kwargs.get("position_bias") is not None:

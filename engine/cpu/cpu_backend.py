@@ -7,18 +7,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .attention import FastAttention, faster_attention
-from .kernels.packing import Narrow
-from .linears import FastLinears, Product, read_weight
+from .kernels.packing import PackedWeight
+from .linears import FastLinear, FastLinears, stored_weight
 from .llama_step import CompiledLlamaStep, supports_compiled_step
 from .reduction import reduce
-from .runtime.instruction import readable
+from .runtime.instruction import is_readable
 
 PROBE_COLUMNS = 4096
 """Columns of the weight that measures the reading bandwidth."""
 
 
 class CpuBackend:
-    """What only a CPU runs, for tensors in float32 and bfloat16."""
+    """Compiled operations on CPU tensors in float32 and bfloat16."""
 
     def prepare(
         self, rows: Mapping[PreTrainedModel, int], *, linears: bool = True
@@ -41,19 +41,19 @@ class CpuBackend:
         """The fields of `measure.reductions.Reductions` in their order; None where the kernels
         cannot read a tensor."""
         readable_together = z.dtype == h.dtype == streams.dtype
-        if readable_together and readable(z) and readable(h) and readable(streams):
+        if readable_together and is_readable(z) and is_readable(h) and is_readable(streams):
             return reduce(z, h, streams, k, temperature)
         return None
 
     def read_probe(self, block: Tensor) -> Callable[[], float]:
         """A function that reads a large tensor once, by a product with one row."""
-        product = Product(block.view(-1, PROBE_COLUMNS))
+        product = FastLinear(block.view(-1, PROBE_COLUMNS))
         x = block[:PROBE_COLUMNS].view(1, PROBE_COLUMNS)
         return lambda: product(x).sum().item()
 
-    def stored_weight(self, module: nn.Module) -> Tensor | Narrow:
+    def stored_weight(self, module: nn.Module) -> Tensor | PackedWeight:
         """A module's weight as a step reads it: the same object for modules that share it."""
-        return read_weight(module)
+        return stored_weight(module)
 
 
 class PreparedModels:

@@ -1,4 +1,4 @@
-"""How long calls take on this machine: what the engine chooses between two ways by."""
+"""A race between two ways to compute the same, by which the engine chooses one on this machine."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -6,16 +6,18 @@ from typing import Any
 
 ROUNDS = 8
 PLAINLY = 0.92
-"""Of the other's time. Where two ways are nearly even, a session takes the same one each time: they
-round differently."""
+"""Share of the reference's time that is plainly less. Where two ways are nearly even, a session
+takes the same one each time: they round differently."""
 
 
-def plainly_faster(these: Iterable[Callable[[], Any]], those: Iterable[Callable[[], Any]]) -> bool:
-    """Whether a round of the first calls takes plainly less time than one of the others.
+def plainly_faster(
+    candidate: Iterable[Callable[[], Any]], reference: Iterable[Callable[[], Any]]
+) -> bool:
+    """Whether a round of the candidate's calls takes plainly less time than one of the reference's.
 
-    By the least of a few rounds, in turns: what else the machine does slows both.
+    The least of a few rounds, in turns: what else the machine does slows both.
     """
-    ways = [*these], [*those]
+    ways = [*candidate], [*reference]
     least = [float("inf")] * 2
     for _ in range(ROUNDS):
         for way, calls in enumerate(ways):

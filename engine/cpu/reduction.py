@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ..logit_sums import LogitSums
-from .kernels.lane_products import dots
-from .kernels.logits import LOOK_ROOM, VALUES, look, parts
+from .kernels.lane_products import lane_products_instruction
+from .kernels.logits import LOGITS_SCRATCH_SIZE, TOP_VALUES, logits_instructions, part_count
 from .runtime.instruction import INPUT, OUTPUT
-from .runtime.interpreter import Program
+from .runtime.interpreter import Interpreter
 
 
 def reduce(
@@ -24,23 +24,30 @@ def reduce(
     lanes, vocabulary = z.shape
     highest = torch.empty(lanes, k, dtype=torch.float32)
     tokens = torch.empty(lanes, k, dtype=torch.int64)
-    sums = torch.empty(parts(vocabulary), lanes, len(LogitSums._fields), dtype=torch.float64)
+    sums = torch.empty(part_count(vocabulary), lanes, len(LogitSums._fields), dtype=torch.float64)
     h_dots = torch.empty(3, lanes - 1, dtype=torch.float64)
     stream_dots = torch.empty(3, len(streams), lanes - 1, dtype=torch.float64)
     shapes = z.shape, h.shape, streams.shape
-    program = _program(threading.get_ident(), shapes, k, temperature, z.dtype)
-    table = program.table
+    interpreter = _interpreter(threading.get_ident(), shapes, k, temperature, z.dtype)
+    table = interpreter.table
     table[:, INPUT] = [tensor.data_ptr() for tensor in (z, z, z, h, streams)]
     table[1:, OUTPUT] = [tensor.data_ptr() for tensor in (tokens, sums, h_dots, stream_dots)]
-    table[:3, VALUES] = highest.data_ptr()
-    program.run(LOOK_ROOM)
+    table[:3, TOP_VALUES] = highest.data_ptr()
+    interpreter.run(LOGITS_SCRATCH_SIZE)
     return sums, highest, tokens, h_dots, stream_dots
 
 
 @functools.lru_cache(maxsize=8)
-def _program(
+def _interpreter(
     _thread: int, shapes: tuple[torch.Size, ...], k: int, temperature: float, dtype: torch.dtype
-) -> Program:
-    """Instructions that one thread runs step after step."""
+) -> Interpreter:
+    """The interpreter that one thread runs step after step."""
     (lanes, vocabulary), h, streams = shapes
-    return Program([*look(lanes, vocabulary, k, temperature), dots(*h), dots(*streams)], dtype)
+    return Interpreter(
+        [
+            *logits_instructions(lanes, vocabulary, k, temperature),
+            lane_products_instruction(*h),
+            lane_products_instruction(*streams),
+        ],
+        dtype,
+    )

@@ -9,25 +9,31 @@ import torch
 from numba import njit
 from prunetui.engine.cpu.kernels import scalars
 from prunetui.engine.cpu.kernels.attention import (
-    COMMON,
+    CAPACITY,
     COS,
-    KEY_ROOM,
+    KEY_CACHE,
     LENGTH,
     PART,
-    PARTS,
-    READ,
-    ROOM,
+    PART_RESULTS,
+    READ_COUNTS,
+    SHARED_PREFIXES,
     SIN,
-    VALUE_ROOM,
-    attention,
-    attention_room,
-    part_sizes,
+    VALUE_CACHE,
+    attention_instructions,
+    attention_scratch_size,
+    part_results_size,
 )
-from prunetui.engine.cpu.kernels.linear import FEW, RESIDUAL, multiplies, product, product_room
-from prunetui.engine.cpu.runtime import compile_cache as kept
-from prunetui.engine.cpu.runtime import interpreter as program
-from prunetui.engine.cpu.runtime.instruction import INPUT, OUTPUT, ROWS, Task
-from prunetui.engine.cpu.runtime.interpreter import Program
+from prunetui.engine.cpu.kernels.linear import (
+    MAX_ROWS,
+    RESIDUAL,
+    can_multiply,
+    linear_instruction,
+    linear_scratch_size,
+)
+from prunetui.engine.cpu.runtime import compile_cache
+from prunetui.engine.cpu.runtime import interpreter as interpreter_module
+from prunetui.engine.cpu.runtime.instruction import INPUT, OUTPUT, ROWS, Instruction
+from prunetui.engine.cpu.runtime.interpreter import Interpreter
 from torch import Tensor
 from torch.nn.functional import silu
 
@@ -73,21 +79,21 @@ def exact(x: Tensor, of: list[tuple[Tensor, Tensor | None]]) -> Tensor:
     )
 
 
-def run(task: Task, x: Tensor, residual: Tensor | None = None) -> Tensor:
+def run(instruction: Instruction, x: Tensor, residual: Tensor | None = None) -> Tensor:
     out = x.new_empty(len(x), sum(SIZES))
-    program = Program([task], x.dtype)
-    (fields,) = program.table
+    interpreter = Interpreter([instruction], x.dtype)
+    (fields,) = interpreter.table
     fields[ROWS], fields[INPUT], fields[OUTPUT] = len(x), x.data_ptr(), out.data_ptr()
     fields[RESIDUAL] = 0 if residual is None else residual.data_ptr()
-    program.run(product_room(len(x), COLUMNS))
+    interpreter.run(linear_scratch_size(len(x), COLUMNS))
     return out
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 9, 12, 13, FEW])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 9, 12, 13, MAX_ROWS])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_product_is_the_formula(dtype: torch.dtype, rows: int) -> None:
     of, x = layers(dtype), torch.randn(rows, COLUMNS).to(dtype)
-    assert close(run(product(of), x), exact(x.double(), of))
+    assert close(run(linear_instruction(of), x), exact(x.double(), of))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -99,7 +105,7 @@ def test_what_it_reads_can_be_normed(dtype: torch.dtype) -> None:
     if dtype == torch.bfloat16:  # the stock norm rounds before its weight, and behind it
         normed = normed.bfloat16().double()
     normed = (weight.double() * normed).to(dtype).double()
-    assert close(run(product(of, norm=(weight, EPS)), x), exact(normed, of))
+    assert close(run(linear_instruction(of, norm=(weight, EPS)), x), exact(normed, of))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -107,7 +113,7 @@ def test_what_it_reads_can_be_gated(dtype: torch.dtype) -> None:
     of, both = layers(dtype), (torch.randn(5, 2 * COLUMNS) * 3).to(dtype)
     gate, up = both.chunk(2, dim=-1)
     gated = silu(gate.double()).to(dtype).double() * up.double()
-    assert close(run(product(of, gated=True), both), exact(gated.to(dtype).double(), of))
+    assert close(run(linear_instruction(of, gated=True), both), exact(gated.to(dtype).double(), of))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -115,30 +121,30 @@ def test_what_it_writes_is_added_to_the_stream_but_for_closed_rows(dtype: torch.
     of, x = layers(dtype), torch.randn(5, COLUMNS).to(dtype)
     stream = torch.randn(5, sum(SIZES)).to(dtype)
     closed = torch.tensor([False, True, False, True, True])
-    ours = run(product(of, closed=closed), x, stream)
+    ours = run(linear_instruction(of, closed=closed), x, stream)
     assert torch.equal(ours[closed], stream[closed])
-    added = run(product(of), x)
+    added = run(linear_instruction(of), x)
     assert torch.equal(ours[~closed], (stream + added)[~closed])
 
 
 @pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_row_depends_on_no_other_row_nor_on_the_threads(dtype: torch.dtype) -> None:
-    of, x = layers(dtype), torch.randn(FEW, COLUMNS).to(dtype)
-    task = product(of, norm=(torch.ones(COLUMNS, dtype=dtype), EPS))
-    together = run(task, x)
+    of, x = layers(dtype), torch.randn(MAX_ROWS, COLUMNS).to(dtype)
+    instruction = linear_instruction(of, norm=(torch.ones(COLUMNS, dtype=dtype), EPS))
+    together = run(instruction, x)
     for threads in (1, 2, 3, 7):
         torch.set_num_threads(threads)
-        for rows in range(1, FEW + 1):
-            assert torch.equal(run(task, x[:rows]), together[:rows])
-        assert torch.equal(run(task, x[5:6]), together[5:6])
+        for rows in range(1, MAX_ROWS + 1):
+            assert torch.equal(run(instruction, x[:rows]), together[:rows])
+        assert torch.equal(run(instruction, x[5:6]), together[5:6])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
     of, x = layers(dtype), torch.randn(3, COLUMNS).to(dtype)
     x[0, 7], x[1, 7] = float("nan"), float("inf")
-    ours = run(product(of), x)
+    ours = run(linear_instruction(of), x)
     assert ours[0].isnan().all()
     expected = (x[1] @ torch.cat([weight for weight, _ in of]).T).isinf()
     assert expected.any()
@@ -152,10 +158,10 @@ def test_a_norm_of_nothing_is_no_number_and_stops_no_thread(dtype: torch.dtype) 
     """0 over 0, as the stock norm has it; the other row goes on."""
     torch.set_num_threads(2)
     of, x = layers(dtype), torch.randn(2, COLUMNS).to(dtype)
-    task = product(of, norm=(torch.ones(COLUMNS, dtype=dtype), 0.0))
-    expected = run(task, x)[1]
+    instruction = linear_instruction(of, norm=(torch.ones(COLUMNS, dtype=dtype), 0.0))
+    expected = run(instruction, x)[1]
     x[0] = 0
-    ours = run(task, x)
+    ours = run(instruction, x)
     assert ours[0].isnan().all()
     assert torch.equal(ours[1], expected)
     heads = torch.randn(1, 4, 32).to(dtype)
@@ -164,7 +170,11 @@ def test_a_norm_of_nothing_is_no_number_and_stops_no_thread(dtype: torch.dtype) 
     ones = torch.ones(32, dtype=dtype)
     heads = torch.cat((heads, heads[:, 2:]), dim=1)
     attended = attend(
-        attention(2, 2, 32, 1.0, (ones, ones, 0.0)), heads, keys, values, torch.rand(2, 32)
+        attention_instructions(2, 2, 32, 1.0, (ones, ones, 0.0)),
+        heads,
+        keys,
+        values,
+        torch.rand(2, 32),
     )
     assert attended[:, 0].isnan().all()
     assert attended[:, 1].isfinite().all()
@@ -177,9 +187,9 @@ def _nothing(_plan) -> None:
 def test_what_was_kept_compiled_and_is_damaged_is_compiled_anew(
     tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(program, "_run_float", _nothing)
-    monkeypatch.setattr(kept, "_place", lambda: tmp_path)
-    compile_it = program._compiled.__wrapped__
+    monkeypatch.setattr(interpreter_module, "_run_float32", _nothing)
+    monkeypatch.setattr(compile_cache, "cache_directory", lambda: tmp_path)
+    compile_it = interpreter_module._compiled.__wrapped__
     assert compile_it(torch.float32).address
     files = [*tmp_path.rglob("*.nb?")]
     assert {file.suffix for file in files} == {".nbi", ".nbc"}
@@ -187,16 +197,16 @@ def test_what_was_kept_compiled_and_is_damaged_is_compiled_anew(
         file.write_bytes(b"")
     assert compile_it(torch.float32).address
     assert not tmp_path.exists()
-    monkeypatch.setattr(kept, "_place", lambda: None)
+    monkeypatch.setattr(compile_cache, "cache_directory", lambda: None)
     assert compile_it(torch.float32).address
 
 
 def test_weights_that_cannot_be_read_as_they_lie() -> None:
-    assert multiplies(torch.empty(3, 64))
-    assert not multiplies(torch.empty(3, 48))
-    assert not multiplies(torch.empty(64, 3).T)
-    assert not multiplies(torch.empty(3, 64, dtype=torch.float16))
-    assert not multiplies(torch.empty(3, 64, device="meta"))
+    assert can_multiply(torch.empty(3, 64))
+    assert not can_multiply(torch.empty(3, 48))
+    assert not can_multiply(torch.empty(64, 3).T)
+    assert not can_multiply(torch.empty(3, 64, dtype=torch.float16))
+    assert not can_multiply(torch.empty(3, 64, device="meta"))
 
 
 def test_rounding_to_bfloat16_is_torchs() -> None:
@@ -250,7 +260,7 @@ CASES = {
 
 
 def attend(
-    tasks: list[Task],
+    instructions: list[Instruction],
     heads: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -264,15 +274,15 @@ def attend(
     read = torch.zeros(torch.get_num_threads(), dtype=torch.int64) if read is None else read
     queries = heads.shape[1] - 2 * key_heads
     out = heads.new_empty(rows, queries, width)
-    parts = torch.empty(part_sizes(rows, queries, width, positions))
-    program = Program(tasks, heads.dtype)
-    for fields in program.table:
-        fields[[ROWS, LENGTH, ROOM]] = rows, positions, positions
+    parts = torch.empty(part_results_size(rows, queries, width, positions))
+    interpreter = Interpreter(instructions, heads.dtype)
+    for fields in interpreter.table:
+        fields[[ROWS, LENGTH, CAPACITY]] = rows, positions, positions
         fields[[INPUT, OUTPUT]] = heads.data_ptr(), out.data_ptr()
-        fields[[KEY_ROOM, VALUE_ROOM]] = keys.data_ptr(), values.data_ptr()
-        fields[[COS, SIN, PARTS]] = turn[0].data_ptr(), turn[1].data_ptr(), parts.data_ptr()
-        fields[[COMMON, READ]] = common.data_ptr(), read.data_ptr()
-    program.run(attention_room(width))
+        fields[[KEY_CACHE, VALUE_CACHE]] = keys.data_ptr(), values.data_ptr()
+        fields[[COS, SIN, PART_RESULTS]] = turn[0].data_ptr(), turn[1].data_ptr(), parts.data_ptr()
+        fields[[SHARED_PREFIXES, READ_COUNTS]] = common.data_ptr(), read.data_ptr()
+    interpreter.run(attention_scratch_size(width))
     return out
 
 
@@ -312,8 +322,8 @@ def test_attention_is_the_formula(dtype: torch.dtype, case: str, normed: bool) -
     exact = torch.einsum("rgsp,rgpd->rgsd", scores.softmax(dim=-1), all_values)
 
     given = None if norms is None else (norms[0], norms[1], EPS)
-    tasks = attention(queries, key_heads, width, scaling, given)
-    ours = attend(tasks, heads, keys, values, torch.stack((cos, sin)).float())
+    instructions = attention_instructions(queries, key_heads, width, scaling, given)
+    ours = attend(instructions, heads, keys, values, torch.stack((cos, sin)).float())
     assert close(ours, exact.reshape(rows, queries, width))
     assert close(keys[:, :, -1], k)
     assert torch.equal(values[:, :, -1], v)
@@ -328,12 +338,12 @@ def test_a_row_attends_the_same_whatever_stands_beside_it(dtype: torch.dtype) ->
     heads = torch.randn(6, 15, 64).to(dtype)
     keys, values = torch.randn(2, 6, 3, PART + 50, 64).to(dtype)
     turn = torch.rand(2, 64)
-    tasks = attention(9, 3, 64, 0.125)
-    together = attend(tasks, heads, keys, values, turn)
+    instructions = attention_instructions(9, 3, 64, 0.125)
+    together = attend(instructions, heads, keys, values, turn)
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
         for rows in range(1, 7):
-            alone = attend(tasks, heads[:rows], keys[:rows], values[:rows], turn)
+            alone = attend(instructions, heads[:rows], keys[:rows], values[:rows], turn)
             assert torch.equal(alone, together[:rows])
 
 
@@ -351,13 +361,13 @@ def test_what_rows_hold_in_common_is_read_from_one(dtype: torch.dtype) -> None:
         for held in (keys, values):
             held[row, :, :positions] = held[other, :, :positions]
     turn = torch.rand(2, 64)
-    tasks = attention(9, 3, 64, 0.125)
-    apart = attend(tasks, heads, keys, values, turn)
+    instructions = attention_instructions(9, 3, 64, 0.125)
+    apart = attend(instructions, heads, keys, values, turn)
     # What is not to be read.
     for held in (keys, values):
         held[1, :, :PART] = held[2, :, : 2 * PART] = held[4] = float("nan")
     read = torch.zeros(torch.get_num_threads(), dtype=torch.int64)
-    assert torch.equal(attend(tasks, heads, keys, values, turn, common, read), apart)
+    assert torch.equal(attend(instructions, heads, keys, values, turn, common, read), apart)
     assert read.sum() == 3 * (4 * length - 3 * PART)
     assert common[:, 1:].tolist() == [[n] * 3 for n in (0, PART + 30, 2 * PART, 0, length)]
 
@@ -369,7 +379,7 @@ def test_what_rows_hold_in_common_grows_by_the_same_keys_and_values(dtype: torch
     # Queries are no matter; the key of one head, the value of the other.
     heads[1, 0], heads[2, 2], heads[3, 5] = 3, 3, 3
     common = torch.tensor([[0, 0, 0], [0, 9, 9], [0, 9, 9], [0, 9, 8], [1, 12, 3]])
-    attend(attention(2, 2, 32, 1.0), heads, keys, values, torch.rand(2, 32), common)
+    attend(attention_instructions(2, 2, 32, 1.0), heads, keys, values, torch.rand(2, 32), common)
     # More than nine had been read when positions were cut off: that much is forgotten.
     assert common.tolist() == [[0, 0, 0], [0, 10, 10], [0, 9, 10], [0, 10, 8], [1, 10, 3]]
 
@@ -379,12 +389,12 @@ def test_closed_rows_attend_to_nothing(dtype: torch.dtype) -> None:
     heads = torch.randn(3, 6, 32).to(dtype)
     keys, values = torch.randn(2, 3, 2, 2 * PART, 32).to(dtype)
     turn = torch.rand(2, 32)
-    exact = attend(attention(2, 2, 32, 1.0), heads, keys, values, turn)
+    exact = attend(attention_instructions(2, 2, 32, 1.0), heads, keys, values, turn)
     keys[1] = float("nan")
     read = torch.zeros(torch.get_num_threads(), dtype=torch.int64)
     closed = torch.tensor([False, True, False])
-    tasks = attention(2, 2, 32, 1.0, closed=closed)
-    ours = attend(tasks, heads, keys, values, turn, read=read)
+    instructions = attention_instructions(2, 2, 32, 1.0, closed=closed)
+    ours = attend(instructions, heads, keys, values, turn, read=read)
     assert torch.equal(ours[::2], exact[::2])
     assert torch.equal(ours[1], torch.zeros_like(ours[1]))
     assert read.sum() == 2 * 2 * 2 * PART
@@ -398,8 +408,8 @@ def test_what_a_closed_row_holds_for_others_is_read_once() -> None:
     common = torch.tensor([[0, 0, 0], [0, 0, 0], *[[1, 2 * PART - 1, 2 * PART - 1]] * 2])
     read = torch.zeros(torch.get_num_threads(), dtype=torch.int64)
     closed = torch.tensor([False, True, False, False])
-    tasks = attention(2, 2, 32, 1.0, closed=closed)
-    ours = attend(tasks, heads, keys, values, torch.rand(2, 32), common, read)
+    instructions = attention_instructions(2, 2, 32, 1.0, closed=closed)
+    ours = attend(instructions, heads, keys, values, torch.rand(2, 32), common, read)
     assert torch.equal(ours[2], ours[0])
     # Row 0's, and row 1's for rows 2 and 3.
     assert read.sum() == 2 * 2 * 2 * PART
@@ -409,7 +419,7 @@ def test_scores_that_are_no_numbers_give_none() -> None:
     heads = torch.randn(2, 3, 32)
     keys, values = torch.randn(2, 2, 1, 20, 32)
     keys[0, 0, 3, 5] = float("nan")
-    ours = attend(attention(1, 1, 32, 1.0), heads, keys, values, torch.rand(2, 32))
+    ours = attend(attention_instructions(1, 1, 32, 1.0), heads, keys, values, torch.rand(2, 32))
     assert ours[0].isnan().all()
     assert ours[1].isfinite().all()
 
@@ -417,14 +427,16 @@ def test_scores_that_are_no_numbers_give_none() -> None:
 def test_tasks_of_a_program_follow_one_another() -> None:
     """Each reads what the one before has written, on all threads."""
     weights = [torch.randn(COLUMNS, COLUMNS) / 8 for _ in range(20)]
-    program = Program([product([(weight, None)]) for weight in weights], torch.float32)
+    interpreter = Interpreter(
+        [linear_instruction([(weight, None)]) for weight in weights], torch.float32
+    )
     states = torch.empty(len(weights) + 1, 3, COLUMNS)
     states[0] = torch.randn(3, COLUMNS)
     places = states.data_ptr() + states[0].nbytes * np.arange(len(states))
-    program.table[:, ROWS] = 3
-    program.table[:, INPUT], program.table[:, OUTPUT] = places[:-1], places[1:]
+    interpreter.table[:, ROWS] = 3
+    interpreter.table[:, INPUT], interpreter.table[:, OUTPUT] = places[:-1], places[1:]
     for _ in range(50):
         states[1:] = float("nan")
-        program.run(product_room(3, COLUMNS))
+        interpreter.run(linear_scratch_size(3, COLUMNS))
         for weight, x, y in zip(weights, states, states[1:], strict=False):
             assert torch.allclose(y, x @ weight.T, rtol=1e-4, atol=1e-4)

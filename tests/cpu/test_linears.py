@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from prunetui.engine.cpu.kernels.linear import FEW, multiplies
-from prunetui.engine.cpu.kernels.packing import Narrow
-from prunetui.engine.cpu.linears import FastLinears, read_weight
-from prunetui.engine.cpu.packed_weights import narrowed, widened
+from prunetui.engine.cpu.kernels.linear import MAX_ROWS, can_multiply
+from prunetui.engine.cpu.kernels.packing import PackedWeight
+from prunetui.engine.cpu.linears import FastLinears, stored_weight
+from prunetui.engine.cpu.packed_weights import pack_weight, unpack_weight
 from prunetui.engine.decode.bandwidth import weight_bytes
 from prunetui.engine.decode.kv_cache import new_cache
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ def replaced(model: PreTrainedModel) -> list[str]:
 def test_the_products_and_then_the_model_are_the_plain_ones(family: str) -> None:
     model = make_model(family)
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
-    plain = {rows: logits(model, rows) for rows in (1, 2, 3, FEW + 1)}
+    plain = {rows: logits(model, rows) for rows in (1, 2, 3, MAX_ROWS + 1)}
     linears = FastLinears([model])
     linears.install()
     assert replaced(model)
@@ -81,12 +81,12 @@ def test_transposed_layers_are_read_in_rows() -> None:
 def test_more_rows_than_a_few_are_multiplied_as_torch_does() -> None:
     model = make_model("llama")
     linear = model.get_submodule("model.layers.0.self_attn.q_proj")
-    x = torch.randn(FEW + 1, 1, 32)
+    x = torch.randn(MAX_ROWS + 1, 1, 32)
     stock = linear(x)
     linears = FastLinears([model])
     linears.install()
     assert torch.equal(linear(x), stock)
-    assert torch.allclose(linear(x[:FEW]), stock[:FEW], rtol=1e-5, atol=1e-6)
+    assert torch.allclose(linear(x[:MAX_ROWS]), stock[:MAX_ROWS], rtol=1e-5, atol=1e-6)
     assert torch.equal(linear(x[:0]), stock[:0])
     linears.remove()
 
@@ -147,7 +147,7 @@ def rounded(model: PreTrainedModel) -> PreTrainedModel:
 def test_weights_that_fewer_bytes_hold_are_kept_in_those(family: str) -> None:
     model = rounded(make_model(family))
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
-    wide, plain = weight_bytes([model]), {rows: logits(model, rows) for rows in (2, FEW + 1)}
+    wide, plain = weight_bytes([model]), {rows: logits(model, rows) for rows in (2, MAX_ROWS + 1)}
     linears = FastLinears([model])
     linears.install()
     assert weight_bytes([model]) < wide
@@ -160,7 +160,7 @@ def test_weights_that_fewer_bytes_hold_are_kept_in_those(family: str) -> None:
 
 def test_half_of_what_bfloat16s_took_is_read_and_nothing_else_is_held() -> None:
     model = rounded(make_model("llama"))
-    halved = [m for m in model.modules() if isinstance(m, nn.Linear) and multiplies(m.weight)]
+    halved = [m for m in model.modules() if isinstance(m, nn.Linear) and can_multiply(m.weight)]
     wide, saved = weight_bytes([model]), sum(linear.weight.nbytes for linear in halved) / 2
     linears = FastLinears([model])
     linears.install()
@@ -177,7 +177,7 @@ def test_a_weight_that_is_looked_up_too_stays_where_it_is() -> None:
     embedding = model.get_parameter("model.embed_tokens.weight")
     linears = FastLinears([model])
     linears.install()
-    assert isinstance(read_weight(model.lm_head), Narrow)
+    assert isinstance(stored_weight(model.lm_head), PackedWeight)
     assert model.lm_head.weight is embedding
     assert embedding.numel()
     linears.remove()
@@ -191,7 +191,7 @@ def test_a_weight_that_two_layers_have_is_kept_once() -> None:
     weight = first.k_proj.weight.clone()
     linears = FastLinears([model])
     linears.install()
-    assert read_weight(first.k_proj) is read_weight(second.k_proj)
+    assert stored_weight(first.k_proj) is stored_weight(second.k_proj)
     assert torch.equal(second.k_proj.weight, weight)
     assert torch.allclose(logits(model, 2), expected, rtol=1e-4, atol=1e-4)
     linears.remove()
@@ -206,12 +206,12 @@ def test_no_memory_for_a_narrow_weight_leaves_the_model_as_it_was(
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     left = iter(range(3))
 
-    def narrowed_thrice(weight: Tensor) -> Tensor | Narrow:
+    def pack_thrice(weight: Tensor) -> Tensor | PackedWeight:
         if next(left, None) is None:
             raise MemoryError
-        return narrowed(weight)
+        return pack_weight(weight)
 
-    monkeypatch.setattr("prunetui.engine.cpu.linears.narrowed", narrowed_thrice)
+    monkeypatch.setattr("prunetui.engine.cpu.linears.pack_weight", pack_thrice)
     with pytest.raises(MemoryError):
         FastLinears([model]).install()
     assert replaced(model) == []
@@ -247,13 +247,13 @@ def test_no_memory_for_wide_weights_leaves_layers_as_they_are(
         linears.install()
         left = iter(range(3))
 
-        def widened_thrice(narrow: Narrow, left: Iterator[int] = left) -> Tensor:
+        def unpack_thrice(narrow: PackedWeight, left: Iterator[int] = left) -> Tensor:
             if next(left, None) is None:
                 raise MemoryError
-            return widened(narrow)
+            return unpack_weight(narrow)
 
         with monkeypatch.context() as patch:
-            patch.setattr("prunetui.engine.cpu.linears.widened", widened_thrice)
+            patch.setattr("prunetui.engine.cpu.linears.unpack_weight", unpack_thrice)
             with pytest.raises(MemoryError):
                 linears.remove()
         assert torch.allclose(logits(model, 2), expected, rtol=1e-4, atol=1e-4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from prunetui.engine.cpu.attention import ATTENTIONS, FastAttention
 from prunetui.engine.cpu.kernels.attention import PART
-from prunetui.engine.cpu.kernels.linear import FEW
+from prunetui.engine.cpu.kernels.linear import MAX_ROWS
 from prunetui.engine.cpu.linears import FastLinears
 from prunetui.engine.cpu.llama_step import supports_compiled_step
 from prunetui.engine.decode import kv_cache as kvcache
@@ -237,8 +237,8 @@ def test_a_model_that_no_program_is_made_for(changes: dict[str, object]) -> None
     assert is_of_llamas_kind(model, new_cache(model))
     assert not supports_compiled_step(model, 2)
     wide = make("llama", torch.float32, **WIDE)
-    assert supports_compiled_step(wide, FEW)
-    assert not supports_compiled_step(wide, FEW + 1)
+    assert supports_compiled_step(wide, MAX_ROWS)
+    assert not supports_compiled_step(wide, MAX_ROWS + 1)
     assert not supports_compiled_step(wide.half(), 2)
     assert not supports_compiled_step(moved(wide, "meta"), 2)
 

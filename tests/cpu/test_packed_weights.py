@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType, quants
-from prunetui.engine.cpu.kernels.linear import FEW
-from prunetui.engine.cpu.kernels.packing import Narrow
-from prunetui.engine.cpu.linears import Product
-from prunetui.engine.cpu.packed_weights import narrowed, widened
+from prunetui.engine.cpu.kernels.linear import MAX_ROWS
+from prunetui.engine.cpu.kernels.packing import PackedWeight
+from prunetui.engine.cpu.linears import FastLinear
+from prunetui.engine.cpu.packed_weights import pack_weight, unpack_weight
 from torch import Tensor
 
 from ..support.models import needs_kernels
@@ -86,10 +86,10 @@ def test_nothing_is_lost(kind: str) -> None:
     size, make = NARROW[kind]
     weight = make()
     before = weight.clone()
-    narrow = narrowed(weight)
-    assert isinstance(narrow, Narrow)
+    narrow = pack_weight(weight)
+    assert isinstance(narrow, PackedWeight)
     assert (narrow.nbytes, narrow.shape) == (size * weight.numel(), weight.shape)
-    assert torch.equal(widened(narrow), before)
+    assert torch.equal(unpack_weight(narrow), before)
     assert torch.equal(weight, before)
 
 
@@ -112,23 +112,23 @@ def a_number_more(weight: Tensor, number: float) -> Tensor:
 )
 def test_what_would_be_another_number_stays_as_it_is(make: Callable[[], Tensor]) -> None:
     weight = make()
-    assert narrowed(weight) is weight
+    assert pack_weight(weight) is weight
 
 
 def test_bfloat16_is_not_looked_at() -> None:
     weight = torch.zeros(ROWS, COLUMNS, dtype=torch.bfloat16)
-    assert narrowed(weight) is weight
+    assert pack_weight(weight) is weight
 
 
 @pytest.mark.parametrize(
     "kind", ["Q4_1", "Q4_1, half 0", "bfloat16", "float16", "all float16", "all bfloat16"]
 )
-@pytest.mark.parametrize("rows", [1, 5, FEW])
+@pytest.mark.parametrize("rows", [1, 5, MAX_ROWS])
 def test_products_are_those_of_the_wide_weights_to_the_last_bit(kind: str, rows: int) -> None:
     weight = NARROW[kind][1]()
     bias = torch.randn(len(weight))
     x = torch.randn(rows, COLUMNS)
-    narrow = narrowed(weight)
-    assert isinstance(narrow, Narrow)
-    ours, wide = Product(narrow, bias)(x), Product(weight, bias)(x)
+    narrow = pack_weight(weight)
+    assert isinstance(narrow, PackedWeight)
+    ours, wide = FastLinear(narrow, bias)(x), FastLinear(weight, bias)(x)
     assert torch.equal(ours.view(torch.int32), wide.view(torch.int32))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from prunetui.engine.cpu.kernels.logits import BLOCK, PART
-from prunetui.engine.cpu.runtime.instruction import readable
+from prunetui.engine.cpu.runtime.instruction import is_readable
 from prunetui.engine.decode.outputs import Outputs
 from prunetui.engine.logit_sums import LogitSums
 from prunetui.engine.measure import reductions as module
@@ -30,7 +30,7 @@ def by_torch(z: Tensor, k: int, temperature: float) -> Reductions:
 @pytest.mark.parametrize("size", SIZES)
 def test_sums_are_their_formulas(size: int, dtype: torch.dtype, temperature: float) -> None:
     z = (torch.randn(5, size, generator=torch.Generator().manual_seed(size)) * 4).to(dtype)
-    assert readable(z)
+    assert is_readable(z)
     wide = z.double().numpy().astype(np.longdouble)
     e = np.exp((wide - wide.max(axis=1, keepdims=True)) / temperature)
     x, e_x = wide[0], e[0]
@@ -102,9 +102,9 @@ def test_logits_that_are_no_numbers_are_as_to_torch() -> None:
 
 
 def test_logits_that_cannot_be_read_as_they_lie() -> None:
-    assert not readable(torch.empty(64, 3).T)
-    assert not readable(torch.empty(3, 64, dtype=torch.float16))
-    assert not readable(torch.empty(3, 64, device="meta"))
+    assert not is_readable(torch.empty(64, 3).T)
+    assert not is_readable(torch.empty(3, 64, dtype=torch.float16))
+    assert not is_readable(torch.empty(3, 64, device="meta"))
     half = torch.randn(2, 300).half()
     assert torch.equal(reduced(half, 3, 1.0).tokens, reduced(half.float(), 3, 1.0).tokens)
 

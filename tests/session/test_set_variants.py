@@ -199,7 +199,7 @@ def test_no_memory_for_wide_weights_leaves_the_session_as_it_was(
     models, tmp_path: Path, monkeypatch
 ) -> None:
     """A checkpoint's are bfloat16, which a step reads in float32 too."""
-    from prunetui.engine.cpu.packed_weights import widened
+    from prunetui.engine.cpu.packed_weights import unpack_weight
 
     half = shutil.copytree(models["llama"], tmp_path / "half")
     AutoModelForCausalLM.from_pretrained(half, dtype=torch.bfloat16).save_pretrained(half)
@@ -209,13 +209,13 @@ def test_no_memory_for_wide_weights_leaves_the_session_as_it_was(
     for attempt in (lambda: session.set_variants(["drop:mlp=1"]), session.importance):
         left = iter(range(3))
 
-        def widened_thrice(narrow: object, left: Iterator[int] = left) -> torch.Tensor:
+        def unpack_thrice(narrow: object, left: Iterator[int] = left) -> torch.Tensor:
             if next(left, None) is None:
                 raise torch.OutOfMemoryError
-            return widened(narrow)  # pyright: ignore[reportArgumentType]
+            return unpack_weight(narrow)  # pyright: ignore[reportArgumentType]
 
         with monkeypatch.context() as patch:
-            patch.setattr("prunetui.engine.cpu.linears.widened", widened_thrice)
+            patch.setattr("prunetui.engine.cpu.linears.unpack_weight", unpack_thrice)
             with pytest.raises(UserError, match="out of memory"):
                 attempt()
         assert next(left, None) is None

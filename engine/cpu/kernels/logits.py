@@ -1,130 +1,134 @@
-"""A look at all logits, on a CPU: the highest, and sums of them and their softmax in float64."""
+"""Reduction of all logits on a CPU: top-k, and sums of them and their softmax in float64."""
 
 import numpy as np
 import torch
 
 from ...logit_sums import LogitSums
-from ..runtime import openmp
 from ..runtime.instruction import (
+    BLOCK_MAXIMA,
     FIRST,
-    HIGHEST,
     INPUT,
     KIND,
-    MAXIMA,
+    LOGIT_SUMS,
     OUTPUT,
     ROWS,
-    SUMS,
-    Task,
+    TOP_K,
+    Instruction,
     address,
 )
-from .scalars import REORDERED, at, compiled, exp64, maximum, read
+from .scalars import REORDERED, at, compiled, exp64, maximum, read, thread_share
 
 PART = 1024
-"""Tokens that one thread looks at at a time: what is made of them stays at hand. Sums are of such
+"""Tokens in a part of the vocabulary, which one thread adds up from its cache. Sums are of such
 parts, so that they do not depend on the number of threads."""
 BLOCK = 128
-"""Tokens whose highest logit is found first: most blocks have none of the highest of all."""
+"""Tokens in a block, whose maximum is found first: most blocks have none of the top k."""
 _SUMS = len(LogitSums._fields)
-VALUES, _VOCABULARY, _MAXIMA, _TEMPERATURE, _WANTED, _END = range(FIRST, FIRST + 6)
+TOP_VALUES, _VOCABULARY, _MAXIMA, _TEMPERATURE, _K, _END = range(FIRST, FIRST + 6)
 
 
-def look(lanes: int, vocabulary: int, k: int, temperature: float) -> list[Task]:
-    """Three tasks, whose `INPUT` is z [lanes, vocabulary], and `VALUES` the highest of it, float32
-    [lanes, k]. The second one writes those and their tokens, int64 [lanes, k], equal ones in the
-    order of their tokens; the third one `LogitSums`, float64 [parts, lanes, fields], of parts of
-    the vocabulary."""
+def logits_instructions(
+    lanes: int, vocabulary: int, k: int, temperature: float
+) -> list[Instruction]:
+    """Three instructions that read z [lanes, vocabulary] as `INPUT` and share `TOP_VALUES`.
+
+    `TOP_VALUES` is where the second one writes the k highest logits, float32 [lanes, k], equal ones
+    in the order of their tokens; its `OUTPUT` is their tokens, int64 [lanes, k]. The third one's is
+    `LogitSums`, float64 [parts, lanes, fields], of parts of the vocabulary.
+    """
     maxima = torch.empty(lanes, -(-vocabulary // BLOCK), dtype=torch.float32)
     divisor = torch.tensor([temperature], dtype=torch.float64)
     fields = np.zeros((3, _END), np.int64)
-    fields[:, KIND] = MAXIMA, HIGHEST, SUMS
-    fields[:, [ROWS, _VOCABULARY, _WANTED]] = lanes, vocabulary, k
+    fields[:, KIND] = BLOCK_MAXIMA, TOP_K, LOGIT_SUMS
+    fields[:, [ROWS, _VOCABULARY, _K]] = lanes, vocabulary, k
     fields[:, [_MAXIMA, _TEMPERATURE]] = address(maxima), address(divisor)
-    return [Task(of_task, (maxima, divisor)) for of_task in fields]
+    return [Instruction(row, (maxima, divisor)) for row in fields]
 
 
-def parts(vocabulary: int) -> int:
+def part_count(vocabulary: int) -> int:
+    """Number of parts of the vocabulary."""
     return -(-vocabulary // PART)
 
 
-LOOK_ROOM = 2 * 2 * 2 * PART
-"""Numbers of four bytes that a thread needs: of two lanes' part z and e, in float64."""
+LOGITS_SCRATCH_SIZE = 2 * 2 * 2 * PART
+"""float32 numbers that a thread needs: a part's z and e of two lanes, in float64."""
 
 
 @compiled(forceinline=True)
-def _higher(one, other):
-    """NaN is the highest, as to torch."""
-    return one > other or (one != one and other == other)
+def _is_higher(a, b):
+    """Whether a is higher than b; NaN is higher than any number, as in torch."""
+    return a > b or (a != a and b == b)
 
 
 @compiled()
-def find_maxima(task, half):
-    """Of this thread's share of the blocks, the last of which may be smaller."""
-    thread, count = np.int64(openmp.number()), np.int64(openmp.count())
-    lanes, vocabulary = task[ROWS], task[_VOCABULARY]
+def find_block_maxima(fields, is_bfloat16):
+    """Write the maxima of this thread's share of the blocks; the last block may be smaller."""
+    lanes, vocabulary = fields[ROWS], fields[_VOCABULARY]
     blocks = (vocabulary + BLOCK - 1) // BLOCK
-    maxima = at(task[_MAXIMA], np.float32)
+    maxima = at(fields[_MAXIMA], np.float32)
+    begin, end = thread_share(blocks)
     for lane in range(lanes):
-        for block in range(blocks * thread // count, blocks * (thread + 1) // count):
-            begin = block * BLOCK
-            tokens = min(BLOCK, vocabulary - begin)
-            first = task[INPUT] + (lane * vocabulary + begin) * (2 if half else 4)
-            maxima[lane * blocks + block] = maximum(first, tokens, half)
+        for block in range(begin, end):
+            first_token = block * BLOCK
+            tokens = min(BLOCK, vocabulary - first_token)
+            first = fields[INPUT] + (lane * vocabulary + first_token) * (2 if is_bfloat16 else 4)
+            maxima[lane * blocks + block] = maximum(first, tokens, is_bfloat16)
 
 
 @compiled()
-def find_highest(task, half):
-    """This thread's share of the lanes."""
-    thread, count = np.int64(openmp.number()), np.int64(openmp.count())
-    lanes, vocabulary, wanted = task[ROWS], task[_VOCABULARY], task[_WANTED]
+def find_top_k(fields, is_bfloat16):
+    """Write the top k of this thread's share of the lanes."""
+    lanes, vocabulary, k = fields[ROWS], fields[_VOCABULARY], fields[_K]
     blocks = (vocabulary + BLOCK - 1) // BLOCK
-    for lane in range(lanes * thread // count, lanes * (thread + 1) // count):
-        maxima = at(task[_MAXIMA] + lane * blocks * 4, np.float32)
-        values = at(task[VALUES] + lane * wanted * 4, np.float32)
-        tokens = at(task[OUTPUT] + lane * wanted * 8, np.int64)
-        logits = task[INPUT] + lane * vocabulary * (2 if half else 4)
-        found = 0
+    begin, end = thread_share(lanes)
+    for lane in range(begin, end):
+        maxima = at(fields[_MAXIMA] + lane * blocks * 4, np.float32)
+        values = at(fields[TOP_VALUES] + lane * k * 4, np.float32)
+        tokens = at(fields[OUTPUT] + lane * k * 8, np.int64)
+        logits = fields[INPUT] + lane * vocabulary * (2 if is_bfloat16 else 4)
+        count = 0
         for block in range(blocks):
-            if found == wanted and not _higher(maxima[block], values[wanted - 1]):
+            if count == k and not _is_higher(maxima[block], values[k - 1]):
                 continue
             for token in range(block * BLOCK, min((block + 1) * BLOCK, vocabulary)):
-                z = read(logits, token, half)
-                if found == wanted and not _higher(z, values[wanted - 1]):
+                z = read(logits, token, is_bfloat16)
+                if count == k and not _is_higher(z, values[k - 1]):
                     continue
-                place = min(found, wanted - 1)
-                while place > 0 and _higher(z, values[place - 1]):
-                    values[place], tokens[place] = values[place - 1], tokens[place - 1]
-                    place -= 1
-                values[place], tokens[place] = z, token
-                found = min(found + 1, wanted)
+                rank = min(count, k - 1)
+                while rank > 0 and _is_higher(z, values[rank - 1]):
+                    values[rank], tokens[rank] = values[rank - 1], tokens[rank - 1]
+                    rank -= 1
+                values[rank], tokens[rank] = z, token
+                count = min(count + 1, k)
 
 
 @compiled()
-def add_up(task, scratch, half):
-    """This thread's share of the parts."""
-    thread, count = np.int64(openmp.number()), np.int64(openmp.count())
-    lanes, vocabulary = task[ROWS], task[_VOCABULARY]
-    parts = (vocabulary + PART - 1) // PART
-    # Dividing takes as long as the rest.
-    inverse = 1 / at(task[_TEMPERATURE], np.float64)[0]
+def add_logit_sums(fields, scratch, is_bfloat16):
+    """Write `LogitSums` of this thread's share of the parts."""
+    lanes, vocabulary = fields[ROWS], fields[_VOCABULARY]
+    part_count = (vocabulary + PART - 1) // PART
+    # Divisions would take as long as all the rest.
+    inverse = 1 / at(fields[_TEMPERATURE], np.float64)[0]
     x, e_x = at(scratch, np.float64), at(scratch + PART * 8, np.float64)
-    for part in range(parts * thread // count, parts * (thread + 1) // count):
-        begin = part * PART
-        tokens = min(PART, vocabulary - begin)
+    begin, end = thread_share(part_count)
+    for part in range(begin, end):
+        first_token = part * PART
+        tokens = min(PART, vocabulary - first_token)
         for lane in range(lanes):
-            # Lane 0's stay for the others, which follow each other in one place.
-            place = scratch + 2 * min(lane, 1) * PART * 8
-            z, e = at(place, np.float64), at(place + PART * 8, np.float64)
-            logits = task[INPUT] + (lane * vocabulary + begin) * (2 if half else 4)
-            highest = np.float64(at(task[VALUES], np.float32)[lane * task[_WANTED]])
+            # Lane 0's z and e stay for the other lanes, which take turns in the second slot.
+            slot = scratch + 2 * min(lane, 1) * PART * 8
+            z, e = at(slot, np.float64), at(slot + PART * 8, np.float64)
+            logits = fields[INPUT] + (lane * vocabulary + first_token) * (2 if is_bfloat16 else 4)
+            highest = np.float64(at(fields[TOP_VALUES], np.float32)[lane * fields[_K]])
             for i in range(tokens):
-                z[i] = np.float64(read(logits, i, half))
+                z[i] = np.float64(read(logits, i, is_bfloat16))
                 e[i] = exp64((z[i] - highest) * inverse)
-            out = at(task[OUTPUT] + (part * lanes + lane) * _SUMS * 8, np.float64)
-            _add_up_lane(z, e, x, e_x, tokens, out)
+            out = at(fields[OUTPUT] + (part * lanes + lane) * _SUMS * 8, np.float64)
+            _add_lane_sums(z, e, x, e_x, tokens, out)
 
 
 @compiled(fastmath=REORDERED)
-def _add_up_lane(y, e, x, e0, tokens, out):
+def _add_lane_sums(y, e, x, e0, tokens, out):
     """Write `LogitSums` of a part of one lane's vocabulary."""
     e_sum = e_y = e_d = e_e0 = e_e = e0_d = e0_d_d = e0_e0_d = e0_e0_d_d = 0.0
     y_sum = x_x = x_d = d_d = 0.0

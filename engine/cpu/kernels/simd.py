@@ -1,7 +1,7 @@
 """The loops that read weights, keys and values, for compiled functions.
 
-Written in LLVM's own terms, as compilers find neither the width nor the reach that it takes to read
-at the memory's pace.
+Written as LLVM code, as compilers find neither the vector width nor the prefetch distance that it
+takes to read at the memory's pace.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,22 +13,22 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-AT_ONCE = 4
-"""Positions."""
-STRIDE = 32
-"""What the number of columns must be a multiple of."""
-SCALED = 16
+POSITIONS_AT_ONCE = 4
+"""Positions that are scored together."""
+COLUMN_MULTIPLE = 32
+"""Divisor of every number of columns."""
+SCALED_BLOCK = 16
 """Weights that share a scale and an offset."""
-SCALED_BYTES = 8 + SCALED
-ZERO = 255
-"""The integer that stands for 0, which need be no number of scales away from an offset."""
+SCALED_BLOCK_BYTES = 8 + SCALED_BLOCK
+ZERO_CODE = 255
+"""The integer that stands for 0, which no number of scales away from an offset need be."""
 
 _WIDTH = 16 if binding.get_host_cpu_features().get("avx512f") else 8
-"""Numbers per vector."""
-MOST = 12 if _WIDTH == 16 else 8
-"""Rows at once: processors have registers for the sums of no more."""
+"""float32 numbers in a vector register."""
+ROWS_AT_ONCE = 12 if _WIDTH == 16 else 8
+"""Rows that are multiplied together: processors have registers for the sums of no more."""
 _AHEAD = 8192
-"""Bytes that are asked for ahead: by itself a processor does not look past a page."""
+"""Prefetch distance in bytes: by itself a processor does not look past a page."""
 
 _F32, _I64 = ir.FloatType(), ir.IntType(64)
 _I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
@@ -37,25 +37,26 @@ _FLOAT16S = ir.VectorType(ir.HalfType(), _WIDTH)
 _HALVES, _BYTES = ir.VectorType(_I16, _WIDTH), ir.VectorType(_I8, _WIDTH)
 
 
-class _Form(Enum):
-    """What numbers are in memory."""
+class _Layout(Enum):
+    """Storage format of numbers in memory."""
 
     FLOAT = "float32"
-    HALF = "bfloat16, of as many words the even columns and then the odd ones"
+    SPLIT_BFLOAT16 = "bfloat16, of as many words the even columns and then the odd ones"
     BFLOAT16 = "bfloat16, in order"
     FLOAT16 = "float16, in order"
     SCALED = "a scale and an offset, float32, and uint8, in order"
 
 
-def fuses() -> bool:
-    """Whether the processor multiplies and adds at once, without which scaled numbers are slow."""
+def has_fma() -> bool:
+    """Whether the processor has fused multiply-add, without which scaled numbers are slow."""
     features = binding.get_host_cpu_features()
     return features.get("fma", "neon" in features)
 
 
-def _function(body: Callable[..., None], form: _Form) -> Callable[..., Any]:
-    """Of `rows` and six integers more; does nothing for other than 1 to `MOST` rows."""
-    name = f"prunetui{body.__name__}_{form.name}"
+def _make_function(body: Callable[..., None], layout: _Layout) -> Callable[..., Any]:
+    """Make an intrinsic of `rows` and six more integers, which does nothing for other than 1 to
+    `ROWS_AT_ONCE` rows."""
+    name = f"prunetui{body.__name__}_{layout.name}"
     integers = [_I64] * 7
 
     @intrinsic
@@ -74,18 +75,18 @@ def _function(body: Callable[..., None], form: _Form) -> Callable[..., Any]:
         return context.get_dummy_value()
 
     def generate(callee: ir.Function) -> None:
-        # Not into each place that it is called from: that takes seconds to compile.
+        # Inlined into each caller it would take seconds to compile.
         callee.attributes.add("noinline")
         callee.linkage = "internal"
         builder = ir.IRBuilder(callee.append_basic_block())
         rows, *others = callee.args
         done = builder.append_basic_block()
         choice = builder.switch(rows, done)
-        for count in range(1, MOST + 1):
+        for count in range(1, ROWS_AT_ONCE + 1):
             block = builder.append_basic_block()
             choice.add_case(count, block)
             builder.position_at_end(block)
-            body(_Loop(builder, form), count, *others)
+            body(_LoopBuilder(builder, layout), count, *others)
             builder.branch(done)
         builder.position_at_end(done)
         builder.ret_void()
@@ -93,21 +94,21 @@ def _function(body: Callable[..., None], form: _Form) -> Callable[..., Any]:
     return function
 
 
-class _Loop:
-    """What the loops are made of."""
+class _LoopBuilder:
+    """Builds the LLVM code that the loops share."""
 
-    def __init__(self, builder: Any, form: _Form) -> None:
-        self.builder, self.form = builder, form
-        self.vectors = {_Form.FLOAT: 1, _Form.SCALED: SCALED // _WIDTH}.get(form, 2)
-        """Of float32 in one read."""
-        self.bytes = SCALED_BYTES if form is _Form.SCALED else 4 * _WIDTH
-        """Of one read."""
+    def __init__(self, builder: Any, layout: _Layout) -> None:
+        self.builder, self.layout = builder, layout
+        self.vectors = {_Layout.FLOAT: 1, _Layout.SCALED: SCALED_BLOCK // _WIDTH}.get(layout, 2)
+        """Vectors of float32 in one read."""
+        self.bytes = SCALED_BLOCK_BYTES if layout is _Layout.SCALED else 4 * _WIDTH
+        """Bytes of one read."""
 
     def number(self, value: int) -> ir.Constant:
         return ir.Constant(_I64, value)
 
     def at(self, base: Any, index: Any, size: int) -> Any:
-        """The address so many numbers of a size behind another."""
+        """The address of the number at an index after a base address."""
         return self.builder.add(base, self.builder.mul(index, self.number(size)))
 
     def load(self, address: Any, of: Any = _FLOATS) -> Any:
@@ -117,30 +118,30 @@ class _Loop:
         self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer()), align=4)
 
     def read(self, address: Any) -> list[Any]:
-        """A vector of memory as vectors of float32, and have what lies ahead on its way."""
+        """Read one vector of memory as vectors of float32, and prefetch what lies ahead."""
         ahead = self.builder.add(address, self.number(_AHEAD))
         prefetch = self._declared(
             "llvm.prefetch.p0", ir.VoidType(), _I8.as_pointer(), _I32, _I32, _I32
         )
-        # To read, into the second cache, of data.
+        # Flags: a read, into the second-level cache, of data.
         flags = [ir.Constant(_I32, flag) for flag in (0, 2, 1)]
         self.builder.call(prefetch, [self.builder.inttoptr(ahead, _I8.as_pointer()), *flags])
-        if self.form is _Form.FLOAT:
+        if self.layout is _Layout.FLOAT:
             return [self.load(address)]
-        if self.form is _Form.HALF:
+        if self.layout is _Layout.SPLIT_BFLOAT16:
             words = self.load(address, _WORDS)
             even = self.builder.shl(words, ir.Constant(_WORDS, [16] * _WIDTH))
             odd = self.builder.and_(words, ir.Constant(_WORDS, [0xFFFF0000] * _WIDTH))
             return [self.builder.bitcast(part, _FLOATS) for part in (even, odd)]
-        if self.form in (_Form.BFLOAT16, _Form.FLOAT16):
+        if self.layout in (_Layout.BFLOAT16, _Layout.FLOAT16):
             return [self._widened(self.at(address, self.number(i), 2 * _WIDTH)) for i in range(2)]
         scale, offset = self.repeated(address), self.repeated(self.at(address, self.number(1), 4))
         first = self.builder.add(address, self.number(8))
-        places = [self.at(first, self.number(i), _WIDTH) for i in range(SCALED // _WIDTH)]
-        return [self._scaled(place, scale, offset) for place in places]
+        parts = [self.at(first, self.number(i), _WIDTH) for i in range(SCALED_BLOCK // _WIDTH)]
+        return [self._scaled(part, scale, offset) for part in parts]
 
     def _widened(self, address: Any) -> Any:
-        if self.form is _Form.FLOAT16:
+        if self.layout is _Layout.FLOAT16:
             return self.builder.fpext(self.load(address, _FLOAT16S), _FLOATS)
         words = self.builder.zext(self.load(address, _HALVES), _WORDS)
         words = self.builder.shl(words, ir.Constant(_WORDS, [16] * _WIDTH))
@@ -151,33 +152,33 @@ class _Loop:
         fma = self._declared(f"llvm.fma.v{_WIDTH}f32", _FLOATS, *[_FLOATS] * 3)
         steps = self.builder.sitofp(words, _FLOATS)
         number = self.builder.call(fma, (steps, scale, offset))
-        is_zero = self.builder.icmp_unsigned("==", words, ir.Constant(_WORDS, [ZERO] * _WIDTH))
+        is_zero = self.builder.icmp_unsigned("==", words, ir.Constant(_WORDS, [ZERO_CODE] * _WIDTH))
         return self.builder.select(is_zero, ir.Constant(_FLOATS, [0.0] * _WIDTH), number)
 
     def zeros(self) -> Any:
-        """A place for running sums."""
+        """The address of a new vector of running sums."""
         return cgutils.alloca_once_value(self.builder, ir.Constant(_FLOATS, [0.0] * _WIDTH))
 
-    def add_product(self, place: Any, one: Any, other: Any) -> None:
-        product = self.builder.fmul(one, other, flags=("contract",))
-        total = self.builder.fadd(self.builder.load(place), product, flags=("contract",))
-        self.builder.store(total, place)
+    def add_product(self, total_address: Any, a: Any, b: Any) -> None:
+        product = self.builder.fmul(a, b, flags=("contract",))
+        total = self.builder.fadd(self.builder.load(total_address), product, flags=("contract",))
+        self.builder.store(total, total_address)
 
-    def sum(self, place: Any) -> Any:
+    def sum(self, vector_address: Any) -> Any:
         name = f"llvm.vector.reduce.fadd.v{_WIDTH}f32"
-        operands = [ir.Constant(_F32, -0.0), self.builder.load(place)]
+        operands = [ir.Constant(_F32, -0.0), self.builder.load(vector_address)]
         reduce = self._declared(name, _F32, _F32, _FLOATS)
         return self.builder.call(reduce, operands, fastmath=("reassoc",))
 
     def sums(self, vectors: list[Any]) -> Any:
-        """A vector of the sums of a power of two of vectors: together they take fewer shuffles."""
+        """A vector of the sums of 2ⁿ vectors: together they take fewer shuffles."""
         size = _WIDTH
         while len(vectors) > 1:
             half = size // 2
             low = [i for i in range(2 * _WIDTH) if i % size < half]
             high = [i + half for i in low]
             pairs = zip(vectors[::2], vectors[1::2], strict=True)
-            vectors = [self._folded(one, other, low, high) for one, other in pairs]
+            vectors = [self._folded(a, b, low, high) for a, b in pairs]
             size = half
         (vector,) = vectors
         half, order = size // 2, range(_WIDTH)
@@ -186,19 +187,21 @@ class _Loop:
             half //= 2
         return self._shuffled(vector, vector, range(0, _WIDTH, size))
 
-    def _folded(self, one: Any, other: Any, low: Iterable[int], high: Iterable[int]) -> Any:
-        return self.builder.fadd(self._shuffled(one, other, low), self._shuffled(one, other, high))
+    def _folded(self, a: Any, b: Any, low: Iterable[int], high: Iterable[int]) -> Any:
+        return self.builder.fadd(self._shuffled(a, b, low), self._shuffled(a, b, high))
 
     def repeated(self, address: Any) -> Any:
-        """A vector of one number."""
-        none = ir.Constant(_FLOATS, ir.Undefined)
-        first = self.builder.insert_element(none, self.load(address, _F32), ir.Constant(_I32, 0))
-        return self._shuffled(first, none, [0] * _WIDTH)
+        """A vector whose elements are all one number."""
+        undefined = ir.Constant(_FLOATS, ir.Undefined)
+        first = self.builder.insert_element(
+            undefined, self.load(address, _F32), ir.Constant(_I32, 0)
+        )
+        return self._shuffled(first, undefined, [0] * _WIDTH)
 
-    def _shuffled(self, one: Any, other: Any, places: Iterable[int]) -> Any:
-        places = [*places]
-        mask = ir.Constant(ir.VectorType(_I32, len(places)), places)
-        return self.builder.shuffle_vector(one, other, mask)
+    def _shuffled(self, a: Any, b: Any, indices: Iterable[int]) -> Any:
+        indices = [*indices]
+        mask = ir.Constant(ir.VectorType(_I32, len(indices)), indices)
+        return self.builder.shuffle_vector(a, b, mask)
 
     def _declared(self, name: str, result: Any, *takes: Any) -> Any:
         signature = ir.FunctionType(result, takes)
@@ -206,7 +209,7 @@ class _Loop:
 
 
 def _dots(
-    loop: _Loop,
+    loop: _LoopBuilder,
     rows: int,
     inputs: Any,
     first: Any,
@@ -217,32 +220,32 @@ def _dots(
 ) -> None:
     builder = loop.builder
     running = [[loop.zeros() for _ in range(2)] for _ in range(rows)]
-    vectors, halves = loop.vectors, loop.form is _Form.HALF
-    # Of inputs, from one read to the next and between the vectors of one, in bytes.
-    step = loop.number(4 * _WIDTH * (1 if halves else vectors))
-    apart = builder.mul(columns, loop.number(2)) if halves else loop.number(4 * _WIDTH)
+    vectors, is_split = loop.vectors, loop.layout is _Layout.SPLIT_BFLOAT16
+    # Bytes of inputs from one read to the next, and between the vectors of one read.
+    step = loop.number(4 * _WIDTH * (1 if is_split else vectors))
+    apart = builder.mul(columns, loop.number(2)) if is_split else loop.number(4 * _WIDTH)
     reads = builder.udiv(columns, loop.number(vectors * _WIDTH))
     with cgutils.for_range(builder, reads) as each:
         offset = builder.mul(each.index, loop.number(loop.bytes))
         weights = [loop.read(builder.add(row, offset)) for row in (first, second)]
-        for row, places in enumerate(running):
+        for row, totals in enumerate(running):
             address = builder.add(inputs, builder.mul(each.index, step))
             address = loop.at(address, builder.mul(columns, loop.number(row)), 4)
             values = [
                 loop.load(builder.add(address, builder.mul(apart, loop.number(vector))))
                 for vector in range(vectors)
             ]
-            for place, of_row in zip(places, weights, strict=True):
-                for value, weight in zip(values, of_row, strict=True):
-                    loop.add_product(place, value, weight)
-    for row, places in enumerate(running):
-        of_row = loop.at(sums, builder.mul(stride, loop.number(row)), 4)
-        for column, place in enumerate(places):
-            loop.store(loop.sum(place), builder.add(of_row, loop.number(4 * column)))
+            for total, row_weights in zip(totals, weights, strict=True):
+                for value, weight in zip(values, row_weights, strict=True):
+                    loop.add_product(total, value, weight)
+    for row, totals in enumerate(running):
+        row_sums = loop.at(sums, builder.mul(stride, loop.number(row)), 4)
+        for column, total in enumerate(totals):
+            loop.store(loop.sum(total), builder.add(row_sums, loop.number(4 * column)))
 
 
 def _score(
-    loop: _Loop,
+    loop: _LoopBuilder,
     rows: int,
     queries: Any,
     keys: Any,
@@ -252,44 +255,44 @@ def _score(
     stride: Any,
 ) -> None:
     builder = loop.builder
-    # As many at once as registers have sums for.
-    many = AT_ONCE if rows <= _WIDTH * 3 // 8 else 2
-    vectors, halves = loop.vectors, loop.form is _Form.HALF
-    row_bytes = builder.mul(columns, loop.number(2 if halves else 4))
+    # As many positions as registers have sums for.
+    many = POSITIONS_AT_ONCE if rows <= _WIDTH * 3 // 8 else 2
+    vectors, is_split = loop.vectors, loop.layout is _Layout.SPLIT_BFLOAT16
+    row_bytes = builder.mul(columns, loop.number(2 if is_split else 4))
     half_row = builder.mul(columns, loop.number(2))
     last = builder.sub(positions, loop.number(1))
     running = [[loop.zeros() for _ in range(many)] for _ in range(rows)]
     groups = builder.udiv(builder.add(last, loop.number(many)), loop.number(many))
     with cgutils.for_range(builder, groups) as group:
         first = builder.mul(group.index, loop.number(many))
-        held = []
+        key_addresses = []
         for i in range(many):
             position = builder.add(first, loop.number(i))
-            # Behind the last one it is scored again.
+            # After the last position, the last one is scored again.
             position = builder.select(builder.icmp_signed("<", position, last), position, last)
-            held.append(builder.add(keys, builder.mul(position, row_bytes)))
-        for place in (place for places in running for place in places):
-            builder.store(ir.Constant(_FLOATS, [0.0] * _WIDTH), place)
+            key_addresses.append(builder.add(keys, builder.mul(position, row_bytes)))
+        for total in (total for totals in running for total in totals):
+            builder.store(ir.Constant(_FLOATS, [0.0] * _WIDTH), total)
         reads = builder.udiv(row_bytes, loop.number(loop.bytes))
         with cgutils.for_range(builder, reads) as each:
             offset = builder.mul(each.index, loop.number(loop.bytes))
-            keys_here = [loop.read(builder.add(row, offset)) for row in held]
-            for row, places in enumerate(running):
+            key_vectors = [loop.read(builder.add(key, offset)) for key in key_addresses]
+            for row, totals in enumerate(running):
                 address = builder.add(queries, builder.mul(each.index, loop.number(4 * _WIDTH)))
                 address = loop.at(address, builder.mul(columns, loop.number(row)), 4)
                 for vector in range(vectors):
                     query = loop.load(
                         builder.add(address, builder.mul(half_row, loop.number(vector)))
                     )
-                    for place, key in zip(places, keys_here, strict=True):
-                        loop.add_product(place, query, key[vector])
-        for row, places in enumerate(running):
+                    for total, key in zip(totals, key_vectors, strict=True):
+                        loop.add_product(total, query, key[vector])
+        for row, totals in enumerate(running):
             out = loop.at(scores, builder.mul(stride, loop.number(row)), 4)
-            loop.store(loop.sums([builder.load(place) for place in places]), loop.at(out, first, 4))
+            loop.store(loop.sums([builder.load(total) for total in totals]), loop.at(out, first, 4))
 
 
 def _mix(
-    loop: _Loop,
+    loop: _LoopBuilder,
     rows: int,
     weights: Any,
     stride: Any,
@@ -303,28 +306,30 @@ def _mix(
     row_bytes = builder.mul(columns, loop.number(4 // loop.vectors))
 
     def add_up(begin: Any, reads: int) -> None:
-        """So many vectors of memory, `begin` bytes behind a position's first."""
+        """Add up a number of vectors of memory, `begin` bytes after a position's first."""
         running = [[loop.zeros() for _ in range(reads * loop.vectors)] for _ in range(rows)]
-        for place in (place for places in running for place in places):
-            builder.store(ir.Constant(_FLOATS, [0.0] * _WIDTH), place)
+        for total in (total for totals in running for total in totals):
+            builder.store(ir.Constant(_FLOATS, [0.0] * _WIDTH), total)
         with cgutils.for_range(builder, positions) as position:
-            held = builder.add(values, builder.add(builder.mul(position.index, row_bytes), begin))
+            value_address = builder.add(
+                values, builder.add(builder.mul(position.index, row_bytes), begin)
+            )
             parts = []
             for read in range(reads):
-                parts += loop.read(builder.add(held, loop.number(read * 4 * _WIDTH)))
-            for row, places in enumerate(running):
-                of_row = loop.at(weights, builder.mul(stride, loop.number(row)), 4)
-                weight = loop.repeated(loop.at(of_row, position.index, 4))
-                for place, part in zip(places, parts, strict=True):
-                    loop.add_product(place, weight, part)
-        for row, places in enumerate(running):
+                parts += loop.read(builder.add(value_address, loop.number(read * 4 * _WIDTH)))
+            for row, totals in enumerate(running):
+                row_weights = loop.at(weights, builder.mul(stride, loop.number(row)), 4)
+                weight = loop.repeated(loop.at(row_weights, position.index, 4))
+                for total, part in zip(totals, parts, strict=True):
+                    loop.add_product(total, weight, part)
+        for row, totals in enumerate(running):
             address = builder.add(out, begin)
             address = loop.at(address, builder.mul(columns, loop.number(row)), 4)
-            for number, place in enumerate(places):
+            for number, total in enumerate(totals):
                 read, part = divmod(number, loop.vectors)
-                behind = builder.add(address, loop.number(read * 4 * _WIDTH))
-                behind = loop.at(behind, half_row, 4 * part) if part else behind
-                loop.store(builder.load(place), behind)
+                target = builder.add(address, loop.number(read * 4 * _WIDTH))
+                target = loop.at(target, half_row, 4 * part) if part else target
+                loop.store(builder.load(total), target)
 
     # As much of a position as registers have sums for, then the rest.
     many = (4 if rows <= _WIDTH // 4 else 2) // loop.vectors
@@ -337,20 +342,23 @@ def _mix(
         add_up(builder.mul(builder.add(done, each.index), loop.number(4 * _WIDTH)), 1)
 
 
-float_dots, half_dots, bfloat16_dots, float16_dots, scaled_dots = (
-    _function(_dots, form) for form in _Form
+float_dots, split_bfloat16_dots, bfloat16_dots, float16_dots, scaled_dots = (
+    _make_function(_dots, layout) for layout in _Layout
 )
 """Dot products, of addresses: `(rows, inputs, first, second, columns, sums, stride)`.
 
 `inputs` are float32 [rows, columns], `first` and `second` two rows of weights [columns], and `sums`
-float32 [rows, stride], of which the first two columns are written. `scaled` weights are [columns /
-`SCALED`] of a scale s and an offset o, float32, and integers n, uint8 [`SCALED`]: each is sn + o,
-or 0 where n is `ZERO`. For `half` ones, bfloat16, the inputs of even columns come first in each row
-and then those of odd ones, as two weights are taken out of one word. What a row's sums are does not
-depend on how many rows there are, and but for `half` weights not on the form that they are in.
+float32 [rows, stride], of which the first two columns are written. `scaled` weights are blocks
+[columns / SCALED_BLOCK] of a scale s and an offset o, float32, and integers n, uint8
+[SCALED_BLOCK]: each weight is sn + o, or 0 where n is `ZERO_CODE`. For `split_bfloat16` weights the
+inputs of even columns come first in each row and then those of odd ones, as two weights are taken
+out of one word. A row's sums do not depend on the number of rows, nor, but for `split_bfloat16`, on
+the layout of the weights.
 """
 
-float_score, half_score = (_function(_score, form) for form in (_Form.FLOAT, _Form.HALF))
+float_score, split_bfloat16_score = (
+    _make_function(_score, layout) for layout in (_Layout.FLOAT, _Layout.SPLIT_BFLOAT16)
+)
 """Dot products, of addresses: `(rows, queries, keys, positions, columns, scores, stride)`.
 
 `queries` are float32 [rows, columns], as the inputs of the dot products above, `keys` [positions,
@@ -358,7 +366,9 @@ columns], float32 or bfloat16, and `scores` float32 [rows, stride], of which so 
 written as the positions, rounded up to a multiple of `AT_ONCE`.
 """
 
-float_mix, half_mix = (_function(_mix, form) for form in (_Form.FLOAT, _Form.HALF))
+float_mix, split_bfloat16_mix = (
+    _make_function(_mix, layout) for layout in (_Layout.FLOAT, _Layout.SPLIT_BFLOAT16)
+)
 """Weighted sums, of addresses: `(rows, weights, stride, values, positions, columns, out)`.
 
 `weights` are float32 [rows, stride], of which the first `positions` columns are read, `values`

@@ -1,4 +1,4 @@
-"""What was compiled, kept between sessions."""
+"""Compiled functions, cached on disk between sessions."""
 
 import logging
 import shutil
@@ -15,22 +15,22 @@ from ...errors import UserError
 log = logging.getLogger(__name__)
 
 
-def kept(make: Callable[..., Any]) -> Any:
-    """What a function compiles, which is given `cache=True` for Numba if it can be kept."""
-    place = _place()
-    if place:
+def compile_cached(make: Callable[..., Any]) -> Any:
+    """Call `make` with `cache=True` if numba's disk cache is usable; return the result."""
+    directory = cache_directory()
+    if directory:
         # Numba looks at the file of the function alone, not at those that it calls.
-        config.CACHE_DIR = str(place)  # pyright: ignore[reportAttributeAccessIssue]
+        config.CACHE_DIR = str(directory)  # pyright: ignore[reportAttributeAccessIssue]
         try:
             return make(cache=True)
-        except Exception:  # what is kept there is damaged, or cannot be written to
-            log.warning("compiled functions in %s are of no use", place, exc_info=True)
-            shutil.rmtree(place, ignore_errors=True)
+        except Exception:  # the cached functions are damaged, or cannot be written
+            log.warning("compiled functions in %s are of no use", directory, exc_info=True)
+            shutil.rmtree(directory, ignore_errors=True)
     return make()
 
 
-def _place() -> Path | None:
-    """The directory of what these sources were compiled to; None where nothing can be kept."""
+def cache_directory() -> Path | None:
+    """The directory of what these sources were compiled to; None where nothing can be cached."""
     # The order of the sums is compiled too.
     sources = [*sorted(Path(__file__).parents[1].rglob("*.py")), Path(logit_sums.__file__)]
     try:

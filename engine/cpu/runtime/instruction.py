@@ -1,4 +1,4 @@
-"""What a compiled function is told: numbers and the addresses of tensors."""
+"""Instructions of compiled kernels: integers and the addresses of tensors."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,22 @@ from torch import Tensor
 from . import openmp
 
 KIND, ROWS, INPUT, OUTPUT, FIRST = range(5)
-"""Fields of every task; a kind's own begin at `FIRST`."""
-PRODUCT, TURN, ATTENTION, JOIN, MAXIMA, HIGHEST, SUMS, DOTS, NARROW, WIDEN = range(10)
+"""Indices of the fields of every instruction; a kind's own begin at `FIRST`."""
+LINEAR, ROTATE, ATTENTION, JOIN, BLOCK_MAXIMA = range(5)
+TOP_K, LOGIT_SUMS, LANE_PRODUCTS, PACK, UNPACK = range(5, 10)
 
 
 @dataclass(frozen=True)
-class Task:
+class Instruction:
+    """One kernel and its operands."""
+
     fields: np.ndarray
     """int64."""
-    held: tuple[object, ...]
-    """All that the fields have addresses of."""
+    references: tuple[object, ...]
+    """All objects whose addresses are in the fields."""
 
 
-def readable(tensor: Tensor) -> bool:
+def is_readable(tensor: Tensor) -> bool:
     """Whether compiled functions can read a tensor as it lies."""
     return (
         openmp.available()
@@ -32,5 +35,5 @@ def readable(tensor: Tensor) -> bool:
 
 
 def address(tensor: Tensor | None) -> int:
-    """0 of none."""
+    """The address of a tensor's numbers; 0 for None."""
     return 0 if tensor is None else tensor.data_ptr()

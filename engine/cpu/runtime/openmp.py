@@ -12,18 +12,18 @@ import torch
 from llvmlite import binding
 from numba import types
 
-number = types.ExternalFunction("omp_get_thread_num", types.int32())
-"""Of the thread that asks, for compiled functions."""
-count = types.ExternalFunction("omp_get_num_threads", types.int32())
-"""Of the threads that run the function, for compiled functions."""
+thread_index = types.ExternalFunction("omp_get_thread_num", types.int32())
+"""The calling thread's index, for compiled functions."""
+thread_count = types.ExternalFunction("omp_get_num_threads", types.int32())
+"""Number of threads that run the function, for compiled functions."""
 barrier = types.ExternalFunction("GOMP_barrier", types.void())
 """Wait for the other threads, for compiled functions."""
 
 
 def _openmp() -> ctypes.CDLL | None:
-    """GNU's, as torch brings it for Linux."""
-    torch_itself = Path(torch.__file__).parent
-    for folder in (torch_itself / "lib", torch_itself.parent / "torch.libs"):
+    """GNU's OpenMP library, as torch brings it for Linux."""
+    package = Path(torch.__file__).parent
+    for folder in (package / "lib", package.parent / "torch.libs"):
         for library in folder.glob("libgomp*.so*"):
             return ctypes.CDLL(str(library))
     return None
@@ -31,7 +31,7 @@ def _openmp() -> ctypes.CDLL | None:
 
 _OPENMP = _openmp()
 if _OPENMP:
-    for _function in (number, count, barrier):
+    for _function in (thread_index, thread_count, barrier):
         _address = ctypes.cast(getattr(_OPENMP, _function.symbol), ctypes.c_void_p).value
         binding.add_symbol(_function.symbol, _address)
     _OPENMP.GOMP_parallel.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_uint] * 2
@@ -39,10 +39,11 @@ if _OPENMP:
 
 
 def available() -> bool:
+    """Whether torch brings GNU's OpenMP library."""
     return _OPENMP is not None
 
 
 def run(function: int, argument: int) -> None:
-    """On as many threads as torch uses: the function at an address, with a pointer to something."""
+    """Run the function at an address on as many threads as torch uses, with a pointer to pass."""
     assert _OPENMP
     _OPENMP.GOMP_parallel(function, argument, torch.get_num_threads(), 0)
