@@ -5,9 +5,9 @@ from typing import ClassVar
 from textual import events
 from textual.app import ComposeResult
 
-from ...engine.trace.analysis.subspace import choices, kl_among, subspace_drift
+from ...engine.trace.analysis.subspace import Choice, choices, kl_among, subspace_drift
 from ...engine.trace.divergence import NOT_NUMBERS
-from ...engine.trace.records import Step
+from ...engine.trace.records import Drift, Step
 from ..history_memo import HistoryMemo
 from ..moment import Moment
 from ..widgets.candidates import CHOSEN, horizontal_bar, probability, quoted
@@ -19,7 +19,19 @@ from .base import InspectorView
 LABEL_CELLS = 14
 LEAST_COLUMN = 16
 MOST_COLUMN = 26
+DRIFT_LABELS = (
+    "answer",
+    "KL among",
+    "KL of all",
+    "cos p among",
+    "cos p of all",
+    "cos z among",
+    "cos z of all",
+)
 NO_ANSWERS = "No answers were recorded: --answers A,B,C,D, or a while decoding, names some."
+
+Compared = tuple[Choice | None, Choice | None, Drift | None]
+"""Choices of the baseline and of a variant, and the variant's drift in the whole vocabulary."""
 
 
 class SubspaceView(InspectorView):
@@ -92,77 +104,105 @@ class SubspacePanel(Panel):
 
     def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
         moment = self.moment
-        quiet, value = self.style("panel--quiet"), self.style("subspace--value")
         if moment is None or moment.step is None:
             return [self.title(width, "answers")]
         answers = moment.header.answers
         if answers is None or moment.step.answers is None:
-            return [self.title(width, "answers"), Line().add(NO_ANSWERS, quiet)]
-        columns = max(1, (width - LABEL_CELLS) // LEAST_COLUMN)
-        first = max(1, moment.lane - columns + 2)
-        lanes = [0, *range(first, len(moment.header.lanes))][:columns]
-        cells = min(MOST_COLUMN, (width - LABEL_CELLS) // len(lanes))
-        self._lanes, self._cells = lanes, cells
+            return [
+                self.title(width, "answers"),
+                Line().add(NO_ANSWERS, self.style("panel--quiet")),
+            ]
+        lanes = self._lay_out(moment, width)
         texts = "the baseline's tokens" if moment.header.context != "free" else "own tokens"
-        lines = [
+        names = Line().pad_to(LABEL_CELLS, self.rich_style)
+        for lane in lanes:
+            name = ("▸" if lane == moment.lane else " ") + moment.header.lanes[lane].name
+            names.add(
+                shorten(name, self._cells - 1).ljust(self._cells), self.style(_lane_style(lane))
+            )
+        compared = [choices(moment.step, max(lane, 1)) for lane in lanes]
+        return [
             self.title(
                 width,
                 f"answers at step {moment.cursor}, on {texts}",
                 "p̂: among the answers; log p: in the whole vocabulary, nats",
                 "p̂ among them, log p of all",
-            )
+            ),
+            names,
+            *self._answers(moment.step, answers.texts, compared),
+            *self._drifts(compared),
         ]
-        names = Line().pad_to(LABEL_CELLS, self.rich_style)
-        for lane in lanes:
-            name = ("▸" if lane == moment.lane else " ") + moment.header.lanes[lane].name
-            style = self.style("subspace--variant" if lane else "subspace--baseline")
-            names.add(shorten(name, cells - 1).ljust(cells), style)
-        lines.append(names)
-        compared = [choices(moment.step, max(lane, 1)) for lane in lanes]
-        chosen = [pair[1] if lane else pair[0] for lane, pair in zip(lanes, compared, strict=True)]
-        for place, text in enumerate(answers.texts):
+
+    def _lay_out(self, moment: Moment, width: int) -> list[int]:
+        """Choose the lanes that have a column, and the width of the columns."""
+        columns = max(1, (width - LABEL_CELLS) // LEAST_COLUMN)
+        first = max(1, moment.lane - columns + 2)
+        self._lanes = [0, *range(first, len(moment.header.lanes))][:columns]
+        self._cells = min(MOST_COLUMN, (width - LABEL_CELLS) // len(self._lanes))
+        return self._lanes
+
+    def _answers(self, step: Step, texts: list[str], compared: list[Compared]) -> list[Line]:
+        """A line per answer: its probability among the answers, and log p, in each lane."""
+        quiet, value = self.style("panel--quiet"), self.style("subspace--value")
+        lines: list[Line] = []
+        for answer, text in enumerate(texts):
             line = Line().add(f"  {shorten(quoted(text), LABEL_CELLS - 3)}", value)
-            for column, (lane, one) in enumerate(zip(lanes, chosen, strict=True)):
-                line.pad_to(LABEL_CELLS + column * cells, self.rich_style)
-                if one is None:
-                    why = f" {NOT_NUMBERS}" if moment.step.lanes[lane] else " ended"
-                    line.add(why if place == 0 else "", quiet)
+            for column, lane in enumerate(self._lanes):
+                line.pad_to(LABEL_CELLS + column * self._cells, self.rich_style)
+                baseline, variant, _ = compared[column]
+                choice = variant if lane else baseline
+                if choice is None:
+                    why = f" {NOT_NUMBERS}" if step.lanes[lane] else " ended"
+                    line.add(why if answer == 0 else "", quiet)
                     continue
-                bar = horizontal_bar(one.probs[place], max(1, cells - 15))
-                line.add(
-                    f" {bar}", self.style("subspace--variant" if lane else "subspace--baseline")
-                )
-                mark = CHOSEN if one.answer == place else " "
-                line.add(f"{probability(one.probs[place])} {mark}", value)
-                line.add(f"{one.logprobs[place]:6.1f}", quiet)
+                bar = horizontal_bar(choice.probs[answer], max(1, self._cells - 15))
+                line.add(f" {bar}", self.style(_lane_style(lane)))
+                mark = CHOSEN if choice.answer == answer else " "
+                line.add(f"{probability(choice.probs[answer])} {mark}", value)
+                line.add(f"{choice.logprobs[answer]:6.1f}", quiet)
             lines.append(line)
-        rows: dict[str, list[str]] = {
-            "answer": [],
-            "KL among": [],
-            "KL of all": [],
-            "cos p among": [],
-            "cos p of all": [],
-            "cos z among": [],
-            "cos z of all": [],
-        }
-        for lane, (baseline, variant, drift) in zip(lanes, compared, strict=True):
-            if lane == 0 or baseline is None or variant is None or drift is None:
-                for row in rows.values():
-                    row.append("")
-                continue
-            among = subspace_drift(baseline, variant)
-            rows["answer"].append("≠ changed" if among.changed else "= the same")
-            rows["KL among"].append(nats(among.kl))
-            rows["KL of all"].append(nats(drift.kl))
-            for space, inside in (("p", among.cos_p), ("z", among.cos_z)):
-                rows[f"cos {space} among"].append("n/a" if inside is None else f"{inside:.4f}")
-                whole = drift.cos_p if space == "p" else drift.cos_z
-                rows[f"cos {space} of all"].append("n/a" if whole is None else f"{whole:.4f}")
-        for label, row in rows.items():
+        return lines
+
+    def _drifts(self, compared: list[Compared]) -> list[Line]:
+        """A line per measure: among the answers, and in the whole vocabulary."""
+        quiet, value = self.style("panel--quiet"), self.style("subspace--value")
+        columns = [
+            _drift_figures(*compared_lane) if lane else {}
+            for lane, compared_lane in zip(self._lanes, compared, strict=True)
+        ]
+        lines: list[Line] = []
+        for label in DRIFT_LABELS:
             line = Line().add(f"  {label}".ljust(LABEL_CELLS), quiet)
-            for column, text in enumerate(row):
-                line.pad_to(LABEL_CELLS + column * cells, self.rich_style)
+            for column, figures in enumerate(columns):
+                line.pad_to(LABEL_CELLS + column * self._cells, self.rich_style)
+                text = figures.get(label, "")
                 style = self.style("subspace--changed") if text.startswith("≠") else value
                 line.add(f" {text}", style)
             lines.append(line)
         return lines
+
+
+def _drift_figures(
+    baseline: Choice | None, variant: Choice | None, drift: Drift | None
+) -> dict[str, str]:
+    """Figures by their label; empty where the two lanes cannot be compared."""
+    if baseline is None or variant is None or drift is None:
+        return {}
+    among = subspace_drift(baseline, variant)
+    return {
+        "answer": "≠ changed" if among.changed else "= the same",
+        "KL among": nats(among.kl),
+        "KL of all": nats(drift.kl),
+        "cos p among": _cosine(among.cos_p),
+        "cos p of all": _cosine(drift.cos_p),
+        "cos z among": _cosine(among.cos_z),
+        "cos z of all": _cosine(drift.cos_z),
+    }
+
+
+def _cosine(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"
+
+
+def _lane_style(lane: int) -> str:
+    return "subspace--variant" if lane else "subspace--baseline"
