@@ -42,7 +42,7 @@ class LaneModel:
     group: WeightGroup
     dropped: Dropped
     sparsity: Sparsity | None = None
-    """None where the weights are the baseline's."""
+    """Sparsity of the weights; None where they are the baseline's."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What the views compute of a trace, against direct formulas in float64."""
+"""Statistics, fits and subspace drift of a trace against direct formulas in float64."""
 
 import math
 

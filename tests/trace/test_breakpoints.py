@@ -1,4 +1,4 @@
-"""Conditions at which decoding stops."""
+"""Breakpoints: what parses, what is refused, and where decoding stops."""
 
 import operator
 

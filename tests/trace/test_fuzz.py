@@ -1,4 +1,4 @@
-"""Traces damaged at random: a sentence, or a trace that every export and view can show."""
+"""Randomly damaged traces: refused with a sentence, or shown by every export and view."""
 
 import contextlib
 import itertools
@@ -85,7 +85,7 @@ TEXTS += [
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Each container with each of its keys, all the way down."""
+    """Pairs of a container and one of its keys, at every depth."""
     keys = value.keys() if isinstance(value, dict) else range(len(value))
     for key in keys:
         yield value, key
@@ -125,7 +125,7 @@ MUTATIONS = {"bytes": with_other_bytes, "values": with_other_values}
 
 
 def damaged(folder: Path, mutation: str, seeds: range) -> Iterator[tuple[int, Path, Trace]]:
-    """Of each seed's trace, if it can be read."""
+    """Seed, path and trace for each seed whose damaged trace can be read."""
     content = write_whole_trace(folder).read_bytes()
     path = folder / f"whole-damaged{SUFFIX}"
     for seed in seeds:
@@ -135,7 +135,7 @@ def damaged(folder: Path, mutation: str, seeds: range) -> Iterator[tuple[int, Pa
 
 
 def export_all(folder: Path, mutation: str, seeds: range) -> int:
-    """Into every format; how many of the traces could be read."""
+    """Export each readable trace to every format; return how many there were."""
     count = 0
     for seed, path, trace in damaged(folder, mutation, seeds):
         count += 1

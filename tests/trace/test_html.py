@@ -1,4 +1,4 @@
-"""The HTML report: one page, whole, and safe."""
+"""HTML export: one well-formed page, complete and safe."""
 
 import shlex
 from html.parser import HTMLParser
@@ -12,7 +12,7 @@ from ..support.traces import make_trace, with_local
 
 
 class Page(HTMLParser):
-    """Tags that are open at the end, attributes, and the text."""
+    """Parser that collects attributes, the text, and tags left open."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

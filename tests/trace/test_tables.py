@@ -1,4 +1,4 @@
-"""Every number of a trace as CSV and Parquet, and the screen as SVG."""
+"""CSV and Parquet with every number of a trace, and the screen as SVG."""
 
 import csv
 import io
@@ -28,8 +28,7 @@ STEPS = 9
 
 @pytest.fixture(scope="module")
 def trace() -> Trace:
-    """With local drift, answers and two steps through the lens; lane 2 has ended at the last step,
-    a number is not finite."""
+    """Trace with local drift, answers and two lenses, a lane that ends and a number not finite."""
     whole = with_local(make_trace(STEPS))
     whole.header = msgspec.structs.replace(
         whole.header, answers=Answers(texts=["A", "B"], tokens=[4, 5])
@@ -72,7 +71,7 @@ def lens_cells(prefix: str, lens: LaneLens | None) -> dict[str, object]:
 
 
 def expected(trace: Trace) -> list[dict[str, object]]:
-    """The records themselves, by their own names."""
+    """Expected rows by column, taken directly from the records."""
     table = []
     for step in trace.steps:
         for lane, token in enumerate(step.lanes):

@@ -1,4 +1,4 @@
-"""Vectors h and z that are kept beside a trace, and what safetensors reads of them."""
+"""Vectors h and z beside a trace, and their export to safetensors."""
 
 import errno
 import json
@@ -52,7 +52,7 @@ def run(session: Session) -> None:
 
 
 def exported(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What the trace's file says now, and not what a session still holds."""
+    """Tensors and metadata exported from the trace's file, not from a session's memory."""
     output = path.with_name(f"{len([*path.parent.iterdir()])}.safetensors")
     write_safetensors(read_trace(path), path, output)
     with safe_open(output, "pt") as file:
@@ -60,7 +60,7 @@ def exported(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def assert_of(steps: list[Step], tensors: dict[str, Tensor]) -> None:
-    """Each vector gives the numbers of its step, and its row those of its lane."""
+    """Assert that the vectors of each step and row give the numbers recorded for step and lane."""
     assert tensors["step"].tolist() == [step.step for step in steps]
     for place, step in enumerate(steps):
         h, z = tensors["h"][place].double(), tensors["z"][place].double()

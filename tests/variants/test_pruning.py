@@ -1,4 +1,4 @@
-"""Masks and weights against slow references written from the papers' formulas."""
+"""Masks and pruned weights against slow references written from the papers' formulas."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +25,7 @@ WINDOWS = [torch.arange(first, first + 24) for first in (3, 40, 110, 170)]
 
 
 def example(rows: int = 12, columns: int = 32, tokens: int = 100) -> tuple[Tensor, Tensor]:
-    """W [rows, columns] and X [tokens, columns] whose columns differ in size."""
+    """Random W [rows, columns], and X [tokens, columns] with columns of different size."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(tokens, columns, generator=generator)
     x = x @ torch.randn(columns, columns, generator=generator)
@@ -54,7 +54,7 @@ def test_wanda(sparsity: float | Pattern) -> None:
 @pytest.mark.parametrize("columns", [32, 160])
 @SPARSITIES
 def test_sparsegpt(sparsity: float | Pattern, columns: int) -> None:
-    """160 columns are a block of 128 and one of 32."""
+    """SparseGPT over two blocks: 160 columns are one of 128 and one of 32."""
     w, x = example(columns=columns, tokens=400)
     pruned = sparsegpt(w, 2 / len(x) * x.T @ x, sparsity)
     expected = reference_sparsegpt(w.numpy(), x.numpy(), sparsity)
@@ -101,8 +101,8 @@ GATES = {"mixtral": silu_gate, "qwen2_moe": silu_gate, "gpt_oss": gpt_oss_gate}
 
 
 class Watched:
-    """The inputs of every matrix of a layer, and the matrices, by the names of the parameters and,
-    in a mixture, the numbers of the experts. Written from the families' own forward passes."""
+    """Matrices of a layer and their inputs, by parameter's name and expert's index, taken from the
+    families' own forward passes."""
 
     def __init__(self, family: str, layer: nn.Module) -> None:
         self.weights: dict[tuple[str, int], np.ndarray] = {}
@@ -138,14 +138,13 @@ class Watched:
                     self.inputs.setdefault((f"{path}.{name}", number), []).append(x[None])
 
     def restore(self, layer: nn.Module) -> None:
-        """The weights of before, where the layer has others now."""
+        """Put the original weights back into the layer."""
         for (name, number), w in self.weights.items():
-            held = current(layer, name, number)
-            held.copy_(torch.from_numpy(w))
+            current(layer, name, number).copy_(torch.from_numpy(w))
 
 
 def current(layer: nn.Module, name: str, number: int) -> Tensor:
-    """[out, in]"""
+    """Current weights of a matrix, [out, in]."""
     parameter = layer.get_parameter(name)
     module = layer.get_submodule(name.rpartition(".")[0])
     matrix = parameter[number] if parameter.dim() == 3 else parameter
@@ -156,7 +155,7 @@ def current(layer: nn.Module, name: str, number: int) -> Tensor:
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_matrix_of_every_family_is_pruned_in_order(family: str, method: Method) -> None:
-    """Each from the inputs that the pruned layers before give; nothing else changes."""
+    """Each layer is pruned on the inputs that the pruned layers before give; the rest stays."""
     baseline = WeightGroup(model := make_model(family), find_anatomy(model))
     group = baseline.copy()
     part = Sparsify(method, 0.5)

@@ -1,4 +1,4 @@
-"""Variants on tiny models: what each recipe closes and changes, and what it decodes."""
+"""Variants of tiny models: what each recipe drops and changes, and what it decodes."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import Session, open_session
 from prunetui.engine.trace.records import Step
-from prunetui.engine.variants import export as checkpoints
+from prunetui.engine.variants import export
 from prunetui.engine.variants.builder import LaneModel, VariantBuilder, open_builder
 from prunetui.engine.variants.export import mergekit_yaml, save_checkpoint
 from prunetui.engine.variants.pruning.layerwise import sparsify_model
@@ -53,8 +53,8 @@ def builder(model: Path, **others) -> VariantBuilder:
     return open_builder(options(model, **others), lambda *_: None)
 
 
-def dropped(made: LaneModel) -> tuple[list[int], list[int]]:
-    return made.dropped.lists
+def dropped(lane: LaneModel) -> tuple[list[int], list[int]]:
+    return lane.dropped.lists
 
 
 def decode(session: Session) -> list[Step]:
@@ -105,7 +105,7 @@ def test_parts_apply_left_to_right_to_what_is_left(tiny: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["attn", "mlp", "joint", "block"])
 def test_iterative_measures_again_after_each(tiny: Path, kind: str) -> None:
-    """By hand: one at a time, each measured on the model without those before it."""
+    """Iterative drops equal drops by hand, each measured on the model without the earlier ones."""
     build = builder(tiny)
     iterative = dropped(build.build(parse(f"drop:{kind}=2,iterative")))
     first = dropped(build.build(parse(f"drop:{kind}=1")))
@@ -180,7 +180,7 @@ def test_importance_is_measured_on_the_weights_so_far(tiny: Path) -> None:
     "family", ["llama", "gpt2", "gemma3_text", "gpt_neox", "mixtral", "qwen2_moe", "gpt_oss"]
 )
 def test_lanes_of_several_weight_groups_decode_as_if_alone(family: str, tmp_path: Path) -> None:
-    """Interleaved groups, sparse and dropped: each lane is what its checkpoint generates."""
+    """Lanes of interleaved weight groups, sparse and dropped, decode as their checkpoints do."""
     directory = save_model_directory(tmp_path / family, family)
     recipes = [
         "wanda:0.5",
@@ -223,7 +223,7 @@ def test_the_noise_floor_is_that_of_the_rows_there_are(tiny: Path, monkeypatch) 
 
 
 def test_a_context_that_memory_has_no_room_for_leaves_the_lanes(tiny: Path, monkeypatch) -> None:
-    """With their gates."""
+    """A context too large for memory leaves the lanes and their gates as they were."""
     given = options(tiny, "drop:attn=[1]", context="free")
     expected = decode(open_session(given, None, lambda *_: None))
     session = open_session(given, None, lambda *_: None)
@@ -259,7 +259,7 @@ def test_what_is_pruned_is_what_stock_transformers_loads(family: str, tmp_path: 
 
 
 def test_a_checkpoint_is_a_variant(tiny: Path, tmp_path: Path) -> None:
-    """Its lists close gates, equal tensors are shared, and its tokens are the recipe's."""
+    """An exported checkpoint drops by its lists, shares equal tensors and decodes as its recipe."""
     build = builder(tiny)
     recipe = "wanda:2:4+drop:attn=[1,2]"
     save_checkpoint(build.build(parse(recipe)), tiny, tmp_path / "pruned")
@@ -278,7 +278,7 @@ def test_a_checkpoint_is_a_variant(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_changed_is_ranked_again(tiny: Path, tmp_path: Path) -> None:
-    """An attention whose output is zero changes nothing, and so matters least."""
+    """An attention whose output is zero changes nothing, and so is least important."""
     place = tmp_path / "other"
     for layer in (1, 2, 3):
         model = make_model("llama")
@@ -363,13 +363,13 @@ def test_a_checkpoint_is_never_half_written(tiny: Path, tmp_path: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save_file", broken)
+        patch.setattr(export, "save_file", broken)
         with pytest.raises(UserError, match="No space left on device"):
             save_checkpoint(made, tiny, tmp_path / "out" / "pruned")
     assert [*(tmp_path / "out").iterdir()] == []
     # What fails after the weights does not lose them.
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.shutil, "copyfile", broken)
+        patch.setattr(export.shutil, "copyfile", broken)
         with pytest.raises(UserError, match="No space left on device; the weights are in"):
             save_checkpoint(made, tiny, tmp_path / "out" / "pruned")
     (unfinished,) = (tmp_path / "out").iterdir()
@@ -380,7 +380,7 @@ def test_a_checkpoint_is_never_half_written(tiny: Path, tmp_path: Path, monkeypa
 
 
 def test_a_checkpoint_of_16_bits_is_pruned_into_one(tmp_path: Path) -> None:
-    """Though it is decoded, and its variants made, in float32; other weights stay bit for bit."""
+    """A bfloat16 model is pruned in float32 and written in bfloat16, other weights unchanged."""
     model = moved(make_model("llama", tie_word_embeddings=True), torch.bfloat16)
     model.save_pretrained(tmp_path / "model")
     make_tokenizer().save_pretrained(tmp_path / "model")
@@ -446,7 +446,7 @@ def test_jsonl_may_hold_other_separators_of_lines(tiny: Path, tmp_path: Path) ->
 
 
 def test_what_the_baseline_says_depends_on_nothing_but_its_weights(tiny: Path) -> None:
-    """Not on the gates of what is being measured, nor on how the model punishes repetitions."""
+    """Neither gates installed for a measurement nor a repetition penalty changes the samples."""
     expected = builder(tiny, calibration="self").calibration.windows()
     ranked = builder(tiny, calibration="self")
     ranked.build(parse("drop:attn=[0,1]+drop:mlp=1"))

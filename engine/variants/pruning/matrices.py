@@ -37,7 +37,7 @@ class MatrixStack:
 
     @property
     def shape(self) -> torch.Size:
-        """[matrices, out, in]"""
+        """Shape [matrices, out, in]."""
         return self._stack(self.module.get_parameter(self.name)).shape
 
     def replace(self, matrices: Iterable[Tensor]) -> None:

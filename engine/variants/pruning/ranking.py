@@ -11,11 +11,11 @@ class Similarity(msgspec.Struct, frozen=True):
     """Mean cosine similarities, in -1..1, of the residual stream; the higher, the less happens."""
 
     attention: list[float]
-    """Per layer, before and after its attention."""
+    """Similarity per layer, before and after its attention."""
     mlp: list[float]
-    """Per layer, before and after its MLP."""
+    """Similarity per layer, before and after its MLP."""
     runs: list[list[float]]
-    """`runs[n - 1][i]`: input of layer i and output of layer i + n - 1, a run of n layers."""
+    """Similarity at `runs[n - 1][i]`, of layer i's input and the output of layer i + n - 1."""
 
     def of(self, sublayer: Sublayer) -> list[float]:
         return self.attention if sublayer == "attention" else self.mlp
@@ -48,8 +48,8 @@ def least_important(part: Drop, count: int, similarity: Similarity, dropped: Dro
     ]
     candidates.sort(key=lambda candidate: -similarity.of(candidate[0])[candidate[1]])
     attention, mlp = (
-        frozenset(layer for sublayer, layer in candidates[:count] if sublayer == wanted)
-        for wanted in SUBLAYERS
+        frozenset(layer for sublayer, layer in candidates[:count] if sublayer == target)
+        for target in SUBLAYERS
     )
     return Dropped(attention, mlp)
 
