@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from .errors import UserError
 from .out_of_memory import out_of_memory
 
-LONGEST = 2000
+MAX_MESSAGE_LENGTH = 2000
 """The most characters of a message that are shown; the log has all of it."""
 
 log = logging.getLogger(__name__)
@@ -44,4 +44,8 @@ def foreign_code(what: str, remedy: str = "") -> Iterator[None]:
 def message(error: BaseException) -> str:
     """An exception's text in one line, or the name of its type if it has no text."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… (all of it is in the log)"
+    return (
+        text
+        if len(text) <= MAX_MESSAGE_LENGTH
+        else f"{text[:MAX_MESSAGE_LENGTH]}… (all of it is in the log)"
+    )

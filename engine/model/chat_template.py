@@ -1,4 +1,4 @@
-"""A model's chat template, rendered by a process of its own: a template is code that can loop or
+"""Chat templates of models, rendered in a separate process: a template is code, which can loop or
 allocate for ever."""
 
 import atexit
@@ -20,35 +20,35 @@ from ..errors import UserError, reason
 from ..files import exists
 from ..foreign import foreign_code
 
-SECONDS = 10
-"""For a template to render a prompt."""
+RENDER_SECONDS = 10
+"""The time that a template has to render a prompt."""
 
 START_SECONDS = 60
-"""For the process to start, on a machine that does other things."""
+"""The time that the process has to start, on a busy machine."""
 
 REMEDY = "--raw reads the prompt without it"
 PROBE = "needle"
-"""A prompt that no template writes by itself."""
+"""A prompt that no template contains."""
 
 
 class TemplateError(Exception):
-    """What a template raised."""
+    """An error that a template raised."""
 
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message or kind)
         self.deliberate = kind == "TemplateError"
-        """By its `raise_exception`."""
+        """Whether the template called `raise_exception`."""
 
 
 class TemplateLimitError(Exception):
-    """A template was too slow, or broke the process."""
+    """A template that is too slow, or broke the process."""
 
 
 class TemplateProcess:
-    """Renders templates until one is too slow or breaks it; then another process is needed."""
+    """A process that renders templates until one is too slow or breaks it."""
 
     def __init__(self) -> None:
-        # None of the environment's secrets; the time zone is for templates that write the date.
+        # Not the environment's secrets; templates that write the date need the time zone.
         names = ("TZ", "LD_LIBRARY_PATH")
         environment = {name: os.environ[name] for name in names if name in os.environ}
         program = Path(__file__).with_name("template_child.py")
@@ -59,30 +59,35 @@ class TemplateProcess:
             stderr=subprocess.DEVNULL,
             env=environment | {"OPENBLAS_NUM_THREADS": "1"},
             cwd="/",
-            # ctrl+c is for this process.
+            # ctrl+c is for the parent alone.
             start_new_session=True,
         )
         self._answers = b""
         self._ready = False
-        self._send([[p for p in sys.path if p], str(Path(transformers.__file__).parent), SECONDS])
+        self._send(
+            [[p for p in sys.path if p], str(Path(transformers.__file__).parent), RENDER_SECONDS]
+        )
 
     @property
     def runs(self) -> bool:
         return self._process.poll() is None
 
     def render(self, request: dict[str, Any]) -> str:
-        """Raises `TemplateError` for what the template raises, else `TemplateLimitError`."""
+        """Render one request.
+
+        Raises `TemplateError` for an error of the template, else `TemplateLimitError`.
+        """
         try:
             if not self._ready:
                 self._receive(START_SECONDS)
                 self._ready = True
             self._send(request)
-            text, error, kind = self._receive(SECONDS)
+            text, error, kind = self._receive(RENDER_SECONDS)
         except BaseException as problem:
-            # What it still answers would be taken for the answer to the next request.
+            # A late answer would be taken for that to the next request.
             self.end()
             if isinstance(problem, TimeoutError):
-                raise TemplateLimitError(f"it was not done after {SECONDS} s") from None
+                raise TemplateLimitError(f"it was not done after {RENDER_SECONDS} s") from None
             if isinstance(problem, EOFError | BrokenPipeError):
                 raise TemplateLimitError("it broke the process that renders it") from None
             raise
@@ -108,14 +113,14 @@ class TemplateProcess:
 
     def _receive(self, seconds: float) -> Any:
         assert self._process.stdout is not None
-        file = self._process.stdout.fileno()
-        until = monotonic() + seconds
+        descriptor = self._process.stdout.fileno()
+        deadline = monotonic() + seconds
         poll = select.poll()
-        poll.register(file, select.POLLIN)
+        poll.register(descriptor, select.POLLIN)
         while b"\n" not in self._answers:
-            if not poll.poll(max(0, until - monotonic()) * 1000):
+            if not poll.poll(max(0, deadline - monotonic()) * 1000):
                 raise TimeoutError
-            chunk = os.read(file, 1 << 20)
+            chunk = os.read(descriptor, 1 << 20)
             if not chunk:
                 raise EOFError
             self._answers += chunk
@@ -128,9 +133,9 @@ _process: TemplateProcess | None = None
 
 
 def start_renderer() -> TemplateProcess:
-    """The process, started if none runs: early, so that no prompt has to wait for it.
+    """The process, which is started if none runs; call it early, so that no prompt has to wait.
 
-    Raises `UserError` where none can be started.
+    Raises `UserError` if none can be started.
     """
     global _process
     with _lock:
@@ -147,7 +152,7 @@ def start_renderer() -> TemplateProcess:
 
 
 def has_template(directory: Path) -> bool:
-    """Whether a model's directory seems to hold a chat template, at a glance."""
+    """Whether a model's directory seems to have a chat template, without loading the tokenizer."""
     if exists(directory / "chat_template.jinja"):
         return True
     try:
@@ -157,9 +162,9 @@ def has_template(directory: Path) -> bool:
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, name: str) -> str:
-    """The text that the model reads for a user's message, as `apply_chat_template` makes it.
+    """The text that the model reads for a user's message, as by `apply_chat_template`.
 
-    Raises `UserError` for a template that does not take the message, leaves it out or is too slow.
+    Raises `UserError` for a template that fails, leaves the message out or is too slow.
     """
     what = f"the chat template of {name} does not take the prompt"
     if type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:
@@ -189,11 +194,11 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, name: str) ->
 
     errors: list[TemplateError] = []
     with foreign_code(what, REMEDY):
-        # Some templates read a list of parts, and only that.
+        # Some templates read a list of parts alone.
         for form in (str, _parts):
             try:
                 text = render(form(prompt))
-                # A prompt may be trimmed, escaped or shorter than chance.
+                # Not the prompt, which may be trimmed, escaped or there by chance.
                 if PROBE in render(form(PROBE)).lower():
                     return text
             except TemplateError as error:

@@ -1,7 +1,7 @@
 """The files of a checkpoint, read as plain data before any library builds a model of them.
 
 Only `config.json` and the headers of the safetensors files are read, so that a file that is cut
-short, is not there or does not fit its config is named at once.
+short, is missing or does not fit its config is named at once.
 """
 
 import json
@@ -18,10 +18,10 @@ from ..files import exists
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
-"""What a directory with a LoRA adapter has, beside a model or alone."""
+"""The file that marks a LoRA adapter, beside a model or alone."""
 
-LONGEST_HEADER = 100_000_000
-"""Bytes; the format's own limit."""
+MAX_HEADER_BYTES = 100_000_000
+"""The limit that the format sets."""
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -29,21 +29,21 @@ DTYPES: dict[str, torch.dtype] = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-"""Those that weights are decoded in; what a file's others mean, only its library knows."""
+"""Data types that weights are decoded in; others are left to the library that wrote them."""
 
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
-"""Keys of config.json, in the text model's part and in others."""
-_MANY_LAYERS = 1024
-"""More than any known model has; up to here a count that is wrong costs no time."""
+"""Keys of config.json, in the part of the text model and in others."""
+_MAX_LAYERS = 1024
+"""More layers than any known model has; building as many modules takes no time."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """What a file's header says of one tensor."""
+    """A tensor as the header of its file describes it."""
 
     file: Path
     dtype: torch.dtype | None
-    """None for one that weights are not decoded in, an integer say."""
+    """None for a type that weights are not decoded in, such as integers."""
     shape: tuple[int, ...]
 
 
@@ -54,13 +54,13 @@ class CheckpointFiles:
     directory: Path
     config: dict[str, Any]
     tensors: dict[str, StoredTensor]
-    """By their names in the files."""
+    """Tensors by their names in the files."""
     notes: list[str] = field(default_factory=list)
-    """What about the files a reader of the numbers must know."""
+    """Sentences about the files that a reader of the numbers must know."""
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The dtype that most weights are stored in; None where none is of floating point."""
+        """The dtype that most weights are stored in; None if none is of floating point."""
         sizes: dict[torch.dtype, int] = {}
         for tensor in self.tensors.values():
             if tensor.dtype is not None:
@@ -68,8 +68,8 @@ class CheckpointFiles:
         return max(sizes, key=lambda dtype: sizes[dtype], default=None)
 
     def dtype_of(self, name: str) -> torch.dtype | None:
-        """A weight's own dtype, with or without the base model's prefix in its name; that of most
-        weights for one that the files do not have."""
+        """The stored dtype of a weight, named with or without the base model's prefix; that of most
+        weights if the files lack it."""
         for key in (name, name.partition(".")[2], f"model.{name}", f"transformer.{name}"):
             if (tensor := self.tensors.get(key)) is not None and tensor.dtype is not None:
                 return tensor.dtype
@@ -77,8 +77,11 @@ class CheckpointFiles:
 
 
 def read_checkpoint_files(directory: Path, name: str) -> CheckpointFiles:
-    """Raises `UserError` for a file that is missing, cut short or damaged, for weights in another
-    format, for an adapter, and for a config of more layers than there are tensors."""
+    """Read the config and the headers of a directory.
+
+    Raises `UserError` for a file that is missing, cut short or damaged, for weights in another
+    format, for an adapter, and for a config of more layers than there are tensors.
+    """
     _refuse_adapter(directory, name)
     config = _read_json(directory / "config.json")
     notes: list[str] = []
@@ -88,7 +91,7 @@ def read_checkpoint_files(directory: Path, name: str) -> CheckpointFiles:
 
 
 def _refuse_adapter(directory: Path, name: str) -> None:
-    """Libraries ignore an adapter, or load it where peft happens to be installed."""
+    """Raise `UserError` for an adapter, which transformers loads only if peft is installed."""
     if exists(file := directory / ADAPTER):
         base = _read_json(file).get("base_model_name_or_path")
         of = f" of {base}" if isinstance(base, str) and base else ""
@@ -144,8 +147,10 @@ def _why_no_weights(directory: Path, name: str) -> str:
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:
-    """The tensors of one safetensors file. Raises `UserError`, which names it, if it is not there,
-    cut short or damaged."""
+    """The tensors of one safetensors file.
+
+    Raises `UserError`, which names the file, if it is missing, cut short or damaged.
+    """
     try:
         with file.open("rb") as opened:
             size = opened.seek(0, 2)
@@ -156,7 +161,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
                     f"{file} is a Git LFS pointer, not the weights; `git lfs pull` fetches them"
                 )
             length = int.from_bytes(start[:8], "little")
-            if len(start) < 8 or length > min(size - 8, LONGEST_HEADER):
+            if len(start) < 8 or length > min(size - 8, MAX_HEADER_BYTES):
                 raise UserError(
                     f"{file} is cut short or no safetensors file ({size} bytes); fetch it again"
                 )
@@ -174,7 +179,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
                 tensors[key] = StoredTensor(file, DTYPES.get(entry["dtype"]), shape)
     except OSError as error:
         raise UserError(f"cannot read {file}: {reason(error)}") from error
-    # What is damaged can be of any type.
+    # A damaged header can have values of any type.
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{file} is damaged: its header is no safetensors header") from error
     if max(ends) > size - 8 - length:
@@ -186,7 +191,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    """Raises `UserError` if the file cannot be read or is no JSON object."""
+    """The JSON object in a file. Raises `UserError` if it cannot be read or is none."""
     try:
         value = json.loads(file.read_bytes())
     except OSError as error:
@@ -199,11 +204,11 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _check_depth(config: dict[str, Any], tensors: int, name: str) -> None:
-    """Building modules for a count that is wrong takes minutes or all memory."""
-    for said in (config, *(part for part in config.values() if isinstance(part, dict))):
+    """Raise `UserError` for a wrong count of layers, which would take all memory to build."""
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         for key in _LAYER_COUNTS:
-            layers = said.get(key)
-            if isinstance(layers, int) and layers > max(_MANY_LAYERS, tensors):
+            layers = part.get(key)
+            if isinstance(layers, int) and layers > max(_MAX_LAYERS, tensors):
                 raise UserError(
                     f"config.json of {name} says {key} {layers}, and its files hold {tensors} "
                     "weights in all; the two do not belong together"
@@ -211,7 +216,7 @@ def _check_depth(config: dict[str, Any], tensors: int, name: str) -> None:
 
 
 def counted(names: list[str], what: str) -> str:
-    """How many, and the first of them."""
+    """Text of the number of names and the first of them: "3 weights (NAME, …)"."""
     if len(names) == 1:
         return f"1 {what} ({names[0]})"
     return f"{len(names)} {what}s ({names[0]}, …)"

@@ -1,4 +1,4 @@
-"""Tokens back to text, one at a time."""
+"""Incremental decoding of tokens to text."""
 
 import codecs
 import re
@@ -9,17 +9,17 @@ from .tokenizer import decode, encode
 
 _INVALID = "\ufffd"
 _CONTEXT = 6
-"""Tokens decoded with a new one, at least: enough for any UTF-8 character and a tokenizer's
-joins."""
+"""At least as many tokens are decoded with a new one: enough for any UTF-8 character and for what a
+tokenizer joins."""
 
 
 class LaneText:
-    """What each new token adds to a lane's text.
+    """A decoder that returns what each new token adds to a lane's text.
 
     A character shows with the token that completes it, an invalid byte as U+FFFD. Together the
     parts are the tokenizer's own text, with two exceptions: a token that the tokenizer does not
     know shows as `<318>`, and an invalid byte of a byte-fallback tokenizer does not take back the
-    characters shown before it, as sentencepiece has it. (The tokenizers library makes U+FFFD of the
+    characters shown before it, as in sentencepiece. (The tokenizers library makes U+FFFD of the
     whole run of bytes.)
     """
 
@@ -28,19 +28,19 @@ class LaneText:
         # The prompt's end decides whether a word tokenizer sets a space before the first token.
         self._tokens = prompt[-_CONTEXT:]
         self._shown: int | None = None
-        """Characters of the text of `_tokens` that are shown; None if that is to be counted."""
+        """How many characters of the text of `_tokens` are shown; None if not counted yet."""
         self._pending = ""
-        """U+FFFD, if those that follow may still make a character of it."""
+        """U+FFFD if later tokens may still complete its character, else empty."""
         self._bytes = _new_decoder()
-        """Holds the bytes of an incomplete character, where each is a token of its own."""
+        """Decoder with the bytes of an incomplete character, where each byte is a token."""
 
     def add(self, token: int, *, last: bool = False) -> str:
-        """The text to show; with the `last` token, also what is still incomplete."""
+        """The text to show for a token; with the `last` one, also what is still incomplete."""
         text = self._add(token)
         return text + self.flush() if last else text
 
     def flush(self) -> str:
-        """What is still incomplete, which counts as shown from now on."""
+        """The text that is still incomplete, which counts as shown from now on."""
         text = self._pending + self._bytes.decode(b"", final=True)
         self._pending, self._shown = "", None
         return text
@@ -62,7 +62,7 @@ class LaneText:
             self._shown = len(decode(self._tokenizer, self._tokens)) - len(self._pending)
         self._tokens.append(token)
         text = decode(self._tokenizer, self._tokens)
-        # Several in a row stay, but for the last.
+        # Of several U+FFFD in a row, the last alone may become a character.
         end = len(text) - text.endswith(_INVALID)
         added = text[self._shown : end]
         self._shown, self._pending = end, text[end:]
@@ -75,14 +75,14 @@ def piece_of(tokenizer: PreTrainedTokenizerBase, token: int) -> str | None:
     """The vocabulary entry of a token; None if the tokenizer does not know it."""
     try:
         piece = tokenizer.convert_ids_to_tokens(token)
-    # Tokenizers that are Python code raise what they like.
+    # Tokenizers that are Python code raise anything.
     except Exception:
         return None
     return piece if isinstance(piece, str) else None
 
 
 def _fallback_byte(tokenizer: PreTrainedTokenizerBase, token: int, piece: str) -> int | None:
-    """The byte that a token such as `<0xE4>` stands for; None where it stands for its text."""
+    """The byte that a token such as `<0xE4>` stands for; None if it stands for its text."""
     match = re.fullmatch("<0x([0-9A-F]{2})>", piece)
     if match is None or decode(tokenizer, [token]) == piece:
         return None
@@ -102,7 +102,7 @@ def _new_decoder() -> codecs.IncrementalDecoder:
 
 
 class TokenTexts(dict[int, str]):
-    """The text of single tokens, leading space included; bytes of half characters as `\\xe6`,
+    """Texts of single tokens, leading space included; bytes of incomplete characters as `\\xe6`,
     tokens that the tokenizer does not know as `<318>`."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -125,7 +125,7 @@ class TokenTexts(dict[int, str]):
 
 
 def piece_bytes(piece: str) -> str:
-    """A vocabulary entry that is not whole text, with its bytes written out."""
+    """Text of a vocabulary entry whose bytes are not valid UTF-8 by themselves."""
     if all(character in _BYTES for character in piece):
         raw = bytes(_BYTES[character] for character in piece)
         return raw.decode("utf-8", errors="backslashreplace")
@@ -133,11 +133,12 @@ def piece_bytes(piece: str) -> str:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's alphabet: printable bytes stand for themselves, the others for U+0100 and up."""
+    """Bytes by the characters of GPT-2's alphabet: printable ones stand for themselves, U+0100 and
+    up for the others."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {
-        chr(0x100 + number): byte for number, byte in enumerate(others)
+        chr(0x100 + index): byte for index, byte in enumerate(others)
     }
 
 

@@ -1,4 +1,4 @@
-"""What loading left over: weights that a model lacks, has no place for, or has in another shape."""
+"""The loading report: weights that are missing, left over or of another shape."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ from ..errors import UserError
 from .checkpoint_files import CheckpointFiles, counted
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
-"""A decoder layer's number in the name of a weight."""
+"""The index of a decoder layer in the name of a weight."""
 
 _HINTS = (
     (r"\.lora_[AB]\.|\.base_layer\.", "they are those of a LoRA adapter; merge it first"),
@@ -29,12 +29,12 @@ WRAPPERS = {
     r"(^|\.)_checkpoint_wrapped_module\.": r"\1",
     r"^module\.": "",
 }
-"""What torch.compile, FSDP, activation checkpointing and DDP add to the names of weights, and what
-stands there without it."""
+"""Replacements that take away what torch.compile, FSDP, activation checkpointing and DDP add to the
+names of weights."""
 
 
 def unwrapped_names(files: CheckpointFiles, name: str) -> tuple[dict[str, str], list[str]]:
-    """Renamings that take wrappers' prefixes off the names of weights, and a note on each."""
+    """Renamings that take the prefixes of wrappers off the names of weights, and a note on each."""
     renamings = {
         pattern: replacement
         for pattern, replacement in WRAPPERS.items()
@@ -49,7 +49,7 @@ def unwrapped_names(files: CheckpointFiles, name: str) -> tuple[dict[str, str], 
 
 
 def unwrapped(name: str) -> str:
-    """The name of a weight without what wrappers add to it."""
+    """The name of a weight without the prefixes of wrappers."""
     for pattern, replacement in WRAPPERS.items():
         name = re.sub(pattern, replacement, name)
     return name
@@ -59,30 +59,30 @@ def check_report(
     report: dict[str, Any],
     files: CheckpointFiles,
     name: str,
-    explained: Callable[[str], bool] = lambda _: False,
+    may_be_missing: Callable[[str], bool] = lambda _: False,
 ) -> list[str]:
     """Notes on weights outside of the decoder layers that the model has no place for.
 
-    `report` is what `from_pretrained` gives with `output_loading_info`; `explained` says of a
-    missing weight whether it may be missing. Raises `UserError` for other missing weights, for
-    another shape, and for weights of a decoder layer that the model has no place for.
+    `report` is what `from_pretrained` gives with `output_loading_info`; `may_be_missing` says of a
+    weight whether the files may lack it. Raises `UserError` for other missing weights, for another
+    shape, and for weights of a decoder layer that the model has no place for.
     """
-    missing = sorted(key for key in report["missing_keys"] if not explained(key))
+    missing = sorted(key for key in report["missing_keys"] if not may_be_missing(key))
     unexpected = sorted(report["unexpected_keys"])
     if mismatched := sorted(report["mismatched_keys"]):
-        key, stored, wanted = mismatched[0]
+        key, stored, expected = mismatched[0]
         file = next(
-            (t.file.name for other, t in files.tensors.items() if _same_weight(key, other)), ""
+            (t.file.name for other, t in files.tensors.items() if _is_same_weight(key, other)), ""
         )
         more = f", and {len(mismatched) - 1} more do not fit" if mismatched[1:] else ""
         raise UserError(
             f"{name} does not fit its config.json: {key} {f'in {file} ' if file else ''}is "
-            f"{[*stored]}, and the model's is {[*wanted]}{more}; transformers builds every layer "
+            f"{[*stored]}, and the model's is {[*expected]}{more}; transformers builds every layer "
             "of its family alike"
         )
     hint = next((hint for p, hint in _HINTS if any(re.search(p, key) for key in unexpected)), None)
     if missing:
-        because = hint or _numbering(missing, unexpected)
+        because = hint or _numbering_hint(missing, unexpected)
         raise UserError(
             f"{name} is not whole: {counted(missing, 'weight')} {_is(missing)} missing"
             + (f"; {because}" if because else "")
@@ -90,7 +90,7 @@ def check_report(
     if in_layers := [key for key in unexpected if _LAYER.search(key)]:
         raise UserError(
             f"{name} has {counted(in_layers, 'weight')} that its model has no place for; "
-            + (hint or _depth(in_layers, files) or "its config.json is another model's")
+            + (hint or _depth_hint(in_layers, files) or "its config.json is another model's")
         )
     if not unexpected:
         return []
@@ -100,8 +100,8 @@ def check_report(
     ]
 
 
-def _same_weight(key: str, other: str) -> bool:
-    """With or without the prefix of the base model."""
+def _is_same_weight(key: str, other: str) -> bool:
+    """Whether two names are those of one weight, with or without the base model's prefix."""
     return key == other or key.endswith(f".{other}") or other.endswith(f".{key}")
 
 
@@ -113,22 +113,22 @@ def _layers(keys: Iterable[str]) -> list[int]:
     return sorted({int(match[1]) for key in keys if (match := _LAYER.search(key))})
 
 
-def _numbering(missing: list[str], unexpected: list[str]) -> str:
-    """Layers whose numbers have a gap, as they are left when some were dropped."""
-    gaps, others = _layers(missing), _layers(unexpected)
-    if not gaps or not others:
+def _numbering_hint(missing: list[str], unexpected: list[str]) -> str:
+    """A hint for layers that were dropped without renumbering the others, or an empty text."""
+    gaps, surplus = _layers(missing), _layers(unexpected)
+    if not gaps or not surplus:
         return ""
     return (
-        f"layers {_listed(gaps)} have none and the files have layers {_listed(others)}, so the "
+        f"layers {_listed(gaps)} have none and the files have layers {_listed(surplus)}, so the "
         "layers that were left were not numbered again: rename them to run from 0"
     )
 
 
-def _depth(in_layers: list[str], files: CheckpointFiles) -> str:
-    """A config that says fewer layers than there are."""
+def _depth_hint(in_layers: list[str], files: CheckpointFiles) -> str:
+    """A hint for a config of fewer layers than there are, or an empty text."""
     text = files.config.get("text_config")
-    said = {**files.config, **(text if isinstance(text, dict) else {})}
-    depth = said.get("num_hidden_layers", said.get("n_layer"))
+    config = {**files.config, **(text if isinstance(text, dict) else {})}
+    depth = config.get("num_hidden_layers", config.get("n_layer"))
     layers = _layers(in_layers)
     if not isinstance(depth, int) or min(layers) < depth:
         return ""

@@ -1,4 +1,4 @@
-"""What a model makes of a user's texts: the tokens of a prompt and of its answers."""
+"""The tokens of a prompt and of its answers, checked against the model."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from .rope import rope_parameters
 from .tokenizer import decode, encode
 
 _SCALED = ("linear", "dynamic", "yarn")
-"""Kinds of rotary scaling whose configs name the length before it; LongRoPE's and Llama 3's name
-the one after it."""
+"""Kinds of rotary scaling whose configs name the length before scaling; those of LongRoPE and
+Llama 3 name the length after it."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,16 @@ class ReadPrompt:
 
     record: records.Prompt
     text: str
-    """What the tokens are of: the rendered chat template, or the prompt itself."""
+    """The text that was encoded: the rendered chat template, or the prompt itself."""
     notes: list[str] = field(default_factory=list)
-    """For the header's `notes`."""
+    """Sentences for the header's `notes`."""
 
 
 def read_prompt(prompt: str, loaded: Loaded, raw: bool) -> ReadPrompt:
-    """Read a prompt through the model's chat template, which `raw` forbids.
+    """Encode a prompt, through the model's chat template unless `raw`.
 
-    Raises `UserError` for a prompt that makes no token, one that the model does not know, or is too
-    long for the model, and for a chat template that does not take it.
+    Raises `UserError` for a prompt of no tokens, of tokens that the model does not know or of too
+    many, and for a chat template that does not take it.
     """
     if not prompt.strip():
         raise UserError("the prompt is empty; write something for the lanes to go on from")
@@ -44,14 +44,14 @@ def read_prompt(prompt: str, loaded: Loaded, raw: bool) -> ReadPrompt:
     tokens = encode(loaded.tokenizer, text, special=not templated)
     ends = end_tokens(loaded.model, loaded.tokenizer)
     if not templated:
-        # What the user typed stays.
-        typed = _trailing(encode(loaded.tokenizer, text), ends)
-        if added := _trailing(tokens, ends) - typed:
+        # End tokens that the user typed stay.
+        typed = _trailing_ends(encode(loaded.tokenizer, text), ends)
+        if added := _trailing_ends(tokens, ends) - typed:
             tokens = tokens[:-added]
             notes.append(
                 "The tokenizer adds an end token to every text; the prompt is read without."
             )
-    if _trailing(tokens, ends):
+    if _trailing_ends(tokens, ends):
         notes.append("The prompt ends in an end token, and the lanes go on after it.")
     if not tokens:
         raise UserError("the tokenizer makes no token of this prompt; write another")
@@ -60,17 +60,17 @@ def read_prompt(prompt: str, loaded: Loaded, raw: bool) -> ReadPrompt:
     return ReadPrompt(record, text, notes)
 
 
-def recorded_prompt(header: records.Header, asked: str, loaded: Loaded) -> ReadPrompt:
-    """A trace's prompt as it was read then: a chat template may write the date.
+def recorded_prompt(header: records.Header, prompt: str, loaded: Loaded) -> ReadPrompt:
+    """The prompt of a trace, with the tokens of then: a chat template may write the date.
 
-    Raises `UserError` if it is not the one `asked` for, or the model cannot read its tokens.
+    Raises `UserError` if it is another `prompt`, or the model cannot read its tokens.
     """
-    prompt = header.prompt
-    if asked != prompt.text:
+    record = header.prompt
+    if prompt != record.text:
         raise UserError("the prompt's tokens are not the trace's; it cannot be resumed")
-    check_length(prompt.tokens, loaded)
-    text = decode(loaded.tokenizer, prompt.tokens) if prompt.chat_template else prompt.text
-    return ReadPrompt(prompt, text, [note for note in header.notes if note not in loaded.notes])
+    check_length(record.tokens, loaded)
+    text = decode(loaded.tokenizer, record.tokens) if record.chat_template else record.text
+    return ReadPrompt(record, text, [note for note in header.notes if note not in loaded.notes])
 
 
 def check_length(tokens: list[int], loaded: Loaded) -> None:
@@ -83,8 +83,8 @@ def check_length(tokens: list[int], loaded: Loaded) -> None:
         )
 
 
-def _trailing(tokens: list[int], ends: set[int]) -> int:
-    """How many of the last tokens are end tokens."""
+def _trailing_ends(tokens: list[int], ends: set[int]) -> int:
+    """Number of end tokens at the end of a text."""
     return sum(1 for _ in itertools.takewhile(ends.__contains__, reversed(tokens)))
 
 
@@ -101,18 +101,18 @@ def check_known(tokens: list[int], loaded: Loaded) -> None:
 def find_answers(
     texts: tuple[str, ...] | None, loaded: Loaded, prompt: str
 ) -> records.Answers | None:
-    """The answers' tokens after the text that the prompt was read as. If none are named, A to D,
-    with a space where they go on from a word, or none at all if those are not a token each.
+    """The answers' tokens after the prompt's text. Without `texts` these are A to D, with a space
+    after a word, or None if they are not a token each.
 
-    Raises `UserError` for a named one that is not one token there, or none that the model knows.
+    Raises `UserError` for a text that is not one token there, or one that the model does not know.
     """
     prompt_tokens = encode(loaded.tokenizer, prompt)
-    # If a text would change the prompt's last token, it goes on in a new line.
+    # A text that would change the prompt's last token is read after a line break instead.
     contexts = ((prompt, prompt_tokens), ("\n", encode(loaded.tokenizer, "\n")))
-    begins = prompt[-1].isspace() or prompt_tokens[-1] in loaded.tokenizer.added_tokens_decoder
-    tried = texts or tuple(letter if begins else f" {letter}" for letter in "ABCD")
+    starts_word = prompt[-1].isspace() or prompt_tokens[-1] in loaded.tokenizer.added_tokens_decoder
+    answers = texts or tuple(letter if starts_word else f" {letter}" for letter in "ABCD")
     tokens: list[int] = []
-    for text in tried:
+    for text in answers:
         added = _continuation(text, loaded, contexts)
         if len(added) != 1 or added[0] in tokens:
             if texts is None:
@@ -127,13 +127,13 @@ def find_answers(
     if texts is None and max(tokens) >= vocabulary_size(loaded.model):
         return None
     check_known(tokens, loaded)
-    return records.Answers(texts=[*tried], tokens=tokens)
+    return records.Answers(texts=[*answers], tokens=tokens)
 
 
 def _continuation(
     text: str, loaded: Loaded, contexts: Sequence[tuple[str, list[int]]]
 ) -> list[int]:
-    """The tokens that a text adds to those of the first context that keeps its own.
+    """The tokens that a text adds to the first context whose own tokens it does not change.
 
     Alone it may have others: some tokenizers set a space before every text.
     """
@@ -149,20 +149,20 @@ def vocabulary_size(model: PreTrainedModel) -> int:
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """The most positions that the model takes, with linear, dynamic or YaRN scaling the scaled
-    ones; None if its config names none."""
+    """The most positions that the model takes, after linear, dynamic or YaRN scaling; None if its
+    config names none."""
     config = model.config.get_text_config()
     names = ("max_position_embeddings", "max_seq_len")
     lengths = (getattr(config, name, None) for name in names)
     # XLNet says -1.
     length = next((length for length in lengths if length and length > 0), None)
     scalings = rope_parameters(model)
-    # Of kinds of layers that are scaled apart, the config names the length that all take.
+    # For kinds of layers with scalings of their own, the config names the length that all take.
     if length is None or len(scalings) > 1:
         return length
-    (said,) = scalings
-    factor = said.get("factor")
-    if not isinstance(factor, int | float) or said.get("rope_type") not in _SCALED:
+    (scaling,) = scalings
+    factor = scaling.get("factor")
+    if not isinstance(factor, int | float) or scaling.get("rope_type") not in _SCALED:
         return length
-    trained = said.get("original_max_position_embeddings") or length
+    trained = scaling.get("original_max_position_embeddings") or length
     return max(length, int(trained * factor))

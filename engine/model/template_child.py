@@ -1,7 +1,7 @@
 """The program of a process that renders chat templates, with limits of time and memory.
 
 Run by its path. Reads a line of JSON, the paths of the packages, and then requests; writes a line
-for each: `[text, null, null]`, or null, what was raised, and its kind.
+for each: `[text, null, null]`, or null and an error's text and type.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-MEMORY = 1 << 30
-"""Bytes of address space."""
+MAX_BYTES = 1 << 30
+"""The limit of the address space."""
 
-LONGEST = 10_000_000
-"""Characters of a rendered text."""
+MAX_TEXT_LENGTH = 10_000_000
+"""The most characters of a rendered text."""
 
 
 def import_renderer(transformers: str) -> Callable[..., Any]:
-    """transformers' own function, without the second that the rest of the package takes."""
+    """transformers' `render_jinja_template`, imported without the second that the rest takes."""
     packages = {"transformers": transformers, "transformers.utils": f"{transformers}/utils"}
     for name, folder in packages.items():
         package = types.ModuleType(name)
@@ -33,7 +33,7 @@ def import_renderer(transformers: str) -> Callable[..., Any]:
     try:
         from transformers.utils.chat_template_utils import render_jinja_template
     except (ImportError, AttributeError):
-        # It needs more of the package in this version.
+        # In this version of transformers it needs more of the package.
         for name in [name for name in sys.modules if name.partition(".")[0] == "transformers"]:
             del sys.modules[name]
         from transformers.utils.chat_template_utils import render_jinja_template
@@ -41,7 +41,7 @@ def import_renderer(transformers: str) -> Callable[..., Any]:
 
 
 def receive(requests: "queue.SimpleQueue[Any]") -> None:
-    """End this process with the one that asks."""
+    """Queue requests until the parent process ends, and end with it."""
     for line in sys.stdin.buffer:
         requests.put(json.loads(line))
     os._exit(0)
@@ -52,10 +52,10 @@ def send(answer: Any) -> None:
     sys.stdout.buffer.flush()
 
 
-def limit(kind: int, most: int) -> None:
-    # macOS knows no limit of address space.
+def limit(kind: int, maximum: int) -> None:
+    # macOS has no limit of address space.
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(kind, (most, most))
+        resource.setrlimit(kind, (maximum, maximum))
 
 
 def main() -> None:
@@ -63,17 +63,17 @@ def main() -> None:
     sys.path[:0], transformers, seconds = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=receive, args=(requests,), daemon=True).start()
     render = import_renderer(transformers)
-    limit(resource.RLIMIT_AS, MEMORY)
+    limit(resource.RLIMIT_AS, MAX_BYTES)
     limit(resource.RLIMIT_CORE, 0)
     limit(resource.RLIMIT_FSIZE, 0)
     send("ready")
     while True:
         request = requests.get()
-        # Should the asking process be killed, or code that holds the interpreter never end.
+        # For a parent that was killed, and code that holds the interpreter for ever.
         signal.alarm(seconds + 1)
         try:
             (text,), _ = render(**request)
-            if len(text) > LONGEST:
+            if len(text) > MAX_TEXT_LENGTH:
                 raise ValueError(f"it makes {len(text)} characters of the prompt")
             answer = [text, None, None]
         except Exception as error:

@@ -1,4 +1,4 @@
-"""A model's tokenizer, code and data that are not ours: what they raise becomes a sentence."""
+"""Tokenizers of models: loading, encoding and decoding, whose errors become sentences."""
 
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from ..errors import UserError
 from ..foreign import foreign_code
 
-MOST_BYTES = 500_000_000
-MOST_ADDED = 10_000
-"""Added tokens that load in seconds, whether the model knows them or not."""
+MAX_FILE_BYTES = 500_000_000
+MAX_ADDED_TOKENS = 10_000
+"""Added tokens that load in seconds, even if the model does not know them."""
 
 
 class _TokenizerFile(msgspec.Struct):
-    """What any of a tokenizer's files may list as added tokens."""
+    """The lists of added tokens that a tokenizer's file may have."""
 
     added_tokens: list[msgspec.Raw] = []
     added_tokens_decoder: dict[str, msgspec.Raw] = {}
@@ -23,7 +23,7 @@ class _TokenizerFile(msgspec.Struct):
     extra_special_tokens: list[msgspec.Raw] | dict[str, msgspec.Raw] = []
 
 
-_LISTS = {
+_FILES = {
     "tokenizer.json": _TokenizerFile,
     "tokenizer_config.json": _TokenizerFile,
     "special_tokens_map.json": _TokenizerFile,
@@ -34,11 +34,14 @@ _LISTS = {
 def read_tokenizer(
     directory: Path, name: str, vocabulary: int, *, trust: bool
 ) -> PreTrainedTokenizerBase:
-    """Raises `UserError` for a tokenizer that is not there, not whole, or that adds far more tokens
-    than the `vocabulary` of the model has: those would take minutes to load."""
-    for file, kind in _LISTS.items():
+    """Load the tokenizer of a model.
+
+    Raises `UserError` for one that is not there, is not whole, or adds far more tokens than the
+    `vocabulary` of the model has, which would take minutes to load.
+    """
+    for file, kind in _FILES.items():
         added = _added_tokens(directory / file, kind)
-        if added > max(vocabulary, MOST_ADDED):
+        if added > max(vocabulary, MAX_ADDED_TOKENS):
             raise UserError(
                 f"{file} of {name} adds {added} tokens, and the model knows {vocabulary}; the two "
                 "do not belong together"
@@ -50,10 +53,12 @@ def read_tokenizer(
 
 
 def _added_tokens(file: Path, kind: Any) -> int:
-    """How many tokens a file lists; 0 where it cannot be read, which loading it will say."""
+    """Number of tokens that a file adds; 0 if it cannot be read, which fails when it is loaded."""
     try:
-        if file.stat().st_size > MOST_BYTES:
-            raise UserError(f"{file} has more than {MOST_BYTES // 10**6} MB; is it a tokenizer's?")
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise UserError(
+                f"{file} has more than {MAX_FILE_BYTES // 10**6} MB; is it a tokenizer's?"
+            )
         listed = msgspec.json.decode(file.read_bytes(), type=kind)
     except (OSError, msgspec.DecodeError, RecursionError):
         return 0
@@ -61,7 +66,7 @@ def _added_tokens(file: Path, kind: Any) -> int:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = False) -> list[int]:
-    """A text's tokens; `special` adds those that the tokenizer sets around a text."""
+    """The tokens of a text; `special` adds those that the tokenizer sets around a text."""
     with foreign_code("the tokenizer cannot turn the text into tokens"):
         encoded: Any = tokenizer(text, add_special_tokens=special, verbose=False)
         return encoded["input_ids"]

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from prunetui.engine.errors import UserError
-from prunetui.engine.foreign import LONGEST, foreign_code, message
+from prunetui.engine.foreign import MAX_MESSAGE_LENGTH, foreign_code, message
 from prunetui.engine.out_of_memory import guard_memory
 
 
@@ -48,5 +48,5 @@ def test_memory_that_runs_out_has_its_own_sentence() -> None:
 
 def test_a_message_is_not_endless() -> None:
     assert message(ValueError()) == "ValueError"
-    assert message(ValueError("a" * LONGEST)) == "a" * LONGEST
-    assert message(ValueError("a" * 10**6)).startswith("a" * LONGEST + "… (all")
+    assert message(ValueError("a" * MAX_MESSAGE_LENGTH)) == "a" * MAX_MESSAGE_LENGTH
+    assert message(ValueError("a" * 10**6)).startswith("a" * MAX_MESSAGE_LENGTH + "… (all")

@@ -123,7 +123,7 @@ def test_a_template_that_does_not_take_the_prompt_is_refused_with_its_own_words(
 
 
 def test_an_endless_template_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_template, "SECONDS", 1)
+    monkeypatch.setattr(chat_template, "RENDER_SECONDS", 1)
     with pytest.raises(UserError, match="it was not done after 1 s"):
         render_prompt(make_tokenizer(ENDLESS), "x", "tiny")
     assert render_prompt(make_tokenizer(PLAIN), "x", "tiny") == "user: x\nassistant:"
