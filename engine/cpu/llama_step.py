@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from ..model.llama import Norm, next_rotation
+from ..model.llama import Norm, rotary_angles
+from ..model.outputs import Outputs
 from .kernels.attention import (
     CAPACITY,
     COS,
@@ -73,7 +74,7 @@ class CompiledLlamaStep:
         """`closed` maps attentions and MLPs to bool [rows], true where a gate is closed."""
         layers = model.model.layers
         attention = layers[0].self_attn
-        self._embed, self._angles = model.model.embed_tokens, model.model.rotary_emb
+        self._embed, self._rotary = model.model.embed_tokens, model.model.rotary_emb
         self._norm, self._head = Norm(model.model.norm), model.lm_head.forward
         self._rows, self._width = len(closed[attention]), attention.head_dim
         self._queries, self._keys = (
@@ -102,13 +103,12 @@ class CompiledLlamaStep:
         for number, result in self._results.items():
             table[number::PER_LAYER, OUTPUT] = result.data_ptr()
             table[number + 1 :: PER_LAYER, INPUT] = result.data_ptr()
-        self.cache_read = 0
-        """Bytes of keys and values that the last step has read."""
+        self._cache_bytes = 0
 
-    def __call__(self, tokens: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor, Tensor]:
-        """Return h, z and the streams of `decode.outputs.Outputs` for tokens, int64 [rows, 1]."""
+    def __call__(self, tokens: Tensor, cache: DynamicCache, length: int) -> Outputs:
+        """Read int64 [rows, 1] after the `length` positions that the cache holds."""
         x = self._embed(tokens)
-        cos, sin = (angle.float() for angle in next_rotation(self._angles, x, cache))
+        cos, sin = (angle.float() for angle in rotary_angles(self._rotary, x, length))
         layers: list[Any] = cache.layers
         streams = x.new_empty(2 * len(layers) + 1, *x[:, 0].shape)
         streams[0] = x[:, 0]
@@ -122,13 +122,13 @@ class CompiledLlamaStep:
         out[:, OUTPUT] = gate_up[:, INPUT] = down[:, RESIDUAL] = between
         down[:, OUTPUT] = after
         rotate[:, COS], rotate[:, SIN] = cos.data_ptr(), sin.data_ptr()
-        length = 0
+        end = 0
         for fields, layer in zip(rotate, layers, strict=True):
-            keys, values, shared_prefixes, length = layer.extend(x, self._keys, self._width)
+            keys, values, shared_prefixes, end = layer.extend(x, self._keys, self._width)
             fields[KEY_CACHE], fields[VALUE_CACHE] = keys.data_ptr(), values.data_ptr()
             fields[SHARED_PREFIXES] = shared_prefixes.data_ptr()
-            fields[LENGTH], fields[CAPACITY] = length, keys.shape[2]
-        size = part_results_size(self._rows, self._queries, self._width, length)
+            fields[LENGTH], fields[CAPACITY] = end, keys.shape[2]
+        size = part_results_size(self._rows, self._queries, self._width, end)
         part_results = torch.empty(size, dtype=torch.float32)
         read_counts = torch.zeros(torch.get_num_threads(), dtype=torch.int64)
         rotate[:, PART_RESULTS] = part_results.data_ptr()
@@ -136,9 +136,14 @@ class CompiledLlamaStep:
         for fields in (attend, join):
             fields[:, LENGTH : READ_COUNTS + 1] = rotate[:, LENGTH : READ_COUNTS + 1]
         self._interpreter.run(self._scratch_size)
-        self.cache_read = int(read_counts.sum()) * 2 * self._width * x.element_size()
+        self._cache_bytes = int(read_counts.sum()) * 2 * self._width * x.element_size()
         h = self._norm(streams[-1])
-        return h, self._head(h[:, None])[:, 0], streams
+        return Outputs(h, self._head(h[:, None])[:, 0], streams)
+
+    def cache_bytes(self, cache: DynamicCache) -> int:  # noqa: ARG002
+        """Bytes of keys and values that the last call has read; a prefix that rows share counts
+        once."""
+        return self._cache_bytes
 
 
 def _layer_instructions(layer: Any, closed: Mapping[nn.Module, Tensor]) -> list[Instruction]:

@@ -4,21 +4,21 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from torch import nn
+from transformers import PreTrainedModel
 
 from ..cpu.backend import backend_for
 
 BLOCK = 256 << 20
-"""Bytes: more than any cache between the memory and the arithmetic holds."""
+"""Bytes to read; more than any processor cache holds."""
 ROUNDS = 5
 
 
 def read_bandwidth(device: torch.device, dtype: torch.dtype) -> float:
-    """Bytes per second at which a large tensor of a model's dtype is read, the best of a few.
+    """Bytes per second at which a large tensor of a dtype is read; the best of a few rounds.
 
-    By a sum, or by a product with one row where that is faster: a sum alone does not keep every
-    processor's memory busy.
+    Read by a sum, or by a product with one row where that is faster: a sum alone does not keep
+    every processor's memory busy.
     """
     block = torch.ones(BLOCK // dtype.itemsize, dtype=dtype, device=device)
     ways: list[Callable[[], float]] = [lambda: block.view(torch.float32).sum().item()]
@@ -33,27 +33,21 @@ def read_bandwidth(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def weight_bytes(models: list[PreTrainedModel]) -> int:
-    """Bytes that one forward pass of each model reads, of a few rows.
+    """Bytes of weights that one forward pass of each model reads.
 
-    All its parameters but for an input embedding that is not the head too, of which a pass reads
-    a few rows; all experts of a mixture are counted.
+    Every parameter counts, except an input embedding that is not also the head: a pass reads a few
+    of its rows. All experts of a mixture count.
     """
     total = 0
     for model in models:
         backend = backend_for(model.device, model.dtype)
-        read: dict[int, int] = {}
+        sizes: dict[int, int] = {}
         for module in model.modules():
             if not isinstance(module, nn.Embedding):
                 for name, parameter in module.named_parameters(recurse=False):
                     stored = (
                         backend.stored_weight(module) if backend and name == "weight" else parameter
                     )
-                    read[id(parameter)] = stored.nbytes
-        total += sum(read.values())
+                    sizes[id(parameter)] = stored.nbytes
+        total += sum(sizes.values())
     return total
-
-
-def cache_bytes(cache: DynamicCache) -> int:
-    """Bytes of keys and values that a forward pass reads."""
-    held = [getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values")]
-    return sum(tensor.nbytes for tensor in held if isinstance(tensor, Tensor))

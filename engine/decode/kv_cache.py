@@ -1,4 +1,4 @@
-"""Key-value caches: one that grows in place, and one that never does."""
+"""Key-value caches: one that grows in place, one of fixed shape, and one that keeps the tokens."""
 
 import functools
 import inspect
@@ -13,23 +13,23 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, St
 from ..errors import UserError
 from ..model.rope import ChangingRope
 
-LEAST_ROOM = 256
-"""Positions."""
+MIN_CAPACITY = 256
+"""Positions that a new cache has memory for."""
 
 
-class RoomyLayer(DynamicLayer):
-    """Writes new positions behind the old ones, into room that doubles when it is full.
+class GrowingLayer(DynamicLayer):
+    """Cache layer that writes new positions in place and doubles its capacity when it is full.
 
     The stock layer copies its whole cache at every step, which soon costs more than reading it.
-    `keys` and `values` are views of what is filled: [rows, heads, positions, head dimension].
+    `keys` and `values` are views of the filled part: [rows, heads, positions, head dimension].
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._room: list[Tensor] = []
-        """For keys and values: [rows, heads, room, head dimension]."""
-        self._common: Tensor | None = None
-        """None if that is not known."""
+        self._buffers: list[Tensor] = []
+        """Keys and values, [rows, heads, capacity, head dimension] each."""
+        self._shared_prefix: Tensor | None = None
+        """As `extend` returns it; None if it is not known."""
 
     def update(
         self,
@@ -40,88 +40,93 @@ class RoomyLayer(DynamicLayer):
     ) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self._common = None
+        self._shared_prefix = None
         length = self.get_seq_length()
-        keys, values = self._extend(key_states, value_states)
+        keys, values = self._grow(key_states, value_states)
         keys[..., length:, :] = key_states
         values[..., length:, :] = value_states
         return keys, values
 
     def extend(self, like: Tensor, heads: int, width: int) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Have one more position, to be written: the rooms of keys and values, [rows, heads, room,
-        width], in the dtype and with the rows of `like`; what rows hold in common, to be kept true
-        by who writes it; and the positions filled.
+        """Add one position for the caller to write: buffers of keys and values, shared prefix,
+        length with the new position.
 
-        In common, int64 [rows, 1 + heads], are of each row another one, and of each head how many
-        first positions are known to have the same keys and values in both.
+        The buffers are [rows, heads, capacity, width], with the dtype and the rows of `like`. The
+        shared prefix, int64 [rows, 1 + heads], names for each row an earlier row, and for each
+        head how many first positions have equal keys and values in both; whoever writes the
+        position keeps it true.
         """
-        before = self.get_seq_length() if self.is_initialized else 0
-        if self._room and before < self._room[0].shape[-2]:
-            self._show(before + 1)
+        length = self.get_seq_length() if self.is_initialized else 0
+        if self._buffers and length < self._buffers[0].shape[-2]:
+            self._set_length(length + 1)
         else:
-            one = like.new_empty(len(like), heads, 1, width)
+            position = like.new_empty(len(like), heads, 1, width)
             if not self.is_initialized:
-                self.lazy_initialization(one, one)
-            self._extend(one, one)
-        keys, values = self._room
-        if self._common is None:
-            self._common = _common(keys[:, :, :before], values[:, :, :before])
-        return keys, values, self._common, before + 1
+                self.lazy_initialization(position, position)
+            self._grow(position, position)
+        keys, values = self._buffers
+        if self._shared_prefix is None:
+            self._shared_prefix = find_shared_prefix(keys[:, :, :length], values[:, :, :length])
+        return keys, values, self._shared_prefix, length + 1
 
-    def _extend(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
-        """`keys` and `values` with as many positions more, to be written."""
+    def _grow(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
+        """Lengthen `keys` and `values` by the positions of these, to be written."""
         length = self.get_seq_length()
         end = length + key_states.shape[-2]
-        if not self._room or end > self._room[0].shape[-2]:
-            self._room = [_more_room(new, 2 * end) for new in (key_states, value_states)]
-            for room, filled in zip(self._room, (self.keys, self.values), strict=True):
+        if not self._buffers or end > self._buffers[0].shape[-2]:
+            self._buffers = [_new_buffer(new, 2 * end) for new in (key_states, value_states)]
+            for buffer, filled in zip(self._buffers, (self.keys, self.values), strict=True):
                 if length and filled is not None:
-                    room[..., :length, :] = filled
-        return self._show(end)
+                    buffer[..., :length, :] = filled
+        return self._set_length(end)
 
-    def _show(self, positions: int) -> tuple[Tensor, Tensor]:
-        self.keys, self.values = (room.narrow(-2, 0, positions) for room in self._room)
+    def _set_length(self, positions: int) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = (buffer.narrow(-2, 0, positions) for buffer in self._buffers)
         return self.keys, self.values
 
 
-def _common(keys: Tensor, values: Tensor) -> Tensor:
+def find_shared_prefix(keys: Tensor, values: Tensor) -> Tensor:
+    """Compare the keys and values of rows; the result is as `GrowingLayer.extend` returns it."""
     rows, heads, length, _ = keys.shape
-    common = torch.zeros(rows, 1 + heads, dtype=torch.int64)
+    shared = torch.zeros(rows, 1 + heads, dtype=torch.int64)
     for row in range(1, rows):
-        for other in range(row):
-            if common[row, 1] == length:
+        for earlier in range(row):
+            if shared[row, 1] == length:
                 break
-            alike = _alike(keys[row], keys[other], length)
-            alike = _alike(values[row], values[other], alike)
-            if alike > common[row, 1]:
-                common[row, 0], common[row, 1:] = other, alike
-    return common
+            prefix = _equal_prefix(keys[row], keys[earlier], length)
+            prefix = _equal_prefix(values[row], values[earlier], prefix)
+            if prefix > shared[row, 1]:
+                shared[row, 0], shared[row, 1:] = earlier, prefix
+    return shared
 
 
-def _alike(one: Tensor, other: Tensor, positions: int) -> int:
-    """How many of the first positions of [heads, positions, width] are the same."""
+def _equal_prefix(a: Tensor, b: Tensor, positions: int) -> int:
+    """How many of the first positions of [heads, positions, width] are equal."""
     begin, size = 0, 1
     while begin < positions and size:
         end = min(begin + size, positions)
-        if torch.equal(one[:, begin:end], other[:, begin:end]):
+        if torch.equal(a[:, begin:end], b[:, begin:end]):
             begin, size = end, 2 * size
         else:
             size //= 2
     return begin
 
 
-def _more_room(new: Tensor, positions: int) -> Tensor:
-    return new.new_empty((*new.shape[:-2], max(LEAST_ROOM, positions), new.shape[-1]))
+def _new_buffer(states: Tensor, positions: int) -> Tensor:
+    return states.new_empty((*states.shape[:-2], max(MIN_CAPACITY, positions), states.shape[-1]))
 
 
 class TokenLayer:
-    """The tokens themselves, int64 [rows, positions], which are all read again at every step: for
-    models that keep no keys and values, or keep them in a way of their own."""
+    """Cache layer that keeps the tokens, int64 [rows, positions], to be reread at every step.
+
+    For models that have no cache of keys and values, or one that prunetui does not know.
+    """
 
     def __init__(self) -> None:
         self.tokens: Tensor | None = None
 
     def extend(self, tokens: Tensor) -> Tensor:
+        """Append tokens and return all."""
         before = [] if self.tokens is None else [self.tokens]
         self.tokens = torch.cat([*before, tokens], dim=1)
         return self.tokens
@@ -133,8 +138,10 @@ class TokenLayer:
 
 
 def new_cache(model: PreTrainedModel, reread: bool = False) -> DynamicCache:
-    """Layers of the kinds that the model's config asks for; with `reread`, and for a model that
-    takes none, the tokens alone."""
+    """An empty cache with the layers that the model's config asks for.
+
+    With `reread`, and for a model that takes no cache, it keeps the tokens alone.
+    """
     if reread or not _takes_cache(model):
         cache = DynamicCache()
         layers: list[Any] = [TokenLayer()]
@@ -142,14 +149,14 @@ def new_cache(model: PreTrainedModel, reread: bool = False) -> DynamicCache:
         return cache
     cache = DynamicCache(config=model.config)
     cache.layers = [
-        RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
+        GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache
 
 
-def read(model: PreTrainedModel, tokens: Tensor, cache: DynamicCache, before: int) -> Tensor:
-    """Read int64 [rows, positions] behind what the cache holds, `before` positions; the logits of
-    the last position, [rows, vocabulary]."""
+def read(model: PreTrainedModel, tokens: Tensor, cache: DynamicCache, length: int) -> Tensor:
+    """Read int64 [rows, positions] after the `length` positions in the cache; return the last
+    position's logits, [rows, vocabulary]."""
     if isinstance(layer := cache.layers[0], TokenLayer):
         tokens = layer.extend(tokens)
         generates: Any = model
@@ -163,36 +170,39 @@ def read(model: PreTrainedModel, tokens: Tensor, cache: DynamicCache, before: in
             )
         return model(**inputs).logits[:, -1]
     inputs: dict[str, Any] = {_cache_argument(model): cache}
-    # Most models count the cache's positions themselves, but some begin at 0 again. A compiled step
-    # would be compiled for each position.
+    # Most models count the cache's positions themselves, but some begin at 0 again. With position
+    # ids, a compiled step would be compiled for each position.
     if not isinstance(layer, StaticLayer) and "position_ids" in _parameters(type(model)):
-        positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
+        positions = torch.arange(length, length + tokens.shape[1], device=tokens.device)
         inputs["position_ids"] = positions.expand_as(tokens)
     out = model(input_ids=tokens, **inputs, use_cache=True, logits_to_keep=1)
     return out.logits[:, -1]
 
 
 def _takes_cache(model: PreTrainedModel) -> bool:
-    """Others swallow what they are given, and read each token as if it were the first."""
+    """Whether the model uses a cache that it is given.
+
+    Others ignore it and read each token as if it were the first.
+    """
     kind: Any = type(model)
     return kind._supports_default_dynamic_cache() and _cache_argument(model) in _parameters(kind)
 
 
 @functools.cache
 def _parameters(kind: type[PreTrainedModel]) -> Collection[str]:
-    """The names of what a forward pass takes."""
+    """Names of the arguments of a forward pass."""
     return inspect.signature(kind.forward).parameters.keys()
 
 
 def _cache_argument(model: PreTrainedModel) -> str:
-    """The name that `generate` gives the cache by."""
+    """Name of the argument that takes the cache."""
     return "cache_params" if "mamba" in type(model).__name__.lower() else "past_key_values"
 
 
 def new_static_cache(model: PreTrainedModel, positions: int) -> DynamicCache:
-    """Keys and values of a fixed shape, which a compiled step needs.
+    """An empty cache of keys and values of a fixed shape, which a compiled step needs.
 
-    A layer with a sliding window keeps all positions too; the mask hides those behind the window.
+    A layer with a sliding window keeps all positions too; the mask hides those outside the window.
     Raises `UserError` for a model with other layers.
     """
     if ChangingRope(model).limit is not None:
@@ -212,19 +222,18 @@ def new_static_cache(model: PreTrainedModel, positions: int) -> DynamicCache:
 
 
 def is_recurrent(cache: DynamicCache) -> bool:
-    """It has states that some models begin anew where several tokens are read at once."""
+    """Whether a layer has states, which some models reset where several tokens are read at once."""
     return any(hasattr(layer, "recurrent_states") for layer in cache.layers)
 
 
 def can_crop(caches: list[DynamicCache]) -> bool:
+    """Whether every layer can go back: a sliding window forgets what a crop past its length would
+    need, a recurrent state everything."""
     return all(_croppable(layer) for cache in caches for layer in cache.layers)
 
 
 def crop(caches: list[DynamicCache], positions: int) -> bool:
-    """Take the last positions off; False, and nothing done, if a layer cannot go back.
-
-    A sliding window forgets what a crop past its length would need, a recurrent state all.
-    """
+    """Take the last positions off; False, with nothing done, if a layer cannot go back."""
     if not can_crop(caches):
         return False
     for cache in caches:
@@ -237,33 +246,41 @@ def crop(caches: list[DynamicCache], positions: int) -> bool:
     return True
 
 
-def remember(caches: list[DynamicCache]) -> Callable[[], None]:
-    """What puts the caches back to where they are now, after they were cropped and have read again
-    what they had read: the same keys and values, in the same place."""
+def snapshot(caches: list[DynamicCache]) -> Callable[[], None]:
+    """Return a function that restores the caches after a crop and a re-read.
+
+    What is read in between must be what was read before: keys and values are written in place.
+    """
     layers: list[Any] = [layer for cache in caches for layer in cache.layers]
     states = [dict(vars(layer)) for layer in layers]
     for state in states:
         # A step writes into it.
-        if state.get("_common") is not None:
-            state["_common"] = state["_common"].clone()
-    # A compiled step is bound to the tensor that counts.
-    counted = [
+        if state.get("_shared_prefix") is not None:
+            state["_shared_prefix"] = state["_shared_prefix"].clone()
+    # A compiled step is bound to the tensor that holds the length.
+    lengths = [
         layer.cumulative_length.clone() if isinstance(layer, StaticLayer) else None
         for layer in layers
     ]
 
     @torch.inference_mode()
-    def put_back() -> None:
-        for layer, state, count in zip(layers, states, counted, strict=True):
+    def restore() -> None:
+        for layer, state, length in zip(layers, states, lengths, strict=True):
             vars(layer).update(state)
-            if count is not None:
-                layer.cumulative_length.copy_(count)
+            if length is not None:
+                layer.cumulative_length.copy_(length)
 
-    return put_back
+    return restore
+
+
+def cache_bytes(cache: DynamicCache) -> int:
+    """Bytes of keys and values that a forward pass reads."""
+    tensors = [getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values")]
+    return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
 
 
 def _croppable(layer: object) -> bool:
-    # Layers of kinds made from these keep more.
+    # Subclasses of these keep more.
     if type(layer) is DynamicSlidingWindowLayer:
         return layer.get_seq_length() < layer.sliding_window
-    return type(layer) in (RoomyLayer, StaticLayer, TokenLayer)
+    return type(layer) in (GrowingLayer, StaticLayer, TokenLayer)

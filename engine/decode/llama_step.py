@@ -1,4 +1,4 @@
-"""One position through a model of Llama's kind, in half the operations of the stock model.
+"""A step of one position for Llama-like models in half the operations of the stock forward pass.
 
 A step of a small model spends as long between the products of its linear layers as in them. The
 products are those of the model's own layers, and so are the results, given the same attention, bit
@@ -20,51 +20,56 @@ from transformers import (
 )
 
 from ..model.attention import STOCK_ATTENTION, Attend, attend_by_kernel, chosen_attention
-from ..model.llama import Norm, next_rotation
-from .kv_cache import RoomyLayer
+from ..model.llama import Norm, rotary_angles
+from ..model.outputs import Outputs
+from .kv_cache import GrowingLayer, cache_bytes
 
-KIND = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+SUPPORTED = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 
 
-def is_of_llamas_kind(model: PreTrainedModel, cache: DynamicCache) -> bool:
-    """And on one device, every layer attending to all positions."""
+def supports_llama_step(model: PreTrainedModel, cache: DynamicCache) -> bool:
+    """Whether `LlamaStep` can run this model: supported class, one device, full attention in every
+    layer."""
     return (
-        type(model) in KIND
+        type(model) in SUPPORTED
         and model.config._attn_implementation == STOCK_ATTENTION
         and len({parameter.device for parameter in model.parameters()}) == 1
-        and all(isinstance(layer, RoomyLayer) for layer in cache.layers)
+        and all(isinstance(layer, GrowingLayer) for layer in cache.layers)
     )
 
 
 class LlamaStep:
-    """Reads one position in every row, past the hooks of gates and streams.
+    """Reads one position in every row by calling the model's layers directly, without hooks.
 
-    To be made anew when the model's linear layers have others' products.
+    Valid as long as the linear layers' `forward` and the chosen attention stay the same.
     """
 
     def __init__(self, model: Any, closed: Mapping[nn.Module, Tensor]) -> None:
         """`closed` maps attentions and MLPs to bool [rows], true where a gate is closed."""
         self._embed = model.model.embed_tokens
-        self._angles = model.model.rotary_emb
+        self._rotary = model.model.rotary_emb
         self._layers = [
             (_Attention(layer, closed), _Mlp(layer, closed)) for layer in model.model.layers
         ]
         self._norm = Norm(model.model.norm)
         self._head = model.lm_head.forward
 
-    def __call__(self, tokens: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor, Tensor]:
-        """h, z and the streams, as in `lockstep.Outputs`, of tokens, int64 [rows, 1]."""
+    def __call__(self, tokens: Tensor, cache: DynamicCache, length: int) -> Outputs:
+        """Read int64 [rows, 1] after what the cache holds."""
         x = self._embed(tokens)
-        cos, sin = (angle[:, :, None] for angle in next_rotation(self._angles, x, cache))
+        cos, sin = (angle[:, :, None] for angle in rotary_angles(self._rotary, x, length))
         streams = [x]
         caches: list[Any] = cache.layers
-        for (attention, mlp), held in zip(self._layers, caches, strict=True):
-            x = x + attention(x, cos, sin, held)
+        for (attention, mlp), layer_cache in zip(self._layers, caches, strict=True):
+            x = x + attention(x, cos, sin, layer_cache)
             streams.append(x)
             x = x + mlp(x)
             streams.append(x)
         h = self._norm(x)
-        return h[:, 0], self._head(h)[:, 0], torch.cat(streams, dim=1).transpose(0, 1)
+        return Outputs(h[:, 0], self._head(h)[:, 0], torch.cat(streams, dim=1).transpose(0, 1))
+
+    def cache_bytes(self, cache: DynamicCache) -> int:
+        return cache_bytes(cache)
 
 
 class _Attention:
@@ -79,24 +84,24 @@ class _Attention:
             linear.forward for linear in (module.q_proj, module.k_proj, module.v_proj)
         )
         self._out = module.o_proj.forward
-        normed = hasattr(module, "q_norm")
-        self._q_norm = Norm(module.q_norm) if normed else None
-        self._k_norm = Norm(module.k_norm) if normed else None
+        has_norms = hasattr(module, "q_norm")
+        self._q_norm = Norm(module.q_norm) if has_norms else None
+        self._k_norm = Norm(module.k_norm) if has_norms else None
 
-    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, held: RoomyLayer) -> Tensor:
-        each = (len(x), 1, -1, self._width)
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, cache: GrowingLayer) -> Tensor:
+        heads = (len(x), 1, -1, self._width)
         x = self._norm(x)
-        q, k, v = self._q(x).view(each), self._k(x).view(each), self._v(x).view(each)
+        q, k, v = self._q(x).view(heads), self._k(x).view(heads), self._v(x).view(heads)
         if self._q_norm and self._k_norm:
             q, k = self._q_norm(q), self._k_norm(k)
-        both = torch.cat((q, k), dim=2)
-        both = both * cos + both.roll(self._width // 2, dims=-1) * sin
-        q, k = both.split((q.shape[2], k.shape[2]), dim=2)
-        keys, values = held.update(k.transpose(1, 2), v.transpose(1, 2))
-        # The queries that share a key head.
+        qk = torch.cat((q, k), dim=2)
+        qk = qk * cos + qk.roll(self._width // 2, dims=-1) * sin
+        q, k = qk.split((q.shape[2], k.shape[2]), dim=2)
+        keys, values = cache.update(k.transpose(1, 2), v.transpose(1, 2))
+        # Queries that share a key head are grouped.
         q = q.reshape(len(x), keys.shape[1], -1, self._width)
-        mixed = self._attend(q, keys, values, None, self._scaling)
-        added = self._out(mixed.reshape(len(x), 1, -1))
+        attended = self._attend(q, keys, values, None, self._scaling)
+        added = self._out(attended.reshape(len(x), 1, -1))
         return added if self._closed is None else added.masked_fill(self._closed, 0)
 
 

@@ -1,4 +1,4 @@
-"""The noise floor: how far logits move when nothing but the batch changes."""
+"""The noise floor: how far logits move when only the size of the batch changes."""
 
 import torch
 from transformers import PreTrainedModel
@@ -6,30 +6,30 @@ from transformers import PreTrainedModel
 from ..foreign import foreign_code
 from .kv_cache import new_cache, read
 
-POSITIONS = 32
+MAX_POSITIONS = 32
+"""Positions of the prompt that are read at most."""
 STEPS = 4
 
 
 @torch.inference_mode()
 def noise_floor(model: PreTrainedModel, rows: int, prompt: list[int]) -> float:
-    """The largest difference of a logit between the model alone and as a row of `rows`.
+    """Largest difference of a logit between the model alone and as one of `rows` rows.
 
-    Raises `UserError` for a model that cannot be decoded.
-
-    Over the beginning of the prompt and a few greedy steps, every row a control: the same model
-    on the same tokens. What is smaller than this, rounding alone can flip.
+    Measured over the beginning of the prompt and a few greedy steps, with the same tokens in every
+    row. Rounding alone can flip what is smaller. Raises `UserError` for a model that cannot be
+    decoded.
     """
-    tokens = torch.tensor([prompt[:POSITIONS]], device=model.device)
+    tokens = torch.tensor([prompt[:MAX_POSITIONS]], device=model.device)
     caches = [new_cache(model) for _ in range(2)]
-    floor, before = 0.0, 0
+    floor, length = 0.0, 0
     family = model.config.model_type
     for _ in range(STEPS):
         with foreign_code(f"this {family} model does not read one token after another"):
             alone, batch = (
-                read(model, tokens.repeat(count, 1), cache, before).float()
+                read(model, tokens.repeat(count, 1), cache, length).float()
                 for count, cache in zip((1, rows), caches, strict=True)
             )
         floor = max(floor, (batch - alone).abs().max().item())
-        before += tokens.shape[1]
+        length += tokens.shape[1]
         tokens = alone.argmax(dim=-1, keepdim=True)
     return floor

@@ -1,4 +1,4 @@
-"""The lanes of a session, made ready to decode: fast products, fast attention, a lockstep."""
+"""The lanes of a session ready to decode: models prepared, lockstep built and proven."""
 
 from collections import Counter
 
@@ -14,11 +14,11 @@ from .noise_floor import noise_floor
 from .proof import prove
 
 
-class Lanes:
-    """The baseline and its variants in the models, until `close`.
+class PreparedLanes:
+    """The baseline and its variants, installed on their models until `remove`.
 
-    The models are then as they were loaded, so that importance can be measured and weights pruned;
-    `reopen` goes on where the caches are.
+    After `remove` the models are as they were loaded, so that importance can be measured and
+    weights pruned; `install` goes on with the same caches.
     """
 
     def __init__(
@@ -27,44 +27,51 @@ class Lanes:
         context: Context,
         prompt: list[int],
         progress: Progress,
+        *,
         compiled: bool = False,
     ) -> None:
-        """`prompt` is tokens, on which the noise floor is measured."""
+        """Install the lanes; the noise floor is measured on `prompt`, token ids.
+
+        Raises `UserError` for a model that cannot be decoded.
+        """
         self.models = models
-        self._prompt, self._progress = prompt, progress
+        self._prompt = prompt
+        self._progress = progress
         self._compiled = compiled
-        self.records = [_record(lane, lane is models[0]) for lane in models]
+        self.records = [_record(lane, is_baseline=lane is models[0]) for lane in models]
         depths = [len(lane.group.anatomy.layers) for lane in models]
         self.same_depth = [depth == depths[0] for depth in depths]
-        """As the baseline's, per lane."""
-        self._rows = Counter(lane.group.model for lane in self._in_rows(context))
+        """For each lane, whether its model is as deep as the baseline's."""
+        self._row_counts = Counter(lane.group.model for lane in self._rows(context))
         model = models[0].group.model
         backend = backend_for(model.device, model.dtype)
         # Torch's compiler does not see through our products.
-        self._fast = backend.prepare(self._rows, linears=not compiled) if backend else None
-        self._install()
+        self._prepared = (
+            backend.prepare(self._row_counts, linears=not compiled) if backend else None
+        )
+        self._prepare_models()
         try:
-            self.weight_bytes = weight_bytes([*self._rows])
+            self.weight_bytes = weight_bytes([*self._row_counts])
             """Bytes of weights that a step reads."""
-            self._make_lockstep(context)
+            self._build_lockstep(context)
         except BaseException:
-            self._uninstall()
+            self._restore_models()
             raise
 
-    def read_in(self, context: Context) -> bool:
-        """Have as many rows as the context needs; whether those are others, with empty caches."""
-        if len(self._in_rows(context)) == self.lockstep.rows:
+    def set_context(self, context: Context) -> bool:
+        """Rebuild the lockstep if the row count changes; return True if so."""
+        if len(self._rows(context)) == self.lockstep.row_count:
             return False
-        self.lockstep.close()
+        self.lockstep.remove()
         try:
-            self._make_lockstep(context)
+            self._build_lockstep(context)
         except BaseException:
-            self.lockstep.reopen()
+            self.lockstep.install()
             raise
         return True
 
     def notes_on_length(self, positions: int) -> list[str]:
-        """What must be known of models whose rotary angles change within so many positions."""
+        """Notes on models whose rotary angles change within so many positions, a sentence each."""
         notes: dict[str, None] = {}
         for lane in self.models:
             rope = ChangingRope(lane.group.model)
@@ -76,53 +83,55 @@ class Lanes:
                 ] = None
         return [*notes]
 
-    def close(self) -> None:
-        self.lockstep.close()
-        self._uninstall()
+    def install(self) -> None:
+        self._prepare_models()
+        self.lockstep.install()
 
-    def reopen(self) -> None:
-        self._install()
-        self.lockstep.reopen()
+    def remove(self) -> None:
+        self.lockstep.remove()
+        self._restore_models()
 
-    def _install(self) -> None:
-        if self._fast:
-            self._fast.install()
+    def _prepare_models(self) -> None:
+        if self._prepared:
+            self._prepared.install()
 
-    def _uninstall(self) -> None:
-        if self._fast:
-            self._fast.remove()
+    def _restore_models(self) -> None:
+        if self._prepared:
+            self._prepared.remove()
 
-    def _make_lockstep(self, context: Context) -> None:
-        """Build the lockstep, prove it and measure the noise floor in so many rows."""
-        lanes = [(lane.group, lane.dropped) for lane in self._in_rows(context)]
+    def _build_lockstep(self, context: Context) -> None:
+        """Build and prove the lockstep, and measure the noise floor with its number of rows."""
+        rows = [(lane.group, lane.dropped) for lane in self._rows(context)]
         self._progress("measuring the noise floor", None)
         baseline = self.models[0].group
-        # Two rows at least: a lane of another weight group is a batch of its own.
-        rows = max(2, sum(group is baseline for group, _ in lanes))
-        floor = noise_floor(baseline.model, rows, self._prompt)
+        # At least two rows: a lane of another weight group is a batch of its own.
+        row_count = max(2, sum(group is baseline for group, _ in rows))
+        floor = noise_floor(baseline.model, row_count, self._prompt)
         self._progress("proving the step against transformers", None)
-        lockstep = Lockstep(lanes, self._compiled)
-        notes = [note for group, _ in lanes for note in group.notes]
+        lockstep = Lockstep(rows, compiled=self._compiled)
+        lockstep.install()
+        notes = [note for group, _ in rows for note in group.notes]
         try:
-            proof = prove(lockstep, lanes)
+            proof = prove(lockstep, rows)
             notes += proof.notes
             if proof.reread:
-                lockstep.close()
-                lockstep = Lockstep(lanes, self._compiled, proof.reread)
-                notes += prove(lockstep, lanes).notes
+                lockstep.remove()
+                lockstep = Lockstep(rows, compiled=self._compiled, reread=proof.reread)
+                lockstep.install()
+                notes += prove(lockstep, rows).notes
         except BaseException:
-            lockstep.close()
+            lockstep.remove()
             raise
         self.noise_floor, self.lockstep = floor, lockstep
         self.notes = [*dict.fromkeys(notes)]
-        """What a reader of the numbers must know of the models, a sentence each."""
+        """Notes on the models for readers of the numbers, a sentence each."""
 
-    def _in_rows(self, context: Context) -> list[LaneModel]:
-        """In context both, a second lane of each variant stands behind all the first ones."""
+    def _rows(self, context: Context) -> list[LaneModel]:
+        """The lane of each row; in context both, each variant has a second row after all lanes."""
         return self.models + (self.models[1:] if context == "both" else [])
 
 
-def _record(lane: LaneModel, is_baseline: bool) -> records.Lane:
+def _record(lane: LaneModel, *, is_baseline: bool) -> records.Lane:
     sparsity, (attention, mlp) = lane.sparsity, lane.dropped.lists
     return records.Lane(
         name=lane.recipe.name,

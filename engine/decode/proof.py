@@ -1,8 +1,8 @@
-"""A proof at load that what is decoded is the model: the lockstep against stock transformers.
+"""Proof at load that the lockstep decodes the model: its logits against stock transformers.
 
-A family is not believed by the names of its modules, nor our own step by its tests: a few tokens
-go through the prefill, the single steps and the rows of the lockstep, with all that is installed
-for decoding, and must give the logits that the model gave as it was loaded.
+Neither the names of a family's modules nor the tests of our own step are trusted: a few tokens go
+through the prefill, the single steps and the rows of the lockstep, with everything installed for
+decoding, and must give the logits that the model gave as it was loaded.
 """
 
 import itertools
@@ -18,8 +18,8 @@ from ..model.reference import PROMPT, STEPS
 from ..model.weight_group import WeightGroup
 from .lockstep import Lockstep
 
-PARTS = (2, PROMPT)
-"""Positions at which the parts end that several tokens of the prompt are read in."""
+PREFILL_ENDS = (2, PROMPT)
+"""Positions at which the parts end that the prompt is read in."""
 
 TOLERANCE = {torch.float32: 2e-4, torch.float16: 0.05, torch.bfloat16: 0.2}
 """Largest difference that rounding explains, as `difference` measures it: ten times and more what
@@ -29,18 +29,19 @@ logits by 0.1 to 2."""
 
 @dataclass(frozen=True)
 class Proof:
-    """What the lockstep has shown of the models that it reads."""
+    """Result of comparing the lockstep with the references of its models."""
 
     reread: frozenset[WeightGroup]
     """Models whose caches give other logits than their forward pass."""
     notes: list[str]
+    """Sentences for readers of the numbers."""
 
 
 def prove(lockstep: Lockstep, lanes: list[tuple[WeightGroup, Dropped]]) -> Proof:
-    """Compare each row that drops nothing with its model's reference, where it has one.
+    """Compare each row that drops nothing with its model's reference, if there is one.
 
-    The caches are empty or those of the tokens that were tried afterwards. Raises `UserError` for
-    a model that gives other logits even where all tokens are read again at every step.
+    Overwrites the caches. Raises `UserError` for a model that gives other logits even if all tokens
+    are read again at every step.
     """
     slow = [
         f"{group.name} keeps no cache that prunetui knows, so every step reads all tokens again, "
@@ -48,19 +49,20 @@ def prove(lockstep: Lockstep, lanes: list[tuple[WeightGroup, Dropped]]) -> Proof
         for group in lockstep.rereading
         if group not in lockstep.reread
     ]
-    tried = {
+    references = {
         row: group.reference
         for row, (group, gates) in enumerate(lanes)
         if group.reference is not None and not gates
     }
-    if not tried:
+    if not references:
         return Proof(frozenset(), slow)
-    some = next(iter(tried.values()))
-    texts = [tried.get(row, some).tokens for row in range(len(lanes))]
+    # Rows without a reference read any text.
+    any_reference = next(iter(references.values()))
+    texts = [references.get(row, any_reference).tokens for row in range(len(lanes))]
     z, positions = _lockstep_logits(lockstep, torch.stack(texts))
     failed: set[WeightGroup] = set()
     notes = dict.fromkeys(slow)
-    for row, reference in tried.items():
+    for row, reference in references.items():
         group = lanes[row][0]
         name, dtype = group.name, group.model.dtype
         tolerance = TOLERANCE.get(dtype, TOLERANCE[torch.float32])
@@ -92,12 +94,12 @@ def prove(lockstep: Lockstep, lanes: list[tuple[WeightGroup, Dropped]]) -> Proof
 
 
 def _lockstep_logits(lockstep: Lockstep, texts: Tensor) -> tuple[Tensor, list[int]]:
-    """Logits, float32 [reads, rows, vocabulary] on the CPU, and the position of each read.
+    """Read texts, int64 [rows, PROMPT + STEPS - 1]; return logits and the position of each read.
 
-    Of texts, int64 [rows, PROMPT + STEPS - 1]: two parts, as a long prompt is read by models that
-    can, and then tokens one by one.
+    The logits are float32 [reads, rows, vocabulary] on the CPU. The prompt is read in two parts, as
+    a long one is, if all models can; then tokens one by one.
     """
-    ends = PARTS if lockstep.reads_in_parts else PARTS[-1:]
+    ends = PREFILL_ENDS if lockstep.reads_in_parts else PREFILL_ENDS[-1:]
     ends = [*ends, *range(ends[-1] + 1, texts.shape[1] + 1)]
     outputs = [lockstep.prefill(texts[:, : ends[0]], STEPS)]
     outputs += [lockstep.advance(texts[:, begin:end]) for begin, end in itertools.pairwise(ends)]
@@ -105,18 +107,18 @@ def _lockstep_logits(lockstep: Lockstep, texts: Tensor) -> tuple[Tensor, list[in
 
 
 def difference(z: Tensor, expected: Tensor, dtype: torch.dtype) -> float:
-    """Root mean square of z - expected over the standard deviation of `expected`, each of
-    [positions, vocabulary]; infinite where only one of the two is finite.
+    """Root mean square of z - expected over the standard deviation of `expected`.
 
-    The worst of the positions of a model in float32. In 16 bits the median: there, rounding alone
-    can send a token to another expert of a mixture.
+    Both are [positions, vocabulary]; infinite where only one of the two is finite. The worst
+    position counts in float32, the median in 16 bits: there, rounding alone can send a token to
+    another expert of a mixture.
     """
     finite = expected.isfinite()
     if not torch.equal(z.isfinite(), finite):
         return float("inf")
-    apart = []
-    for ours, theirs, mask in zip(z.double(), expected.double(), finite, strict=True):
-        moved = (ours - theirs)[mask].square().mean().sqrt().item() if mask.any() else 0.0
-        scale = theirs[mask].std(correction=0).item() if moved else 1.0
-        apart.append(moved / scale if scale else float("inf"))
-    return statistics.median_high(apart) if dtype.itemsize == 2 else max(apart)
+    differences = []
+    for row, reference, mask in zip(z.double(), expected.double(), finite, strict=True):
+        rms = (row - reference)[mask].square().mean().sqrt().item() if mask.any() else 0.0
+        scale = reference[mask].std(correction=0).item() if rms else 1.0
+        differences.append(rms / scale if scale else float("inf"))
+    return statistics.median_high(differences) if dtype.itemsize == 2 else max(differences)

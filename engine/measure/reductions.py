@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..cpu.backend import backend_for
-from ..decode.outputs import Outputs
 from ..logit_sums import LogitSums
+from ..model.outputs import Outputs
 from .top_k import topk
 
 CHUNK = 65536

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..decode.outputs import Outputs
+from ..model.outputs import Outputs
 from ..trace.records import Sampling
 from .drift import MEASURES, measure
 from .reductions import reduce_logits

@@ -1,23 +1,21 @@
-"""The norm and the rotary embedding of Llama models, for the steps that are written out."""
+"""Parts of a Llama step that the torch step and the compiled one share."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 
-def next_rotation(rotary: nn.Module, x: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor]:
-    """Cosine and sine, [1, 1, head dimension] each, of the next position's rotary embedding; the
-    first half of the sine is negated."""
-    position = torch.full((1, 1), cache.get_seq_length(), device=x.device)
-    cos, sin = rotary(x, position)
+def rotary_angles(rotary: nn.Module, x: Tensor, position: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [1, 1, head dimension] of a position's rotary embedding, with the sign of the
+    first half of the sine flipped."""
+    cos, sin = rotary(x, torch.full((1, 1), position, device=x.device))
     half = cos.shape[-1] // 2
     return cos, torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
 
 
 class Norm:
-    """RMSNorm with the rounding of the stock module."""
+    """RMS norm with the weight and ε of a model's own norm module."""
 
     def __init__(self, module: Any) -> None:
         self.weight, self.eps = module.weight, module.variance_epsilon

@@ -3,7 +3,7 @@
 import datetime
 import importlib.metadata
 
-from ..decode.prepared_lanes import Lanes
+from ..decode.prepared_lanes import PreparedLanes
 from ..errors import UserError
 from ..model.fingerprint import weights_fingerprint
 from ..model.loading import Loaded
@@ -32,7 +32,7 @@ def describe_model(loaded: Loaded) -> records.Model:
 
 def make_header(
     model: records.Model,
-    lanes: Lanes,
+    lanes: PreparedLanes,
     options: Options,
     prompt: records.Prompt,
     answers: records.Answers | None,

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ..decode.bandwidth import read_bandwidth
-from ..decode.outputs import Outputs
-from ..decode.prepared_lanes import Lanes
+from ..decode.prepared_lanes import PreparedLanes
 from ..errors import UserError
 from ..measure.logit_lens import check_lens, read_lens
 from ..measure.step_numbers import StepNumbers, Wanted, step_numbers
@@ -27,6 +26,7 @@ from ..measure.step_record import (
 from ..model.detokenize import LaneText, TokenTexts
 from ..model.generation import end_tokens
 from ..model.memory import memory_in_use
+from ..model.outputs import Outputs
 from ..model.prompts import ReadPrompt, find_answers, read_prompt, recorded_prompt
 from ..options import Context, Options, default_variants
 from ..out_of_memory import out_of_memory
@@ -242,7 +242,7 @@ class Session:
             self._begin(read, context)
         except BaseException as error:
             self._options = before
-            self._lanes.read_in(header.context)
+            self._lanes.set_context(header.context)
             if not out_of_memory(error):
                 raise
             raise UserError(
@@ -257,14 +257,14 @@ class Session:
         """
         check_droppable(self._builder.baseline)
         try:
-            self._lanes.close()
+            self._lanes.remove()
             return self._builder.baseline_similarity()
         except Exception as error:
             if not out_of_memory(error):
                 raise
             raise UserError("out of memory while ranking the sublayers") from error
         finally:
-            self._lanes.reopen()
+            self._lanes.install()
 
     def set_variants(self, recipes: Iterable[str]) -> None:
         """Decode the prompt again with other variants, in a new trace and file.
@@ -276,7 +276,7 @@ class Session:
         header, before = self.trace.header, (self._lanes, self._options, self._cached)
         lanes = None
         try:
-            self._lanes.close()
+            self._lanes.remove()
             models, left_out = self._builder.build_lanes(parsed)
             lanes = self._make_lanes(models, header.context, header.prompt.tokens)
             self._lanes = lanes
@@ -286,10 +286,10 @@ class Session:
             self._begin(self._prompt, header.context)
         except BaseException as error:
             if lanes is not None:
-                lanes.close()
+                lanes.remove()
             self._lanes, self._options, self._cached = before
             self._builder.forget_all_but(self._lanes.models)
-            self._lanes.reopen()
+            self._lanes.install()
             if not out_of_memory(error):
                 raise
             raise UserError(
@@ -301,7 +301,7 @@ class Session:
     def close(self) -> None:
         """Close the trace's file and leave the model as it was."""
         self.end()
-        self._lanes.close()
+        self._lanes.remove()
 
     def end(self) -> None:
         """Close the trace's file, in a process that has no more use for the model."""
@@ -314,7 +314,7 @@ class Session:
             answers = find_answers(self._options.answers, self._loaded, prompt.text)
         else:
             answers = resume.header.answers
-        if self._lanes.read_in(context):
+        if self._lanes.set_context(context):
             self._cached = None
         options = msgspec.structs.replace(self._options, prompt=prompt.record.text, context=context)
         header = make_header(
@@ -361,11 +361,15 @@ class Session:
         for event in trace.events():
             self._recording.write(event)
 
-    def _make_lanes(self, models: list[LaneModel], context: Context, prompt: list[int]) -> Lanes:
-        return Lanes(models, context, prompt, self._progress, self._options.compile)
+    def _make_lanes(
+        self, models: list[LaneModel], context: Context, prompt: list[int]
+    ) -> PreparedLanes:
+        return PreparedLanes(
+            models, context, prompt, self._progress, compiled=self._options.compile
+        )
 
     def _prefill(self, tokens: list[int]) -> Outputs:
-        rows = self._tensor(tokens).repeat(self._lanes.lockstep.rows, 1)
+        rows = self._tensor(tokens).repeat(self._lanes.lockstep.row_count, 1)
         what = "compiling the step" if self._options.compile else "reading the prompt"
         self._progress(what, None)
         try:
@@ -434,7 +438,7 @@ class Session:
             layers=layer_records(numbers.layers[:variants], measured, same_depth),
             seconds=time.perf_counter() - began,
             # Step 0 chooses from what reading the prompt has left.
-            read=self._lanes.weight_bytes + self._lanes.lockstep.cache_read if number else 0,
+            read=self._lanes.weight_bytes + self._lanes.lockstep.cache_bytes if number else 0,
             memory=memory_in_use(self._loaded.model.device),
             local=drift_records(numbers.drift[variants:], on_baseline) if both else None,
             answers=answer_records(numbers, first, running) if answers else None,
@@ -457,7 +461,7 @@ class Session:
         lanes = self._lanes.models
         temperature = self.trace.header.sampling.measured_temperature
         rows: list[records.LaneLens | None] = []
-        for row in range(self._lanes.lockstep.rows):
+        for row in range(self._lanes.lockstep.row_count):
             # Behind the lanes stand the variants on the baseline's tokens.
             local = row >= len(lanes)
             lane = row - len(lanes) + 1 if local else row
@@ -485,7 +489,7 @@ class Session:
         )
         lockstep = self._lanes.lockstep
         if not stands:
-            rows = self._tensor(prompt).repeat(lockstep.rows, 1)
+            rows = self._tensor(prompt).repeat(lockstep.row_count, 1)
             lockstep.prefill(rows, self._options.max_new_tokens)
             kept = 0
         *past, last = [self._read(tokens) for tokens in chosen[kept:]]
@@ -505,7 +509,7 @@ class Session:
         chosen = self._chosen[self.trace.branch][:number]
         if self._cached is not None and _common(self._cached, chosen[:-1]) == number - 1:
             behind = len(self.trace.header.prompt.tokens) + number - 1
-            outputs = self._lanes.lockstep.look_back(behind, self._read(chosen[-1]))
+            outputs = self._lanes.lockstep.advance_from(behind, self._read(chosen[-1]))
             if outputs is not None:
                 return outputs
         return self._outputs(number)

@@ -11,8 +11,7 @@ import torch
 from prunetui.engine.cpu.backend import backend_for
 from prunetui.engine.decode.bandwidth import read_bandwidth
 from prunetui.engine.decode.lockstep import Lockstep
-from prunetui.engine.decode.outputs import Outputs
-from prunetui.engine.decode.prepared_lanes import Lanes
+from prunetui.engine.decode.prepared_lanes import PreparedLanes
 from prunetui.engine.measure.reductions import reduce_logits
 from prunetui.engine.measure.step_numbers import Wanted, step_numbers
 from prunetui.engine.model.anatomy import find_anatomy
@@ -20,6 +19,7 @@ from prunetui.engine.model.device import find_device
 from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.loading import Loaded, load
 from prunetui.engine.model.memory import keep_freed_memory
+from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Context, Options
 from prunetui.engine.session.session import Session, open_session
@@ -27,6 +27,8 @@ from prunetui.engine.trace.records import Sampling
 from prunetui.engine.variants.builder import open_builder
 from prunetui.engine.variants.recipes import parse
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from tests.support.lockstep import install_lockstep
 
 from ..support.models import generate
 
@@ -100,13 +102,13 @@ def context_growth(dtype: str) -> None:
             tokens = torch.arange(length, device=builder.loaded.model.device)[None] % 1000 + 100
             prompt = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
             generate[length] += _generate(builder.loaded, prompt)
-        lanes = Lanes(variants, "free", [*range(100, 110)], _silent)
+        lanes = PreparedLanes(variants, "free", [*range(100, 110)], _silent)
         for (length, apart), seconds in five.items():
             begins = apart * torch.arange(len(variants))[:, None]
             outputs = lanes.lockstep.prefill((torch.arange(length) + begins) % 1000 + 100)
             token = outputs.z.argmax(dim=-1)[:, None]
             seconds += _seconds(lambda of=lanes.lockstep, t=token: _finish(of.advance(t)))
-        lanes.close()
+        lanes.remove()
     one, all_five = (
         {key: median(seconds) for key, seconds in each.items()} for each in (generate, five)
     )
@@ -201,9 +203,9 @@ def _five_lanes(model: PreTrainedModel) -> Iterator[Lockstep]:
     prepared = backend.prepare(rows) if backend else None
     if prepared:
         prepared.install()
-    lockstep = Lockstep([(group, gates) for gates in lanes])
+    lockstep = install_lockstep([(group, gates) for gates in lanes])
     yield lockstep
-    lockstep.close()
+    lockstep.remove()
     if prepared:
         prepared.remove()
 

@@ -8,17 +8,17 @@ from prunetui.engine.cpu.kernels.linear import MAX_ROWS
 from prunetui.engine.cpu.linears import FastLinears
 from prunetui.engine.cpu.llama_step import supports_compiled_step
 from prunetui.engine.decode import kv_cache as kvcache
-from prunetui.engine.decode import lockstep as module
+from prunetui.engine.decode import steps
 from prunetui.engine.decode.kv_cache import new_cache
-from prunetui.engine.decode.llama_step import is_of_llamas_kind
-from prunetui.engine.decode.lockstep import Lockstep
-from prunetui.engine.decode.outputs import Outputs
+from prunetui.engine.decode.llama_step import supports_llama_step
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
+from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.model.weight_group import WeightGroup
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..support.lockstep import install_lockstep
 from ..support.models import FAMILIES, make_model, moved, needs_kernels
 
 LANES = [
@@ -65,13 +65,13 @@ def make(name: str, dtype: torch.dtype, **changes: object) -> PreTrainedModel:
 def decode(model: PreTrainedModel, agreed: Tensor | None = None) -> list[Outputs]:
     """Greedily, or the tokens [steps, lanes, 1] that are agreed on."""
     group = WeightGroup(model, find_anatomy(model))
-    lockstep = Lockstep([(group, gates) for gates in LANES])
+    lockstep = install_lockstep([(group, gates) for gates in LANES])
     tokens = torch.arange(5, 12) * torch.arange(1, 6)[:, None]
     outputs = [lockstep.prefill(tokens)]
     for step in range(len(AGREED)):
         token = outputs[-1].z.argmax(dim=-1)[:, None] if agreed is None else agreed[step]
         outputs.append(lockstep.advance(token))
-    lockstep.close()
+    lockstep.remove()
     return outputs
 
 
@@ -85,10 +85,10 @@ def test_a_step_is_the_stock_step(
     model = make(name, dtype)
     attention = FastAttention([model], attention_name)
     attention.install()
-    assert is_of_llamas_kind(model, new_cache(model))
+    assert supports_llama_step(model, new_cache(model))
     assert not supports_compiled_step(model, len(LANES))
     ours = decode(model)
-    monkeypatch.setattr(module, "is_of_llamas_kind", lambda *_: False)
+    monkeypatch.setattr(steps, "supports_llama_step", lambda *_: False)
     stock = decode(model)
     attention.remove()
     for one, other in zip(ours, stock, strict=True):
@@ -104,7 +104,7 @@ def test_a_program_is_the_stock_step(name: str, monkeypatch) -> None:
     model = make(name, torch.float32, **WIDE)
     assert supports_compiled_step(model, len(LANES))
     ours = decode(model)
-    monkeypatch.setattr(module, "is_of_llamas_kind", lambda *_: False)
+    monkeypatch.setattr(steps, "supports_llama_step", lambda *_: False)
     for one, other in zip(ours, decode(model), strict=True):
         for tensor, stock in ((one.h, other.h), (one.z, other.z), (one.streams, other.streams)):
             assert torch.allclose(tensor, stock, rtol=1e-4, atol=1e-4 * float(stock.abs().max()))
@@ -118,7 +118,7 @@ def test_a_program_in_bfloat16_is_no_farther_from_float32_than_the_stock_step(
 ) -> None:
     model = make(name, torch.bfloat16, **WIDE)
     ours = decode(model, AGREED)
-    monkeypatch.setattr(module, "is_of_llamas_kind", lambda *_: False)
+    monkeypatch.setattr(steps, "supports_llama_step", lambda *_: False)
     stock = decode(model, AGREED)
     exact = decode(model.float(), AGREED)
 
@@ -140,8 +140,8 @@ def test_a_lane_of_a_program_is_the_same_alone(name: str, dtype: torch.dtype) ->
     linears = FastLinears([model])
     linears.install()
     group = WeightGroup(model, find_anatomy(model))
-    together = Lockstep([(group, gates) for gates in LANES])
-    alone = [Lockstep([(group, gates)]) for gates in LANES]
+    together = install_lockstep([(group, gates) for gates in LANES])
+    alone = [install_lockstep([(group, gates)]) for gates in LANES]
     tokens = torch.arange(3, 3 + len(LANES))[:, None]
     outputs = together.prefill(tokens)
     each = [lane.prefill(tokens[row, None]) for row, lane in enumerate(alone)]
@@ -152,25 +152,25 @@ def test_a_lane_of_a_program_is_the_same_alone(name: str, dtype: torch.dtype) ->
         outputs = together.advance(tokens)
         each = [lane.advance(tokens[row, None]) for row, lane in enumerate(alone)]
     for lockstep in (together, *alone):
-        lockstep.close()
+        lockstep.remove()
     linears.remove()
 
 
 def test_a_program_goes_on_where_caches_were_cropped_or_the_lanes_reopened() -> None:
     model = make("qwen2", torch.float32, **WIDE)
     group = WeightGroup(model, find_anatomy(model))
-    lockstep = Lockstep([(group, gates) for gates in LANES])
+    lockstep = install_lockstep([(group, gates) for gates in LANES])
     prompt = torch.arange(5, 12).repeat(len(LANES), 1)
     tokens = torch.arange(30, 33).repeat(len(LANES), 1)
     lockstep.prefill(prompt)
     first = [lockstep.advance(token) for token in tokens.split(1, dim=1)]
     assert lockstep.crop(prompt.shape[1] + 1)
-    lockstep.close()
-    lockstep.reopen()
+    lockstep.remove()
+    lockstep.install()
     again = [lockstep.advance(token) for token in tokens[:, 1:].split(1, dim=1)]
     for one, other in zip(first[1:], again, strict=True):
         assert torch.equal(one.z, other.z)
-    lockstep.close()
+    lockstep.remove()
 
 
 @needs_kernels
@@ -187,7 +187,7 @@ def test_what_lanes_hold_in_common_is_read_once_and_makes_no_difference(
     same, other = torch.full((rows, 1), 7), torch.arange(rows)[:, None] + 50
 
     def decode() -> tuple[list[Outputs], list[int]]:
-        lockstep = Lockstep([(group, gates) for gates in LANES])
+        lockstep = install_lockstep([(group, gates) for gates in LANES])
         outputs, read = [lockstep.prefill(prompt)], []
         for crop, tokens in (
             *[(0, same)] * PART,
@@ -199,16 +199,16 @@ def test_what_lanes_hold_in_common_is_read_once_and_makes_no_difference(
         ):
             assert lockstep.crop(lockstep.length - crop)
             outputs.append(lockstep.advance(tokens))
-            read.append(lockstep.cache_read)
-            looked = lockstep.look_back(PART + 20, prompt[:, PART + 20, None])
+            read.append(lockstep.cache_bytes)
+            looked = lockstep.advance_from(PART + 20, prompt[:, PART + 20, None])
             assert looked
             outputs.append(looked)
-        lockstep.close()
+        lockstep.remove()
         return outputs, read
 
     shared, read = decode()
     nothing = torch.zeros(rows, 1 + 2, dtype=torch.int64)
-    monkeypatch.setattr(kvcache, "_common", lambda *_: nothing.clone())
+    monkeypatch.setattr(kvcache, "find_shared_prefix", lambda *_: nothing.clone())
     apart, read_apart = decode()
     for one, another in zip(shared, apart, strict=True):
         assert torch.equal(one.z, another.z)
@@ -234,7 +234,7 @@ def test_what_lanes_hold_in_common_is_read_once_and_makes_no_difference(
 )
 def test_a_model_that_no_program_is_made_for(changes: dict[str, object]) -> None:
     model = make("llama", torch.float32, **WIDE | changes)
-    assert is_of_llamas_kind(model, new_cache(model))
+    assert supports_llama_step(model, new_cache(model))
     assert not supports_compiled_step(model, 2)
     wide = make("llama", torch.float32, **WIDE)
     assert supports_compiled_step(wide, MAX_ROWS)
@@ -249,6 +249,6 @@ def test_other_models_are_left_to_themselves(family: str) -> None:
     expected = family in {"llama", "mistral", "qwen2", "qwen3"}
     # Mistral's default is a sliding window.
     expected &= getattr(model.config, "sliding_window", None) is None
-    assert is_of_llamas_kind(model, new_cache(model)) == expected
+    assert supports_llama_step(model, new_cache(model)) == expected
     model.set_attn_implementation("eager")
-    assert not is_of_llamas_kind(model, new_cache(model))
+    assert not supports_llama_step(model, new_cache(model))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch._dynamo.utils
-from prunetui.engine.decode.lockstep import STATIC_ROOM, Lockstep
+from prunetui.engine.decode.lockstep import STATIC_CAPACITY_STRIDE
 from prunetui.engine.errors import UserError
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
@@ -15,6 +15,7 @@ from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import Session, open_session
 
+from ..support.lockstep import install_lockstep
 from ..support.models import make_model, save_model_directory
 
 
@@ -48,8 +49,8 @@ def test_tokens_are_those_of_plain_steps(tmp_path: Path) -> None:
         session.force(2, {1: 7})
         runs.append(tokens(session))
         # Too long for the cache that the first was compiled for.
-        session.restart(prompt="word " * (STATIC_ROOM // 4))
-        assert len(session.trace.header.prompt.tokens) > STATIC_ROOM
+        session.restart(prompt="word " * (STATIC_CAPACITY_STRIDE // 4))
+        assert len(session.trace.header.prompt.tokens) > STATIC_CAPACITY_STRIDE
         runs.append(tokens(session))
         session.close()
         seen.append(runs)
@@ -65,16 +66,16 @@ def test_a_cache_may_grow_as_often_as_it_likes(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch, "compile", made)
     model = make_model("llama", max_position_embeddings=4096, num_hidden_layers=1)
     group = WeightGroup(model, find_anatomy(model))
-    lockstep = Lockstep([(group, Dropped())], compiled=True)
-    plain = Lockstep([(group, Dropped())])
+    lockstep = install_lockstep([(group, Dropped())], compiled=True)
+    plain = install_lockstep([(group, Dropped())])
     for times in range(1, 11):
         seen = []
         for decoder in (lockstep, plain):
-            decoder.prefill(torch.tensor([[5, 6, 7]]), STATIC_ROOM * times)
+            decoder.prefill(torch.tensor([[5, 6, 7]]), STATIC_CAPACITY_STRIDE * times)
             seen.append(decoder.advance(torch.tensor([[8]])).z.clone())
         assert torch.allclose(*seen, rtol=1e-4, atol=1e-4)
-    plain.close()
-    lockstep.close()
+    plain.remove()
+    lockstep.remove()
 
 
 def test_what_cannot_be_compiled_is_said(tmp_path: Path) -> None:

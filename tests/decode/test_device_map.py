@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from prunetui.engine.decode import lockstep as decoder
-from prunetui.engine.decode.lockstep import Lockstep
+from prunetui.engine.decode import steps
 from prunetui.engine.errors import UserError
 from prunetui.engine.measure import reductions
 from prunetui.engine.measure.step_numbers import StepNumbers, Wanted, step_numbers
@@ -26,6 +25,7 @@ from prunetui.engine.variants.recipes import Method, Sparsify
 from torch import Tensor
 
 from ..support.devices import FIRST, SECOND, Devices, move, spread, where
+from ..support.lockstep import install_lockstep
 from ..support.models import make_model, save_model_directory
 
 PROMPT = [5, 17, 200, 31, 8, 99]
@@ -69,7 +69,7 @@ def _torch_adds_up(monkeypatch) -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "gpt2"])
 def test_a_spread_model_gives_the_numbers_of_a_whole_one(family: str, monkeypatch) -> None:
     # A spread model does not take the steps that attend in other ways.
-    monkeypatch.setattr(decoder, "is_of_llamas_kind", lambda *_: False)
+    monkeypatch.setattr(steps, "supports_llama_step", lambda *_: False)
     expected, ranks = _decode(family)
     with Devices():
         found, spread_ranks = _decode(family, spread_out=True)
@@ -91,7 +91,7 @@ def test_on_another_device_nothing_is_on_the_cpu(family: str) -> None:
 def test_a_spread_model_is_pruned_and_decodes_like_a_whole_one(
     family: str, method: Method, monkeypatch
 ) -> None:
-    monkeypatch.setattr(decoder, "is_of_llamas_kind", lambda *_: False)
+    monkeypatch.setattr(steps, "supports_llama_step", lambda *_: False)
     expected, weights = _prune(family, method, spread_out=False)
     with Devices():
         found, spread_weights = _prune(family, method, spread_out=True)
@@ -177,7 +177,7 @@ def _decode(
 
 
 def _steps(lanes: list[tuple[WeightGroup, Dropped]]) -> list[StepNumbers]:
-    lockstep = Lockstep(lanes)
+    lockstep = install_lockstep(lanes)
     outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(len(lanes), 1))
     steps = []
     wanted = Wanted(lanes=len(lanes), candidates=3, answers=torch.tensor([1, 2]))
@@ -186,5 +186,5 @@ def _steps(lanes: list[tuple[WeightGroup, Dropped]]) -> list[StepNumbers]:
             numbers, chosen = step_numbers(outputs, SAMPLING, step, wanted, {})
             steps.append(numbers)
             outputs = lockstep.advance(chosen[:, None].cpu())
-    lockstep.close()
+    lockstep.remove()
     return steps

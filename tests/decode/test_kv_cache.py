@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from prunetui.engine.decode.kv_cache import RoomyLayer, can_crop, new_cache, read
+from prunetui.engine.decode.kv_cache import GrowingLayer, can_crop, new_cache, read
 from torch import Tensor
 
 from ..support.families import make_family
@@ -11,7 +11,7 @@ from ..support.steps import present
 LENGTH, HEADS, WIDTH = 37, 2, 8
 
 
-def common(layer: RoomyLayer) -> list[tuple[int, int]]:
+def common(layer: GrowingLayer) -> list[tuple[int, int]]:
     """Of each row another one and the positions, which are the same in all heads."""
     *_, held, length = layer.extend(torch.empty(len(present(layer.keys))), HEADS, WIDTH)
     assert length == layer.get_seq_length()
@@ -31,13 +31,13 @@ def rows_like(*like: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("positions", [0, 1, 2, 3, 15, 16, LENGTH - 1, LENGTH])
 def test_two_rows(positions: int) -> None:
-    layer = RoomyLayer()
+    layer = GrowingLayer()
     layer.update(*rows_like((0, 0), (0, positions)))
     assert common(layer) == [(0, 0), (0, positions)]
 
 
 def test_the_row_that_most_is_common_with() -> None:
-    layer = RoomyLayer()
+    layer = GrowingLayer()
     layer.update(*rows_like((0, 0), (0, 20), (1, LENGTH), (1, 30), (0, 0)))
     assert common(layer) == [(0, 0), (0, 20), (1, LENGTH), (1, 30), (0, 0)]
 
@@ -46,13 +46,13 @@ def test_the_row_that_most_is_common_with() -> None:
 def test_both_keys_and_values_must_be_the_same(which: int) -> None:
     held = rows_like((0, 0), (0, LENGTH))
     held[which][1, 1, 11, 3] += 1
-    layer = RoomyLayer()
+    layer = GrowingLayer()
     layer.update(*held)
     assert common(layer) == [(0, 0), (0, 11)]
 
 
 def test_positions_that_are_read_by_others_are_compared_again() -> None:
-    layer = RoomyLayer()
+    layer = GrowingLayer()
     layer.update(*rows_like((0, 0), (0, LENGTH)))
     assert common(layer) == [(0, 0), (0, LENGTH)]
     layer.crop(-5)
@@ -61,7 +61,7 @@ def test_positions_that_are_read_by_others_are_compared_again() -> None:
 
 
 def test_nothing_is_common_where_nothing_is_held() -> None:
-    layer = RoomyLayer()
+    layer = GrowingLayer()
     keys, values, held, length = layer.extend(torch.empty(3), HEADS, WIDTH)
     assert held.tolist() == [[0] * 3] * 3
     assert length == 1

@@ -20,6 +20,7 @@ from transformers import DynamicCache, GPT2Config, GPT2Model, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from ..support.families import make_family
+from ..support.lockstep import install_lockstep
 from ..support.models import FAMILIES, make_model, without_sublayers
 from ..support.steps import present
 
@@ -29,7 +30,7 @@ EVERY_FAMILY = pytest.mark.parametrize("family", sorted(FAMILIES))
 
 def make_lockstep(model: PreTrainedModel, lanes: list[Dropped]) -> Lockstep:
     group = WeightGroup(model, find_anatomy(model))
-    return Lockstep([(group, gates) for gates in lanes])
+    return install_lockstep([(group, gates) for gates in lanes])
 
 
 @torch.inference_mode()
@@ -66,7 +67,7 @@ def test_a_lane_equals_the_model_without_the_sublayers(family: str) -> None:
         for text, token in zip(texts, tokens.tolist(), strict=True):
             text.append(token)
         outputs = lockstep.advance(tokens[:, None])
-    lockstep.close()
+    lockstep.remove()
     for row, gates in enumerate(lanes):
         with without_sublayers(anatomy, gates):
             for step, z in enumerate(logits):
@@ -83,7 +84,7 @@ def test_streams_are_what_the_hidden_states_are(family: str) -> None:
     anatomy = find_anatomy(model)
     lockstep = make_lockstep(model, [Dropped(), Dropped(mlp=frozenset({1}))])
     outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(2, 1))
-    lockstep.close()
+    lockstep.remove()
     seen = []
     handles = [
         layer.module.register_forward_hook(
@@ -108,7 +109,7 @@ def test_h_is_the_vector_for_which_z_is_w_h() -> None:
     model = make_model("llama")
     lockstep = make_lockstep(model, [Dropped()])
     outputs = lockstep.prefill(torch.tensor([PROMPT]))
-    lockstep.close()
+    lockstep.remove()
     torch.testing.assert_close(outputs.h @ model.lm_head.weight.T, outputs.z)
 
 
@@ -118,7 +119,7 @@ def test_closing_leaves_the_model_as_it_was(family: str) -> None:
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     before = solo(model, PROMPT)
     lockstep = make_lockstep(model, [Dropped(frozenset({0}))])
-    lockstep.close()
+    lockstep.remove()
     assert all(torch.equal(weights[name], now) for name, now in model.state_dict().items())
     assert torch.equal(solo(model, PROMPT), before)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
@@ -214,7 +215,7 @@ def test_a_point_that_is_not_known_is_no_number(family: str) -> None:
     assert not anatomy.has_known_stream
     lockstep = make_lockstep(model, [Dropped()] * 2)
     streams = lockstep.prefill(torch.tensor(PROMPT).repeat(2, 1)).streams
-    lockstep.close()
+    lockstep.remove()
     assert len(streams) == 9
     assert streams[1::2].isnan().all()
     assert streams[::2].isnan().any() != anatomy.one_stream

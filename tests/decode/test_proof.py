@@ -7,7 +7,7 @@ import pytest
 import torch
 from prunetui.engine.decode import kv_cache as kvcache
 from prunetui.engine.decode import llama_step as llama
-from prunetui.engine.decode import lockstep, proof
+from prunetui.engine.decode import proof, steps
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.decode.proof import difference, prove
 from prunetui.engine.errors import UserError
@@ -21,6 +21,7 @@ from prunetui.engine.session.session import Session, open_session
 from transformers import PreTrainedModel
 
 from ..support.families import make_family
+from ..support.lockstep import install_lockstep
 from ..support.models import (
     FAMILIES,
     greedy_tokens,
@@ -43,7 +44,7 @@ def test_the_lockstep_gives_what_stock_transformers_gives(family: str) -> None:
     """In each row that drops nothing, beside one that does and one of other weights."""
     group, other = group_of(make_model(family)), group_of(make_model(family, seed=1))
     lanes = [(group, NONE), (group, SOME), (other, NONE), (group, NONE)]
-    decoder = Lockstep(lanes)
+    decoder = install_lockstep(lanes)
     assert prove(decoder, lanes) == proof.Proof(frozenset(), [])
     references = [present(lane.reference) for lane, _ in lanes]
     texts = torch.stack([taken.tokens for taken in references])
@@ -141,10 +142,10 @@ def generated() -> list[int]:
 
 def test_a_step_of_ours_that_is_wrong_is_not_believed(tiny: Path, monkeypatch) -> None:
     """All tokens are read again each step, which is said; rewinding and branching too."""
-    next_rotation = llama.next_rotation
-    monkeypatch.setattr(lockstep, "backend_for", lambda *_: None)
+    rotary_angles = llama.rotary_angles
+    monkeypatch.setattr(steps, "supports_compiled_step", lambda *_: False)
     monkeypatch.setattr(
-        llama, "next_rotation", lambda *given: tuple(-a for a in next_rotation(*given))
+        llama, "rotary_angles", lambda *given: tuple(-a for a in rotary_angles(*given))
     )
     session = session_of(tiny)
     (note,) = session.trace.header.notes
@@ -165,10 +166,10 @@ def test_a_step_of_ours_that_is_wrong_is_not_believed(tiny: Path, monkeypatch) -
 
 def test_a_cache_that_is_wrong_is_not_believed(tiny: Path, monkeypatch) -> None:
     """Of families that step through their own code."""
-    update = kvcache.RoomyLayer.update
-    monkeypatch.setattr(lockstep, "is_of_llamas_kind", lambda *_: False)
+    update = kvcache.GrowingLayer.update
+    monkeypatch.setattr(steps, "supports_llama_step", lambda *_: False)
     monkeypatch.setattr(
-        kvcache.RoomyLayer,
+        kvcache.GrowingLayer,
         "update",
         lambda self, keys, values, *more: update(self, keys, -values, *more),
     )
@@ -178,13 +179,15 @@ def test_a_cache_that_is_wrong_is_not_believed(tiny: Path, monkeypatch) -> None:
 
 
 def test_a_model_that_no_way_decodes_is_refused(tiny: Path, monkeypatch) -> None:
-    forward = lockstep._Batch._forward
+    tensors = steps.ForwardPass.tensors
 
-    def wrong(batch: Any, *given: Any) -> tuple[torch.Tensor, ...]:
-        h, z, streams = forward(batch, *given)
+    def wrong(
+        forward_pass: steps.ForwardPass, *arguments: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        h, z, streams = tensors(forward_pass, *arguments)
         return h, z.roll(1, -1), streams
 
-    monkeypatch.setattr(lockstep._Batch, "_forward", wrong)
+    monkeypatch.setattr(steps.ForwardPass, "tensors", wrong)
     with pytest.raises(UserError, match="tiny cannot be decoded: its logits are not those of one"):
         session_of(tiny)
 
@@ -215,7 +218,7 @@ def test_lanes_are_proven_again_where_their_number_changes(tiny: Path, monkeypat
     real = proof._lockstep_logits
 
     def counted(decoder: Lockstep, texts: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-        rows.append(decoder.rows)
+        rows.append(decoder.row_count)
         return real(decoder, texts)
 
     monkeypatch.setattr(proof, "_lockstep_logits", counted)

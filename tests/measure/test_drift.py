@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from prunetui.engine.decode.outputs import Outputs
 from prunetui.engine.measure import reductions
 from prunetui.engine.measure.step_numbers import Wanted, step_numbers
+from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.trace.records import Sampling
 
 from ..support.measures import measured, measures

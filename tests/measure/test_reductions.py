@@ -5,10 +5,10 @@ import pytest
 import torch
 from prunetui.engine.cpu.kernels.logits import BLOCK, PART
 from prunetui.engine.cpu.runtime.instruction import is_readable
-from prunetui.engine.decode.outputs import Outputs
 from prunetui.engine.logit_sums import LogitSums
 from prunetui.engine.measure import reductions as module
 from prunetui.engine.measure.reductions import Reductions
+from prunetui.engine.model.outputs import Outputs
 from torch import Tensor
 
 from ..support.measures import reduced

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from prunetui.engine.decode.outputs import Outputs
 from prunetui.engine.measure.step_numbers import Wanted, step_numbers
 from prunetui.engine.measure.top_k import LARGE, argmax, topk
+from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.trace.records import Sampling
 from torch import Tensor
 

@@ -14,6 +14,7 @@ from prunetui.engine.session.session import open_session
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
+from ..support.lockstep import install_lockstep
 from ..support.models import END, generate, make_model, save_model_directory
 from ..support.steps import token_of
 
@@ -48,7 +49,7 @@ EVERY_KIND = pytest.mark.parametrize("family", KINDS)
 
 def make_lockstep(model: PreTrainedModel, rows: int = 3) -> Lockstep:
     group = WeightGroup(model, find_anatomy(model))
-    return Lockstep([(group, Dropped())] * rows)
+    return install_lockstep([(group, Dropped())] * rows)
 
 
 def decode(lockstep: Lockstep, z: Tensor, steps: int) -> tuple[list[int], list[Tensor], Tensor]:
@@ -57,7 +58,7 @@ def decode(lockstep: Lockstep, z: Tensor, steps: int) -> tuple[list[int], list[T
     for _ in range(steps):
         tokens.append(int(z[0].argmax()))
         logits.append(z[0])
-        z = lockstep.advance(torch.tensor(tokens[-1:]).expand(lockstep.rows, 1)).z
+        z = lockstep.advance(torch.tensor(tokens[-1:]).expand(lockstep.row_count, 1)).z
     return tokens, logits, z
 
 
@@ -120,7 +121,7 @@ def test_looking_back_changes_nothing(family: str) -> None:
     done, _, z = decode(lockstep, lockstep.prefill(prompt.repeat(3, 1)).z, 8)
     for step in (2, 6):
         token = torch.tensor(done[step - 1 : step]).expand(3, 1)
-        seen = lockstep.look_back(LIMIT - 4 + step - 1, token)
+        seen = lockstep.advance_from(LIMIT - 4 + step - 1, token)
         if seen is not None:
             torch.testing.assert_close(seen.z[0], logits[step], rtol=1e-4, atol=1e-4)
     ours, _, _ = decode(lockstep, z, STEPS - 8)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from prunetui.engine.cpu.backend import backend_for
-from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.loading import Loaded, load
@@ -21,6 +20,7 @@ from prunetui.engine.variants import builder as variants
 from prunetui.engine.variants.pruning.layerwise import sparsify_model
 from prunetui.engine.variants.recipes import Method, Pattern, Sparsify
 
+from ..support.lockstep import install_lockstep
 from ..support.measures import measured
 from ..support.models import generate, moved
 from ..support.references import reference_magnitude, reference_sparsegpt, reference_wanda
@@ -165,12 +165,12 @@ def test_in_bfloat16_a_row_depends_on_the_number_of_rows_alone(demo: Loaded) -> 
     prompt = torch.arange(100, 140).repeat(3, 1)
     logits = []
     for gates in ((Dropped(), variant, Dropped()), (Dropped(),) * 3):
-        lockstep = Lockstep([(group, lane) for lane in gates])
+        lockstep = install_lockstep([(group, lane) for lane in gates])
         outputs, seen = lockstep.prefill(prompt), []
         for _ in range(20):
             seen.append(outputs.z.clone())
             outputs = lockstep.advance(seen[-1].argmax(dim=-1)[:, None])
-        lockstep.close()
+        lockstep.remove()
         logits.append(torch.stack(seen))
     if prepared:
         prepared.remove()

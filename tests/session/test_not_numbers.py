@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from prunetui.engine.decode.outputs import Outputs
 from prunetui.engine.measure.step_numbers import StepNumbers, Wanted, step_numbers
+from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session
 from prunetui.engine.trace.analysis.breakpoints import repeated_period

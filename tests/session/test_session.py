@@ -20,6 +20,7 @@ from prunetui.engine.trace.file import TraceWriter, read_trace
 from prunetui.engine.trace.records import Step
 from transformers import AutoModelForCausalLM
 
+from ..support.lockstep import install_lockstep
 from ..support.models import END, save_model_directory
 from ..support.steps import drift_of, lane_tokens, present, token_of, whole
 
@@ -118,10 +119,10 @@ def test_free_lanes_read_their_own_tokens_and_forced_ones_the_baselines(models) 
         for steps, read in ((free, lane_tokens(free, lane)), (forced, lane_tokens(forced, 0))):
             expected = []
             for number in range(STEPS):
-                lockstep = Lockstep([(group, gates) for gates in lanes])
+                lockstep = install_lockstep([(group, gates) for gates in lanes])
                 rows = torch.tensor([*prompt, *read[:number]]).repeat(3, 1)
                 expected.append(lockstep.prefill(rows).z[lane].argmax().item())
-                lockstep.close()
+                lockstep.remove()
             assert lane_tokens(steps, lane) == expected
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from prunetui.engine.decode import lockstep
+from prunetui.engine.decode import steps
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.errors import UserError
 from prunetui.engine.options import Options
@@ -156,10 +156,10 @@ def test_no_memory_for_the_prompt_leaves_the_session_as_it_was(models, monkeypat
     session = open_tiny(models["llama"])
     session.step()
 
-    def fail(*_):
+    def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    for module, name in ((Lockstep, "prefill"), (session_module, "Lanes")):
+    for module, name in ((Lockstep, "prefill"), (session_module, "PreparedLanes")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, fail)
             with pytest.raises(UserError, match="out of memory"):
@@ -179,7 +179,7 @@ def test_a_lockstep_half_made_leaves_no_hook(models, monkeypatch, name: str, fai
     session.step()
     installed = []
 
-    class FailingHooks(getattr(lockstep, name)):
+    class FailingHooks(getattr(steps, name)):
         def install(self) -> None:
             installed.append(self)
             if len(installed) == failing:
@@ -187,7 +187,7 @@ def test_a_lockstep_half_made_leaves_no_hook(models, monkeypatch, name: str, fai
             super().install()
 
     with monkeypatch.context() as patch:
-        patch.setattr(lockstep, name, FailingHooks)
+        patch.setattr(steps, name, FailingHooks)
         with pytest.raises(UserError, match="out of memory"):
             session.set_variants(["drop:mlp=[0]", "magnitude:0.5"])
     assert len(installed) == failing
@@ -199,7 +199,6 @@ def test_no_memory_for_wide_weights_leaves_the_session_as_it_was(
     models, tmp_path: Path, monkeypatch
 ) -> None:
     """A checkpoint's are bfloat16, which a step reads in float32 too."""
-    from prunetui.engine.cpu.packed_weights import unpack_weight
 
     half = shutil.copytree(models["llama"], tmp_path / "half")
     AutoModelForCausalLM.from_pretrained(half, dtype=torch.bfloat16).save_pretrained(half)
@@ -226,7 +225,7 @@ def test_no_memory_for_wide_weights_leaves_the_session_as_it_was(
 def test_a_variant_that_memory_has_no_room_for_is_left_out(models, monkeypatch) -> None:
     session = open_tiny(models["llama"])
 
-    def fail(*_):
+    def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(VariantBuilder, "_sparsify", fail)

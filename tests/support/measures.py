@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from prunetui.engine.decode.outputs import Outputs
 from prunetui.engine.measure.drift import MEASURES, Measures, measure
 from prunetui.engine.measure.reductions import Reductions, reduce_logits
+from prunetui.engine.model.outputs import Outputs
 from torch import Tensor
 
 
