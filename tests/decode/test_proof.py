@@ -143,7 +143,7 @@ def generated() -> list[int]:
 def test_a_step_of_ours_that_is_wrong_is_not_believed(tiny: Path, monkeypatch) -> None:
     """All tokens are read again each step, which is said; rewinding and branching too."""
     rotary_angles = llama.rotary_angles
-    monkeypatch.setattr(steps, "supports_compiled_step", lambda *_: False)
+    monkeypatch.setattr(steps, "backend_for", lambda *_: None)
     monkeypatch.setattr(
         llama, "rotary_angles", lambda *given: tuple(-a for a in rotary_angles(*given))
     )
