@@ -199,6 +199,7 @@ def test_no_memory_for_wide_weights_leaves_the_session_as_it_was(
     models, tmp_path: Path, monkeypatch
 ) -> None:
     """A checkpoint's are bfloat16, which a step reads in float32 too."""
+    from prunetui.engine.cpu.packed_weights import unpack_weight
 
     half = shutil.copytree(models["llama"], tmp_path / "half")
     AutoModelForCausalLM.from_pretrained(half, dtype=torch.bfloat16).save_pretrained(half)
