@@ -90,6 +90,11 @@ class Lockstep:
         return all(batch.reads_in_parts for batch in self._batches)
 
     @property
+    def caches(self) -> list[DynamicCache]:
+        """Caches of each batch of rows that read the same weights."""
+        return [batch.cache for batch in self._batches]
+
+    @property
     def rereading(self) -> list[WeightGroup]:
         """Models that read all tokens again at every step: those in `reread`, and those whose
         caches are not known."""
@@ -163,7 +168,7 @@ class Lockstep:
             return True
         if any(batch.rope.crosses(positions, self.length) for batch in self._batches):
             return False
-        if not crop([batch.cache for batch in self._batches], surplus):
+        if not crop(self.caches, surplus):
             return False
         self.length = positions
         return True

@@ -59,7 +59,7 @@ def prove(lockstep: Lockstep, lanes: list[tuple[WeightGroup, Dropped]]) -> Proof
     # Rows without a reference read any text.
     any_reference = next(iter(references.values()))
     texts = [references.get(row, any_reference).tokens for row in range(len(lanes))]
-    z, positions = _lockstep_logits(lockstep, torch.stack(texts))
+    z, positions = lockstep_logits(lockstep, torch.stack(texts))
     failed: set[WeightGroup] = set()
     notes = dict.fromkeys(slow)
     for row, reference in references.items():
@@ -93,7 +93,7 @@ def prove(lockstep: Lockstep, lanes: list[tuple[WeightGroup, Dropped]]) -> Proof
     return Proof(frozenset(failed), [*notes])
 
 
-def _lockstep_logits(lockstep: Lockstep, texts: Tensor) -> tuple[Tensor, list[int]]:
+def lockstep_logits(lockstep: Lockstep, texts: Tensor) -> tuple[Tensor, list[int]]:
     """Read texts, int64 [rows, PROMPT + STEPS - 1]; return logits and the position of each read.
 
     The logits are float32 [reads, rows, vocabulary] on the CPU. The prompt is read in two parts, as

@@ -52,7 +52,7 @@ class TemplateProcess:
         names = ("TZ", "LD_LIBRARY_PATH")
         environment = {name: os.environ[name] for name in names if name in os.environ}
         program = Path(__file__).with_name("template_child.py")
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(program)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -70,7 +70,7 @@ class TemplateProcess:
 
     @property
     def runs(self) -> bool:
-        return self._process.poll() is None
+        return self.process.poll() is None
 
     def render(self, request: dict[str, Any]) -> str:
         """Render one request.
@@ -98,22 +98,22 @@ class TemplateProcess:
         return text
 
     def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
 
     def _send(self, request: Any) -> None:
-        pipe = self._process.stdin
+        pipe = self.process.stdin
         assert pipe is not None
         pipe.write(json.dumps(request).encode() + b"\n")
         pipe.flush()
 
     def _receive(self, seconds: float) -> Any:
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
+        assert self.process.stdout is not None
+        descriptor = self.process.stdout.fileno()
         deadline = monotonic() + seconds
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)

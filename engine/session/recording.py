@@ -67,7 +67,7 @@ class Recording:
             return None
         # All of them first: where memory runs out, no file has a block more than the others.
         blocks: dict[Space, bytes] = {
-            space: _bytes(vectors[space], running) for space in self._kept
+            space: vector_bytes(vectors[space], running) for space in self._kept
         }
         path = self._writer.path
         try:
@@ -98,7 +98,8 @@ class Recording:
         self.close()
 
 
-def _bytes(rows: Tensor, running: list[bool]) -> bytes:
+def vector_bytes(rows: Tensor, running: list[bool]) -> bytes:
+    """Bytes of vectors, [rows, width], in row order; rows that do not run become NaN."""
     ended = torch.tensor(running, device=rows.device).logical_not()
     rows = rows.masked_fill(ended[:, None], math.nan).cpu().contiguous()
     # numpy has no bfloat16.

@@ -102,6 +102,11 @@ class Session:
     # -- what a front end calls ---------------------------------------------------------------
 
     @property
+    def lanes(self) -> Lanes:
+        """The lockstep that decodes, with recipe and weights of each lane."""
+        return self._lanes
+
+    @property
     def recording(self) -> Path | None:
         """The newest file written, whole or not."""
         return self._recording.path

@@ -76,11 +76,11 @@ def _measure(name: str) -> dict[str, int]:
     while session.finished is None:
         session.step()
     used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _in_use()
-    caches, baseline = _cache_room(session._lanes.lockstep), session._lanes.models[0].group
+    caches, baseline = _cache_room(session.lanes.lockstep), session.lanes.models[0].group
     session.close()
     own = {
         id(parameter): parameter.nbytes
-        for lane in session._lanes.models
+        for lane in session.lanes.models
         if lane.group is not baseline
         for layer in lane.group.anatomy.layers
         for held in matrix_stacks(layer.module)
@@ -116,7 +116,7 @@ def long_run() -> None:
             while len(session.trace.steps) < steps:
                 session.step()
             found.append(
-                (_in_use(), _cache_room(session._lanes.lockstep), _deep_size(session.trace))
+                (_in_use(), _cache_room(session.lanes.lockstep), _deep_size(session.trace))
             )
             used, caches, trace = (count / 1e6 for count in found[-1])
             print(
@@ -144,8 +144,8 @@ def _cache_room(lockstep: Lockstep) -> int:
     """Bytes allocated, of which a part is filled."""
     return sum(
         tensor.untyped_storage().nbytes()
-        for batch in lockstep._batches
-        for layer in batch.cache.layers
+        for cache in lockstep.caches
+        for layer in cache.layers
         if isinstance(layer, DynamicLayer)
         for tensor in (layer.keys, layer.values)
         if tensor is not None

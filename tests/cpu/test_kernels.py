@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numba import njit
+from numba import cfunc, njit, types
 from prunetui.engine.cpu.kernels import scalars
 from prunetui.engine.cpu.kernels.attention import (
     CAPACITY,
@@ -31,7 +32,6 @@ from prunetui.engine.cpu.kernels.linear import (
     linear_scratch_size,
 )
 from prunetui.engine.cpu.runtime import compile_cache
-from prunetui.engine.cpu.runtime import interpreter as interpreter_module
 from prunetui.engine.cpu.runtime.instruction import INPUT, OUTPUT, ROWS, Instruction
 from prunetui.engine.cpu.runtime.interpreter import Interpreter
 from torch import Tensor
@@ -180,25 +180,27 @@ def test_a_norm_of_nothing_is_no_number_and_stops_no_thread(dtype: torch.dtype) 
     assert attended[:, 1].isfinite().all()
 
 
-def _nothing(_plan) -> None:
-    """Stands for what takes seconds to compile."""
+def compile_nothing(**caching: Any) -> Any:
+    return cfunc(types.void(), **caching)(nothing)
+
+
+def nothing() -> None:
+    pass
 
 
 def test_what_was_kept_compiled_and_is_damaged_is_compiled_anew(
     tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(interpreter_module, "_run_float32", _nothing)
     monkeypatch.setattr(compile_cache, "cache_directory", lambda: tmp_path)
-    compile_it = interpreter_module._compiled.__wrapped__
-    assert compile_it(torch.float32).address
+    assert compile_cache.compile_cached(compile_nothing).address
     files = [*tmp_path.rglob("*.nb?")]
     assert {file.suffix for file in files} == {".nbi", ".nbc"}
     for file in files:
         file.write_bytes(b"")
-    assert compile_it(torch.float32).address
+    assert compile_cache.compile_cached(compile_nothing).address
     assert not tmp_path.exists()
     monkeypatch.setattr(compile_cache, "cache_directory", lambda: None)
-    assert compile_it(torch.float32).address
+    assert compile_cache.compile_cached(compile_nothing).address
 
 
 def test_weights_that_cannot_be_read_as_they_lie() -> None:

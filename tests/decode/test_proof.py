@@ -7,9 +7,9 @@ import pytest
 import torch
 from prunetui.engine.decode import kv_cache as kvcache
 from prunetui.engine.decode import llama_step as llama
-from prunetui.engine.decode import proof, steps
+from prunetui.engine.decode import prepared_lanes, proof, steps
 from prunetui.engine.decode.lockstep import Lockstep
-from prunetui.engine.decode.proof import difference, prove
+from prunetui.engine.decode.proof import difference, lockstep_logits, prove
 from prunetui.engine.errors import UserError
 from prunetui.engine.model import reference
 from prunetui.engine.model.anatomy import find_anatomy
@@ -48,7 +48,7 @@ def test_the_lockstep_gives_what_stock_transformers_gives(family: str) -> None:
     assert prove(decoder, lanes) == proof.Proof(frozenset(), [])
     references = [present(lane.reference) for lane, _ in lanes]
     texts = torch.stack([taken.tokens for taken in references])
-    z, positions = proof._lockstep_logits(decoder, texts)
+    z, positions = lockstep_logits(decoder, texts)
     assert positions == ([4, 5] if family == "lfm2" else [1, 4, 5])
     for row in (0, 2, 3):
         taken = references[row]
@@ -215,13 +215,12 @@ def test_what_stock_transformers_disagrees_on_is_said(which: str, tiny: Path, mo
 
 def test_lanes_are_proven_again_where_their_number_changes(tiny: Path, monkeypatch) -> None:
     rows: list[int] = []
-    real = proof._lockstep_logits
 
-    def counted(decoder: Lockstep, texts: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+    def counted(decoder: Lockstep, lanes: list[tuple[WeightGroup, Dropped]]) -> proof.Proof:
         rows.append(decoder.row_count)
-        return real(decoder, texts)
+        return prove(decoder, lanes)
 
-    monkeypatch.setattr(proof, "_lockstep_logits", counted)
+    monkeypatch.setattr(prepared_lanes, "prove", counted)
     session = session_of(tiny, context="free")
     session.restart(context="both")
     session.set_variants(["control", "drop:mlp=[1]"])

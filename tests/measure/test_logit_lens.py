@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 import torch
 from prunetui.engine.errors import UserError
-from prunetui.engine.measure.logit_lens import check_lens, lens_logits, transitions
+from prunetui.engine.measure.logit_lens import check_lens, lens_logits, read_lens, transitions
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.residual_stream import StreamHooks
 from prunetui.engine.model.weight_group import WeightGroup
@@ -231,16 +232,19 @@ def test_a_lens_that_does_not_fit_the_header_is_damage(llama: Path, tmp_path: Pa
         read_trace(path)
 
 
-def test_logits_that_the_lens_cannot_make_are_refused(llama: Path) -> None:
+def test_logits_that_the_lens_cannot_make_are_refused(llama: Path, monkeypatch) -> None:
     session = lens_session(llama)
     session.step()
-    # As a family would that scales its logits in a way of its own.
-    outputs = session._outputs(0)
-    session._first = replace(outputs, z=outputs.z * 1.5)
-    with pytest.raises(UserError, match="more with its logits"):
-        session.read(0)
+
+    def scaled(group: WeightGroup, points: torch.Tensor, own_z: torch.Tensor, *more: Any) -> Any:
+        """As in a family that scales its logits in a way of its own."""
+        return read_lens(group, points, own_z * 1.5, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("prunetui.engine.session.session.read_lens", scaled)
+        with pytest.raises(UserError, match="more with its logits"):
+            session.read(0)
     assert session.trace.steps[0].lens is None
-    session._first = outputs
     session.read(0)
     assert session.trace.steps[0].lens is not None
     session.close()

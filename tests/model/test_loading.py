@@ -160,7 +160,7 @@ def test_what_decodes_is_what_was_loaded(family: str, dtype: str, tmp_path: Path
     given = msgspec.structs.replace(options(base, variant, "magnitude:0.5"), dtype=dtype)
     session = open_session(given, None, lambda *_: None)
     session.step()
-    groups = [lane.group for lane in session._lanes.models]
+    groups = [lane.group for lane in session.lanes.models]
     held = [read_weights(group.model) for group in groups[:2]]
     for weights, group, sums in zip(held, groups[:2], before, strict=True):
         assert {name: checksum(weight) for name, weight in weights.items()} == sums, group.name

@@ -132,8 +132,8 @@ def test_an_endless_template_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_renderer_that_is_gone_is_replaced() -> None:
     render_prompt(make_tokenizer(PLAIN), "x", "tiny")
     first = start_renderer()
-    os.kill(first._process.pid, signal.SIGKILL)
-    first._process.wait()
+    os.kill(first.process.pid, signal.SIGKILL)
+    first.process.wait()
     assert render_prompt(make_tokenizer(PLAIN), "x", "tiny") == "user: x\nassistant:"
     assert start_renderer() is not first
 

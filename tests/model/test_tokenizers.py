@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from prunetui.engine.errors import UserError
+from prunetui.engine.model.loading import load
 from prunetui.engine.model.tokenizer import decode, encode, read_tokenizer
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session
@@ -13,6 +14,7 @@ from tokenizers import Regex, pre_tokenizers
 from transformers import AutoConfig
 
 from ..support.models import VOCABULARY, make_tokenizer, save_model_directory
+from ..support.steps import decode_all, lane_tokens
 
 TOO_MANY = 10_001
 
@@ -116,19 +118,16 @@ def test_a_tokenizer_of_sentencepiece_alone_is_read(tmp_path: Path) -> None:
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     change(tmp_path / "tokenizer_config.json", tokenizer_class="LlamaTokenizer", **names)
     (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model())
-    session = open_session(
-        Options(model=str(tmp_path), prompt="a Bc 世", variants=("control",), max_new_tokens=8),
-        None,
-        lambda *_: None,
+    options = Options(
+        model=str(tmp_path), prompt="a Bc 世", variants=("control",), max_new_tokens=8
     )
+    session = open_session(options, None, lambda *_: None)
     tokens = session.trace.header.prompt.tokens
     space, a, b, c = range(259, 263)
     ours = [byte + 3 for byte in "世".encode()]
     assert tokens[-9:] == [space, a, space, b, c, space, *ours]
-    while session.finished is None:
-        session.step()
-    tokenizer = session._loaded.tokenizer
-    said = [step.lanes[0].token for step in session.trace.steps if step.lanes[0]]
+    said = lane_tokens(decode_all(session))
+    tokenizer = load(options, lambda *_: None).tokenizer
     whole = decode(tokenizer, tokens + said).removeprefix(decode(tokenizer, tokens))
     assert session.trace.text(0).count("\ufffd") <= whole.count("\ufffd")
     if "\ufffd" not in whole:

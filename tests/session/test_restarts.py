@@ -69,7 +69,7 @@ def test_the_same_again_goes_on_in_the_same_trace(directories) -> None:
 
 def test_the_chat_template_can_be_left_out_and_taken_again(directories) -> None:
     session = opened(directories[True])
-    tokens = session._loaded.tokenizer("Hello")["input_ids"]
+    tokens = make_tokenizer()("Hello")["input_ids"]
     templated = session.trace.header.prompt
     assert (len(templated.tokens), templated.chat_template) == (len(tokens) + 1, True)
     session.restart(raw=True)

@@ -21,7 +21,7 @@ from prunetui.engine.trace.records import Step
 from transformers import AutoModelForCausalLM
 
 from ..support.lockstep import install_lockstep
-from ..support.models import END, save_model_directory
+from ..support.models import END, make_tokenizer, save_model_directory
 from ..support.steps import drift_of, lane_tokens, present, token_of, whole
 
 STEPS = 12
@@ -62,7 +62,7 @@ def test_a_step_is_whole(models) -> None:
     assert [lane.name for lane in header.lanes] == ["baseline", "drop:attn=[1]", "drop:mlp=[0,2]"]
     assert (header.lanes[2].dropped_attention, header.lanes[2].dropped_mlp) == ([], [0, 2])
     assert header.prompt.tokens == [
-        session._loaded.tokenizer.convert_tokens_to_ids(c) for c in "TwelveĠbytes"
+        make_tokenizer().convert_tokens_to_ids(c) for c in "TwelveĠbytes"
     ]
     assert header.model.parameters == sum(
         p.numel() for p in AutoModelForCausalLM.from_pretrained(models["llama"]).parameters()
@@ -110,7 +110,7 @@ def test_free_lanes_read_their_own_tokens_and_forced_ones_the_baselines(models) 
     session = open_tiny(models)
     prompt = session.trace.header.prompt.tokens
     session.close()
-    model = session._loaded.model
+    model = AutoModelForCausalLM.from_pretrained(models["llama"])
     group = WeightGroup(model, find_anatomy(model))
     lanes = [Dropped(), Dropped(frozenset({1})), Dropped(mlp=frozenset({0, 2}))]
     assert lane_tokens(free, 0) == lane_tokens(forced, 0)
@@ -144,7 +144,7 @@ def test_the_measures_use_the_sampling_temperature(models) -> None:
     assert drift_of(hot).est_kl != drift_of(greedy).est_kl
 
 
-def end_at(session: Session, monkeypatch, lane: int, step: int) -> None:
+def end_at(monkeypatch, lane: int, step: int) -> None:
     """Make one lane choose the end token at one step."""
     numbers = session_module.step_numbers
 
@@ -154,12 +154,11 @@ def end_at(session: Session, monkeypatch, lane: int, step: int) -> None:
         return numbers(outputs, sampling, number, wanted, forced)
 
     monkeypatch.setattr(session_module, "step_numbers", ending)
-    session._end_tokens = {END}
 
 
 def test_a_lane_that_ended_keeps_its_row_and_says_nothing(models, monkeypatch) -> None:
     session = open_tiny(models, ignore_eos=False)
-    end_at(session, monkeypatch, lane=1, step=2)
+    end_at(monkeypatch, lane=1, step=2)
     steps = run(session)
     assert len(steps) == STEPS
     assert [token_of(step, 1).ended for step in steps[:3]] == [False, False, True]
@@ -174,7 +173,7 @@ def test_a_lane_that_ended_keeps_its_row_and_says_nothing(models, monkeypatch) -
 
 def test_no_drift_is_measured_once_the_baseline_has_ended(models, monkeypatch) -> None:
     session = open_tiny(models, ignore_eos=False)
-    end_at(session, monkeypatch, lane=0, step=2)
+    end_at(monkeypatch, lane=0, step=2)
     steps = run(session)
     assert steps[2].drift[0] is not None
     assert steps[3].drift == [None, None]
@@ -183,11 +182,11 @@ def test_no_drift_is_measured_once_the_baseline_has_ended(models, monkeypatch) -
 
 def test_in_a_forced_context_the_baseline_ends_all(models, monkeypatch) -> None:
     session = open_tiny(models, ignore_eos=False, context="forced")
-    end_at(session, monkeypatch, lane=1, step=1)
+    end_at(monkeypatch, lane=1, step=1)
     assert not token_of(session.step(), 1).ended
     assert not token_of(session.step(), 1).ended
     session.rewind(0)
-    end_at(session, monkeypatch, lane=0, step=1)
+    end_at(monkeypatch, lane=0, step=1)
     steps = run(session)
     assert len(steps) == 2
     assert all(token.ended for token in whole(steps[-1].lanes))
@@ -247,25 +246,6 @@ def test_without_names_there_are_no_answers_that_the_model_does_not_know(tmp_pat
     session = open_tiny(models, prompt="12+3", variants=())
     assert session.trace.header.answers is None
     session.step()
-
-
-def test_a_half_character_shows_when_it_is_whole(models) -> None:
-    session = open_tiny(models)
-    tokenizer = session._loaded.tokenizer
-    (lane, *_) = session._lane_texts
-    added = [lane.add(token) for token in tokenizer("aé漢\n")["input_ids"]]
-    assert added == ["a", "", "é", "", "", "漢", "\n"]
-    assert session._texts[tokenizer("é")["input_ids"][0]] == "\\xc3"
-    assert session._texts[tokenizer(" ")["input_ids"][0]] == " "
-
-
-def test_bytes_that_are_no_character_show_in_the_end(models) -> None:
-    session = open_tiny(models)
-    (lane, *_) = session._lane_texts
-    half = session._loaded.tokenizer("é")["input_ids"][0]
-    # The last may still begin a character.
-    assert [lane.add(half) for _ in range(4)] == ["", *["\ufffd"] * 3]
-    assert lane.flush() == "\ufffd"
 
 
 # -- recording ------------------------------------------------------------------------------------

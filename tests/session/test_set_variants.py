@@ -11,6 +11,7 @@ import torch
 from prunetui.engine.decode import steps
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.errors import UserError
+from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Options
 from prunetui.engine.session import session as session_module
 from prunetui.engine.session.session import Session, open_session
@@ -92,15 +93,15 @@ def test_the_weights_stay_what_they_were(models) -> None:
         session.set_variants(variants)
         session.importance()
     session.close()
-    for name, parameter in session._loaded.model.named_parameters():
+    for name, parameter in session.lanes.models[0].group.model.named_parameters():
         assert torch.equal(parameter, stored[name]), name
 
 
 def test_weights_are_used_again_and_freed_when_no_lane_reads_them(models) -> None:
     session = open_tiny(models["llama"], variants=("wanda:0.5", "magnitude:0.5"))
-    wanda, magnitude = [lane.group.model for lane in session._lanes.models[1:]]
+    wanda, magnitude = [lane.group.model for lane in session.lanes.models[1:]]
     session.set_variants(["drop:attn=[1]", "wanda:0.5"])
-    assert session._lanes.models[2].group.model is wanda
+    assert session.lanes.models[2].group.model is wanda
     gone = weakref.ref(magnitude)
     del magnitude
     gc.collect()
@@ -127,6 +128,11 @@ def test_the_order_and_the_names_are_the_recipes(models, tmp_path: Path) -> None
     assert again.header.options.variants == ("late=drop:mlp=[0,2]", "drop:attn=[1]")
 
 
+def groups_alive() -> int:
+    gc.collect()
+    return sum(type(each) is WeightGroup for each in gc.get_objects())
+
+
 @pytest.mark.parametrize(
     ("variants", "message"),
     [
@@ -142,13 +148,14 @@ def test_a_wrong_recipe_leaves_the_session_as_it_was(models, variants, message: 
     for _ in range(3):
         session.step()
     trace, steps = session.trace, [*session.trace.steps]
+    weights = groups_alive()
     with pytest.raises(UserError, match=message):
         session.set_variants(variants)
+    assert groups_alive() == weights
     assert session.trace is trace
     assert trace.steps == steps
     # The caches are read on from, not read again: every bit is as without the attempt.
     assert without_cost(run(session)) == expected
-    assert list(session._builder._built) == []
 
 
 def test_no_memory_for_the_prompt_leaves_the_session_as_it_was(models, monkeypatch) -> None:

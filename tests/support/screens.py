@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prunetui.engine.options import Options
@@ -14,6 +15,7 @@ from prunetui.tui.widgets.panel import Panel
 from rich.table import Table
 from textual.app import App
 from textual.pilot import Pilot
+from textual.screen import Screen
 from textual.widgets import Input, Static, TextArea
 
 from .traces import make_trace
@@ -93,10 +95,13 @@ def dialog_problem(app: App[None]) -> str:
 
 def view_text(app: App[None]) -> str:
     """Text of the chosen view as drawn."""
-    screen = inspector(app)
-    region = screen.query_one("#views").region
-    strips = screen._compositor.render_strips()
-    return "\n".join(strip.text for strip in strips[region.y : region.bottom])
+    region = inspector(app).query_one("#views").region
+    return "\n".join(screen_lines(app.screen_stack[0])[region.y : region.bottom])
+
+
+def screen_lines(screen: Screen[Any]) -> list[str]:
+    """Text of a screen as drawn, a line each."""
+    return [strip.text for strip in screen._compositor.render_strips()]
 
 
 async def keep_the_cursor_still(pilot: Pilot[None]) -> None:

@@ -1,12 +1,16 @@
 """Statistics, fits and subspace drift of a trace against direct formulas in float64."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 import torch
+from prunetui.engine.decode.outputs import Outputs
 from prunetui.engine.options import Options
+from prunetui.engine.session import session as session_module
 from prunetui.engine.session.session import open_session
 from prunetui.engine.trace.analysis.statistics import Statistics, repetition_start, statistics
 from prunetui.engine.trace.analysis.subspace import choice, choices, subspace_drift
@@ -176,7 +180,9 @@ def test_an_answer_that_is_not_finite_is_none() -> None:
 
 
 @pytest.mark.parametrize("context", ["free", "both"])
-def test_a_session_keeps_the_answers_logits(tmp_path, context: str) -> None:
+def test_a_session_keeps_the_answers_logits(
+    tmp_path: Path, context: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = save_model_directory(tmp_path / "tiny")
     options = Options(
         model=str(model),
@@ -189,8 +195,16 @@ def test_a_session_keeps_the_answers_logits(tmp_path, context: str) -> None:
         answers=("x", "y", "z"),
     )
     session = open_session(options, None, lambda *_: None)
+    read: list[Outputs] = []
+    numbers_of = session_module.step_numbers
+
+    def watched(outputs: Outputs, *more: Any) -> Any:
+        read.append(outputs)
+        return numbers_of(outputs, *more)
+
+    monkeypatch.setattr(session_module, "step_numbers", watched)
     step = session.step()
-    header, outputs = session.trace.header, session._first
+    header, (outputs,) = session.trace.header, read
     assert header.answers is not None
     assert header.answers.texts == ["x", "y", "z"]
     assert step.answers is not None

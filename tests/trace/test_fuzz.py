@@ -179,7 +179,8 @@ async def open_every_view(trace: Trace, path: Path, lanes: range) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
         for lane in lanes:
-            inspector(app)._select(lane)
+            await pilot.press("up", "up", *["down"] * lane)
+            assert inspector(app).lane == lane
             for view, _, _ in VIEWS:
                 inspector(app).action_view(view)
                 await settle(pilot)

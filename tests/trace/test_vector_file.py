@@ -233,7 +233,7 @@ def test_no_memory_for_a_steps_vectors_leaves_those_of_the_others(
     run(plain)
     for _ in range(2):
         session.step()
-    made, to_bytes = [], recording._bytes
+    made, to_bytes = [], recording.vector_bytes
 
     def second_fails(*args) -> bytes:
         made.append(args)
@@ -242,7 +242,7 @@ def test_no_memory_for_a_steps_vectors_leaves_those_of_the_others(
         return to_bytes(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(recording, "_bytes", second_fails)
+        patch.setattr(recording, "vector_bytes", second_fails)
         with pytest.raises(UserError, match="out of memory at step 2"):
             session.step()
     run(session)

@@ -26,7 +26,7 @@ from textual.pilot import Pilot
 from textual.widgets import OptionList, Static
 
 from ..support.fake_session import FakeSession
-from ..support.screens import cells_of, inspector, live, notices, replay, settle, until
+from ..support.screens import cells_of, inspector, live, notices, panel_text, replay, settle, until
 from ..support.traces import make_trace
 
 COPIED = "prunetui/copied.txt"
@@ -204,7 +204,9 @@ async def test_a_click_on_a_candidate_begins_with_it() -> None:
         await until(pilot, lambda: isinstance(app.screen, Inspector) and app.screen.trace)
         await settle(pilot)
         panel = app.screen.query_one(CandidatesPanel)
-        for row, highlighted in ((panel._heads + 2, 2), (0, 0), (panel.size.height - 1, 7)):
+        lines = panel_text(app, "#candidates").splitlines()
+        heads = next(row for row, line in enumerate(lines) if line.startswith(' "'))
+        for row, highlighted in ((heads + 2, 2), (0, 0), (panel.size.height - 1, 7)):
             await pilot.click(CandidatesPanel, offset=(3, row))
             await until(pilot, lambda: isinstance(app.screen, ForceDialog))
             assert app.screen.query_one(OptionList).highlighted == highlighted

@@ -33,6 +33,7 @@ from ..support.screens import (
     panel_text,
     ready,
     replay,
+    screen_lines,
     until,
 )
 from ..support.traces import make_header
@@ -326,7 +327,7 @@ async def test_what_is_pasted_is_text() -> None:
         await until(pilot, lambda: seed.value == "1␛[2J")
         await pilot.press("ctrl+r")
         assert dialog_problem(app) == "seed is '1␛[2J'; it must be a whole number, 0 or more."
-        text = "".join(strip.text for strip in editor._compositor.render_strips())
+        text = "".join(screen_lines(editor))
         assert not {c for c in text if ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or c == "\u202e"}
         seed.value = "1"
         await pilot.press("ctrl+r")

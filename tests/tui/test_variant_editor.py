@@ -21,7 +21,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Label
 
 from ..support.fake_session import FakeSession
-from ..support.screens import inspector, live, notices, ready, replay, until
+from ..support.screens import inspector, live, notices, ready, replay, screen_lines, until
 from ..support.traces import make_header
 
 DEPTH = 30
@@ -422,7 +422,7 @@ async def test_hostile_text_stays_text() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(pilot, app)
         await ask(pilot, app, "n", "a/\x1b[31m\u202e[/foo]")
-        lines = "\n".join(strip.text for strip in screen._compositor.render_strips())
+        lines = "\n".join(screen_lines(screen))
         assert "\x1b" not in lines
         assert "\u202e" not in lines
         assert "[/foo]" in lines

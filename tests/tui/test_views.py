@@ -10,6 +10,7 @@ from prunetui.tui.app import InspectorApp, PrunetuiApp
 from prunetui.tui.screens.inspector import OVERVIEW
 from prunetui.tui.views.catalog import VIEWS
 from prunetui.tui.views.theory import LABELS
+from prunetui.tui.widgets import chart as chart_module
 from prunetui.tui.widgets.chart import LABEL_CELLS, Chart, ChartLine, Picture, thinned, whole_ticks
 from prunetui.tui.widgets.diff_panel import compared
 from textual.pilot import Pilot
@@ -195,7 +196,9 @@ async def test_the_baseline_has_no_marks() -> None:
         assert not {*view_text(app)} & {*"◆◇≠≈"}
 
 
-async def test_marks_merge_and_the_cursor_costs_no_other_drawing() -> None:
+async def test_marks_merge_and_the_cursor_costs_no_other_drawing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     app = replay(make_trace(12))
     async with app.run_test(size=(80, 24)) as pilot:
         chart = Chart()
@@ -210,15 +213,15 @@ async def test_marks_merge_and_the_cursor_costs_no_other_drawing() -> None:
             return [column for column, cell in enumerate(text) if cell == glyph]
 
         chart.show(picture, 500)
-        built, foot, highest = chart._built, chart.size.height - 2, 1
+        foot, highest = chart.size.height - 2, 1
         assert columns_of("≠", foot) == [0, 15, 29, 44, 58]
         assert columns_of("≈", foot) == [at for at in range(37) if at not in (0, 15, 29)]
         assert columns_of("◆", foot) == columns_of("┊", highest) == [72]
         assert columns_of("│", highest) == [37]
-        # A step that came after the drawing.
+        # A step that came after the drawing, which is used again.
+        monkeypatch.setattr(chart_module, "build_plot", lambda *_: pytest.fail("drawn again"))
         chart.show(picture, 1003)
         assert columns_of("│", highest) == [chart.size.width - LABEL_CELLS - 1]
-        assert chart._built is built
 
 
 def test_a_thinned_line_keeps_its_ends() -> None:

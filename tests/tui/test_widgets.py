@@ -25,7 +25,7 @@ from prunetui.tui.widgets.loading import LoadingPanel
 from prunetui.tui.widgets.measures import nats, table
 from prunetui.tui.widgets.panel import NOT_FINITE, Line, Panel, shorten
 from prunetui.tui.widgets.series import Series, ratchet
-from prunetui.tui.widgets.status import StatusLine, _limit
+from prunetui.tui.widgets.status import StatusLine, bandwidth_share
 from prunetui.tui.widgets.text_panel import DIVERGES, TIES, Block, TextPanel
 from prunetui.tui.widgets.wrapping import Wrapped
 from rich.style import Style
@@ -33,7 +33,7 @@ from textual.app import App
 from textual.geometry import Region
 
 from ..support.fake_session import FakeSession
-from ..support.screens import live, until
+from ..support.screens import live, screen_lines, until
 from ..support.steps import drift_of
 from ..support.traces import make_header, make_step, make_trace
 
@@ -463,18 +463,15 @@ async def test_no_control_character_reaches_the_screen() -> None:
                 assert control not in "".join(drawn(status)), hex(ord(control))
 
 
-def screen_text(app: App[None]) -> str:
-    strips = app.screen._compositor.render_strips()
-    return "".join(strip.text for strip in strips)
-
-
 async def test_no_control_character_passes_while_loading() -> None:
     app = live(FakeSession())
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.screen_stack[0].query_one(Panel))
-        panel = panel_of(app, LoadingPanel)
+        stages: list[Stage] = []
+        panel = LoadingPanel("x", lambda: stages)
+        await app.screen.mount(panel)
         for control in CONTROLS:
-            panel._stages = lambda text=control: [Stage(f"a{text}b", 0.0)]
+            stages[:] = [Stage(f"a{control}b", 0.0)]
             panel.fail(f"a{control}b c")
             lines = [line.strip(80, panel.rich_style).text for line in panel.draw(80, 20)]
             assert control not in "".join(lines), hex(ord(control))
@@ -495,9 +492,9 @@ async def test_no_control_character_passes_a_dialog(kind: str, tmp_path: Path) -
             dialog = ExportDialog(make_trace(2), tmp_path / hostile, "<svg/>")
             await app.push_screen(dialog)
             if kind == "refused":
-                dialog._refuse(hostile)
+                dialog.refuse(hostile)
         await pilot.pause()
-        text = screen_text(app)
+        text = "".join(screen_lines(app.screen))
         assert not [hex(ord(c)) for c in CONTROLS if c in text]
 
 
@@ -529,8 +526,8 @@ def test_a_tie_has_a_mark_of_its_own() -> None:
 def test_the_status_line_says_how_much_of_the_bandwidth_is_used() -> None:
     """500 MB at 25 GB/s take half of a step of 40 ms."""
     header = make_header(1)
-    assert _limit(header, [make_step(0, 1)]) == "50% bw"
-    assert _limit(header, []) == ""
+    assert bandwidth_share(header, [make_step(0, 1)]) == "50% bw"
+    assert bandwidth_share(header, []) == ""
 
 
 @pytest.mark.parametrize(

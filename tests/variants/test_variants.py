@@ -535,12 +535,14 @@ def test_a_data_set_that_cannot_be_used(tiny: Path, monkeypatch, rows, message: 
 def test_a_ranking_that_is_broken_off_leaves_no_file(tiny: Path) -> None:
     import os
 
+    opened = False
+
     def stop(_doing: str, done: float | None) -> None:
-        if done is not None:
+        if opened and done is not None:
             raise KeyboardInterrupt
 
-    made = open_builder(options(tiny), lambda *_: None)
-    made._progress = stop
+    made = open_builder(options(tiny), stop)
+    opened = True
     with pytest.raises(KeyboardInterrupt):
         made.baseline_similarity()
     kept = Path(os.environ["XDG_CACHE_HOME"]) / "prunetui" / "similarity"

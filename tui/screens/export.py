@@ -67,22 +67,22 @@ class ExportDialog(ModalScreen[None]):
         form = self._formats.get(path.suffix.removeprefix("."))
         if form is None:
             endings = ", ".join(f".{ending}" for ending in self._formats)
-            self._refuse(f"The file's name must end in {endings}.")
+            self.refuse(f"The file's name must end in {endings}.")
             return
         if is_stream(path):
-            self._refuse(f"{path} is no file; name a new one.")
+            self.refuse(f"{path} is no file; name a new one.")
             return
         try:
             content = form(self._trace)
             with new_file(path) as file:
                 write_all(file, content.encode() if isinstance(content, str) else content)
         except UserError as error:
-            self._refuse(f"{error}.")
+            self.refuse(f"{error}.")
         else:
             self.notify(visible(f"Written: {path}"), markup=False)
             self.dismiss()
 
-    def _refuse(self, sentence: str) -> None:
+    def refuse(self, sentence: str) -> None:
         self.query_one(".dialog-problem", Label).update(Content(visible(sentence)))
 
     @on(Button.Pressed, "#cancel")

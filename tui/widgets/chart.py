@@ -99,7 +99,7 @@ class Chart(Panel):
             return []
         of = self.picture, width, height
         if self._built is None or self._built.of != of:
-            self._built = _build(*of)
+            self._built = build_plot(*of)
         at = [] if self.cursor is None else self._built.columns_of([self.cursor])
         lines: list[Line] = []
         for row, (cells, colors) in enumerate(self._built.rows):
@@ -130,7 +130,7 @@ class Chart(Panel):
         return line
 
 
-def _build(picture: Picture, width: int, height: int) -> _Built:
+def build_plot(picture: Picture, width: int, height: int) -> _Built:
     lines = [
         (line, points)
         for line in picture.lines

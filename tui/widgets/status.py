@@ -55,7 +55,7 @@ class StatusLine(Panel):
             Item(f"{len(steps)}/{header.sampling.max_new_tokens} steps", "status--state", 10),
             Item(self.state, "status--state", 11),
             Item(_pace(steps), "panel--quiet", 8),
-            Item(_limit(header, steps), "panel--quiet", 2),
+            Item(bandwidth_share(header, steps), "panel--quiet", 2),
             Item(_memory(steps), "panel--quiet", 4),
             Item(shorten(self.recording, 40), "panel--quiet", 5),
         ]
@@ -100,8 +100,8 @@ def _pace(steps: list[Step]) -> str:
     return f"{1 / seconds:.3g} tok/s" if seconds > 0 else ""
 
 
-def _limit(header: Header, steps: list[Step]) -> str:
-    """How much of a step's time reading its bytes at the memory's bandwidth would take."""
+def bandwidth_share(header: Header, steps: list[Step]) -> str:
+    """Share of a step's time that reading its bytes at the memory's bandwidth takes, as text."""
     shares = [
         step.read / header.bandwidth / step.seconds for step in steps[-RECENT:] if step.seconds > 0
     ]
