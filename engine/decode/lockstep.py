@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from ..model.dropped import Dropped
 from ..model.outputs import Outputs

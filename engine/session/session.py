@@ -102,7 +102,7 @@ class Session:
     # -- what a front end calls ---------------------------------------------------------------
 
     @property
-    def lanes(self) -> Lanes:
+    def lanes(self) -> PreparedLanes:
         """The lockstep that decodes, with recipe and weights of each lane."""
         return self._lanes
 
