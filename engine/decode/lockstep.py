@@ -179,7 +179,7 @@ class Lockstep:
 
         None, with nothing done, if the caches cannot be cut.
         """
-        caches = [batch.cache for batch in self._batches]
+        caches = self.caches
         # A cache that cannot be cut could not forget these tokens either.
         if not can_crop(caches) or any(
             batch.rope.crosses(positions, self.length) for batch in self._batches

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from prunetui.engine.decode.outputs import Outputs
+from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.options import Options
 from prunetui.engine.session import session as session_module
 from prunetui.engine.session.session import open_session
