@@ -16,10 +16,11 @@ from ..trace import records
 from .drift import finite_or_none
 
 POINTS = 16
-"""At a time: a deep model's lens of all its points in float64 is large."""
+"""Points read at a time: the lens of all points of a deep model in float64 is large."""
 
 TOLERANCE = 0.05
-"""Of |z|: what another number of rows may do to it in bfloat16, and less than any scale."""
+"""Largest error of z, relative to |z|: more than another number of rows makes in bfloat16, and less
+than any scale of logits."""
 
 
 def check_lens(group: WeightGroup) -> None:
@@ -40,7 +41,7 @@ def check_lens(group: WeightGroup) -> None:
 def lens_logits(
     model: PreTrainedModel, anatomy: Anatomy, stream: Tensor, *, raw: bool = False
 ) -> Tensor:
-    """z, [points, vocabulary], of points of the stream, [points, hidden]; `raw` leaves the norm
+    """Logits z [points, vocabulary] of points of the stream [points, hidden]; `raw` leaves the norm
     out.
 
     Scaled and capped as the model does with its head's output, so that the last point gives the
@@ -62,10 +63,10 @@ def lens_logits(
 
 
 def transitions(points: Tensor, z: Tensor, temperature: float) -> list[records.Transition]:
-    """What leads from each point to the next: per sublayer, what its output changes.
+    """Changes from each point to the next: what each sublayer's output does in h, z and p.
 
-    points: [points, hidden], one lane's stream before attention 0 and after every sublayer, which
-    stands for h; z: [points, vocabulary], its lens. Where attention and MLP run in parallel, the
+    points: [points, hidden], one lane's stream before attention 0 and after every sublayer, taken
+    as h; z: [points, vocabulary], its lens. Where attention and MLP run in parallel, the
     MLP's output is added to a stream that has the attention's already.
     """
     z = z.double()
@@ -84,7 +85,7 @@ def transitions(points: Tensor, z: Tensor, temperature: float) -> list[records.T
 
 
 def _neighbours(vectors: Tensor) -> Tensor:
-    """Cosine similarity of each row to the next."""
+    """Cosine similarity of each row to the next row."""
     return torch.cosine_similarity(vectors[:-1], vectors[1:], dim=-1, eps=0.0)
 
 
@@ -94,22 +95,22 @@ def read_lens(
 ) -> records.LaneLens:
     """Read one lane's stream, [2 layers + 1, hidden], with its own model's norm and head.
 
-    `own_z`, [vocabulary], is what the model made of the last point. Raises `UserError` if the lens
-    makes something else of it: then the family does more with its logits than is known here.
+    `own_z` [vocabulary] are the model's own logits at the last point. Raises `UserError` if the
+    lens gives others: then the family does more with its logits than is known here.
     """
     model, anatomy = group.model, group.anatomy
     top: list[tuple[int, float | None]] = []
     raw_top: list[tuple[int, float | None]] = []
     changes: list[records.Transition] = []
     z = own_z[None]
-    # The last point of some is the first of the next, for what leads from one to the other.
+    # Consecutive batches share a point, for the change between them.
     for first in range(0, len(points) - 1, POINTS):
-        some = points[first : first + POINTS + 1]
-        z = lens_logits(model, anatomy, some)
-        known = 1 if first else 0
-        top += _top(z[known:], temperature)
-        raw_top += _top(lens_logits(model, anatomy, some[known:], raw=True), temperature)
-        changes += transitions(some, z, temperature)
+        batch = points[first : first + POINTS + 1]
+        z = lens_logits(model, anatomy, batch)
+        new = slice(1 if first else 0, None)
+        top += _top(z[new], temperature)
+        raw_top += _top(lens_logits(model, anatomy, batch[new], raw=True), temperature)
+        changes += transitions(batch, z, temperature)
     if (z[-1] - own_z).double().norm() > TOLERANCE * own_z.double().norm():
         raise UserError(
             f"a {model.config.model_type} model does more with its logits than a logit lens "
@@ -117,17 +118,17 @@ def read_lens(
         )
     return records.LaneLens(
         tokens=[token for token, _ in top],
-        texts=[_text(texts, *of_point) for of_point in top],
+        texts=[_text(texts, *token_and_prob) for token_and_prob in top],
         probs=[prob for _, prob in top],
         raw_tokens=[token for token, _ in raw_top],
-        raw_texts=[_text(texts, *of_point) for of_point in raw_top],
+        raw_texts=[_text(texts, *token_and_prob) for token_and_prob in raw_top],
         raw_probs=[prob for _, prob in raw_top],
         transitions=changes,
     )
 
 
 def _text(texts: TokenTexts, token: int, prob: float | None) -> str:
-    """Empty where the logits are not numbers: any token would be the highest."""
+    """Text of a token; empty where the logits are not numbers: any token would be the highest."""
     return "" if prob is None else texts[token]
 
 

@@ -1,4 +1,4 @@
-"""One look at a step: the highest logits, and sums that all measures are made of."""
+"""Reductions of a step's outputs: top-k logits, and the sums that all measures are made of."""
 
 from dataclasses import dataclass
 
@@ -11,24 +11,24 @@ from ..model.outputs import Outputs
 from .top_k import topk
 
 CHUNK = 65536
-"""Tokens of the vocabulary at a time on a CPU: what is made of them stays in its cache."""
+"""Tokens of the vocabulary at a time on a CPU, so that intermediate results stay in its cache."""
 
 
 @dataclass(frozen=True)
 class Reductions:
-    """Of logits z, [lanes, vocabulary], and of products of each lane's vectors with lane 0's: x·x,
-    x·d and d·d of lane 0's x and d = y - x."""
+    """Reductions of logits z [lanes, vocabulary], and dot products of each lane's vectors y with
+    lane 0's x: x·x, x·d and d·d, d = y - x."""
 
     sums: Tensor
     """`LogitSums`, float64 [parts, lanes, fields], of parts of the vocabulary."""
     highest: Tensor
-    """[lanes, k], equal ones in the order of their tokens."""
+    """The k highest logits [lanes, k], equal ones in the order of their tokens."""
     tokens: Tensor
-    """int64 [lanes, k]"""
+    """Their tokens, int64 [lanes, k]."""
     h_dots: Tensor
-    """float64 [3, variants], of h."""
+    """Dot products of h, float64 [3, variants]."""
     stream_dots: Tensor
-    """float64 [3, 2 layers, variants], of the residual streams after each sublayer."""
+    """Dot products of the residual streams after each sublayer, float64 [3, 2 layers, variants]."""
 
 
 def reduce_logits(outputs: Outputs, k: int, temperature: float) -> Reductions:
@@ -52,7 +52,7 @@ def _sums(z: Tensor, highest: Tensor, temperature: float) -> Tensor:
     sums = LogitSums(*table)
     for chunk in z.split(CHUNK if z.device.type == "cpu" else vocabulary, dim=-1):
         y = chunk.double()
-        # Of one lane's p, e is the same multiple in every chunk.
+        # In every chunk e is the same multiple of the lane's probabilities.
         e = y - highest
         if temperature != 1:
             e.div_(temperature)
@@ -85,7 +85,7 @@ def _dot_rows(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _dots(vectors: Tensor) -> Tensor:
-    """Of vectors [points, lanes, size]: float64 [3, points, variants]."""
+    """Dot products of vectors [points, lanes, size]: float64 [3, points, variants]."""
     vectors = vectors.double()
     x, d = vectors[:, :1], vectors[:, 1:] - vectors[:, :1]
     x_dot_x = x.square().sum(dim=-1).expand(d.shape[:-1])

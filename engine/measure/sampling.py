@@ -1,4 +1,4 @@
-"""The choice of the next token by chance: Gumbel-max with noise that all lanes share."""
+"""Sampling of the next token: Gumbel-max with noise that all lanes share."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,9 @@ from .top_k import argmax
 
 
 def sample(z: Tensor, sampling: Sampling, step: int) -> Tensor:
-    """One token per lane, int64 [lanes], from logits z, float32 [lanes, vocabulary].
+    """Sample one token per lane, int64 [lanes], from logits z, float32 [lanes, vocabulary].
 
-    The same noise for every lane, keyed by seed and step: lanes differ because their
+    The noise is the same for every lane, keyed by seed and step: lanes differ because their
     distributions differ and for no other reason, and a step decoded again gives the same tokens.
     """
     scores = z / sampling.temperature

@@ -1,6 +1,5 @@
 """One step's numbers, computed on the model's device and brought to the host in one transfer."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,69 +15,75 @@ from .sampling import sample
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be known of a step."""
+class StepRequest:
+    """Choice of what is recorded of a step."""
 
     lanes: int
-    """The first rows of the outputs; the others are only measured."""
+    """Number of rows that choose tokens, the first ones; the others are only measured."""
     candidates: int
     """Top tokens per lane."""
     answers: Tensor
-    """Tokens, int64."""
+    """Tokens of the answers, int64 [answers]."""
 
 
 @dataclass(frozen=True)
 class StepNumbers:
-    """Lists run over the lanes; those of `drift` and `layers` over all rows but the first, those
-    of the answers over all rows. A number that is not finite is None."""
+    """The numbers of one step as lists, None where a number is not finite.
+
+    Lists run over the lanes; those of `drift` and `layers` over all rows but the first, those of
+    the answers over all rows.
+    """
 
     tokens: list[int]
-    """Chosen."""
+    """Chosen tokens."""
     not_numbers: list[bool]
-    """The lane has no softmax, and chose nothing: `trace.records.Token`."""
+    """Whether the lane has no softmax and chose nothing: `trace.records.Token`."""
     probs: list[float | None]
-    """Of the chosen tokens, as the next."""
+    """Probabilities of the chosen tokens."""
     logprobs: list[float | None]
-    """nats"""
+    """Log probabilities of the chosen tokens, in nats."""
     entropies: list[float | None]
-    """nats"""
+    """Entropies of softmax(z / T), in nats."""
     margins: list[float | None]
     """The highest logit less the second highest."""
     top: list[list[int]]
-    """Each lane's most probable tokens, the first first."""
+    """Most probable tokens of each lane, in descending order."""
     top_probs: list[list[float | None]]
-    """Per lane, of all tokens in `top`, row after row."""
+    """Probabilities per lane of all tokens in `top`, row after row."""
     drift: list[dict[str, Any]]
-    """By the names of `trace.records.Drift`."""
+    """Measures by the names of `trace.records.Drift`."""
     layers: list[list[float | None]]
-    """Cosine similarity of the residual streams after each sublayer, to seven places."""
+    """Cosine similarity of the residual streams after each sublayer, to seven decimal
+    places."""
     answer_z: list[list[float | None]]
+    """Logits of the answers."""
     answer_logprobs: list[list[float | None]]
-    """nats"""
+    """Log probabilities of the answers, in nats."""
 
 
 def step_numbers(
     outputs: Outputs,
     sampling: Sampling,
     step: int,
-    wanted: Wanted,
+    request: StepRequest,
     forced: dict[int, int],
 ) -> tuple[StepNumbers, Tensor]:
-    """The numbers, and the chosen tokens where they were chosen: int64 [lanes].
+    """Choose each lane's token and measure the step; return the numbers and the tokens.
 
-    `forced` are tokens by lane that stand in for what those would choose.
+    The tokens, int64 [lanes], stay on the model's device; `forced` are tokens by lane that replace
+    what those lanes would choose.
     """
-    count, temperature = wanted.lanes, sampling.measured_temperature
+    count, temperature = request.lanes, sampling.measured_temperature
     z = outputs.z
-    reductions = reduce_logits(outputs, max(wanted.candidates, 2), temperature)
+    reductions = reduce_logits(outputs, max(request.candidates, 2), temperature)
     if sampling.temperature:
         chosen = sample(z[:count].float(), sampling, step)
     else:
         chosen = reductions.tokens[:count, 0].clone()
     for lane, token in forced.items():
         chosen[lane] = token
-    top = reductions.tokens[:count, : wanted.candidates]
-    logits = z.index_select(-1, torch.cat([chosen, top.flatten(), wanted.answers.to(z.device)]))
+    top = reductions.tokens[:count, : request.candidates]
+    logits = z.index_select(-1, torch.cat([chosen, top.flatten(), request.answers.to(z.device)]))
     tokens, ranked, sums, highest, logits, h_dots, stream_dots = _on_host(
         [
             *(chosen, reductions.tokens, reductions.sums, reductions.highest, logits),
@@ -86,61 +91,64 @@ def step_numbers(
         ]
     )
     measures = measure(sums, highest, logits, h_dots, stream_dots, z.shape[-1], temperature)
-    # NaN is the highest, and above minus infinity stands any number.
+    # NaN counts as the highest, and any number is above minus infinity.
     broken = ~np.isfinite(highest[:, 0])
     if broken.any():
         # A token beside infinity would have the probability 0.
-        for of_lanes in (measures.probs, measures.logprobs, measures.entropies, measures.margins):
-            of_lanes[broken] = np.nan
-    others, logprobs, probs = count + top.numel(), measures.logprobs, measures.probs
-    listed = _listed if measures.finite else _listed_with_none
+        for values in (measures.probs, measures.logprobs, measures.entropies, measures.margins):
+            values[broken] = np.nan
+    first_answer, logprobs, probs = count + top.numel(), measures.logprobs, measures.probs
+    to_list = np.ndarray.tolist if measures.finite else _to_list_with_none
     ranking = ranked.astype(int).tolist()
     numbers = StepNumbers(
         tokens=tokens.astype(int).tolist(),
         not_numbers=broken[:count].tolist(),
-        probs=listed(probs.diagonal()[:count]),
-        logprobs=listed(logprobs.diagonal()[:count]),
-        entropies=listed(measures.entropies[:count]),
-        margins=listed(measures.margins[:count]),
-        top=[tokens[: wanted.candidates] for tokens in ranking[:count]],
-        top_probs=listed(probs[:count, count:others]),
-        drift=[
-            _not_comparable(row)
-            if broken[0] or is_broken
-            else dict(zip(MEASURES, row, strict=True), top1=tokens[0] == ranking[0][0])
-            for row, tokens, is_broken in zip(
-                listed(measures.drift), ranking[1:], broken[1:], strict=True
-            )
-        ],
-        layers=listed(measures.layers),
-        answer_z=listed(logits[:, others:]),
-        answer_logprobs=listed(logprobs[:, others:]),
+        probs=to_list(probs.diagonal()[:count]),
+        logprobs=to_list(logprobs.diagonal()[:count]),
+        entropies=to_list(measures.entropies[:count]),
+        margins=to_list(measures.margins[:count]),
+        top=[tokens[: request.candidates] for tokens in ranking[:count]],
+        top_probs=to_list(probs[:count, count:first_answer]),
+        drift=_drift_by_name(to_list(measures.drift), [row[0] for row in ranking], broken),
+        layers=to_list(measures.layers),
+        answer_z=to_list(logits[:, first_answer:]),
+        answer_logprobs=to_list(logprobs[:, first_answer:]),
     )
     return numbers, chosen
 
 
 def _on_host(tensors: list[Tensor]) -> list[np.ndarray]:
-    """As float64, which holds a token id exactly; from another device in one transfer."""
+    """Copies on the host as float64, which is exact for a token id; in one transfer."""
     if tensors[0].device == torch.device("cpu"):
         return [tensor.double().numpy() for tensor in tensors]
     flat = torch.cat([tensor.double().flatten() for tensor in tensors]).cpu().numpy()
     ends = np.cumsum([tensor.numel() for tensor in tensors])
     pieces = np.split(flat, ends[:-1])
-    return [piece.reshape(of.shape) for piece, of in zip(pieces, tensors, strict=True)]
+    return [piece.reshape(tensor.shape) for piece, tensor in zip(pieces, tensors, strict=True)]
+
+
+def _drift_by_name(
+    drifts: list[list[float | None]], top1: list[int], broken: np.ndarray
+) -> list[dict[str, Any]]:
+    """Measures per variant; `top1` are each row's most probable tokens, `broken` rows have no
+    softmax."""
+    return [
+        _not_comparable(drift)
+        if broken[0] or broken[row]
+        else dict(zip(MEASURES, drift, strict=True), top1=top1[row] == top1[0])
+        for row, drift in enumerate(drifts, start=1)
+    ]
 
 
 def _not_comparable(row: list[float | None]) -> dict[str, Any]:
-    """The measures of a lane where one of the two has no softmax: those of h alone."""
-    measured = dict(zip(MEASURES, row, strict=True))
-    of_h = {name: value for name, value in measured.items() if name.endswith("_h")}
-    return {**dict.fromkeys(MEASURES), **of_h, "top1": False, "not_comparable": True}
+    """Measures of a variant where it or the baseline has no softmax: those of h alone."""
+    measures = dict(zip(MEASURES, row, strict=True))
+    measures_of_h = {name: value for name, value in measures.items() if name.endswith("_h")}
+    return {**dict.fromkeys(MEASURES), **measures_of_h, "top1": False, "not_comparable": True}
 
 
-_listed: Callable[[np.ndarray], Any] = np.ndarray.tolist
-
-
-def _listed_with_none(numbers: np.ndarray) -> Any:
-    """With None for what is not finite: JSON has no NaN and no infinity."""
+def _to_list_with_none(numbers: np.ndarray) -> Any:
+    """Nested lists with None for what is not finite: JSON has no NaN and no infinity."""
     replaced = numbers.astype(object)
     replaced[~np.isfinite(numbers)] = None
     return replaced.tolist()

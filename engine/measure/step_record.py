@@ -1,4 +1,4 @@
-"""The parts of a step's record, made of the step's numbers; None where a lane has ended."""
+"""The parts of a step's record, from the step's numbers; None where a lane has ended."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def token_records(
     *,
     last: bool,
 ) -> list[records.Token | None]:
-    """Per lane; its text goes on by its token, to the end if no step follows the `last`."""
+    """Token records per lane, whose text is extended by its token; no step follows the `last`."""
     return [
         records.Token(
             token=numbers.tokens[lane],
@@ -40,28 +40,29 @@ def token_records(
 def candidate_records(
     numbers: StepNumbers, running: list[bool], texts: TokenTexts
 ) -> records.Candidates:
-    """Of the running lanes' top tokens each once, most probable in the baseline first."""
-    place: dict[int, int] = {}
+    """Union of the running lanes' top tokens, most probable in the baseline first."""
+    column: dict[int, int] = {}
+    """Index into each lane's `top_probs` by token."""
     count = len(numbers.top[0])
     for lane, top in enumerate(numbers.top):
         if running[lane] and not numbers.not_numbers[lane]:
             for rank, token in enumerate(top):
-                place.setdefault(token, lane * count + rank)
-    baselines = numbers.top_probs[0]
-    order = sorted(place, key=lambda token: -(baselines[place[token]] or 0))
-    places = [place[token] for token in order]
+                column.setdefault(token, lane * count + rank)
+    baseline_probs = numbers.top_probs[0]
+    order = sorted(column, key=lambda token: -(baseline_probs[column[token]] or 0))
+    columns = [column[token] for token in order]
     return records.Candidates(
         tokens=order,
         texts=[texts[token] for token in order],
         probs=[
-            [probs[at] for at in places] if runs else None
+            [probs[index] for index in columns] if runs else None
             for probs, runs in zip(numbers.top_probs, running, strict=True)
         ],
     )
 
 
 def drift_records(drifts: list[dict[str, Any]], measured: list[bool]) -> list[records.Drift | None]:
-    """Per variant."""
+    """Drift records per variant; None where a variant is not measured."""
     return [
         records.Drift(**drift) if is_measured else None
         for drift, is_measured in zip(drifts, measured, strict=True)
@@ -71,16 +72,18 @@ def drift_records(drifts: list[dict[str, Any]], measured: list[bool]) -> list[re
 def layer_records(
     layers: list[list[float | None]], measured: list[bool], same_depth: list[bool]
 ) -> list[list[float | None] | None]:
-    """Per variant; None also for one whose model has another depth than the baseline's."""
+    """Cosines of the layers per variant; None also where its model has another depth than the
+    baseline's."""
     return [
-        of_variant if is_measured and same else None
-        for of_variant, is_measured, same in zip(layers, measured, same_depth, strict=True)
+        cosines if is_measured and same else None
+        for cosines, is_measured, same in zip(layers, measured, same_depth, strict=True)
     ]
 
 
 def answer_records(
     numbers: StepNumbers, rows: range, measured: list[bool]
 ) -> list[records.AnswerNumbers | None]:
+    """Numbers of the answers per row; None where a row is not measured."""
     return [
         records.AnswerNumbers(z=numbers.answer_z[row], logprob=numbers.answer_logprobs[row])
         if is_measured

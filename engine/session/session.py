@@ -15,7 +15,7 @@ from ..decode.bandwidth import read_bandwidth
 from ..decode.prepared_lanes import PreparedLanes
 from ..errors import UserError
 from ..measure.logit_lens import check_lens, read_lens
-from ..measure.step_numbers import StepNumbers, Wanted, step_numbers
+from ..measure.step_numbers import StepNumbers, StepRequest, step_numbers
 from ..measure.step_record import (
     answer_records,
     candidate_records,
@@ -344,7 +344,7 @@ class Session:
         self._first = self._prefill(prompt.record.tokens)
         self._prompt = prompt
         self.trace = trace
-        self._wanted = Wanted(
+        self._wanted = StepRequest(
             len(self._lanes.records),
             self._options.candidates,
             self._tensor(answers.tokens if answers else []),

@@ -13,7 +13,7 @@ from prunetui.engine.decode.bandwidth import read_bandwidth
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.decode.prepared_lanes import PreparedLanes
 from prunetui.engine.measure.reductions import reduce_logits
-from prunetui.engine.measure.step_numbers import Wanted, step_numbers
+from prunetui.engine.measure.step_numbers import StepRequest, step_numbers
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.device import find_device
 from prunetui.engine.model.dropped import Dropped
@@ -140,13 +140,13 @@ def large_vocabulary(dtype: str) -> None:
     model.to(getattr(torch, dtype))
     model.model.rotary_emb = type(model.model.rotary_emb)(config).to(model.device)
     model.eval().requires_grad_(False)
-    wanted = Wanted(lanes=5, candidates=10, answers=torch.tensor([1, 2, 3, 4]))
+    request = StepRequest(lanes=5, candidates=10, answers=torch.tensor([1, 2, 3, 4]))
     forward, numbers = [], []
     with _five_lanes(model) as lockstep, torch.inference_mode():
         outputs = lockstep.prefill(torch.arange(100).repeat(5, 1))
         for step in range(STEPS):
             began = time.perf_counter()
-            _, chosen = step_numbers(outputs, GREEDY, step, wanted, {})
+            _, chosen = step_numbers(outputs, GREEDY, step, request, {})
             measured = time.perf_counter()
             outputs = lockstep.advance(chosen[:, None])
             _finish(outputs)
@@ -161,14 +161,14 @@ def large_vocabulary(dtype: str) -> None:
 def measuring() -> None:
     """All of a step's numbers for five lanes, over one exp of as many logits in float64."""
     keep_freed_memory()
-    wanted = Wanted(lanes=5, candidates=10, answers=torch.tensor([1, 2, 3, 4]))
+    request = StepRequest(lanes=5, candidates=10, answers=torch.tensor([1, 2, 3, 4]))
     device = find_device("auto")
     for vocabulary in VOCABULARIES:
         z = torch.randn(5, vocabulary, device=device) * 3
         h, streams = torch.randn(5, 576, device=device), torch.randn(60, 5, 576, device=device)
         outputs = Outputs(h, z, streams)
         with torch.inference_mode():
-            whole = _median_seconds(lambda o=outputs: step_numbers(o, GREEDY, 0, wanted, {}))
+            whole = _median_seconds(lambda o=outputs: step_numbers(o, GREEDY, 0, request, {}))
             look = _median_seconds(lambda o=outputs: reduce_logits(o, 10, 1.0).sums.cpu())
             exp = _median_seconds(lambda z=z: z.double().exp_()[0, 0].item())
         print(

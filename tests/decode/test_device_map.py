@@ -9,7 +9,7 @@ import torch
 from prunetui.engine.decode import steps
 from prunetui.engine.errors import UserError
 from prunetui.engine.measure import reductions
-from prunetui.engine.measure.step_numbers import StepNumbers, Wanted, step_numbers
+from prunetui.engine.measure.step_numbers import StepNumbers, StepRequest, step_numbers
 from prunetui.engine.model import loading, pretrained
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
@@ -180,10 +180,10 @@ def _steps(lanes: list[tuple[WeightGroup, Dropped]]) -> list[StepNumbers]:
     lockstep = install_lockstep(lanes)
     outputs = lockstep.prefill(torch.tensor(PROMPT).repeat(len(lanes), 1))
     steps = []
-    wanted = Wanted(lanes=len(lanes), candidates=3, answers=torch.tensor([1, 2]))
+    request = StepRequest(lanes=len(lanes), candidates=3, answers=torch.tensor([1, 2]))
     with torch.inference_mode():
         for step in range(3):
-            numbers, chosen = step_numbers(outputs, SAMPLING, step, wanted, {})
+            numbers, chosen = step_numbers(outputs, SAMPLING, step, request, {})
             steps.append(numbers)
             outputs = lockstep.advance(chosen[:, None].cpu())
     lockstep.remove()

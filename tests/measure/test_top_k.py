@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from prunetui.engine.measure.step_numbers import Wanted, step_numbers
+from prunetui.engine.measure.step_numbers import StepRequest, step_numbers
 from prunetui.engine.measure.top_k import LARGE, argmax, topk
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.trace.records import Sampling
@@ -60,8 +60,8 @@ def test_the_greedy_token_is_the_first_candidate_and_the_same_top_token():
     greedy = Sampling(
         temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=1, ignore_eos=False
     )
-    wanted = Wanted(lanes=3, candidates=3, answers=torch.empty(0, dtype=torch.int64))
-    numbers, chosen = step_numbers(outputs, greedy, 0, wanted, {})
+    request = StepRequest(lanes=3, candidates=3, answers=torch.empty(0, dtype=torch.int64))
+    numbers, chosen = step_numbers(outputs, greedy, 0, request, {})
     assert chosen.tolist() == numbers.tokens == [5, 5, 700]
     assert numbers.top == [[5, 700, 1900], [5, 700, 1900], [700, 1900, 5]]
     assert [drift["top1"] for drift in numbers.drift] == [True, False]

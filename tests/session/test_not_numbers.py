@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from prunetui.engine.measure.step_numbers import StepNumbers, Wanted, step_numbers
+from prunetui.engine.measure.step_numbers import StepNumbers, StepRequest, step_numbers
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session
@@ -41,8 +41,8 @@ NAN, INF = torch.nan, torch.inf
 
 def numbers_of(z: torch.Tensor, lanes: int | None = None) -> StepNumbers:
     streams = torch.ones(3, len(z), 4, dtype=z.dtype)
-    wanted = Wanted(lanes or len(z), 4, torch.tensor([1]))
-    return step_numbers(Outputs(streams[-1], z, streams), GREEDY, 0, wanted, {})[0]
+    request = StepRequest(lanes or len(z), 4, torch.tensor([1]))
+    return step_numbers(Outputs(streams[-1], z, streams), GREEDY, 0, request, {})[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
