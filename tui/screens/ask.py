@@ -1,4 +1,4 @@
-"""One line of text, asked for."""
+"""Dialog that asks for one line of text."""
 
 from collections.abc import Callable
 from typing import ClassVar, Generic, TypeVar
@@ -19,7 +19,7 @@ Answer = TypeVar("Answer")
 
 
 class AskDialog(ModalScreen[Answer | None], Generic[Answer]):
-    """Returns what `parse` makes of the text, or None; what it refuses can be written again."""
+    """Dialog that returns the parsed text, or None; a text that `parse` refuses can be edited."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "cancel", id="ask-cancel"),
@@ -28,7 +28,7 @@ class AskDialog(ModalScreen[Answer | None], Generic[Answer]):
     def __init__(
         self, title: str, hint: str, parse: Callable[[str], Answer], text: str = ""
     ) -> None:
-        """`parse` raises `UserError` with a sentence."""
+        """`parse` raises `UserError` with a sentence on a text that it refuses."""
         super().__init__()
         self._title = title
         self._hint = hint
@@ -52,7 +52,7 @@ class AskDialog(ModalScreen[Answer | None], Generic[Answer]):
     @on(Input.Submitted)
     def _answer(self) -> None:
         try:
-            answer = self._parse(self.query_one(TextField).meant)
+            answer = self._parse(self.query_one(TextField).raw_text)
         except UserError as error:
             self.query_one(".dialog-problem", Label).update(Content(visible(f"{error}.")))
         else:

@@ -1,4 +1,4 @@
-"""Lists to choose from: the token to force, the branch to go to."""
+"""Dialogs with a list: the token to force, the branch to go to."""
 
 from collections.abc import Iterator
 from typing import ClassVar
@@ -22,7 +22,7 @@ TEXT_CELLS = 32
 
 
 class ForceDialog(ModalScreen[dict[int, int] | None]):
-    """Returns a token of the step's candidates for each lane that is to take it."""
+    """Dialog that returns a token of the step's candidates for each lane that is to take it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "cancel", id="force-cancel"),
@@ -30,13 +30,13 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
     ]
 
     def __init__(self, moment: Moment, step: Step, row: int) -> None:
-        """`row` is the candidate to begin with."""
+        """`row` is the row that is highlighted first."""
         super().__init__()
         self._row = row
         self._moment = moment
         self._step = step
         self._lanes = [0, moment.lane] if moment.lane else [0]
-        self._places = ranked(step, self._lanes)
+        self._candidates = ranked(step, self._lanes)
 
     def compose(self) -> ComposeResult:
         names = [lane.name for lane in self._moment.header.lanes]
@@ -51,16 +51,16 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
             yield OptionList(
                 *(
                     Content(
-                        shorten(quoted(self._step.candidates.texts[place]), TEXT_CELLS).ljust(
+                        shorten(quoted(self._step.candidates.texts[index]), TEXT_CELLS).ljust(
                             TEXT_CELLS
                         )
                         + "".join(
-                            f"  {probability(column[place] if (column := probs[lane]) else None)}"
+                            f"  {probability(column[index] if (column := probs[lane]) else None)}"
                             + " " * (len(shorten(names[lane], 20)) - 2)
                             for lane in self._lanes
                         )
                     )
-                    for place in self._places
+                    for index in self._candidates
                 ),
                 compact=True,
             )
@@ -75,7 +75,7 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
 
     def on_mount(self) -> None:
         choices = self.query_one(OptionList)
-        choices.highlighted = min(self._row, len(self._places) - 1)
+        choices.highlighted = min(self._row, len(self._candidates) - 1)
         choices.focus()
 
     @on(OptionList.OptionSelected)
@@ -88,9 +88,9 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
         self._force([number for number, token in enumerate(self._step.lanes) if token])
 
     def _force(self, lanes: list[int]) -> None:
-        place = self.query_one(OptionList).highlighted
-        if place is not None:
-            token = self._step.candidates.tokens[self._places[place]]
+        row = self.query_one(OptionList).highlighted
+        if row is not None:
+            token = self._step.candidates.tokens[self._candidates[row]]
             self.dismiss(dict.fromkeys(lanes, token))
 
     @on(Button.Pressed, "#cancel")
@@ -99,7 +99,7 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
 
 
 class BranchesDialog(ModalScreen[int | None]):
-    """The tree of branches; returns the one to go to."""
+    """Dialog with the tree of branches; returns the index of the one to go to."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "cancel", id="branches-cancel"),
@@ -129,9 +129,9 @@ class BranchesDialog(ModalScreen[int | None]):
     @on(OptionList.OptionSelected)
     @on(Button.Pressed, "#go")
     def _go(self) -> None:
-        place = self.query_one(OptionList).highlighted
-        if place is not None:
-            self.dismiss(self._order[place][0])
+        row = self.query_one(OptionList).highlighted
+        if row is not None:
+            self.dismiss(self._order[row][0])
 
     @on(Button.Pressed, "#cancel")
     def action_cancel(self) -> None:
@@ -139,7 +139,7 @@ class BranchesDialog(ModalScreen[int | None]):
 
 
 def _depth_first(trace: Trace, branch: int, depth: int) -> Iterator[tuple[int, int]]:
-    """Branches with their depths, children behind their parent in the order of their steps."""
+    """Branches with their depths, each parent before its children in the order of their steps."""
     yield branch, depth
     children = [
         (origin.at, number)
@@ -155,7 +155,7 @@ def _line(trace: Trace, branch: int, depth: int) -> str:
     here = "●" if branch == trace.branch else " "
     if origin is None:
         return f"{here} as decoded, {len(steps)} steps"
-    # Taken back and decoded again, it may force nothing any more.
+    # A branch that was rewound and decoded again may force nothing.
     at, forced = origin.at, "nothing forced" if origin.at < len(steps) else "taken back"
     for step in steps[origin.at :]:
         taken = [

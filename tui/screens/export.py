@@ -1,4 +1,4 @@
-"""Where to write the trace, and as what."""
+"""Dialog that exports the trace to a file."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ WEB_FONTS = re.compile(r',\s*url\("https://[^"]*"\) format\("\w+"\)')
 
 
 class ExportDialog(ModalScreen[None]):
-    """Writes a new file, in the format that its ending names; one that exists is refused."""
+    """Dialog that writes a new file in the format of its suffix; one that exists is refused."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "cancel", id="export-cancel"),
@@ -42,8 +42,8 @@ class ExportDialog(ModalScreen[None]):
         with Vertical(classes="dialog"):
             yield Label("Export the trace", classes="dialog-title")
             with Horizontal(classes="dialog-choices"):
-                for form in self._formats:
-                    yield Button(form, id=form, classes="format", compact=True)
+                for name in self._formats:
+                    yield Button(name, id=name, classes="format", compact=True)
             yield TextField(f"{self._path}.{next(iter(FORMATS))}", select_on_focus=False)
             yield Label("", classes="dialog-problem")
             with Horizontal(classes="dialog-buttons"):
@@ -63,9 +63,9 @@ class ExportDialog(ModalScreen[None]):
     @on(Button.Pressed, "#write")
     @on(Input.Submitted)
     def _write(self) -> None:
-        path = expanded(self.query_one(TextField).meant)
-        form = self._formats.get(path.suffix.removeprefix("."))
-        if form is None:
+        path = expanded(self.query_one(TextField).raw_text)
+        convert = self._formats.get(path.suffix.removeprefix("."))
+        if convert is None:
             endings = ", ".join(f".{ending}" for ending in self._formats)
             self.refuse(f"The file's name must end in {endings}.")
             return
@@ -73,7 +73,7 @@ class ExportDialog(ModalScreen[None]):
             self.refuse(f"{path} is no file; name a new one.")
             return
         try:
-            content = form(self._trace)
+            content = convert(self._trace)
             with new_file(path) as file:
                 write_all(file, content.encode() if isinstance(content, str) else content)
         except UserError as error:

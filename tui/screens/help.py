@@ -1,4 +1,4 @@
-"""The keys, the marks and the measures."""
+"""Help: the keys, the marks and the measures."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -19,6 +19,8 @@ from ..widgets.candidates import CHOSEN, FORCED
 from ..widgets.drift_panel import CURSOR, LOCAL, NOT_FINITE
 from ..widgets.status import NOTES, STOPS
 from ..widgets.text_panel import DIVERGES, ENDS, SELECTED, TIES
+
+PALETTE = Binding("ctrl+p", "app.command_palette", "commands", tooltip="Every command by name")
 
 MARKS = [
     (SELECTED, "the selected lane; its bars and its drift are shown"),
@@ -73,7 +75,7 @@ CONTEXTS = [
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Table:
-    """Terms, meanings that wrap beside them, and perhaps the actions of a click on them."""
+    """Table of terms and meanings; a third item of a row is the action of a click on it."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", min_width=10, no_wrap=True)
     table.add_column()
@@ -95,7 +97,7 @@ class HelpScreen(ModalScreen[None]):
         view_keys: Sequence[Binding],
         notes: Sequence[str],
     ) -> None:
-        """`view_keys` are those that only the chosen view has; `notes` are the trace's."""
+        """`view_keys` are the chosen view's own; `notes` are the trace's."""
         super().__init__()
         self._notes = notes
         self._keys = keys
@@ -104,14 +106,14 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         keys = self._rows([*self._keys, PALETTE])
-        own = [row[:2] for row in self._rows(self._view_keys)]
-        of_view = [(f"Keys of the view {self._view}", own)] if own else []
+        view_rows = [row[:2] for row in self._rows(self._view_keys)]
+        view_sections = [(f"Keys of the view {self._view}", view_rows)] if view_rows else []
         notes = [(NOTES, visible(note)) for note in self._notes]
-        of_trace = [("Notes on the numbers", notes)] if notes else []
+        note_sections = [("Notes on the numbers", notes)] if notes else []
         with VerticalScroll(classes="dialog"):
             for title, rows in (
-                *of_trace,
-                *of_view,
+                *note_sections,
+                *view_sections,
                 ("Keys", keys),
                 ("Mouse", MOUSE),
                 ("Marks", MARKS),
@@ -135,7 +137,7 @@ class HelpScreen(ModalScreen[None]):
         ]
 
     def action_do(self, action: str) -> None:
-        """What the key of a row that was clicked does."""
+        """Run a clicked row's action on the screen below."""
         below = self.app.screen_stack[-2]
         self.dismiss()
         self.app.call_later(below.run_action, action)
@@ -143,6 +145,3 @@ class HelpScreen(ModalScreen[None]):
     @on(Button.Pressed)
     def action_close(self) -> None:
         self.dismiss()
-
-
-PALETTE = Binding("ctrl+p", "app.command_palette", "commands", tooltip="Every command by name")

@@ -1,4 +1,4 @@
-"""The main screen: a trace at a cursor. What moves the trace on is for its subclasses to say."""
+"""Main screen, which draws a trace at a cursor; subclasses decode or replay it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,13 +38,13 @@ from .terminal_size import is_too_small, too_small_notice
 
 TEXT_FRAMES = 15
 CHART_FRAMES = 10
-"""A second, at the most."""
+"""Frames a second, at most."""
 
 OVERVIEW = "overview"
 
 
 class Inspector(Screen[None]):
-    """Draws `trace`; the cursor follows its live end unless it was moved."""
+    """Screen that draws `trace`; the cursor follows the newest step until it is moved."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*KEYS]
     AUTO_FOCUS = ""
@@ -55,6 +55,7 @@ class Inspector(Screen[None]):
         self.lane = 1
         self.breakpoint: Breakpoint | None = None
         self._cursor: int | None = None
+        """Index of the step under the cursor; None follows the newest."""
         self._frame = Throttle(self, TEXT_FRAMES, self._draw_text)
         self._chart_frame = Throttle(self, CHART_FRAMES, self._draw_charts)
         self._view_frames = {
@@ -81,43 +82,44 @@ class Inspector(Screen[None]):
         )
         yield Static(id="too-small")
 
-    # -- what a subclass says -----------------------------------------------------------------
+    # -- for subclasses -----------------------------------------------------------------------
 
     hidden_keys: ClassVar[frozenset[str]] = frozenset()
-    """Ids of bindings that the key line leaves out."""
+    """Ids of the bindings that the key line leaves out."""
 
     @property
     def state(self) -> str:
-        """What is going on, for the status line."""
+        """State of decoding or replay, for the status line."""
         raise NotImplementedError
 
     @property
     def recording(self) -> str:
-        """Where the trace is kept, for the status line."""
+        """Name of the trace's file, for the status line."""
         raise NotImplementedError
 
     alert = ""
-    """A sentence for the status line."""
+    """Problem that the status line shows; empty if there is none."""
 
     def go_on(self) -> None:
-        """→ at the newest step."""
+        """Decode a step, if there can be one: → at the newest step."""
         raise NotImplementedError
 
     def run_to_divergence(self) -> None:
-        """x, with no divergent step behind the cursor."""
+        """Decode to the next divergent step: x where none follows the cursor."""
         raise NotImplementedError
 
     def switch(self, branch: int) -> None:
+        """Show another branch of the trace."""
         raise NotImplementedError
 
     can_read: ClassVar[bool]
-    """There is a model to read a step's layers with."""
+    """Whether there is a model to read a step's layers with."""
 
     def read_step(self, number: int) -> None:
-        """Through the logit lens, if `can_read`."""
+        """Read a step through the logit lens, if `can_read`."""
 
     def export_to(self) -> Path:
-        """The file to propose for an export, without its suffix."""
+        """Path to propose for an export, without its suffix."""
         raise NotImplementedError
 
     # -- the cursor ---------------------------------------------------------------------------
@@ -131,11 +133,11 @@ class Inspector(Screen[None]):
         return last if self._cursor is None else min(self._cursor, last)
 
     def move_to(self, step: int) -> None:
-        """To a step that there is; the newest is followed from then on."""
-        self._place(step)
+        """Move the cursor to a step, limited to those there are; at the newest it follows."""
+        self._set_cursor(step)
         self.draw(by_key=True)
 
-    def _place(self, step: int) -> None:
+    def _set_cursor(self, step: int) -> None:
         if self.trace is not None:
             last = len(self.trace.steps) - 1
             self._cursor = None if step >= last else max(0, step)
@@ -157,8 +159,8 @@ class Inspector(Screen[None]):
             self.move_to(len(self.trace.steps) - 1)
 
     def action_divergent(self, by: int) -> None:
-        if (found := self._divergent(by)) is not None:
-            self.move_to(found)
+        if (step := self._divergent(by)) is not None:
+            self.move_to(step)
         elif self.trace is not None:
             side = "after" if by > 0 else "before"
             self.notify(f"No step {side} this one differs.", markup=False)
@@ -166,21 +168,21 @@ class Inspector(Screen[None]):
     def action_run_on(self) -> None:
         if self.trace is None:
             return
-        if (found := self._divergent(1)) is not None:
-            self.move_to(found)
+        if (step := self._divergent(1)) is not None:
+            self.move_to(step)
         else:
             self._cursor = None
             self.run_to_divergence()
 
     def _divergent(self, by: int) -> int | None:
-        """The nearest divergent step in that direction."""
+        """Nearest divergent step after the cursor, or before it if `by` is negative."""
         steps = self.trace.steps if self.trace else []
         cursor = self._cursor_in(steps)
-        places = range(cursor + 1, len(steps)) if by > 0 else range(cursor - 1, -1, -1)
-        return next((place for place in places if self.diverges(steps[place])), None)
+        numbers = range(cursor + 1, len(steps)) if by > 0 else range(cursor - 1, -1, -1)
+        return next((number for number in numbers if self.diverges(steps[number])), None)
 
     def diverges(self, step: Step) -> bool:
-        """The selected lane differs from the baseline; with the baseline selected, any lane."""
+        """Whether the selected lane differs from the baseline; with that selected, any lane."""
         lanes = [self.lane] if self.lane else range(1, len(step.lanes))
         return any(differs(step, lane) for lane in lanes)
 
@@ -261,11 +263,11 @@ class Inspector(Screen[None]):
 
     @property
     def chosen_view(self) -> str:
-        """The overview, or one of `VIEWS`."""
+        """Id of the view on the screen: the overview, or one of `VIEWS`."""
         return self.query_one("#views", ContentSwitcher).current or OVERVIEW
 
     def action_view(self, name: str) -> None:
-        """Its own key again leads back to the overview."""
+        """Show a view; the overview instead if it is shown already."""
         switcher = self.query_one("#views", ContentSwitcher)
         switcher.current = OVERVIEW if name == self.chosen_view else name
         # A widget knows its size when it has been laid out.
@@ -276,7 +278,7 @@ class Inspector(Screen[None]):
         self.action_view(names[(names.index(self.chosen_view) + 1) % len(names)])
 
     def action_lens(self) -> None:
-        """Through the modes of view 2; a step that was not read is read first."""
+        """Turn through the modes of view 2, and read a step that is not read yet."""
         if self.trace is None:
             return
         moment = self.moment_of(self.trace)
@@ -305,7 +307,7 @@ class Inspector(Screen[None]):
     # -- drawing ------------------------------------------------------------------------------
 
     def draw(self, *, by_key: bool = False) -> None:
-        """Draw the trace as it is now, soon; `by_key`: sooner, as someone waits for it."""
+        """Request a frame of the trace; `by_key`: sooner, as the user waits for it."""
         if self.trace is None:
             return
         self._frame.request(by_key=by_key)
@@ -378,15 +380,15 @@ class Inspector(Screen[None]):
         text = visible(text, keep="\n\t")
         self.app.copy_to_clipboard(text)
         try:
-            kept = f"it is also in {write_copied_text(text)}"
+            where = f"it is also in {write_copied_text(text)}"
         except UserError as problem:
-            kept = str(problem)
-        self.notify(visible(f"Copied {what}; {kept}"), markup=False)
+            where = str(problem)
+        self.notify(visible(f"Copied {what}; {where}"), markup=False)
 
     def action_help(self) -> None:
-        shown = [binding for binding in KEYS if binding.id not in self.hidden_keys]
-        own = [
+        keys = [binding for binding in KEYS if binding.id not in self.hidden_keys]
+        own_keys = [
             key for name, view, _ in VIEWS if name == self.chosen_view for key in view_keys(view)
         ]
         notes = self.trace.header.notes if self.trace is not None else []
-        self.app.push_screen(HelpScreen(shown, self.chosen_view, own, notes))
+        self.app.push_screen(HelpScreen(keys, self.chosen_view, own_keys, notes))

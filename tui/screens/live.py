@@ -1,4 +1,4 @@
-"""The main screen on a session that decodes."""
+"""Main screen on a session that decodes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,11 +27,11 @@ from .variants import VariantEditor
 NEXT_CONTEXT: dict[Context, Context] = {"free": "forced", "forced": "both", "both": "free"}
 
 CLOSE_SECONDS = 1.5
-"""What quitting waits for a step to end and the trace file to be closed."""
+"""Seconds that quitting waits for a step to end and the trace file to be closed."""
 
 
 class LiveInspector(Inspector):
-    """Opens the session in its thread and shows how far loading is until there is a trace."""
+    """Inspector of a session in its own thread; it shows loading until there is a trace."""
 
     def __init__(self, options: Options, record_to: Path | None, open_session: OpenSession) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class LiveInspector(Inspector):
         self._record_to = record_to
         self._open_session = open_session
         self._thread = self._new_thread()
-        self._told = ""
+        self._shown_error = ""
         self._left_out: list[str] = []
         self._editor: VariantEditor | None = None
 
@@ -58,7 +58,7 @@ class LiveInspector(Inspector):
         return SessionThread(self.post_message, self._open_session, self._options, self._record_to)
 
     def _open_again(self) -> None:
-        """After a failure to open."""
+        """Open the session in a new thread, after a failure to open."""
         self._thread = self._new_thread()
         self.query_one(LoadingPanel).fail("")
         self._thread.start()
@@ -79,19 +79,19 @@ class LiveInspector(Inspector):
         if session.trace is not self.trace:
             self.trace = session.trace
             self._cursor = None
-            self._keep_to_lanes(session.trace.header)
+            self._fit_to_lanes(session.trace.header)
             if self._editor is not None and self._editor.applying:
                 self._editor.dismiss()
-        if session.recording_error and session.recording_error != self._told:
-            self._told = session.recording_error
-            self._complain(self._told)
+        if session.recording_error and session.recording_error != self._shown_error:
+            self._shown_error = session.recording_error
+            self._show_error(self._shown_error)
         if self._editor is not None:
             thread = self._thread
-            self._editor.tell(thread.importance, thread.importance_error, thread.activity)
+            self._editor.show_state(thread.importance, thread.importance_error, thread.activity)
         self.draw()
 
-    def _keep_to_lanes(self, header: Header) -> None:
-        """They may be others, and fewer."""
+    def _fit_to_lanes(self, header: Header) -> None:
+        """Fit the selected lane and the breakpoint to lanes that may be others, and fewer."""
         self.lane = min(self.lane, len(header.lanes) - 1)
         if self.breakpoint is not None:
             try:
@@ -109,11 +109,11 @@ class LiveInspector(Inspector):
         if self._thread.session is None:
             self.query_one(LoadingPanel).fail(event.sentence)
         elif self._editor is not None and self._editor.applying:
-            self._editor.refuse(event.sentence)
+            self._editor.show_refusal(event.sentence)
         else:
-            self._complain(event.sentence)
+            self._show_error(event.sentence)
 
-    def _complain(self, sentence: str) -> None:
+    def _show_error(self, sentence: str) -> None:
         self.alert = sentence
         self.notify(visible(sentence), severity="error", markup=False)
         self.draw()
@@ -215,7 +215,7 @@ class LiveInspector(Inspector):
 
     @property
     def _decoding(self) -> Decoding:
-        """What is decoded, or would be if the session had opened."""
+        """Prompt and sampling of the session, or of the options if none has opened."""
         if self.trace is not None:
             header = self.trace.header
             return Decoding(header.prompt.text, not header.prompt.chat_template, header.sampling)
@@ -230,7 +230,7 @@ class LiveInspector(Inspector):
         try:
             editor = VariantEditor(self.trace.header, self.lane, self._thread.set_variants)
         except UserError as error:
-            self._complain(str(error))
+            self._show_error(str(error))
             return
         self.alert = ""
         self._thread.measure_importance()
@@ -242,14 +242,14 @@ class LiveInspector(Inspector):
     async def action_answers(self) -> None:
         if self.trace is None:
             return
-        now = self.trace.header.answers
+        answers_now = self.trace.header.answers
         answers = await self.app.push_screen_wait(
             AskDialog(
                 "Answers",
                 "Texts of one token each, separated by commas; spaces count. "
                 "Decoding begins again from the prompt.",
                 lambda text: tuple(text.split(",")),
-                ",".join(now.texts) if now else "",
+                ",".join(answers_now.texts) if answers_now else "",
             )
         )
         if answers is not None:

@@ -1,4 +1,4 @@
-"""The prompt and how it is decoded, to be edited, and a small library of prompts."""
+"""Editor of the prompt and the sampling, with the prompt library."""
 
 import math
 from collections.abc import Callable
@@ -31,12 +31,12 @@ from .ask import AskDialog
 
 NAME_CELLS = 18
 MOST_DIGITS = 15
-"""What every language's integers and doubles hold."""
+"""Number of digits that integers and doubles of every language hold."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """What is decoded, and how; `raw` uses no chat template."""
+    """Prompt and sampling; `raw` uses no chat template."""
 
     prompt: str
     raw: bool
@@ -45,23 +45,23 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Number:
-    """A field of `Sampling` that is a number."""
+    """Numeric field of `Sampling`, with the rule for its values."""
 
     key: str
     label: str
     kind: type[int] | type[float]
-    fits: Callable[[float], bool]
-    wanted: str
+    is_valid: Callable[[float], bool]
+    requirement: str
 
     def parse(self, text: str) -> float:
-        """Raises `UserError` with a sentence."""
+        """Value of the text; raises `UserError` with a sentence if it is not valid."""
         try:
             value = self.kind(text)
         except ValueError:
-            # Which fits nothing.
+            # Not valid for any field.
             value = math.nan
-        if not self.fits(value):
-            raise UserError(f"{self.label} is {text!r}; it must be {self.wanted}")
+        if not self.is_valid(value):
+            raise UserError(f"{self.label} is {text!r}; it must be {self.requirement}")
         return value
 
 
@@ -75,7 +75,7 @@ NUMBERS = (
 
 
 class PromptEditor(ModalScreen[Decoding | None]):
-    """Returns what is to be decoded, or None when all is left as it was."""
+    """Dialog that returns the edited prompt and sampling, or None if cancelled."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "decode", "decode", priority=True, id="prompt-decode"),
@@ -125,25 +125,27 @@ class PromptEditor(ModalScreen[Decoding | None]):
         self.query_one(TextBox).focus()
 
     def _names(self) -> list[Content | None]:
-        """Of the library: ours, a rule, the person's own."""
-        ours = [Content(prompt.name) for prompt in BUILT_IN_PROMPTS]
+        """Names in the library: the built-in prompts, a rule, the user's own."""
+        built_in = [Content(prompt.name) for prompt in BUILT_IN_PROMPTS]
         saved = [Content(shorten(name, NAME_CELLS)) for name in self._saved]
-        return [*ours, None, *saved] if saved else [*ours]
+        return [*built_in, None, *saved] if saved else [*built_in]
 
     @on(OptionList.OptionSelected)
     def _take(self, event: OptionList.OptionSelected) -> None:
-        """Into the text, where undoing brings back what stood there."""
-        place = event.option_index
+        """Put the prompt into the text box, as an edit that can be undone."""
+        index = event.option_index
         try:
-            ours = BUILT_IN_PROMPTS[place] if place < len(BUILT_IN_PROMPTS) else None
+            built_in = BUILT_IN_PROMPTS[index] if index < len(BUILT_IN_PROMPTS) else None
             text = (
-                ours.text if ours else read_saved_prompt(self._saved[place - len(BUILT_IN_PROMPTS)])
+                built_in.text
+                if built_in
+                else read_saved_prompt(self._saved[index - len(BUILT_IN_PROMPTS)])
             )
         except UserError as error:
             self._refuse(f"{error}.")
             return
-        if ours:
-            self.query_one("#template", Tick).value = not ours.raw
+        if built_in:
+            self.query_one("#template", Tick).value = not built_in.raw
         self.query_one(TextBox).put(text)
         self._refuse("")
 
@@ -183,8 +185,8 @@ class PromptEditor(ModalScreen[Decoding | None]):
         self.dismiss(Decoding(text, raw, msgspec.convert(sampling, Sampling)))
 
     def _text(self) -> str | None:
-        """The prompt; None, and a sentence on the screen, if it is empty."""
-        text = self.query_one(TextBox).meant
+        """Text of the prompt; None, and a sentence on the screen, if it is empty."""
+        text = self.query_one(TextBox).raw_text
         if text.strip():
             return text
         self._refuse("The prompt is empty; write something for the lanes to go on from.")

@@ -1,4 +1,4 @@
-"""The main screen on a recorded trace."""
+"""Main screen on a recorded trace."""
 
 import logging
 from pathlib import Path
@@ -18,7 +18,7 @@ log = logging.getLogger("prunetui")
 
 
 class ReplayInspector(Inspector):
-    """Opens with the whole trace on the screen, where it was left or with the cursor at its end."""
+    """Inspector of a recorded trace, opened where it was left or with the cursor at its end."""
 
     can_read = False
 
@@ -31,7 +31,7 @@ class ReplayInspector(Inspector):
         self._recorded = self.trace = trace
         self._path = path
         self._next: Timer | None = None
-        self._left_in = OVERVIEW
+        self._last_view = OVERVIEW
 
     def on_mount(self) -> None:
         try:
@@ -42,23 +42,23 @@ class ReplayInspector(Inspector):
 
     def on_unmount(self) -> None:
         try:
-            write_position(self._path, self._cursor, self.lane, self._left_in)
+            write_position(self._path, self._cursor, self.lane, self._last_view)
         except UserError as problem:
             log.warning("%s", problem)
 
     def action_view(self, name: str) -> None:
         super().action_view(name)
-        self._left_in = self.chosen_view
+        self._last_view = self.chosen_view
 
-    def _return_to(self, place: ReplayPosition | None) -> None:
-        """The trace may have changed since, and so may the views."""
-        if place is None:
+    def _return_to(self, position: ReplayPosition | None) -> None:
+        """Restore a position; the trace and the views may have changed since."""
+        if position is None:
             return
-        self._select(place.lane)
-        if place.cursor is not None:
-            self.move_to(place.cursor)
-        if place.view != self.chosen_view and place.view in [name for name, _, _ in VIEWS]:
-            self.action_view(place.view)
+        self._select(position.lane)
+        if position.cursor is not None:
+            self.move_to(position.cursor)
+        if position.view != self.chosen_view and position.view in [name for name, _, _ in VIEWS]:
+            self.action_view(position.view)
 
     @property
     def state(self) -> str:
@@ -72,7 +72,7 @@ class ReplayInspector(Inspector):
         return self._path.with_name(self._path.name.removesuffix(SUFFIX))
 
     def go_on(self) -> None:
-        """There is nothing behind the last step."""
+        """Do nothing: no step follows the last one."""
 
     def run_to_divergence(self) -> None:
         self.notify("No step after this one differs.", markup=False)
@@ -116,14 +116,14 @@ class ReplayInspector(Inspector):
         return self.cursor == len(self._recorded.steps) - 1
 
     def _wait(self) -> None:
-        """Until the next step's turn, as long as it took when it was recorded."""
+        """Set the timer for the next step, as long as it took when it was recorded."""
         seconds = self._recorded.steps[min(self.cursor + 1, len(self._recorded.steps) - 1)].seconds
         self._next = self.set_timer(max(seconds, 1 / TEXT_FRAMES), self._advance)
 
     def _advance(self) -> None:
         self._next = None
         if not self.at_end:
-            self._place(self.cursor + 1)
+            self._set_cursor(self.cursor + 1)
             seen = self._recorded.steps[: self.cursor + 1]
             if self.breakpoint and (why := self.breakpoint.hit(seen)):
                 self.tell_stopped(why)

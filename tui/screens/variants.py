@@ -1,4 +1,4 @@
-"""The variants, to be edited: which lanes there are, and what each of them drops."""
+"""Editor of the variants: which lanes there are, and what each of them drops."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from ...engine.variants.pruning.ranking import (
 from ...engine.variants.recipes import Checkpoint, Drop, Kind, Recipe, parse, with_drops
 from ..widgets.key_line import KeyLine
 from ..widgets.lane_list import LaneLine, LaneList
-from ..widgets.model_map import MapView, ModelMap
+from ..widgets.model_map import MapContent, ModelMap
 from .ask import AskDialog
 
 HINT = "A number, then a, m, j or b, closes that many of the least important."
@@ -48,20 +48,20 @@ KEYS = [
 
 
 class VariantEditor(Screen[None]):
-    """Edits recipes and asks for them to be applied; whoever opened it says how that went."""
+    """Screen that edits recipes and applies them by a callback; its opener reports the outcome."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*KEYS]
     AUTO_FOCUS = "ModelMap"
 
     def __init__(self, header: Header, lane: int, apply: Callable[[Sequence[str]], object]) -> None:
-        """Raises `UserError` if a lane's recipe does not parse any more: a path that is gone."""
+        """Raises `UserError` if a lane's recipe no longer parses, as with a path that is gone."""
         super().__init__()
         self.applying = False
         self._header = header
         self._apply = apply
         self._applied = {lane.recipe: lane for lane in header.lanes[1:]}
         self._recipes = [_recipe(lane) for lane in header.lanes[1:]]
-        self._before = [*self._recipes]
+        self._original_recipes = [*self._recipes]
         self._lane = min(lane, len(self._recipes))
         self._similarity: Similarity | None = None
         self._unmeasured = ""
@@ -81,17 +81,17 @@ class VariantEditor(Screen[None]):
     def on_mount(self) -> None:
         self._select(self._lane)
 
-    # -- what whoever opened it says ----------------------------------------------------------
+    # -- for the opener -----------------------------------------------------------------------
 
-    def tell(self, similarity: Similarity | None, unmeasured: str, busy: str) -> None:
-        """What is known of the model by now, and what is being done."""
-        told = (similarity, unmeasured, busy)
-        if told != (self._similarity, self._unmeasured, self._busy):
-            self._similarity, self._unmeasured, self._busy = told
+    def show_state(self, similarity: Similarity | None, unmeasured: str, busy: str) -> None:
+        """Show the measured importance, why there is none, and what the session is doing."""
+        state = (similarity, unmeasured, busy)
+        if state != (self._similarity, self._unmeasured, self._busy):
+            self._similarity, self._unmeasured, self._busy = state
             self._draw()
 
-    def refuse(self, sentence: str) -> None:
-        """Why what was to be applied is not."""
+    def show_refusal(self, sentence: str) -> None:
+        """Show why the recipes were not applied."""
         self.applying = False
         self._say(sentence)
 
@@ -156,7 +156,7 @@ class VariantEditor(Screen[None]):
     # -- gates --------------------------------------------------------------------------------
 
     def action_gate(self) -> None:
-        """Space, wherever the map is not what has the focus."""
+        """Toggle the gate at the map's cursor, while another widget has the focus."""
         self.query_one(ModelMap).action_gate()
 
     @on(ModelMap.Toggled)
@@ -167,7 +167,7 @@ class VariantEditor(Screen[None]):
             self._set_drops(dropped.with_layers(event.kind, toggled))
 
     def on_key(self, event: events.Key) -> None:
-        """A number is how many sublayers to close; the next letter says of which kind."""
+        """Collect the digits of how many sublayers to close; the next letter says which kind."""
         if event.character and event.character.isdecimal() and event.character.isascii():
             self._digits = (self._digits + event.character)[:4]
         elif event.key == "backspace" and self._digits:
@@ -178,7 +178,7 @@ class VariantEditor(Screen[None]):
         self._say("")
 
     def action_least(self, kind: Kind) -> None:
-        """Close exactly as many of the kind: those that matter least to the baseline."""
+        """Close exactly the typed number of a kind: those least important to the baseline."""
         if not self._digits:
             self._say("Type a number first: 8a closes the 8 least important attention sublayers.")
             return
@@ -204,7 +204,7 @@ class VariantEditor(Screen[None]):
         self._edit(with_drops(recipe, dropped))
 
     def _drops(self) -> Dropped | None:
-        """What the selected lane closes; None if only building it can tell."""
+        """Sublayers that the selected lane closes; None if only building it can tell."""
         return self._drops_of(self._recipes[self._lane - 1]) if self._lane else Dropped()
 
     def _drops_of(self, recipe: Recipe) -> Dropped | None:
@@ -215,7 +215,7 @@ class VariantEditor(Screen[None]):
         return known_drops(recipe, self._similarity)
 
     def _editable_drops(self) -> Dropped | None:
-        """None, and why is said, if the map cannot edit this lane."""
+        """Sublayers that the selected lane closes; None and a sentence if the map cannot edit."""
         if not self._may_edit():
             return None
         recipe, dropped = self._recipes[self._lane - 1], self._drops()
@@ -277,7 +277,7 @@ class VariantEditor(Screen[None]):
             except UserError as error:
                 self._say(str(error))
                 return
-        if self._recipes == self._before:
+        if self._recipes == self._original_recipes:
             self.dismiss()
             return
         self.applying = True
@@ -285,7 +285,7 @@ class VariantEditor(Screen[None]):
         self._apply([str(recipe) for recipe in self._recipes])
 
     def action_leave(self) -> None:
-        """A number that was begun first."""
+        """Discard the typed digits, or leave if there are none."""
         if self._digits:
             self._digits = ""
             self._say("")
@@ -304,24 +304,24 @@ class VariantEditor(Screen[None]):
         room = max(4, self.app.size.height // 4)
         self.query_one(LaneList).styles.height = min(len(lanes), room) + 1
         self.query_one(LaneList).show(lanes, self._lane)
-        self.query_one(ModelMap).show(self._map_view())
+        self.query_one(ModelMap).show(self._map_content())
         busy = f"… {self._busy or 'applying'}" if self.applying else ""
-        said = self.query_one("#variants-problem", Label)
-        said.update(Content(visible(busy or self._problem or HINT)))
-        said.set_class(bool(self._problem and not busy), "problem")
+        label = self.query_one("#variants-problem", Label)
+        label.update(Content(visible(busy or self._problem or HINT)))
+        label.set_class(bool(self._problem and not busy), "problem")
 
     def _note(self, recipe: Recipe) -> str:
         dropped = self._drops_of(recipe)
         if dropped is None:
             return "chosen when applied"
         closed = f"{len(dropped.attention)} attn, {len(dropped.mlp)} MLP closed"
-        return closed if recipe in self._before else f"edited: {closed}"
+        return closed if recipe in self._original_recipes else f"edited: {closed}"
 
-    def _map_view(self) -> MapView:
+    def _map_content(self) -> MapContent:
         depth = self._header.model.layers
         if self._unmeasured:
             sentence = f"There is no map: {self._unmeasured}."
-            return MapView(depth, notes=(sentence, "Edit the text."), shown=False)
+            return MapContent(depth, notes=(sentence, "Edit the text."), shown=False)
         notes = []
         if self._digits:
             notes.append(
@@ -329,15 +329,17 @@ class VariantEditor(Screen[None]):
                 "j of both   b whole layers"
             )
         elif self._lane:
-            kept = [str(p) for p in self._recipes[self._lane - 1].parts if not isinstance(p, Drop)]
-            if kept:
-                notes.append(f"kept as text: {', '.join(kept)}")
+            text_parts = [
+                str(p) for p in self._recipes[self._lane - 1].parts if not isinstance(p, Drop)
+            ]
+            if text_parts:
+                notes.append(f"kept as text: {', '.join(text_parts)}")
         if self._similarity is None and self._busy:
             notes.append(f"… {self._busy}")
-        return MapView(depth, self._similarity, self._drops(), tuple(notes))
+        return MapContent(depth, self._similarity, self._drops(), tuple(notes))
 
 
 def _recipe(lane: Lane) -> Recipe:
-    """As it was typed."""
+    """Recipe of a lane as it was typed, with its given name."""
     named = lane.name != lane.recipe
     return parse(f"{lane.name}={lane.recipe}" if named else str(lane.recipe))

@@ -1,1 +1,1 @@
-"""The views behind the keys 1 to 6: what each asks of a trace, on the whole screen."""
+"""Views on the keys 1 to 6, each of which fills the screen."""

@@ -1,4 +1,4 @@
-"""View 5: the lanes' tokens one below the other, a column per step."""
+"""View 5: tokens of the lanes, one below the other, a column per step."""
 
 from typing import ClassVar
 
@@ -27,11 +27,11 @@ AGREEMENT, PROBABILITY, DIVERGENCE, CHARACTERS = "agreement", "probability", "KL
 MODES = [AGREEMENT, PROBABILITY, DIVERGENCE, CHARACTERS]
 LEVELS = "·▁▄"
 LIMITS = {PROBABILITY: (0.9, 0.5), DIVERGENCE: (0.01, 1.0)}
-"""Between the levels: of the token's probability, and of KL(p‖q) in nats."""
+"""Bounds between the levels: of the token's probability, and of KL(p‖q) in nats."""
 
 
 class AlignmentView(InspectorView):
-    """Tokens coloured by one of three things, or two texts compared by their characters."""
+    """View of tokens coloured by one of three quantities, or of two texts compared by character."""
 
     FRAMES = 10.0
 
@@ -56,7 +56,7 @@ class AlignmentView(InspectorView):
 
 
 class AlignmentPanel(Panel):
-    """A page of steps, with the cursor's among them."""
+    """Panel of a page of steps, with the cursor's among them."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "alignment--same",
@@ -72,7 +72,7 @@ class AlignmentPanel(Panel):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._shown: list[tuple[int | None, list[tuple[Step, int]]]] = []
-        """Of each line, whose lane and which steps it shows, each with its cells."""
+        """Lane and steps of each line drawn, each step with its width in cells."""
 
     def show(self, moment: Moment, mode: str) -> None:
         self.moment, self.mode = moment, mode
@@ -92,8 +92,8 @@ class AlignmentPanel(Panel):
         self._shown = [(None, [])]
         while columns and len(lines) + 1 + rows * lanes <= height:
             lines += self._block(moment, columns, rows)
-            of_lines = [None, *(lane for lane in range(lanes) for _ in range(rows))]
-            self._shown += [*((lane, columns) for lane in of_lines), (None, [])]
+            line_lanes = [None, *(lane for lane in range(lanes) for _ in range(rows))]
+            self._shown += [*((lane, columns) for lane in line_lanes), (None, [])]
             columns = _fitting(moment.steps, columns[-1][0].step + 1, room)
             lines.append(Line())
         return lines
@@ -114,16 +114,16 @@ class AlignmentPanel(Panel):
         if self.mode == AGREEMENT:
             marks = f"{SAME} as the baseline  {DIFFERENT} not  {TIE} by a tie"
             return [f"{marks}   p of the token   KL(p‖q) in nats", marks]
-        low, some, high = LEVELS
+        low, middle, high = LEVELS
         first, second = LIMITS[self.mode]
         if self.mode == PROBABILITY:
-            marks = f"{low} p ≥ {first:g}  {some} ≥ {second:g}  {high} below"
+            marks = f"{low} p ≥ {first:g}  {middle} ≥ {second:g}  {high} below"
             return [f"colour: probability of the token   {marks}", marks]
-        marks = f"{low} KL ≤ {first:g}  {some} ≤ {second:g}  {high} above"
+        marks = f"{low} KL ≤ {first:g}  {middle} ≤ {second:g}  {high} above"
         return [f"colour: KL(p‖q) in nats   {marks}", marks]
 
     def _mark(self, moment: Moment, step: Step, lane: int) -> tuple[str, str]:
-        """What stands below a token, and the component class of both."""
+        """Mark below a token, and the component class of both."""
         token = step.lanes[lane]
         if self.mode == AGREEMENT:
             if not differs(step, lane):
@@ -186,7 +186,7 @@ class AlignmentPanel(Panel):
 
 
 def _figure(kl: float | None) -> str:
-    """In at most `LEAST_CELLS`."""
+    """Figure of KL in at most `LEAST_CELLS` cells."""
     if kl is None:
         return "n/a"
     if kl < 0.001:
@@ -202,7 +202,7 @@ def _token_text(step: Step, lane: int) -> str:
 
 
 def _page(steps: list[Step], cursor: int, width: int) -> list[tuple[Step, int]]:
-    """Steps that fill the width, each with its cells; the cursor stands in the middle third."""
+    """Steps that fill the width, with their cells; the cursor is in the middle third."""
     page = [(steps[cursor], _cells(steps[cursor]))]
     room = width - page[0][1]
     before, after = cursor - 1, cursor + 1
@@ -222,7 +222,7 @@ def _page(steps: list[Step], cursor: int, width: int) -> list[tuple[Step, int]]:
 
 
 def _fitting(steps: list[Step], first: int, width: int) -> list[tuple[Step, int]]:
-    """Steps from `first` on, as many as fit."""
+    """Steps from `first` on that fit the width, with their cells."""
     page: list[tuple[Step, int]] = []
     for number in range(first, len(steps)):
         cells = _cells(steps[number])

@@ -1,4 +1,4 @@
-"""What every view is."""
+"""Base class of the views."""
 
 from textual.containers import Vertical
 
@@ -6,13 +6,13 @@ from ..moment import Moment
 
 
 class InspectorView(Vertical):
-    """Fills the screen between the status line and the keys while it is chosen.
+    """Widget that fills the screen between the status line and the keys while its view is chosen.
 
-    Draws the trace at the cursor and nothing else, so it looks the same live and in a replay.
+    It draws the trace at the cursor and nothing else, so it looks the same live and in a replay.
     """
 
     FRAMES = 2.0
-    """A second, at the most: a large chart costs some 50 ms."""
+    """Frames a second, at most: a large chart costs some 50 ms."""
 
     @property
     def pending(self) -> bool:
@@ -20,8 +20,8 @@ class InspectorView(Vertical):
         return False
 
     def show(self, moment: Moment) -> None:
-        """Called while the view is chosen, whenever the trace, the cursor or the lane changed."""
+        """Draw the moment: called for the chosen view when trace, cursor or lane changed."""
         raise NotImplementedError
 
     def turn(self) -> None:
-        """To the next way of drawing, in a view that has several; show it after."""
+        """Switch to the next drawing mode, if the view has several; call `show` after."""

@@ -19,19 +19,19 @@ from .alignment import DIFFERENT, TIE
 from .base import InspectorView
 
 STEPS_A_DRAWING = 12
-"""Another drawing of the charts is some 10 KB and 45 ms; another cursor, 650 bytes and 5 ms."""
+"""New steps per drawing of the charts: some 10 KB and 45 ms; a cursor is 650 bytes and 5 ms."""
 STILL_SECONDS = 0.5
-"""After so long without a new step, the charts are brought up to date."""
+"""Seconds without a new step after which the charts are brought up to date."""
 
 KIND_CELLS = 15
 
 
 Marks = dict[str, list[int]]
-"""Steps by their mark."""
+"""Indices of steps by their mark."""
 
 
 class DriftView(InspectorView):
-    """A chart for each of cos h, cos z, cos p and KL(p‖q) of the selected lane."""
+    """View with a chart for each of cos h, cos z, cos p and KL(p‖q) of the selected lane."""
 
     FRAMES = 10.0
 
@@ -88,7 +88,7 @@ class DriftView(InspectorView):
 
 
 def divergence_marks(header: Header, steps: list[Step], lane: int) -> Marks:
-    """Every step at which the lane's token is not the baseline's, and again the first of them."""
+    """Steps at which the lane's token is not the baseline's, and again the first of them."""
     differing = [step for step in steps if differs(step, lane)]
     if not differing:
         return {}
@@ -101,7 +101,7 @@ def divergence_marks(header: Header, steps: list[Step], lane: int) -> Marks:
 
 
 def _pictures(steps: list[Step], lane: int, marks: Marks) -> dict[str, Picture]:
-    """The local values as points, those on the lane's own tokens as a line."""
+    """Charts with local values as points, those on the lane's own tokens as a line."""
     numbers = range(len(steps))
     own = [step.drift_of(lane) for step in steps]
     local = [step.local_of(lane) for step in steps]
@@ -132,7 +132,7 @@ def _values(drifts: list[Drift | None], measure: Measure) -> list[float | None]:
 
 
 class DriftFigures(Panel):
-    """What the charts draw, and the values at the cursor: on the lane's own tokens and local."""
+    """Legend of the charts, with the values at the cursor: on own tokens and local."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "figures--cos_h",
@@ -175,7 +175,7 @@ class DriftFigures(Panel):
         return [*lines, Line().add(self._divergence(len(moment.steps)), quiet)]
 
     def _divergence(self, steps: int) -> str:
-        """What the marks below the charts say."""
+        """Sentence that counts the marks below the charts."""
         differing = sum(len(self.marks.get(mark, [])) for mark in (DIFFERENT, TIE))
         text = f"{DIFFERENT} {differing} of {steps} tokens are not the baseline's"
         for mark in (DIVERGES, TIES):

@@ -25,7 +25,7 @@ MAP, LENS, RAW_LENS = "map", "lens", "raw lens"
 
 
 class LayersView(InspectorView):
-    """The map of all steps, or one step through the logit lens."""
+    """View of the map of all steps, or of one step through the logit lens."""
 
     FRAMES = 5.0
 
@@ -45,7 +45,7 @@ class LayersView(InspectorView):
             self.query_one(LensPanel).show(moment, raw=self.mode == RAW_LENS)
 
     def turn(self) -> None:
-        """To the next mode; show it after."""
+        """Switch from the map to the lens, to the raw lens, and back."""
         self.mode = {MAP: LENS, LENS: RAW_LENS, RAW_LENS: MAP}[self.mode]
 
     def scroll_pages(self, pages: int) -> None:
@@ -54,7 +54,7 @@ class LayersView(InspectorView):
 
 
 class LayersPanel(Panel):
-    """A heat map, sublayers over a page of steps, and the profile of the cursor's step."""
+    """Heat map of sublayers over a page of steps, and the profile of the cursor's step."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "layers--heat",
@@ -65,7 +65,7 @@ class LayersPanel(Panel):
 
     moment: Moment | None = None
     _page = range(0)
-    """The steps that are shown, a column each."""
+    """Indices of the steps shown, a column each."""
 
     def show(self, moment: Moment) -> None:
         self.moment = moment
@@ -152,7 +152,7 @@ def _layers(step: Step, lane: int) -> list[float | None] | None:
 
 
 def _groups(sublayers: int, rows: int) -> list[range]:
-    """A row each if there is room, else rows of whole layers, as few layers a row as fit."""
+    """Sublayers of each row: one if there is room, else as few whole layers as fit."""
     if sublayers <= rows:
         return [range(place, place + 1) for place in range(sublayers)]
     layers = 1
@@ -163,7 +163,7 @@ def _groups(sublayers: int, rows: int) -> list[range]:
 
 
 def _least(values: list[float | None]) -> float | None:
-    """The worst; None if one of them is not finite."""
+    """Lowest value; None if one of them is not finite."""
     finite = [value for value in values if value is not None]
     return min(finite) if len(finite) == len(values) else None
 

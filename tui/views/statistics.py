@@ -1,4 +1,4 @@
-"""View 6: the statistics that people quote, a column per variant."""
+"""View 6: the commonly quoted statistics, a column per variant."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -53,9 +53,9 @@ DISTANCES: list[tuple[str, Figure]] = [
     ("PPL(q)/PPL(p)", lambda d: _ratio(d.ppl_ratio)),
 ]
 LEFT_OUT: tuple[str, Figure] = (f"left out: {NOT_NUMBERS}", lambda d: str(d.not_comparable))
-"""How many steps the figures below leave out; it stands where there are such."""
+"""Row with the number of steps that the figures below leave out, if there are any."""
 MOST_QUOTED = ("mean KLD, nats", "99% KLD", "same top p", "RMS Δp", "PPL(q)/PPL(p)")
-"""What is left of them where there is no room for all."""
+"""Labels of the rows that are drawn where there is no room for all."""
 
 
 def _figure(distances: Distances | None, figure: Figure) -> str:
@@ -101,7 +101,7 @@ class StatisticsPanel(Panel):
         super().__init__(id=id)
         self._statistics = HistoryMemo[dict[int, Statistics]]()
         self._lanes = range(0)
-        """Those that have a column."""
+        """Lanes that have a column."""
 
     def show(self, moment: Moment) -> None:
         self.moment = moment
@@ -114,11 +114,11 @@ class StatisticsPanel(Panel):
         columns = max(1, (width - LABEL_CELLS) // COLUMN_CELLS)
         first = max(1, min(moment.lane, len(moment.header.lanes) - 1) - columns + 1)
         lanes = self._lanes = range(first, min(len(moment.header.lanes), first + columns))
-        all_of = self._statistics.computed(
+        by_lane = self._statistics.computed(
             moment.steps, lanes, lambda steps: _by_lane(moment.header, steps, lanes)
         )
-        some = next(iter(all_of.values()))
-        both = some.local is not None
+        shared = next(iter(by_lane.values()))
+        both = shared.local is not None
         lines = [
             self.title(
                 width,
@@ -136,7 +136,7 @@ class StatisticsPanel(Panel):
         left_out = [
             name
             for name, of in groups
-            if any((d := of(s)) and d.not_comparable for s in all_of.values())
+            if any((d := of(s)) and d.not_comparable for s in by_lane.values())
         ]
         room = height - len(lines) - len(groups) - len(TEXT) - len(left_out) - 2
         chosen = [
@@ -147,13 +147,15 @@ class StatisticsPanel(Panel):
         for name, of in groups:
             lines.append(self._head(name, width))
             for label, figure in ([LEFT_OUT] if name in left_out else []) + chosen:
-                cells = [_figure(of(all_of[lane]), figure) for lane in lanes]
+                cells = [_figure(of(by_lane[lane]), figure) for lane in lanes]
                 lines.append(self._row(label, cells))
         lines.append(self._head("text", width))
         for label, text in TEXT:
-            lines.append(self._row(label, [text(all_of[lane]) for lane in lanes]))
-        if some.seconds and some.read is not None:
-            cost = f"{some.seconds * 1e3:.1f} ms and {some.read / 1e6:.0f} MB read a step, median"
+            lines.append(self._row(label, [text(by_lane[lane]) for lane in lanes]))
+        if shared.seconds and shared.read is not None:
+            cost = (
+                f"{shared.seconds * 1e3:.1f} ms and {shared.read / 1e6:.0f} MB read a step, median"
+            )
             lines.append(Line().add(f"{cost}, all lanes together", self.style("panel--quiet")))
         return lines
 

@@ -1,4 +1,4 @@
-"""View 4: a few answers among themselves, beside the whole vocabulary."""
+"""View 4: drift among a few answers, beside that of the whole vocabulary."""
 
 from typing import ClassVar
 
@@ -76,7 +76,7 @@ def _picture(steps: list[Step], lane: int) -> Picture:
 
 
 class SubspacePanel(Panel):
-    """Options by lanes at the cursor's step, and both drifts of each variant."""
+    """Table of answers by lane at the cursor's step, and both drifts of each variant."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "subspace--baseline",
@@ -90,7 +90,7 @@ class SubspacePanel(Panel):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._lanes: list[int] = []
-        """Those that have a column, of so many cells."""
+        """Lanes that have a column, `_cells` wide."""
         self._cells = 1
 
     def show(self, moment: Moment) -> None:

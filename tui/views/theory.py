@@ -27,7 +27,7 @@ CELLS = 13
 
 
 class TheoryView(InspectorView):
-    """A table of the fits above four charts: estimate over measured, or both over the steps."""
+    """View of the fits above four charts: estimate over measured, or both over the steps."""
 
     FRAMES = 1.0
 
@@ -65,12 +65,12 @@ class TheoryView(InspectorView):
         self.over_steps = not self.over_steps
 
 
-def _scatter(of_space: Fit | None, space: str, steps: int) -> Picture:  # noqa: ARG001
-    """With the line on which estimates that are right would lie."""
+def _scatter(space_fit: Fit | None, space: str, steps: int) -> Picture:  # noqa: ARG001
+    """Chart of estimate over measured value, with the line of exact estimates."""
     lines: list[ChartLine] = []
-    if of_space and (positive := [value for value in of_space.measured if value > 0]):
+    if space_fit and (positive := [value for value in space_fit.measured if value > 0]):
         ends = [min(positive), max(positive)]
-        points = of_space.measured, of_space.estimated
+        points = space_fit.measured, space_fit.estimated
         lines = [
             ChartLine(ends, ends, "quiet"),
             ChartLine(*points, f"space-{space}", "•"),
@@ -78,12 +78,12 @@ def _scatter(of_space: Fit | None, space: str, steps: int) -> Picture:  # noqa: 
     return Picture(lines, f"{LABELS[space]}: estimate ↑ measured →", log_y=True)
 
 
-def _course(of_space: Fit | None, space: str, steps: int) -> Picture:
+def _course(space_fit: Fit | None, space: str, steps: int) -> Picture:
     lines: list[ChartLine] = []
-    if of_space:
+    if space_fit:
         lines = [
-            ChartLine(of_space.steps, of_space.measured, f"space-{space}"),
-            ChartLine(of_space.steps, of_space.estimated, "foreground", "•"),
+            ChartLine(space_fit.steps, space_fit.measured, f"space-{space}"),
+            ChartLine(space_fit.steps, space_fit.estimated, "foreground", "•"),
         ]
     title = f"{LABELS[space]}: ── measured • estimate"
     return Picture(lines, title, steps=steps, log_y=True)
@@ -125,13 +125,13 @@ class TheoryTable(Panel):
             .add("".join(head.rjust(CELLS) for head in heads), quiet)
         )
         for space in SPACES:
-            of_space = self.fits[space]
+            space_fit = self.fits[space]
             now = measured_and_estimated(drift, space) if drift else (None, None)
-            error = of_space.median_error
+            error = space_fit.median_error
             cells = [
                 *(none if number is None else f"{number:.4g}" for number in now),
                 "n/a" if error is None else f"{error:.0%}",
-                f"{of_space.failing} of {len(of_space.errors)}",
+                f"{space_fit.failing} of {len(space_fit.errors)}",
             ]
             if len(heads) > len(cells) and space in "hz" and drift:
                 parts = (getattr(drift, f"{part}_{space}") for part in ("par", "orth"))
@@ -145,7 +145,8 @@ class TheoryTable(Panel):
         failing = [
             LABELS[space]
             for space in SPACES
-            if (of_space := self.fits[space]).errors and of_space.failing * 2 > len(of_space.errors)
+            if (space_fit := self.fits[space]).errors
+            and space_fit.failing * 2 > len(space_fit.errors)
         ]
         if not any(self.fits[space].errors for space in SPACES):
             return Line().add("No step has an estimate to compare.", self.style("panel--quiet"))

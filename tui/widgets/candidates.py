@@ -1,4 +1,4 @@
-"""The next token: what the baseline and the selected lane find probable, side by side."""
+"""Candidates for the next token in the baseline and the selected lane, side by side."""
 
 from typing import ClassVar
 
@@ -12,12 +12,14 @@ from .panel import Line, Panel, shorten
 
 CHOSEN = "●"
 FORCED = "◆"
-"""Chosen by a person."""
+"""Mark of a token that the user forced."""
+ENTROPY_FROM = 14
+"""Height of the panel, in lines, from which it shows the lanes' entropies."""
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def quoted(text: str) -> str:
-    """In quotes, so that spaces show and an empty text is seen."""
+    """Visible text in quotes, so that spaces and an empty text show."""
     return f'"{visible(text)}"'
 
 
@@ -27,7 +29,7 @@ def horizontal_bar(value: float, cells: int) -> str:
 
 
 def probability(value: float | None) -> str:
-    """Four cells: `.81`, `1.00`, `<.01`."""
+    """Probability in four cells: `.81`, `1.00`, `<.01`."""
     if value is None:
         return " n/a"
     if 0 < value < 0.005:
@@ -36,7 +38,7 @@ def probability(value: float | None) -> str:
 
 
 class CandidatesPanel(Panel):
-    """Bars paired by token, the tokens that the two lanes chose first."""
+    """Panel of bars paired by token, the tokens that the two lanes chose first."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "candidates--baseline",
@@ -47,7 +49,7 @@ class CandidatesPanel(Panel):
 
     moment: Moment | None = None
     _heads = 0
-    """Lines above the candidates."""
+    """Number of lines above the candidates."""
 
     def show(self, moment: Moment) -> None:
         self.moment = moment
@@ -84,24 +86,24 @@ class CandidatesPanel(Panel):
         for row, candidate in enumerate(rows):
             text = quoted(moment.step.candidates.texts[candidate])
             line = Line().add(" " + shorten(text, token_cells), self.style("candidates--token"))
-            for place, lane in enumerate(lanes):
-                line.pad_to(2 + token_cells + place * lane_cells, self.rich_style)
+            for column, lane in enumerate(lanes):
+                line.pad_to(2 + token_cells + column * lane_cells, self.rich_style)
                 self._bar(line, moment.step, lane, candidate, row, lane_cells)
             lines.append(line)
         return lines
 
     def _names(self, header: Header, lanes: list[int], token_cells: int, lane_cells: int) -> Line:
         line = Line()
-        for place, lane in enumerate(lanes):
-            line.pad_to(2 + token_cells + place * lane_cells, self.rich_style)
+        for column, lane in enumerate(lanes):
+            line.pad_to(2 + token_cells + column * lane_cells, self.rich_style)
             name = shorten(header.lanes[lane].name, lane_cells - 1)
             line.add(name, self.style(_lane_style(lane)))
         return line
 
     def _entropies(self, step: Step, lanes: list[int], token_cells: int, lane_cells: int) -> Line:
         line = Line().add(" entropy", self.style("panel--quiet"))
-        for place, lane in enumerate(lanes):
-            line.pad_to(2 + token_cells + place * lane_cells, self.rich_style)
+        for column, lane in enumerate(lanes):
+            line.pad_to(2 + token_cells + column * lane_cells, self.rich_style)
             token = step.lanes[lane]
             if token is not None and token.entropy is not None:
                 line.add(f"{token.entropy:.2f} nats", self.style("panel--quiet"))
@@ -126,24 +128,20 @@ class CandidatesPanel(Panel):
             line.add(f" {FORCED if token.forced else CHOSEN}", self.style("candidates--chosen"))
 
 
-ENTROPY_FROM = 14
-"""Lines of the panel from which the lanes' entropies have one."""
-
-
 def _lane_style(lane: int) -> str:
     return "candidates--variant" if lane else "candidates--baseline"
 
 
 def ranked(step: Step, lanes: list[int]) -> list[int]:
-    """Places in the step's candidates: what these lanes chose, then the most probable in either."""
+    """Indices of the step's candidates: those that the lanes chose, then by highest probability."""
     candidates = step.candidates
     chosen = {
         token.token for lane in lanes if (token := step.lanes[lane]) and not token.not_numbers
     }
     columns = [probs for lane in lanes if (probs := candidates.probs[lane])]
 
-    def rank(place: int) -> tuple[bool, float]:
-        highest = max((column[place] or 0.0 for column in columns), default=0.0)
-        return candidates.tokens[place] not in chosen, -highest
+    def rank(candidate: int) -> tuple[bool, float]:
+        highest = max((column[candidate] or 0.0 for column in columns), default=0.0)
+        return candidates.tokens[candidate] not in chosen, -highest
 
     return sorted(range(len(candidates.tokens)), key=rank)

@@ -1,4 +1,4 @@
-"""A large chart of lines or points, drawn by plotext."""
+"""Large chart of lines or points, drawn by plotext."""
 
 import math
 import re
@@ -13,16 +13,16 @@ from .panel import Clicked, Line, Panel, shorten
 
 POINTS_A_COLUMN = 2
 LABEL_CELLS = 6
-"""Of the y axis, alike in every chart: those one above the other share their columns."""
+"""Width of the y axis's labels, equal in every chart so that stacked charts share columns."""
 CURSOR, FIRST = "│", "┊"
-"""Where a chart is empty, in the columns of the cursor and of the most important mark."""
+"""Glyphs in empty cells of the cursor's column and of the first most important mark's."""
 
 COLORS = ("foreground", "quiet", "mark", "cursor", "space-h", "space-z", "space-p", "space-kl")
-"""Component classes; plotext knows each as the colour of that number."""
+"""Component classes by their colour number in plotext."""
 
 BRAILLE = 0x2800
 DOTS = ((0x40, 0x80), (0x04, 0x20), (0x02, 0x10), (0x01, 0x08))
-"""Of a braille character, a row each from the bottom."""
+"""Bits of a braille character's dots, a row each from the bottom."""
 
 COLOR = re.compile(r"\x1b\[(?:38;5;)?(\d+)m")
 
@@ -36,49 +36,50 @@ class ChartLine:
     x: Sequence[float]
     y: Sequence[float | None]
     color: str
-    """One of `COLORS`."""
+    """Element of `COLORS`."""
     marker: str | None = None
-    """Stands at each point, which tells lines apart in any colour; None: braille joins them."""
+    """Glyph at each point, which tells lines apart in any colour; None: braille joins them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What a chart draws."""
+    """Content of a chart."""
 
     lines: Sequence[ChartLine]
     title: str
-    """The space, direction and unit of what is drawn."""
+    """Space, direction and unit of the values."""
     steps: int | None = None
-    """Of the x axis; None: it is logarithmic, and as long as the lines are."""
+    """Number of steps on the x axis; None: a logarithmic axis as long as the lines."""
     y_range: Point | None = None
-    """None: as high as the lines are."""
+    """Range of the y axis; None: that of the lines."""
     log_y: bool = False
     marks: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Steps by what marks them in a row below the lines, the most important last."""
+    """Steps by their glyph in a row below the lines, the most important last."""
 
 
 @dataclass(frozen=True)
-class _Built:
-    """A picture as plotext drew it in a size."""
+class _Drawing:
+    """Cells that plotext drew for a picture in one size."""
 
-    of: tuple[Picture, int, int]
+    key: tuple[Picture, int, int]
+    """Picture, width and height."""
     rows: list[tuple[list[str], list[int]]]
-    """Characters and the numbers of their colours, from the top."""
+    """Characters and colour numbers of each row, from the top."""
     canvas: range
-    """The rows between the title and the marks."""
+    """Rows between the title and the marks."""
     columns: int
-    """Behind the labels."""
+    """Number of columns to the right of the labels."""
     x_range: Point
 
     def columns_of(self, steps: Iterable[int]) -> list[int]:
-        """Where plotext draws characters; those of steps that came later in the last column."""
+        """Columns at which plotext draws the steps; steps after the picture's are in the last."""
         low, high = self.x_range
         scale = (self.columns - 1) / (high - low)
         return [LABEL_CELLS + int(0.5 + scale * (min(step, high) - low)) for step in steps]
 
 
 class Chart(Panel):
-    """Axes in the theme's colours; at most two points a column are drawn."""
+    """Chart in the theme's colours, with at most two points a column."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"chart--{color}" for color in COLORS}
 
@@ -87,36 +88,36 @@ class Chart(Panel):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
-        self._built: _Built | None = None
+        self._drawing: _Drawing | None = None
 
     def show(self, picture: Picture, cursor: int | None = None) -> None:
-        """`cursor` is a step. Another cursor does not have plotext draw again."""
+        """Draw the picture, with a cursor at a step; another cursor does not rerun plotext."""
         self.picture, self.cursor = picture, cursor
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:
         if self.picture is None or width <= LABEL_CELLS or height < 4:
             return []
-        of = self.picture, width, height
-        if self._built is None or self._built.of != of:
-            self._built = build_plot(*of)
-        at = [] if self.cursor is None else self._built.columns_of([self.cursor])
+        key = self.picture, width, height
+        if self._drawing is None or self._drawing.key != key:
+            self._drawing = build_plot(*key)
+        cursors = [] if self.cursor is None else self._drawing.columns_of([self.cursor])
         lines: list[Line] = []
-        for row, (cells, colors) in enumerate(self._built.rows):
+        for row, (cells, colors) in enumerate(self._drawing.rows):
             cells, colors = [*cells], [*colors]
-            for here in at if row in self._built.canvas else []:
-                if cells[here] in (" ", FIRST):
-                    cells[here], colors[here] = CURSOR, COLORS.index("cursor")
+            for column in cursors if row in self._drawing.canvas else []:
+                if cells[column] in (" ", FIRST):
+                    cells[column], colors[column] = CURSOR, COLORS.index("cursor")
             lines.append(self._line(cells, colors))
         return lines
 
     def on_click(self, event: events.Click) -> None:
-        built, column = self._built, event.x - LABEL_CELLS
-        if self.picture is None or self.picture.steps is None or built is None:
+        drawing, column = self._drawing, event.x - LABEL_CELLS
+        if self.picture is None or self.picture.steps is None or drawing is None:
             return
-        if built.canvas and column >= 0 and event.y > 0:
-            low, high = built.x_range
-            step = round(low + column / (built.columns - 1) * (high - low))
+        if drawing.canvas and column >= 0 and event.y > 0:
+            low, high = drawing.x_range
+            step = round(low + column / (drawing.columns - 1) * (high - low))
             self.post_message(Clicked(step=min(step, self.picture.steps - 1)))
 
     def _line(self, cells: list[str], colors: list[int]) -> Line:
@@ -130,7 +131,7 @@ class Chart(Panel):
         return line
 
 
-def build_plot(picture: Picture, width: int, height: int) -> _Built:
+def build_plot(picture: Picture, width: int, height: int) -> _Drawing:
     lines = [
         (line, points)
         for line in picture.lines
@@ -156,16 +157,16 @@ def build_plot(picture: Picture, width: int, height: int) -> _Built:
         part = 1 if picture.log_y else 10
         ticks = whole_ticks(y_range[0] * part, y_range[1] * part, len(canvas) // 2)
         texts = [f"1e{tick:.0f}" if picture.log_y else f"{tick / part:.1f}" for tick in ticks]
-        # Without a label, plotext would keep no room for any.
+        # Without a label, plotext would leave no room for any.
         ticks, texts = (ticks, texts) if ticks else ([y_range[0]], [""])
         labels = [f"{text} ".rjust(LABEL_CELLS) for text in texts]
         plot.yticks([tick / part for tick in ticks], labels)
         for line, points in lines:
-            places: list[Point] = points
+            marked: list[Point] = points
             marker: Any = line.marker
             if marker is None:
-                places, marker = _joined(points, x_range, y_range, width - LABEL_CELLS, len(canvas))
-            xs, ys = zip(*places, strict=True)
+                marked, marker = _joined(points, x_range, y_range, width - LABEL_CELLS, len(canvas))
+            xs, ys = zip(*marked, strict=True)
             plot.scatter([*xs], [*ys], color=COLORS.index(line.color), marker=marker)
     # Not plotsize(): it allows no more than what plotext takes to be the terminal's size.
     plot._set_size(width, plot_height)
@@ -173,19 +174,19 @@ def build_plot(picture: Picture, width: int, height: int) -> _Built:
     # plotext leaves a title out that has no room above the canvas alone.
     title = shorten(picture.title, width).center(width - LABEL_CELLS).rjust(width)
     rows[0] = [*title], [0] * width
-    built = _Built((picture, width, height), rows, canvas, width - LABEL_CELLS, x_range)
+    drawing = _Drawing((picture, width, height), rows, canvas, width - LABEL_CELLS, x_range)
     if marks:
-        _mark(built, marks, width)
-    return built
+        _mark(drawing, marks, width)
+    return drawing
 
 
 def _cells(line: str) -> tuple[list[str], list[int]]:
-    """Characters and the numbers of their colours, 0 for those without one: labels and blanks."""
+    """Characters of a line and their colour numbers; 0 for labels and blanks, which have none."""
     cells: list[str] = []
     colors: list[int] = []
     color = 0
-    for place, part in enumerate(COLOR.split(line)):
-        if place % 2:
+    for index, part in enumerate(COLOR.split(line)):
+        if index % 2:
             color = int(part)
         else:
             cells += part
@@ -193,29 +194,29 @@ def _cells(line: str) -> tuple[list[str], list[int]]:
     return cells, colors
 
 
-def _mark(built: _Built, marks: Mapping[str, Sequence[int]], width: int) -> None:
-    """In a row of their own, and a dotted line above the first of the most important ones.
+def _mark(drawing: _Drawing, marks: Mapping[str, Sequence[int]], width: int) -> None:
+    """Add a row of marks, and a dotted line above the first of the most important.
 
-    Only the most important have a colour that the eye goes to; the others can be hundreds.
+    Only the most important have a striking colour; the others can be hundreds.
     """
     color, quiet = COLORS.index("mark"), COLORS.index("quiet")
-    foot, colors_of_foot, first = [" "] * width, [quiet] * width, 0
+    foot, foot_colors, first = [" "] * width, [quiet] * width, 0
     *_, most_important = marks
     for glyph, steps in marks.items():
-        columns = built.columns_of(steps)
+        columns = drawing.columns_of(steps)
         first = min(columns, default=0)
         for column in columns:
             foot[column] = glyph
-            colors_of_foot[column] = color if glyph == most_important else quiet
-    for row in built.canvas:
-        cells, colors = built.rows[row]
+            foot_colors[column] = color if glyph == most_important else quiet
+    for row in drawing.canvas:
+        cells, colors = drawing.rows[row]
         if cells[first] == " ":
             cells[first], colors[first] = FIRST, color
-    built.rows.insert(built.canvas.stop, (foot, colors_of_foot))
+    drawing.rows.insert(drawing.canvas.stop, (foot, foot_colors))
 
 
 def _points(line: ChartLine, picture: Picture, most: int) -> list[Point]:
-    """Places on the axes, at most so many; a logarithm has none for 0."""
+    """At most `most` points in axis coordinates; values without a logarithm are left out."""
     x, y, log_x, log_y = line.x, line.y, picture.steps is None, picture.log_y
     least = 0.0 if log_y else -math.inf
     drawn = [at for at, value in enumerate(y) if value is not None and least < value < math.inf]
@@ -232,7 +233,7 @@ def _points(line: ChartLine, picture: Picture, most: int) -> list[Point]:
 def _joined(
     points: list[Point], x_range: Point, y_range: Point, columns: int, rows: int
 ) -> tuple[list[Point], list[str]]:
-    """The cells that a line through the points crosses, as points, and the braille in each.
+    """Cells that a line through the points crosses, as points, and the braille in each.
 
     plotext joins points too, but takes 10 ms where this takes 2.
     """
@@ -247,8 +248,8 @@ def _joined(
             cell = dot_x // 2, dot_y // 4
             cells[cell] = cells.get(cell, 0) | DOTS[dot_y % 4][dot_x % 2]
     width, height = (right - left) / max(1, columns - 1), (top - bottom) / max(1, rows - 1)
-    places = [(left + column * width, bottom + row * height) for column, row in cells]
-    return places, [chr(BRAILLE + dots) for dots in cells.values()]
+    centers = [(left + column * width, bottom + row * height) for column, row in cells]
+    return centers, [chr(BRAILLE + dots) for dots in cells.values()]
 
 
 def _widened(low: float, high: float) -> Point:
@@ -266,14 +267,14 @@ def whole_ticks(low: float, high: float, most: int) -> list[float]:
         scale *= 10
 
 
-def thinned(places: list[int], values: Sequence[Any], most: int) -> list[int]:
-    """At most `most` of the places, those of the lowest and highest value of each stretch."""
-    if len(places) <= most:
-        return places
-    stretch = math.ceil(2 * len(places) / most)
+def thinned(indices: list[int], values: Sequence[Any], most: int) -> list[int]:
+    """At most `most` of the indices: the lowest and the highest value of each stretch."""
+    if len(indices) <= most:
+        return indices
+    stretch = math.ceil(2 * len(indices) / most)
     value = values.__getitem__
-    kept: list[int] = []
-    for first in range(0, len(places), stretch):
-        part = places[first : first + stretch]
-        kept += sorted({min(part, key=value), max(part, key=value)})
-    return kept
+    extremes: list[int] = []
+    for first in range(0, len(indices), stretch):
+        part = indices[first : first + stretch]
+        extremes += sorted({min(part, key=value), max(part, key=value)})
+    return extremes

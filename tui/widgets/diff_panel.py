@@ -1,4 +1,4 @@
-"""Which characters of a lane's text the baseline's does not have, and the other way round."""
+"""Comparison of two lanes' texts by character."""
 
 from difflib import SequenceMatcher
 from typing import ClassVar
@@ -10,25 +10,27 @@ from .panel import Line, Panel, shorten
 from .wrapping import Wrapped
 
 STEPS = 200
-"""Before the cursor; what a comparison takes grows with the square."""
+"""Number of steps compared, up to the cursor; the time grows with its square."""
 
 Run = tuple[str, bool]
 """Characters, and whether the other text has them too."""
 
 
-def compared(one: str, other: str) -> tuple[list[Run], list[Run]]:
-    """The runs of both texts, of which those that are in both are equal and in the same order."""
+def compared(baseline: str, variant: str) -> tuple[list[Run], list[Run]]:
+    """Runs of both texts; those in both are equal and in the same order."""
     runs: tuple[list[Run], list[Run]] = [], []
-    matcher = SequenceMatcher(None, one, other, autojunk=False)
-    for kind, first, last, other_first, other_last in matcher.get_opcodes():
-        for text, its_runs in ((one[first:last], 0), (other[other_first:other_last], 1)):
+    matcher = SequenceMatcher(None, baseline, variant, autojunk=False)
+    for kind, *bounds in matcher.get_opcodes():
+        first, last, variant_first, variant_last = bounds
+        texts = baseline[first:last], variant[variant_first:variant_last]
+        for text, text_runs in zip(texts, runs, strict=True):
             if text:
-                runs[its_runs].append((text, kind == "equal"))
+                text_runs.append((text, kind == "equal"))
     return runs
 
 
 class DiffPanel(Panel):
-    """The ends of the baseline's and of the selected lane's text, one above the other."""
+    """Panel of the ends of the baseline's text and of the selected lane's, one above the other."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"diff--name", "diff--same", "diff--other"}
 

@@ -16,7 +16,7 @@ from .series import Series, Value, ratchet
 
 LABEL_CELLS = 10
 VALUE_CELLS = 12
-"""With a blank before the figure at least."""
+"""Width of a figure with at least one blank before it."""
 MOST_ROWS = 3
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -26,7 +26,7 @@ LOCAL = "local"
 
 @dataclass(frozen=True)
 class Measure:
-    """What one chart draws."""
+    """Measure that one chart draws."""
 
     key: str
     label: str
@@ -45,8 +45,8 @@ class Measure:
         if not self.nats:
             return f"{value:.4f}"
         # The unit has to fit in.
-        ways = (nats(value), f"{_short(value, 1)} nats", f"{_short(value, 0)} nats")
-        return next((figure for figure in ways if len(figure) < VALUE_CELLS), ways[-1])
+        forms = (nats(value), f"{_short(value, 1)} nats", f"{_short(value, 0)} nats")
+        return next((form for form in forms if len(form) < VALUE_CELLS), forms[-1])
 
 
 CHARTS = (
@@ -58,16 +58,16 @@ CHARTS = (
 
 
 class Charts:
-    """The series of one lane, fed with the steps as they come."""
+    """Series of one lane's measures, extended by new steps."""
 
     def __init__(self, lane: int, columns: int) -> None:
         self.lane = lane
         self.propagated = _empty(columns)
-        """On the lane's own tokens: what pruning does, and what it did to the text before."""
+        """Series on the lane's own tokens: what pruning does, and did to the text before."""
         self.local = _empty(columns)
-        """On the baseline's tokens; stays empty in a trace that has no local drift."""
+        """Series on the baseline's tokens; empty in a trace without local drift."""
         self.top = 1.0
-        """Of the KL charts, in nats; it only rises, so that a bar keeps its height."""
+        """Upper bound of the KL charts, in nats; it only rises, so that a bar keeps its height."""
         self._taken = 0
 
     def take(self, steps: list[Step]) -> None:
@@ -91,7 +91,7 @@ def _empty(columns: int) -> list[Series]:
 
 
 class DriftPanel(Panel):
-    """Cosine similarity in the spaces h, z and p, and KL(p‖q), over the steps."""
+    """Panel of cosine similarity in the spaces h, z and p, and KL(p‖q), over the steps."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "drift--h",
@@ -150,7 +150,7 @@ class DriftPanel(Panel):
                 scale,
             )
         ]
-        rows, with_table = _share(height - 2, width)
+        rows, with_table = _split_height(height - 2, width)
         local_rows = rows // 2 if both else 0
         for number, measure in enumerate(CHARTS):
             lines += self._chart(
@@ -228,8 +228,8 @@ class DriftPanel(Panel):
         return line
 
 
-def _share(height: int, width: int) -> tuple[int, bool]:
-    """Rows of a chart, and whether the table stands below."""
+def _split_height(height: int, width: int) -> tuple[int, bool]:
+    """Rows of each chart, and whether the table fits below."""
     rows = (height - LINES - 1) // len(CHARTS)
     if rows >= 1 and width >= CELLS:
         return min(rows, MOST_ROWS), True
@@ -237,7 +237,7 @@ def _share(height: int, width: int) -> tuple[int, bool]:
 
 
 def vertical_bars(values: list[Value], top: float, rows: int) -> list[str]:
-    """A line of block characters per row, the topmost first.
+    """Line of block characters per row, the topmost first.
 
     The highest value leaves an eighth of a cell free, which keeps charts apart; every value
     shows at least an eighth; one that is not finite shows as a cross at the foot.
@@ -259,6 +259,6 @@ def vertical_bars(values: list[Value], top: float, rows: int) -> list[str]:
 
 
 def _short(value: float, decimals: int) -> str:
-    """9.3e-5"""
+    """Scientific notation without padding of the exponent: `9.3e-5`."""
     mantissa, _, exponent = f"{value:.{decimals}e}".partition("e")
     return f"{mantissa}e{int(exponent)}"

@@ -1,4 +1,4 @@
-"""Textual's fields, with controls made visible, and a state that is a shape."""
+"""Input fields that show control characters as glyphs, and a tick box that needs no colour."""
 
 from typing import Any
 from unicodedata import category
@@ -11,34 +11,38 @@ from ...engine.trace.printable import visible
 
 
 class Glyphs:
-    """Text with its controls as glyphs, and back: joiners and marks of direction are a part of
-    emoji, Persian and Hebrew."""
+    """Glyphs for control characters, and back.
+
+    Joiners and direction marks are part of emoji, Persian and Hebrew, so they must come back.
+    """
 
     def __init__(self, keep: str = "") -> None:
         self._keep = keep
         self._controls: dict[str, str] = {}
-        """What a glyph stands for."""
-        self._whole = ("", "")
-        """A text as it was shown, and itself."""
+        """Control character of each glyph shown."""
+        self._last = ("", "")
+        """Last text as shown, and as given."""
 
     def show(self, text: str) -> str:
+        """Text with its control characters as glyphs."""
         for character in set(text):
             glyph = visible(character, self._keep)
-            # A glyph that the text itself has would come back as another.
+            # A glyph that is in the text itself would come back as a control character.
             if glyph != character and glyph not in text:
                 self._controls[glyph] = character
-        self._whole = (visible(text, self._keep), text)
-        return self._whole[0]
+        self._last = (visible(text, self._keep), text)
+        return self._last[0]
 
     def paste(self, text: str) -> str:
-        """Escape sequences, which nobody means, stay glyphs."""
+        """Pasted text as glyphs, of which `read` turns back format characters only."""
         return self.show(
             "".join(c if category(c) == "Cf" else visible(c, self._keep) for c in text)
         )
 
     def read(self, shown: str) -> str:
-        if shown == self._whole[0]:
-            return self._whole[1]
+        """Text whose glyphs are control characters again."""
+        if shown == self._last[0]:
+            return self._last[1]
         for glyph, control in self._controls.items():
             shown = shown.replace(glyph, control)
         return shown
@@ -50,7 +54,8 @@ class TextField(Input):
         super().__init__(self._glyphs.show(text), **options)
 
     @property
-    def meant(self) -> str:
+    def raw_text(self) -> str:
+        """Text with its control characters, for which the field shows glyphs."""
         return self._glyphs.read(self.value)
 
     def on_paste(self, event: events.Paste) -> None:
@@ -64,11 +69,12 @@ class TextBox(TextArea):
         super().__init__(self._glyphs.show(text), **options)
 
     @property
-    def meant(self) -> str:
+    def raw_text(self) -> str:
+        """Text with its control characters, for which the field shows glyphs."""
         return self._glyphs.read(self.text)
 
     def put(self, text: str) -> None:
-        """In the place of all that is there, as one edit that can be undone."""
+        """Replace all text, as one edit that can be undone."""
         self.replace(self._glyphs.show(text), (0, 0), self.document.end)
 
     def on_paste(self, event: events.Paste) -> None:
@@ -76,7 +82,7 @@ class TextBox(TextArea):
 
 
 class Tick(Checkbox):
-    """Textual's own shows its state by colour alone."""
+    """Checkbox that shows its state as `[x]`; Textual's own shows it by colour alone."""
 
     def render(self) -> Content:
         return Content(f"[{'x' if self.value else ' '}] ") + self.label

@@ -1,4 +1,4 @@
-"""The line at the bottom: the keys."""
+"""Line of keys at the bottom of a screen."""
 
 from typing import ClassVar
 
@@ -11,9 +11,9 @@ from .panel import Line, Panel
 
 
 class KeyLine(Panel):
-    """As many of the shown bindings as fit; a click on one does what its key does.
+    """Line of as many bindings as fit; a click on one runs its action.
 
-    The last two, help and quit, stand in every width: who sees them finds the rest.
+    The last two, help and quit, are shown at every width: they lead to the rest.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"keys--key"}
@@ -22,14 +22,15 @@ class KeyLine(Panel):
         super().__init__()
         self._bindings = [binding for binding in bindings if binding.show]
         self._ends: list[tuple[int, Binding]] = []
+        """Column after each binding that is drawn."""
 
     def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
         line = Line().add(" ", self.rich_style)
         self._ends = []
-        left = width - sum(self._cells(binding) for binding in self._bindings[-2:])
+        room = width - sum(self._cells(binding) for binding in self._bindings[-2:])
         for binding, following in zip(self._bindings, [*self._bindings[1:], None], strict=True):
             key = self.app.get_key_display(binding)
-            if binding not in self._bindings[-2:] and line.width + self._cells(binding) > left:
+            if binding not in self._bindings[-2:] and line.width + self._cells(binding) > room:
                 continue
             line.add(key, self.style("keys--key"))
             if following is None or following.description != binding.description:
@@ -48,6 +49,6 @@ class KeyLine(Panel):
 
 
 def key_for(widget: Widget, binding_id: str) -> str:
-    """How the key of one of the screen's bindings is shown."""
+    """Display of the key of one of the screen's bindings."""
     bindings = [binding for binding in widget.screen.BINDINGS if isinstance(binding, Binding)]
     return next(widget.app.get_key_display(own) for own in bindings if own.id == binding_id)

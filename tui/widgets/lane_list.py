@@ -1,4 +1,4 @@
-"""The lanes as they are to be: names, recipes, what each drops."""
+"""List of the edited lanes: names, recipes, what each drops."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -57,7 +57,7 @@ class LaneList(Panel, can_focus=True):
         self.redraw()
 
     def _first(self, height: int) -> int:
-        """The lane of the first line below the title: the selected one is in the middle."""
+        """Index of the first lane shown, with the selected one in the middle."""
         room = height - 1
         return min(max(self._lane - room // 2, 0), max(len(self._lanes) - room, 0))
 
@@ -65,19 +65,20 @@ class LaneList(Panel, can_focus=True):
         quiet = self.style("panel--quiet")
         lines = [self.title(width, "lanes", "applying decodes the prompt again")]
         first = self._first(height)
-        notes = max((len(lane.note) for lane in self._lanes), default=0)
-        names = min(
+        note_cells = max((len(lane.note) for lane in self._lanes), default=0)
+        name_cells = min(
             max((len(lane.name) for lane in self._lanes), default=0),
-            (width - NUMBER_CELLS - notes - 2) // 2,
+            (width - NUMBER_CELLS - note_cells - 2) // 2,
         )
         for number, lane in enumerate(self._lanes[first : first + height - 1], start=first):
             chosen = number == self._lane
             mark = SELECTED if chosen else " "
-            name = self.style("lanes--selected" if chosen else "lanes--name")
-            line = Line().add(f"{mark} {number}".ljust(NUMBER_CELLS), name)
-            line.add(shorten(lane.name, names).ljust(names), name)
+            style = self.style("lanes--selected" if chosen else "lanes--name")
+            line = Line().add(f"{mark} {number}".ljust(NUMBER_CELLS), style)
+            line.add(shorten(lane.name, name_cells).ljust(name_cells), style)
             recipe = "" if lane.recipe == lane.name else lane.recipe
-            room = width - line.width - notes - 4
+            room = width - line.width - note_cells - 4
             line.add(f"  {shorten(recipe, room)}", quiet)
-            lines.append(line.pad_to(width - notes, quiet).add(lane.note.rjust(notes), quiet))
+            line.pad_to(width - note_cells, quiet)
+            lines.append(line.add(lane.note.rjust(note_cells), quiet))
         return lines

@@ -1,4 +1,4 @@
-"""What each layer of a step would say, and what its two sublayers change."""
+"""Logit lens of one step: each layer's top token, and what its two sublayers change."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from .panel import Line, Panel, fill
 LAYER_CELLS = 6
 PROBABILITY_CELLS = 5
 LEAST_CELLS = 10, 16
-"""Of a lane: with less a token is not readable, or its probability is left out."""
+"""Widths of a lane: the least for a readable token, and for its probability beside it."""
 DIRECTION = "KL(before‖after)"
 DROPPED = "✕ dropped"
 WHEEL_LINES = 3
@@ -23,7 +23,7 @@ WHEEL_LINES = 3
 
 @dataclass(frozen=True)
 class Figures:
-    """What is shown of each sublayer's transition."""
+    """Columns shown of each sublayer's transition."""
 
     heads: tuple[str, ...]
     values: Callable[[Transition], tuple[float | None, ...]]
@@ -32,7 +32,7 @@ class Figures:
 
     @property
     def width(self) -> int:
-        """Of one sublayer."""
+        """Width of one sublayer's columns, in cells."""
         return len(self.heads) * self.cells
 
 
@@ -47,12 +47,12 @@ ALL = Figures(
     ": 1−cos, nats",
 )
 FEW = Figures(("1−cos p", "KL nats"), lambda t: (_change(t.cos_p), t.kl), 8)
-"""For a narrow screen."""
+"""Columns for a narrow screen."""
 
 
 class LensPanel(Panel):
-    """A line per layer: the top token after it, and what its attention and its MLP change there,
-    with KL(before ‖ after)."""
+    """Panel with a line per layer: the top token after it, and what its attention and its MLP
+    change there, with KL(before ‖ after)."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "lens--token",
@@ -64,10 +64,10 @@ class LensPanel(Panel):
     moment: Moment | None = None
     raw = False
     _first = 0
-    """The topmost line of those below the heads."""
+    """Index of the topmost line below the heads."""
 
     def show(self, moment: Moment, *, raw: bool) -> None:
-        """`raw` leaves the final norm out."""
+        """Draw the moment; `raw` leaves the final norm out."""
         self.moment, self.raw = moment, raw
         self.redraw()
 
@@ -93,7 +93,7 @@ class LensPanel(Panel):
         if lens is None:
             why = "This step is not read. Where a model decodes, l reads it; --lens reads all."
             return [self.title(width, title), Line().add(why, quiet)]
-        lanes = _rows(lens, moment.lane)
+        lanes = _readings(lens, moment.lane)
         if any(lane is None for lane in lanes):
             why = "Not read: the lane has ended, or the variant has another depth."
             return [self.title(width, title), Line().add(why, quiet)]
@@ -121,7 +121,7 @@ class LensPanel(Panel):
     def _layer(
         self, moment: Moment, lanes: list[LaneLens], layer: int, figures: Figures, room: int
     ) -> Line:
-        """Layer -1 is what goes into the first."""
+        """Line of one layer; -1 is the input of the first."""
         quiet = self.style("panel--quiet")
         with_probability = room >= LEAST_CELLS[1]
         point = 2 * layer + 2
@@ -163,8 +163,8 @@ class LensPanel(Panel):
         return [top, bottom]
 
 
-def _rows(lens: Lens, lane: int) -> list[LaneLens | None]:
-    """The baseline's and the selected lane's, on the same tokens where there are such."""
+def _readings(lens: Lens, lane: int) -> list[LaneLens | None]:
+    """Readings of the baseline and the selected lane, on the same tokens where recorded."""
     if lane == 0:
         return [lens.lanes[0]]
     return [lens.lanes[0], lens.local_of(lane) if lens.local else lens.lanes[lane]]
@@ -179,5 +179,5 @@ def _points(lane: LaneLens, *, raw: bool) -> tuple[list[int], list[str], list[fl
 def _figure(value: float | None) -> str:
     if value is None:
         return "n/a"
-    # None is negative but by its rounding.
+    # Negative by rounding only.
     return f"{max(value, 0.0):.{3 if value < 10 else 1}f}"

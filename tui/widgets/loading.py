@@ -1,4 +1,4 @@
-"""What is being loaded, as text with figures: a spinner sends 60 KB a second."""
+"""Progress of loading as text with figures: a spinner sends 60 KB a second."""
 
 from collections.abc import Callable
 from time import monotonic
@@ -13,7 +13,7 @@ from .wrapping import Wrapped
 
 
 class LoadingPanel(Panel):
-    """Each stage with its time; `problem` says why there will be no model."""
+    """Panel of the loading stages with their times, and of the problem if loading failed."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"loading--done", "loading--now", "loading--problem"}
 
@@ -28,6 +28,7 @@ class LoadingPanel(Panel):
         self.set_interval(1 / 4, self.redraw)
 
     def fail(self, problem: str) -> None:
+        """Show why loading failed; an empty text takes that back."""
         self.problem = problem
         self.redraw()
 
@@ -53,7 +54,7 @@ class LoadingPanel(Panel):
             for pieces in wrapped.lines:
                 text = "".join(piece.text for piece in pieces)
                 lines.append(Line().add(f"  {text}", self.style("loading--problem")))
-            ways = (("restart", "tries again"), ("prompt", "edits the prompt"), ("quit", "quits"))
-            way_on = "".join(f"  {key_for(self, key)} {what} " for key, what in ways)
-            lines += [Line(), Line().add(way_on, self.style("panel--quiet"))]
+            keys = (("restart", "tries again"), ("prompt", "edits the prompt"), ("quit", "quits"))
+            hint = "".join(f"  {key_for(self, key)} {what} " for key, what in keys)
+            lines += [Line(), Line().add(hint, self.style("panel--quiet"))]
         return lines[:height]

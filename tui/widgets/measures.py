@@ -1,4 +1,4 @@
-"""The further measures at one step, as a small table."""
+"""Table of the measures at one step."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ HEAD = "KL(p‖q)".rjust(NATS)
 
 
 class Row(NamedTuple):
-    """A line: a label and figures in columns per space, then one named figure of its own."""
+    """Line of the table: a label and a figure per space, then one named figure."""
 
     label: str
     figures: str

@@ -1,4 +1,4 @@
-"""A map of the model: a column per layer, attention over MLP, shaded by importance."""
+"""Map of the model: a column per layer, attention over MLP, shaded by importance."""
 
 import math
 import textwrap
@@ -20,31 +20,31 @@ NAMES: dict[Sublayer, str] = {"attention": "attention", "mlp": "MLP"}
 
 LABEL_CELLS = 7
 CELLS = (2, 4)
-"""Columns of the screen that a layer takes, at the least and at the most."""
+"""Least and greatest width of a layer, in cells."""
 ROWS = (1, 3)
 BAR_ROWS = (4, 10)
 EIGHTHS = " ▁▂▃▄▅▆▇█"
 LEAST = 1e-9
-"""Of 1 − cos: rounding may bring a cosine to 1 and past it."""
+"""Lower bound of 1 − cos: rounding may bring a cosine to 1 and past it."""
 OTHER_LINES = 4
-"""The title, the layers' numbers, a blank line, and what is under the cursor."""
+"""Number of lines for the title, the layers' numbers, a blank and the sublayer at the cursor."""
 
 
 @dataclass(frozen=True)
-class MapView:
-    """`similarity` is the baseline's, None until it is measured."""
+class MapContent:
+    """Content of the map; `similarity` is the baseline's, None until it is measured."""
 
     depth: int
     similarity: Similarity | None = None
     dropped: Dropped | None = field(default_factory=Dropped)
-    """None if it is not known what the lane drops."""
+    """Sublayers that the lane drops; None if that is not known."""
     notes: tuple[str, ...] = ()
-    """Lines below the map, or in its place."""
+    """Lines below the map, or instead of it."""
     shown: bool = True
 
 
 class ModelMap(Panel, can_focus=True):
-    """Arrows move over the sublayers; space or a click asks for a gate to be toggled."""
+    """Map whose arrow keys move over the sublayers; space or a click asks to toggle a gate."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "move(-1)", "layer", show=False, id="map-left"),
@@ -72,22 +72,22 @@ class ModelMap(Panel, can_focus=True):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
-        self.view: MapView | None = None
+        self.content: MapContent | None = None
         self.at_kind: Sublayer = "attention"
         self.at_layer = 0
         self._first = 0
-        """The layer of the first column, where not all fit."""
+        """Index of the layer in the first column, where not all fit."""
 
-    def show(self, view: MapView) -> None:
-        self.view = view
-        self.at_layer = min(self.at_layer, view.depth - 1)
+    def show(self, content: MapContent) -> None:
+        self.content = content
+        self.at_layer = min(self.at_layer, content.depth - 1)
         self.redraw()
 
     # -- keys and clicks ----------------------------------------------------------------------
 
     def action_move(self, by: int) -> None:
-        if self.view is not None:
-            self.at_layer = min(max(self.at_layer + by, 0), self.view.depth - 1)
+        if self.content is not None:
+            self.at_layer = min(max(self.at_layer + by, 0), self.content.depth - 1)
             self.redraw()
 
     def action_sublayer(self, kind: Sublayer) -> None:
@@ -98,12 +98,12 @@ class ModelMap(Panel, can_focus=True):
         self.post_message(self.Toggled(self.at_kind, self.at_layer))
 
     def on_click(self, event: events.Click) -> None:
-        if self.view is None or not self.view.shown:
+        if self.content is None or not self.content.shown:
             return
-        cells, columns, rows = self._lay_out(self.view, *self.size)
+        cells, columns, rows = self._lay_out(self.content, *self.size)
         column = (event.x - LABEL_CELLS) // cells
         kind, row = divmod(event.y - 2, rows + 1)
-        inside = 0 <= column < min(columns, self.view.depth - self._first)
+        inside = 0 <= column < min(columns, self.content.depth - self._first)
         if inside and kind in (0, 1) and row < rows:
             self.at_kind, self.at_layer = SUBLAYERS[kind], self._first + column
             self.redraw()
@@ -118,49 +118,57 @@ class ModelMap(Panel, can_focus=True):
     # -- drawing ------------------------------------------------------------------------------
 
     def draw(self, width: int, height: int) -> list[Line]:
-        view = self.view
-        if view is None:
+        content = self.content
+        if content is None:
             return []
         quiet = self.style("panel--quiet")
         notice = self.style("map--notice")
-        notes = [Line().add(t, notice) for note in view.notes for t in textwrap.wrap(note, width)]
-        if not view.shown:
+        notes = [
+            Line().add(t, notice) for note in content.notes for t in textwrap.wrap(note, width)
+        ]
+        if not content.shown:
             return [self.title(width, "map"), *notes]
-        cells, columns, rows = self._lay_out(view, width, height)
-        self._first = _first_column(self._first, self.at_layer, columns, view.depth)
-        layers = range(self._first, min(self._first + columns, view.depth))
+        cells, columns, rows = self._lay_out(content, width, height)
+        self._first = _first_column(self._first, self.at_layer, columns, content.depth)
+        layers = range(self._first, min(self._first + columns, content.depth))
         title = "map"
-        if len(layers) < view.depth:
-            title = f"map, layers {layers[0]} to {layers[-1]} of {view.depth}"
+        if len(layers) < content.depth:
+            title = f"map, layers {layers[0]} to {layers[-1]} of {content.depth}"
         lines = [
-            self.title(width, title, *_legends(view.similarity)),
+            self.title(width, title, *_legends(content.similarity)),
             Line().add(_numbers(layers, cells), quiet),
         ]
         for kind in SUBLAYERS:
             for row in range(rows):
                 label = {"attention": "attn", "mlp": "MLP"}[kind] if row == rows // 2 else ""
-                lines.append(self._row(view, kind, layers, cells, row == rows // 2, label))
+                lines.append(self._row(content, kind, layers, cells, row == rows // 2, label))
             if kind == "attention":
                 lines.append(Line())
-        lines += [self._under_cursor(view), *notes]
+        lines += [self._under_cursor(content), *notes]
         room = height - len(lines) - 2
-        if room >= BAR_ROWS[0] and view.similarity is not None:
-            lines += [Line(), *self._profile(view.similarity, layers, cells, room)]
+        if room >= BAR_ROWS[0] and content.similarity is not None:
+            lines += [Line(), *self._profile(content.similarity, layers, cells, room)]
         return lines
 
-    def _lay_out(self, view: MapView, width: int, height: int) -> tuple[int, int, int]:
-        """Screen columns a layer, layers that fit, screen lines a sublayer."""
+    def _lay_out(self, content: MapContent, width: int, height: int) -> tuple[int, int, int]:
+        """Cells per layer, number of layers that fit, lines per sublayer."""
         room = width - LABEL_CELLS
-        cells = min(max(room // view.depth, CELLS[0]), CELLS[1])
-        rows = (height - OTHER_LINES - len(view.notes)) // 2
+        cells = min(max(room // content.depth, CELLS[0]), CELLS[1])
+        rows = (height - OTHER_LINES - len(content.notes)) // 2
         return cells, max(room // cells, 1), min(max(rows, ROWS[0]), ROWS[1])
 
     def _row(
-        self, view: MapView, kind: Sublayer, layers: range, cells: int, middle: bool, label: str
+        self,
+        content: MapContent,
+        kind: Sublayer,
+        layers: range,
+        cells: int,
+        middle: bool,
+        label: str,
     ) -> Line:
         line = Line().add(label.ljust(LABEL_CELLS), self.style("panel--quiet"))
-        dropped = view.dropped.of(kind) if view.dropped else frozenset[int]()
-        shades = _shades(view.similarity, kind, view.depth)
+        dropped = content.dropped.of(kind) if content.dropped else frozenset[int]()
+        shades = _shades(content.similarity, kind, content.depth)
         # From three cells on, a blank between the columns.
         ink = cells - (cells > CELLS[0])
         for layer in layers:
@@ -177,7 +185,7 @@ class ModelMap(Panel, can_focus=True):
         return line
 
     def _profile(self, similarity: Similarity, layers: range, cells: int, room: int) -> list[Line]:
-        """Bars of the sublayers in the cursor's row, where the screen has lines left."""
+        """Bars of the sublayers in the cursor's row, for the lines left on the screen."""
         quiet = self.style("panel--quiet")
         values = [max(1 - cosine, LEAST) for cosine in similarity.of(self.at_kind)]
         least, most = min(values), max(values)
@@ -195,36 +203,36 @@ class ModelMap(Panel, can_focus=True):
             lines.append(line)
         return lines
 
-    def _under_cursor(self, view: MapView) -> Line:
+    def _under_cursor(self, content: MapContent) -> Line:
         name = f"{NAMES[self.at_kind]} {self.at_layer}"
         gate = "not known"
-        if view.dropped is not None:
-            gate = "closed" if self.at_layer in view.dropped.of(self.at_kind) else "open"
+        if content.dropped is not None:
+            gate = "closed" if self.at_layer in content.dropped.of(self.at_kind) else "open"
         line = Line().add(f"{name}: {gate}", self.style("map--value"))
-        if view.similarity is not None:
-            own, layers = view.similarity.of(self.at_kind), view.similarity.runs[0]
+        if content.similarity is not None:
+            own, layers = content.similarity.of(self.at_kind), content.similarity.runs[0]
             text = (
-                f" · 1 − cos {1 - own[self.at_layer]:.4f}, place {_place(own, self.at_layer)} of "
+                f" · 1 − cos {1 - own[self.at_layer]:.4f}, place {_rank(own, self.at_layer)} of "
                 f"{len(own)} · layer {1 - layers[self.at_layer]:.4f}, "
-                f"place {_place(layers, self.at_layer)}"
+                f"place {_rank(layers, self.at_layer)}"
             )
             line.add(text, self.style("panel--quiet"))
         return line
 
 
-def _place(values: list[float], layer: int) -> int:
-    """In the order in which dropping takes them."""
+def _rank(values: list[float], layer: int) -> int:
+    """Rank of a layer in the order in which dropping takes them, from 1."""
     return sum(other > values[layer] for other in values) + 1
 
 
 def limits(similarity: Similarity) -> list[float]:
-    """The least 1 − cos of each shade: a fifth of all sublayers have each."""
+    """Least 1 − cos of each shade, such that a fifth of all sublayers have each."""
     changes = sorted(1 - cosine for kind in SUBLAYERS for cosine in similarity.of(kind))
     return [changes[len(changes) * number // len(SHADES)] for number in range(len(SHADES))]
 
 
 def _shades(similarity: Similarity | None, kind: Sublayer, depth: int) -> str:
-    """A glyph per layer."""
+    """Shade of each layer, a glyph per layer."""
     if similarity is None:
         return SHADES[0] * depth
     bounds = limits(similarity)
@@ -234,7 +242,7 @@ def _shades(similarity: Similarity | None, kind: Sublayer, depth: int) -> str:
 
 
 def _legends(similarity: Similarity | None) -> list[str]:
-    """What the shades are, from the wordiest on."""
+    """Legends of the shades, the longest first."""
     if similarity is None:
         return ["importance is not measured yet"]
     bounds = zip(SHADES, limits(similarity), strict=True)
@@ -247,7 +255,7 @@ def _legends(similarity: Similarity | None) -> list[str]:
 
 
 def _numbers(layers: range, cells: int) -> str:
-    """Every fifth layer over its column; an arrow where there are more on that side."""
+    """Indices of every fifth layer over their columns."""
     line = " " * LABEL_CELLS
     for layer in layers:
         if layer % 5 == 0:
@@ -256,7 +264,7 @@ def _numbers(layers: range, cells: int) -> str:
 
 
 def _first_column(first: int, layer: int, columns: int, depth: int) -> int:
-    """Half a page on when the cursor leaves it."""
+    """Index of the first layer shown: half a page on when the cursor leaves the page."""
     if not first <= layer < first + columns:
         first = layer - columns // 2
     return min(max(first, 0), max(depth - columns, 0))

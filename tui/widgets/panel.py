@@ -1,4 +1,4 @@
-"""Widgets that draw whole lines and send only the lines that changed."""
+"""Base of the widgets that draw whole lines and send only those that changed."""
 
 import itertools
 from collections.abc import Iterable
@@ -15,15 +15,15 @@ from textual.widget import Widget
 from ...engine.trace.printable import visible
 
 NOT_FINITE = "×"
-"""Where a number would be drawn that is not finite."""
+"""Glyph of a number that is not finite."""
 
 LEAST_DRAWN = (20, 4)
-"""Columns and lines in which a panel is drawn at least, to be cut to what there are: with fewer no
-layout would make sense, down to none. No terminal that is large enough has so few."""
+"""Smallest width and height that a panel is drawn in, then cut to its own: below it no layout makes
+sense. Every panel of a terminal that is large enough is larger."""
 
 
 def shorten(text: str, cells: int) -> str:
-    """The visible text, cut with an ellipsis if it takes more than `cells`."""
+    """Visible text, cut with an ellipsis if it takes more than `cells`."""
     text = visible(text)
     if cell_len(text) <= cells:
         return text
@@ -31,13 +31,13 @@ def shorten(text: str, cells: int) -> str:
 
 
 def fill(text: str, cells: int) -> str:
-    """Exactly so many cells: shortened, or with blanks behind it."""
+    """Text in exactly `cells` cells: shortened, or padded with blanks."""
     short = shorten(text, cells)
     return short + " " * (cells - cell_len(short))
 
 
 class Line:
-    """One line of the screen, built from the left, in as few segments as its colours allow.
+    """Line of the screen, built from the left, in as few segments as its styles allow.
 
     A segment costs some 40 bytes, a cell one; so blanks take the style of a neighbour.
     """
@@ -47,7 +47,7 @@ class Line:
         self._parts: list[tuple[str, Style]] = []
 
     def add(self, text: str, style: Style, *, alone: bool = False) -> "Line":
-        """`alone`: as a segment of its own."""
+        """Append text; `alone` keeps it a segment of its own."""
         text = visible(text)
         if not text:
             return self
@@ -66,7 +66,7 @@ class Line:
         return self.add(" " * (width - self.width), style)
 
     def strip(self, width: int, style: Style) -> Strip:
-        """Exactly `width` cells: cut, or filled up with `style`."""
+        """Strip of exactly `width` cells: cut, or padded in `style`."""
         if self.width <= width:
             self.pad_to(width, style)
         strip = Strip([Segment(text, style) for text, style in self._parts], self.width)
@@ -74,7 +74,7 @@ class Line:
 
 
 class Clicked(Message):
-    """What stands for a lane, for a step or for both was clicked."""
+    """Click on something that stands for a lane, a step or both."""
 
     def __init__(self, *, lane: int | None = None, step: int | None = None) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Clicked(Message):
 
 
 class Panel(Widget):
-    """Subclasses say in `draw` what stands on each line; `redraw` after the data changed."""
+    """Widget whose subclasses build its lines in `draw`; call `redraw` after the data changed."""
 
     ALLOW_SELECT = False
     COMPONENT_CLASSES: ClassVar[set[str]] = {"panel--title", "panel--rule", "panel--quiet"}
@@ -95,10 +95,11 @@ class Panel(Widget):
         self._styles_by_name: dict[str, Style] = {}
 
     def draw(self, width: int, height: int) -> list[Line]:
-        """At most `height` lines; what is longer than `width` is cut."""
+        """Build at most `height` lines; lines longer than `width` are cut."""
         raise NotImplementedError
 
     def redraw(self) -> None:
+        """Draw all lines again and refresh those that changed."""
         before = self._strips
         if not before or self.size.area == 0 or self.size != self._drawn_size:
             self._strips = []
@@ -114,13 +115,13 @@ class Panel(Widget):
             self.refresh(*changed)
 
     def style(self, name: str) -> Style:
-        """The style of the component class `name`."""
+        """Style of the component class `name`."""
         if name not in self._styles_by_name:
             self._styles_by_name[name] = self.get_component_rich_style(name)
         return self._styles_by_name[name]
 
     def title(self, width: int, text: str, *notes: str) -> Line:
-        """The first line: what the panel shows, a rule, and the first of the notes that fits."""
+        """First line: what the panel shows, a rule, and the first of the notes that fits."""
         rule = self.style("panel--rule")
         line = Line().add(shorten(text, width), self.style("panel--title")).add(" ", rule)
         room = width - line.width - 4
@@ -148,21 +149,21 @@ class Panel(Widget):
 
 
 def _ground(style: Style) -> tuple[object, ...]:
-    """What a blank shows of its style."""
+    """Attributes of a style that a blank shows."""
     reverse = style.color if style.reverse else None
     return style.bgcolor, style.reverse, reverse, style.underline, style.strike, style.overline
 
 
 def _changed_width(old: Strip, new: Strip) -> int:
-    """Cells from the left up to the last that differs: what is sent starts at the left anyway."""
-    kept = 0
+    """Cells from the left to the last that differs: what is sent starts at the left anyway."""
+    same_cells = 0
     for before, after in zip(reversed(list(old)), reversed(list(new)), strict=False):
         if before != after:
             if before.style == after.style:
-                kept += _cells_alike(reversed(before.text), reversed(after.text))
+                same_cells += _cells_alike(reversed(before.text), reversed(after.text))
             break
-        kept += after.cell_length
-    return new.cell_length - kept
+        same_cells += after.cell_length
+    return new.cell_length - same_cells
 
 
 def _cells_alike(a: Iterable[str], b: Iterable[str]) -> int:

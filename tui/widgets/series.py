@@ -1,23 +1,23 @@
-"""A measure over the steps of a trace, in as many buckets as a chart has columns."""
+"""Measure over the steps of a trace, in as many buckets as a chart has columns."""
 
 import functools
 import sys
 from collections.abc import Callable
 
 Value = float | None
-"""None is a number that is not finite."""
+"""Value of a measure; None is a number that is not finite."""
 
 
 class Series:
-    """Buckets of equally many steps, each with its worst value; when full, they pair up."""
+    """Buckets of equally many steps, each with its worst value; merged in pairs when full."""
 
     def __init__(self, columns: int, worst: Callable[[float, float], float]) -> None:
         self.columns = columns
         self.bucket = 1
-        """Steps in a bucket."""
+        """Number of steps in a bucket."""
         self.values: list[Value] = []
         self.length = 0
-        """Steps so far."""
+        """Number of steps so far."""
         self._worst = worst
 
     def append(self, value: Value) -> None:
@@ -44,7 +44,7 @@ LARGEST = int(sys.float_info.max)
 
 
 def ratchet(top: float, value: float) -> float:
-    """The smallest of 1, 2, 5, 10, 20, 50, … that is at least `value`, and no less than `top`."""
+    """Smallest of 1, 2, 5, 10, 20, 50, … that is at least `value` and at least `top`."""
     scale = 1
     while True:
         for step in (1, 2, 5):

@@ -1,4 +1,4 @@
-"""The line on top: what is decoded, how, and how it is going."""
+"""Status line at the top: the model, the sampling and the progress."""
 
 from dataclasses import dataclass
 from statistics import median
@@ -14,15 +14,15 @@ GAP = "  "
 STOPS = "◉"
 NOTES = "!"
 RECENT = 16
-"""Steps whose median says how fast decoding is."""
+"""Number of newest steps over which the pace is a median."""
 
 
 @dataclass(frozen=True)
 class Item:
     text: str
     style: str
-    worth: int
-    """The most worthy items get their place first when not all of them fit."""
+    priority: int
+    """Rank when not all items fit: those of higher priority are placed first."""
 
 
 class StatusLine(Panel):
@@ -34,7 +34,7 @@ class StatusLine(Panel):
     alert = ""
 
     def show(self, moment: Moment, *, state: str, recording: str, alert: str) -> None:
-        """`alert` is a sentence that stands here until something else is done."""
+        """Draw the line; `alert` is a sentence shown until the next command."""
         self.moment, self.state, self.recording, self.alert = moment, state, recording, alert
         self.redraw()
 
@@ -61,11 +61,11 @@ class StatusLine(Panel):
         ]
         if self.alert:
             right = [Item(shorten(self.alert, width - 24), "status--alert", 12), *right]
-        kept: list[Item] = []
-        for item in sorted(left + right, key=lambda item: -item.worth):
-            if _cells([*kept, item]) <= width:
-                kept.append(item)
-        left, right = ([item for item in side if item in kept] for side in (left, right))
+        fitting: list[Item] = []
+        for item in sorted(left + right, key=lambda item: -item.priority):
+            if _cells([*fitting, item]) <= width:
+                fitting.append(item)
+        left, right = ([item for item in side if item in fitting] for side in (left, right))
         line = Line()
         for item in left:
             line.add(item.text + GAP, self.style(item.style))
@@ -82,7 +82,7 @@ def _cells(items: list[Item]) -> int:
 
 
 def _notes(header: Header) -> list[Item]:
-    """The number of notes, which the help lists."""
+    """Item with the number of notes, which the help lists."""
     count = len(header.notes)
     text = f"{NOTES} {count} note{'s' if count > 1 else ''}"
     return [Item(text, "status--alert", 10)] if count else []

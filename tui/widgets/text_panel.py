@@ -1,4 +1,4 @@
-"""What every lane says, a block of wrapped lines each."""
+"""Text of every lane, a block of wrapped lines each."""
 
 from typing import ClassVar
 
@@ -24,24 +24,24 @@ NAME_CELLS = 26
 
 
 class Block:
-    """One lane's text: its lines, and which of them are on the screen."""
+    """Wrapped text of one lane, and which of its lines are on the screen."""
 
     def __init__(self, lane: int, width: int, height: int) -> None:
         self.lane = lane
         self.height = height
         self.diverges: int | None = None
-        """The first step that differs from the baseline's."""
+        """First step that differs from the baseline's."""
         self.mark = DIVERGES
-        """`TIES` if rounding alone could have made that difference."""
+        """Mark of that step: `TIES` if rounding alone could have caused the difference."""
         self.wrapped = Wrapped(width)
         self.top = 0
         self._taken = 0
         self._chose_nothing = False
-        """At the last step taken."""
+        """Whether the lane chose no token at the last step taken."""
         self._cursor = 0
 
     def take(self, header: Header, steps: list[Step]) -> None:
-        """Wrap the steps that are new."""
+        """Wrap the steps not yet taken."""
         for step in steps[self._taken : len(steps)]:
             token = step.lanes[self.lane]
             text = visible(token.text) if token else ""
@@ -60,7 +60,7 @@ class Block:
             self._taken += 1
 
     def turn_to(self, cursor: int) -> None:
-        """Half a block on when the cursor's line leaves it: scrolling would send every line."""
+        """Turn half a block when the cursor's line leaves it: scrolling would send every line."""
         if cursor < 0:
             return
         line = self.wrapped.line_of[cursor]
@@ -78,7 +78,7 @@ class Block:
 
 
 class TextPanel(Panel):
-    """Every lane's text, the cursor in each, and where each leaves the baseline."""
+    """Panel of every lane's text, with the cursor and the first divergence in each."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "text--name",

@@ -8,24 +8,24 @@ from ...engine.trace.printable import visible
 
 
 class Piece(NamedTuple):
-    """A token's text, or a part of it, on one line."""
+    """Token's text, or a part of it, on one line."""
 
     first: int
-    """Tokens that add no text (inside a UTF-8 character) stand with the next that does:
-    the piece shows the steps `first` to `last`."""
+    """First of the steps `first` to `last` that the piece shows: tokens that add no text (inside a
+    UTF-8 character) join the next that does."""
     last: int
     text: str
 
 
 class Wrapped:
-    """Lines of at most `width` cells, or 2, broken before a space if the line has one."""
+    """Text in lines of at most `width` cells, 2 at least, broken before a space if there is one."""
 
     def __init__(self, width: int) -> None:
         # A wide character has two, and no line can be narrower than a character.
         self.width = max(2, width)
         self.lines: list[list[Piece]] = [[]]
         self.line_of: list[int] = []
-        """The line on which each step's text begins; it is final once the next line is begun,
+        """Line on which each step's text begins; it is final once the next line is begun,
         as a word that does not fit moves down."""
         self._cells = 0
         self._closed = False
@@ -71,7 +71,7 @@ class Wrapped:
         self._closed = piece.text.endswith("⏎")
 
     def _word_so_far(self, piece: Piece) -> list[Piece]:
-        """The pieces at the end of the last line that are one word with `piece`."""
+        """Pieces at the end of the last line that are one word with `piece`."""
         if piece.text[0] in " ⏎":
             return []
         line = self.lines[-1]
@@ -92,7 +92,7 @@ class Wrapped:
         self._cells = sum(cell_len(piece.text) for piece in moved)
 
     def _locate(self, line: int) -> None:
-        """Say where the steps that begin on `line` or below it are now."""
+        """Update `line_of` for the steps that begin on `line` or below it."""
         for number in range(len(self.lines) - 1, line - 1, -1):
             for piece in self.lines[number]:
                 for step in range(piece.first, piece.last + 1):
@@ -101,12 +101,12 @@ class Wrapped:
 
 
 def _unindented(text: str) -> str:
-    """Without the space that the line break stands for."""
+    """Text without the leading space that a line break replaces."""
     return text[1:] if text.startswith(" ") and len(text) > 1 else text
 
 
 def _paragraphs(text: str) -> list[str]:
-    """Split behind each run of newlines."""
+    """Split text after each run of newlines."""
     parts: list[str] = []
     for character in text:
         if parts and (character == "⏎" or not parts[-1].endswith("⏎")):
