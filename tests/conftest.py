@@ -14,21 +14,21 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 def _own_directories(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Keep the person's state, settings and rankings out of the tests, and the tests out of them.
+    """Keep the user's state, settings and rankings out of the tests, and the tests out of them.
 
-    Tests that would be slow without what is kept there use the person's cache.
+    Tests that would be slow without it use the user's cache.
     """
     patch = request.getfixturevalue("monkeypatch")
     home = tmp_path_factory.mktemp("home")
     patch.setenv("XDG_STATE_HOME", str(home / "state"))
     patch.setenv("XDG_CONFIG_HOME", str(home / "config"))
-    if request.node.get_closest_marker("persons_cache") is None:
+    if request.node.get_closest_marker("user_cache") is None:
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_timing() -> Iterator[None]:
-    """Sessions are compared to the last bit; which of two ways is faster must not decide."""
+    """Let no timing choose a way to compute: sessions are compared to the last bit."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("prunetui.engine.cpu.attention.plainly_faster", lambda *_: False)
         yield
@@ -36,7 +36,7 @@ def _no_timing() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _memory_is_read_for_a_moment() -> Iterator[None]:
-    """How fast it is read is no test's subject, and a quarter of a second of every session."""
+    """Shorten the measurement of the bandwidth, a quarter of a second of every session."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("prunetui.engine.decode.bandwidth.BLOCK", 1 << 20)
         yield
@@ -44,8 +44,8 @@ def _memory_is_read_for_a_moment() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _kernels_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """By one worker, which the others wait for; in the person's cache, as in a test's own it would
-    be for each test."""
+    """Compile kernels in one worker at a time, into the user's cache: in a test's own they would be
+    compiled for each test."""
     from prunetui.engine.cpu.backend import CPU, backend_for
 
     if backend_for(CPU, torch.float32) is None:

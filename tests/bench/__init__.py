@@ -1,1 +1,1 @@
-"""`make bench`: what decoding in lockstep and showing it cost, measured in one run."""
+"""Benchmarks of decoding in lockstep and of the screen, for `make bench`."""

@@ -1,4 +1,4 @@
-"""Steps of one, two and five lanes against `model.generate`, in the same run."""
+"""Seconds per step of one, two and five lanes against `model.generate`, in one run."""
 
 import itertools
 import time
@@ -34,12 +34,12 @@ from ..support.models import generate
 
 VARIANTS = ("drop:attn=4", "drop:attn=8", "drop:mlp=4", "drop:mlp=8")
 SESSIONS: tuple[tuple[int, Context], ...] = ((1, "free"), (2, "free"), (5, "free"), (5, "both"))
-"""Lanes, and what the variants read: in context both each has a second row."""
+"""Lane count and context of each session; in context both each variant has a second row."""
 STEPS = 40
 ROUNDS = 3
 VOCABULARIES = (49152, 262144)
 CONTEXTS = (100, 1000, 2000)
-"""Tokens of the prompt."""
+"""Prompt lengths, in tokens."""
 BODY: dict[str, Any] = {
     "hidden_size": 576,
     "intermediate_size": 1536,
@@ -47,7 +47,7 @@ BODY: dict[str, Any] = {
     "num_attention_heads": 9,
     "num_key_value_heads": 3,
 }
-"""Of SmolLM2-135M, the demo model."""
+"""Config of SmolLM2-135M, the demo model."""
 GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=1, ignore_eos=False)
 
 
@@ -88,8 +88,7 @@ def decoding(dtype: str) -> None:
 
 
 def context_growth(dtype: str) -> None:
-    """A step behind a prompt of that many tokens, any tokens: the same in every lane, as long as
-    lanes have said the same, or others in each, as where texts have come apart at the start."""
+    """Seconds per step after longer prompts, with equal or other tokens in each lane."""
     options = Options(dtype=dtype, variants=VARIANTS)  # pyright: ignore[reportArgumentType]
     builder = open_builder(options, _silent)
     variants, _ = builder.build_lanes([parse(recipe) for recipe in VARIANTS])
@@ -125,7 +124,7 @@ def context_growth(dtype: str) -> None:
 
 
 def large_vocabulary(dtype: str) -> None:
-    """The demo model's body under a vocabulary of 262,144 tokens, with random weights.
+    """Seconds per step of the demo model's body with a vocabulary of 262,144 tokens.
 
     They are bfloat16's, as those of most checkpoints.
     """
@@ -159,7 +158,7 @@ def large_vocabulary(dtype: str) -> None:
 
 
 def measuring() -> None:
-    """All of a step's numbers for five lanes, over one exp of as many logits in float64."""
+    """Seconds of a step's numbers for five lanes, over a float64 exp of as many logits."""
     keep_freed_memory()
     request = StepRequest(lanes=5, candidates=10, answers=torch.tensor([1, 2, 3, 4]))
     device = find_device("auto")
@@ -180,7 +179,7 @@ def measuring() -> None:
 
 @contextmanager
 def _timed(module: Any, name: str, seconds: list[float]) -> Iterator[None]:
-    """Have what each call of a module's function takes noted."""
+    """Record the seconds of each call of a module's function."""
     function = getattr(module, name)
 
     def timed(*args: Any) -> Any:
@@ -228,12 +227,12 @@ def _seconds(run) -> list[float]:
 
 
 def _finish(outputs: Outputs) -> None:
-    """A device answers when all that it was given is done."""
+    """Wait until the device has finished all work."""
     outputs.z[0, 0].item()
 
 
 def _generate(loaded: Loaded, prompt: Mapping[str, torch.Tensor]) -> list[float]:
-    """Seconds of each step, by the times at which `generate` hands out tokens."""
+    """Seconds of each step of `generate`, from the times at which it hands out tokens."""
 
     class Clock:
         def __init__(self) -> None:
@@ -253,7 +252,7 @@ def _generate(loaded: Loaded, prompt: Mapping[str, torch.Tensor]) -> list[float]
 
 
 def _lockstep(dtype: str, count: int, context: Context) -> tuple[list[float], int]:
-    """Seconds of each step, and the bytes that the last one read."""
+    """Seconds of each step of a session, and bytes that the last step read."""
     options = Options(
         variants=VARIANTS[: count - 1],
         dtype=dtype,  # pyright: ignore[reportArgumentType]

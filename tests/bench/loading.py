@@ -1,4 +1,4 @@
-"""What the proof at load adds to the time until the first step."""
+"""Seconds that the proof at load adds before the first step."""
 
 import contextlib
 import statistics
@@ -11,7 +11,7 @@ RUNS = 7
 
 
 def loading() -> None:
-    """Each in a process of its own, which finds its caches full, one with and one without."""
+    """Time the start with and without the proof, each in a process of its own with full caches."""
     _in_process("with")
     seconds: dict[str, list[float]] = {"with": [], "without": []}
     for _ in range(RUNS):

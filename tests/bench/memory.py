@@ -1,4 +1,4 @@
-"""What lanes add to the memory of one, each measured in a process of its own.
+"""Memory that lanes add to the baseline's, each measured in a process of its own.
 
 What tensors free is kept for the next ones, so a process that has held more than it holds now
 tells nothing; and what is kept is given back before it is measured.
@@ -33,7 +33,7 @@ LANES = {
     "one wanda": ("wanda:0.5",),
 }
 LONG = (1000, 4000)
-"""Steps."""
+"""Numbers of steps."""
 LONG_VARIANTS = ("drop:attn=[0]", "drop:attn=[3]", "drop:mlp=[1]", "drop:mlp=[2]")
 
 
@@ -60,7 +60,7 @@ def _in_process(name: str) -> dict[str, int]:
 
 
 def _measure(name: str) -> dict[str, int]:
-    """Bytes: in use (on a GPU the most while decoding), of weights, caches and own linears."""
+    """Bytes in use (on a GPU the peak while decoding), and of weights, caches and own linears."""
     options = Options(
         variants=LANES[name],
         context="free",
@@ -97,7 +97,7 @@ def _measure(name: str) -> dict[str, int]:
 
 
 def long_run() -> None:
-    """A tiny model, so that what a step leaves behind is not lost in what it computes."""
+    """Print the memory that steps leave behind, on a model so tiny that it shows."""
     with tempfile.TemporaryDirectory() as directory:
         source = save_model_directory(Path(directory) / "model", max_position_embeddings=8192)
         file = Path(directory) / "long.trace.jsonl"
@@ -141,7 +141,7 @@ def _in_use() -> int:
 
 
 def _cache_room(lockstep: Lockstep) -> int:
-    """Bytes allocated, of which a part is filled."""
+    """Bytes allocated for keys and values, filled or not."""
     return sum(
         tensor.untyped_storage().nbytes()
         for cache in lockstep.caches
@@ -153,7 +153,7 @@ def _cache_room(lockstep: Lockstep) -> int:
 
 
 def _deep_size(root: object) -> int:
-    """Bytes of all that is reached from it, but for types and modules."""
+    """Bytes of all objects reached from one, but for types and modules."""
     seen: set[int] = set()
     todo, total = [root], 0
     while todo:

@@ -1,4 +1,4 @@
-"""What the inspector sends to a terminal, seen from the other end of a pty."""
+"""Bytes that the inspector sends to a terminal, counted at the other end of a pty."""
 
 import fcntl
 import os
@@ -50,7 +50,7 @@ class Terminal:
         self.received = b""
 
     def read(self, seconds: float) -> None:
-        """What arrives within that time."""
+        """Bytes that arrive within that time."""
         ready, _, _ = select.select([self._screen], [], [], seconds)
         if ready:
             self.received += os.read(self._screen, 1 << 16)
@@ -69,14 +69,14 @@ class Terminal:
             self.read(left)
 
     def read_until_quiet(self) -> None:
-        """Until nothing has been written for a while that is longer than any throttle."""
+        """Read until nothing has come for longer than any throttle waits."""
         before = -1
         while before != len(self.received):
             before = len(self.received)
             self.read_for(0.8)
 
     def cpu_seconds(self) -> float:
-        """Of the main thread, which draws."""
+        """CPU seconds of the main thread, which draws."""
         pid = self.process.pid
         return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
@@ -110,7 +110,7 @@ def first_frame() -> None:
 
 
 def traffic(keys: str) -> None:
-    """`keys` are pressed before decoding begins; they choose a view."""
+    """Print the bytes per step of a view, which `keys` choose before decoding begins."""
     with tempfile.TemporaryDirectory() as directory:
         trace = Path(directory) / "bench.trace.jsonl"
         last = STEPS[-1] + WINDOW
@@ -128,7 +128,7 @@ def traffic(keys: str) -> None:
 
 
 def key_to_paint() -> None:
-    """Another lane is selected while the demo decodes: when its name is in the drift panel."""
+    """Print the time from a key that selects a lane, while the demo decodes, to its drift panel."""
     with terminal("--ignore-eos", "--no-trace", "--max-new-tokens", "2000") as opened:
         opened.wait_for("prompt is read")
         opened.press(" ")
@@ -148,7 +148,7 @@ def key_to_paint() -> None:
 
 
 def long_trace() -> None:
-    """A replay of 4,000 steps of five lanes: CPU of each key's frames, bytes of playing."""
+    """Print a replay's CPU seconds per key and bytes of playing, for 4,000 steps of five lanes."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "long.trace.jsonl"
         trace = with_local(make_trace(LONG_STEPS, 4))
@@ -179,7 +179,7 @@ def _cpu_of(opened: Terminal, key: str) -> float:
 
 
 def _bytes_played(opened: Terminal) -> float:
-    """Of the overview or view 1, which say at which step they are."""
+    """Bytes of playing the overview or view 1."""
     opened.press(HOME)
     opened.read_until_quiet()
     opened.received = b""
@@ -190,7 +190,7 @@ def _bytes_played(opened: Terminal) -> float:
 
 
 class _Recorded:
-    """How many steps a trace has that is being written."""
+    """Count of the steps in a trace that is being written."""
 
     def __init__(self, lines: BinaryIO) -> None:
         self._lines = lines
@@ -203,7 +203,7 @@ class _Recorded:
 
 
 def _bytes_over(opened: Terminal, recorded: _Recorded, step: int) -> float:
-    """Bytes a step that arrive while the steps from `step` on are recorded."""
+    """Bytes per step that arrive while the steps from `step` on are recorded."""
     while recorded.steps < step:
         opened.read(0.01)
     first, before = recorded.steps, len(opened.received)

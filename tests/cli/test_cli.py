@@ -364,7 +364,7 @@ def test_the_inspector_needs_a_terminal(tmp_path: Path, capsys) -> None:
         assert "the inspector needs a terminal" in complaint(capsys, *arguments)
 
 
-@pytest.mark.persons_cache
+@pytest.mark.user_cache
 def test_a_recording_killed_replays_to_its_last_whole_line(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.trace.jsonl"
     program = "from prunetui.tui.cli.main import main; main()"

@@ -19,7 +19,7 @@ from prunetui.engine.trace.file import read_trace
 from ..support.command_line import MAIN, WITHOUT_TORCH
 from ..support.models import save_model_directory
 
-pytestmark = pytest.mark.persons_cache
+pytestmark = pytest.mark.user_cache
 
 SECONDS = 60
 """Time limit of waits that end at once on an idle machine."""

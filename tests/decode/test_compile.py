@@ -1,4 +1,4 @@
-"""Compiled steps: the tokens of those that are not, through rewinds, branches and restarts."""
+"""Compiled steps against plain ones, through rewinds, branches and restarts."""
 
 import shutil
 from functools import partial
@@ -37,7 +37,7 @@ def tokens(session: Session) -> list[list[int]]:
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 def test_tokens_are_those_of_plain_steps(tmp_path: Path) -> None:
-    """Two weight groups, and a window that is shorter than what is decoded."""
+    """Two weight groups, and a sliding window shorter than the decoded text."""
     directory = save_model_directory(
         tmp_path / "model", "gemma2", sliding_window=4, max_position_embeddings=1024
     )

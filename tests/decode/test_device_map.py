@@ -1,4 +1,4 @@
-"""A model spread over several devices, which here are only claimed."""
+"""A model spread over several devices, which are only pretended here."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,7 +62,7 @@ def test_the_map_reaches_the_loader_and_what_spills_over_is_refused(
 
 @pytest.fixture(autouse=True)
 def _torch_adds_up(monkeypatch) -> None:
-    """On the CPU as on other devices: numbers are compared to the last bit."""
+    """Use torch alone on the CPU, as on other devices: numbers are compared to the last bit."""
     monkeypatch.setattr(reductions, "backend_for", lambda *_: None)
 
 
@@ -107,7 +107,7 @@ def test_a_spread_model_is_pruned_and_decodes_like_a_whole_one(
 def _prune(
     family: str, method: Method, *, spread_out: bool
 ) -> tuple[list[StepNumbers], list[Tensor]]:
-    """Steps of the baseline beside its pruned form, and that one's weights."""
+    """Steps of the baseline beside a pruned variant, and the variant's weights."""
     model = make_model(family)
     if spread_out:
         anatomy = find_anatomy(model)

@@ -27,7 +27,7 @@ from ..support.steps import lane_tokens, local_of, present, token_of
 PROMPT = "Forty bytes, more than any window holds."
 STEPS = 12
 PART = 16
-"""Of the prompt, that is read at once where a model allows it."""
+"""Tokens of the prompt that are read at once where a model allows it."""
 VARIANTS = {
     "control": Dropped(),
     "drop:attn=[1]": Dropped(attention=frozenset({1})),
@@ -35,12 +35,12 @@ VARIANTS = {
 }
 
 TOLERANCE = 1e-4
-"""Of log probabilities: float32 over four layers differs by 1e-5 at most."""
+"""Tolerance of log probabilities: float32 over four layers differs by 1e-5 at most."""
 CHUNKED = {
     *("nemotron_h", "zamba2", "qwen3_next"),
     *("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"),
 }
-"""A forward pass sums their recurrences in chunks, which differs from single steps by 2e-4."""
+"""Families whose forward pass sums recurrences in chunks, 2e-4 apart from single steps."""
 CHUNKED_TOLERANCE = 1e-3
 
 NEW_IN_KIND = [
@@ -61,13 +61,13 @@ NEW_IN_KIND = [
 
 @pytest.fixture(autouse=True)
 def _long_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read in parts, and without measuring the memory each time."""
+    """Read prompts in parts, and do not measure the memory's bandwidth each time."""
     monkeypatch.setattr("prunetui.engine.session.session.read_bandwidth", lambda *_: 1e9)
     monkeypatch.setattr("prunetui.engine.decode.lockstep.PREFILL_CHUNK", PART)
 
 
 def outcome(family: str, place: Path) -> str:
-    """What the tables say of it, or why it is refused."""
+    """Words of the tables for a family that decodes, or the sentence that refuses it."""
     make_family(family).save_pretrained(place)
     make_tokenizer().save_pretrained(place)
     words = []
@@ -165,7 +165,7 @@ def greedy(stock: PreTrainedModel, prompt: list[int]) -> tuple[list[int], Tensor
 
 
 def log_probs(stock: PreTrainedModel, tokens: list[int], prompt: int) -> Tensor:
-    """The same from one forward pass without a cache, positions counted as `generate` does."""
+    """Log probabilities of one forward pass without a cache, float64 [steps, vocabulary]."""
     inputs = {"input_ids": torch.tensor([tokens])}
     takes = inspect.signature(stock.forward).parameters
     # Reformer would not pad what has positions.
@@ -201,7 +201,7 @@ def test_what_is_not_built_cannot_be(family: str) -> None:
 
 
 def test_every_family_is_in_one_table() -> None:
-    """Each that this version of transformers knows."""
+    """Every family of the installed transformers is in one table."""
     assert sorted([*DECODES, *REFUSED, *NOT_BUILT]) == FAMILIES
 
 

@@ -1,4 +1,4 @@
-"""What rows of a cache hold in common."""
+"""Shared prefixes of the rows of a cache."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ LENGTH, HEADS, WIDTH = 37, 2, 8
 
 
 def common(layer: GrowingLayer) -> list[tuple[int, int]]:
-    """Of each row another one and the positions, which are the same in all heads."""
+    """For each row, an earlier row and the length of their shared prefix, equal in all heads."""
     *_, held, length = layer.extend(torch.empty(len(present(layer.keys))), HEADS, WIDTH)
     assert length == layer.get_seq_length()
     assert torch.equal(held[:, 1:], held[:, 1:2].expand(-1, HEADS))
@@ -20,7 +20,7 @@ def common(layer: GrowingLayer) -> list[tuple[int, int]]:
 
 
 def rows_like(*like: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Keys and values of rows that begin, for so many positions, as another one."""
+    """Keys and values of rows that share a prefix with an earlier row."""
     torch.manual_seed(0)
     keys, values = torch.randn(2, len(like), HEADS, LENGTH, WIDTH)
     for row, (other, positions) in enumerate(like):

@@ -35,7 +35,7 @@ def make_lockstep(model: PreTrainedModel, lanes: list[Dropped]) -> Lockstep:
 
 @torch.inference_mode()
 def solo(model: PreTrainedModel, tokens: list[int]) -> Tensor:
-    """Logits [vocabulary] behind `tokens`, all read at once without a cache."""
+    """Logits, [vocabulary], after tokens that are read at once without a cache."""
     return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
 
 
@@ -168,7 +168,7 @@ def test_a_model_whose_layers_are_not_found_is_refused() -> None:
 
 @pytest.mark.parametrize("family", ["gemma3", "got_ocr2", "moss_transcribe_diarize"])
 def test_the_layers_are_those_that_read_text(family: str) -> None:
-    """The towers that see and hear have as many."""
+    """Vision and audio towers of these models have as many layers."""
     model = make_family(family)
     depth = model.config.get_text_config().num_hidden_layers
     towers = [

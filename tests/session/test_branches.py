@@ -22,7 +22,7 @@ FORCED = 65
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """gemma2's sliding window is shorter than the prompt and lfm2 has a state: no crop."""
+    """Models whose caches can be cropped (llama) and cannot (gemma2's window, lfm2's state)."""
     folder = tmp_path_factory.mktemp("models")
     return {name: save_model_directory(folder / name, name) for name in ("llama", "gemma2", "lfm2")}
 

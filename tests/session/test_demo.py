@@ -26,7 +26,7 @@ from ..support.models import generate, moved
 from ..support.references import reference_magnitude, reference_sparsegpt, reference_wanda
 from ..support.steps import lane_tokens
 
-pytestmark = pytest.mark.persons_cache
+pytestmark = pytest.mark.user_cache
 
 STEPS = 120
 

@@ -29,7 +29,7 @@ def record(model: Path, file: Path) -> Options:
 
 
 def resume(options: Options, file: Path) -> int:
-    """How many steps there are after another."""
+    """Resume a trace, decode a step and return the number of steps."""
     session = open_session(options, None, lambda *_: None, read_trace(file))
     session.step()
     session.close()

@@ -38,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(autouse=True)
 def _no_bandwidth(monkeypatch) -> None:
-    """Measuring it takes seconds, and no test here reads it."""
+    """Do not measure the bandwidth, which takes seconds and no test here reads."""
     monkeypatch.setattr(session_module, "read_bandwidth", lambda *_: 1e9)
 
 

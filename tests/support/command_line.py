@@ -1,4 +1,4 @@
-"""The command line, run in this process, and programs that run it in another."""
+"""The command line in this process, and programs that run it in another."""
 
 import sys
 
@@ -7,7 +7,7 @@ from prunetui.tui.cli.main import main
 
 
 def prunetui(*arguments: object) -> int:
-    """Run the command in this process; its exit code."""
+    """Run a command in this process; return its exit code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["prunetui", *map(str, arguments)])
         with pytest.raises(SystemExit) as done:
@@ -18,7 +18,7 @@ def prunetui(*arguments: object) -> int:
 
 
 def complaint(capsys, *arguments: object) -> str:
-    """What is said of a mistake: exit code 2, one sentence on stderr, no traceback."""
+    """Run a command that must exit with code 2; return the sentence on stderr."""
     assert prunetui(*arguments) == 2
     said = capsys.readouterr().err
     assert "Traceback" not in said
@@ -60,4 +60,4 @@ def at_step_10(): pass
 sys.modules["prunetui.engine.session.session"] = module = types.ModuleType("session")
 module.open_session = open_session
 """
-"""`record` on a session that decodes nothing, which starts at once."""
+"""A program that runs `record` on a session of made-up steps, so that it starts at once."""

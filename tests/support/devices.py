@@ -1,4 +1,4 @@
-"""Two devices that are not there: tensors say where they are, and refuse to meet."""
+"""Two pretended devices: tensors on the CPU say where they are, and refuse to mix."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ class Placed(Tensor):
 
 
 class Devices(TorchFunctionMode):
-    """Within it, tensors made for one of the devices are `Placed`, and tensors of two do not mix.
+    """Mode in which tensors of pretended devices are `Placed` and do not mix.
 
     As CUDA has it: numbers without dimensions may come from the CPU, and copies from anywhere.
     """
@@ -31,7 +31,7 @@ class Devices(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[str] = []
-        """By which functions the host has waited for a device: what they gave it back."""
+        """Functions by which the host has waited for a device."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -71,7 +71,7 @@ class Devices(TorchFunctionMode):
 
 
 def _picks_by_mask(name: str, args: tuple[Any, ...]) -> bool:
-    """How many it picks is known on the device only."""
+    """Whether a function indexes by a mask, whose count only the device knows."""
     return name in ("__getitem__", "__setitem__") and any(
         isinstance(leaf, Tensor) and leaf.dtype == torch.bool for leaf in tree_leaves(args[1])
     )
@@ -82,7 +82,7 @@ def where(tensor: Tensor) -> torch.device:
 
 
 def put(tensor: Tensor, place: Any) -> Tensor:
-    """The same numbers, which say that they are at `place`."""
+    """A view of the tensor that claims to be on a device."""
     with torch._C.DisableTorchFunction():
         if torch.device(place) == where(tensor):
             return tensor
@@ -94,7 +94,7 @@ def put(tensor: Tensor, place: Any) -> Tensor:
 
 
 def move(module: nn.Module, place: torch.device) -> None:
-    """Its own tensors, not those of modules in it."""
+    """Put a module's own tensors, not those of its children, on a device."""
     for name, parameter in [*module.named_parameters(recurse=False)]:
         module._parameters[name] = nn.Parameter(put(parameter.data, place), False)
     for name, buffer in [*module.named_buffers(recurse=False)]:
@@ -102,7 +102,7 @@ def move(module: nn.Module, place: torch.device) -> None:
 
 
 def spread(model: PreTrainedModel, layers: list[nn.Module], head: nn.Module) -> None:
-    """The second half of the layers and what follows on the second device, the rest on the first.
+    """Put the second half of the layers and all after it on the second device.
 
     By accelerate's hooks: a module's forward moves its inputs to the device of its weights, the
     model's moves the outputs to that of the inputs; a hook before the forward sees them unmoved.
@@ -120,5 +120,5 @@ def spread(model: PreTrainedModel, layers: list[nn.Module], head: nn.Module) -> 
 
 class _Aligned(AlignDevicesHook):
     def init_hook(self, module: nn.Module) -> nn.Module:
-        """Its tensors are where they should be."""
+        """Leave the tensors where `move` has put them."""
         return module

@@ -16,7 +16,7 @@ from .models import END, VOCABULARY
 FAMILIES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 WINDOW = 8
-"""Positions that sliding windows and chunks hold."""
+"""Size of sliding windows and chunks, in positions."""
 
 SMALL: dict[str, object] = {
     "vocab_size": VOCABULARY,
@@ -123,11 +123,11 @@ SMALL: dict[str, object] = {
     "n_groups": 1,
     "mamba_ngroups": 1,
 }
-"""Set wherever a family's config has the name."""
+"""Config values of every family whose config has the name."""
 
 
 _LATENT = {"num_key_value_heads": 4}
-"""Latent attention has as many keys and values as heads."""
+"""Config of latent attention, which has as many keys and values as heads."""
 _FULL_AND_SLIDING = ["sliding_attention", "full_attention"] * 2
 
 _TOWER = {
@@ -258,7 +258,7 @@ EXCEPTIONS: Mapping[str, Mapping[str, object]] = {
 
 
 def config_for(family: str, **changes: object) -> Any:
-    """Of the family's own class, and small."""
+    """A small config of the family's own class."""
     return _small(CONFIG_MAPPING[family], {**EXCEPTIONS.get(family, {}), **changes})
 
 
@@ -325,8 +325,8 @@ _DECODES = {
         minimax openai-gpt rwkv
     """,
 }
-"""What works of a family that decodes as `generate`; `reread` says that every step reads all tokens
-again."""
+"""Families that decode as `generate` does, by what else works; with `reread`, every step reads all
+tokens again."""
 
 DECODES = {family: words for words, families in _DECODES.items() for family in families.split()}
 
@@ -343,7 +343,7 @@ REFUSED = {
     "xlm": _NO_LAYERS,
     "xlnet": "reads more than the tokens before each one",
 }
-"""The part of the sentence that says why."""
+"""Part of the sentence that refuses each family."""
 
 _NEEDS_ANOTHER = "it drafts for another model and reads that one's keys and values"
 _OTHER_CONFIG = "transformers builds it from another config than the family's"
@@ -355,11 +355,11 @@ NOT_BUILT = {
     "musicgen": _OTHER_CONFIG,
     "musicgen_melody": _OTHER_CONFIG,
 }
-"""Why no tiny model of it could be made."""
+"""Reasons why no tiny model of a family could be made."""
 
 
 def document() -> str:
-    """docs/families.md, which `python -m tests.support.families` writes."""
+    """Text of docs/families.md, which `python -m tests.support.families` writes."""
     counts = (len(FAMILIES), len(DECODES), len(REFUSED), len(NOT_BUILT))
     lines = [_INTRODUCTION.format(*counts, version=transformers.__version__)]
     for family, words in sorted(DECODES.items()):

@@ -17,7 +17,7 @@ TENSORS = 3 + 9 * LAYERS
 def write_gguf(
     file: Path, keep: Callable[[str], bool] = lambda _: True, shard: tuple[int, int] | None = None
 ) -> Path:
-    """With the tensors whose names are to be kept, as shard (number, of how many)."""
+    """Write a GGUF file with the tensors that `keep` selects, as shard (number, count) if given."""
     out = GGUFWriter(str(file), "llama")
     out.add_block_count(LAYERS)
     out.add_context_length(512)

@@ -1,4 +1,4 @@
-"""A hub on loopback, whose repositories are folders and whose branches are folders too."""
+"""A model hub on loopback that serves folders."""
 
 import hashlib
 import json
@@ -17,14 +17,14 @@ def commit_of(branch: str) -> str:
 
 
 class Hub:
-    """`root/BRANCH/owner/name` holds a repository's files."""
+    """Hub whose repositories lie in `root/BRANCH/owner/name`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.asked: list[str] = []
-        """The files that were fetched."""
+        """Names of the files that were fetched."""
         self.status = 0
-        """What every request is answered with, unless it is 0."""
+        """Status that answers every request, unless it is 0."""
 
     def branch(self, revision: str) -> str:
         for folder in self.root.iterdir():
@@ -75,7 +75,7 @@ class Hub:
 
 @contextmanager
 def hub(root: Path) -> Iterator[Hub]:
-    """A hub that `huggingface_hub` asks, with a cache of its own."""
+    """Serve a hub and make `huggingface_hub` use it, with a cache of its own."""
     served = Hub(root)
 
     class Handler(BaseHTTPRequestHandler):

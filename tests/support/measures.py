@@ -1,4 +1,4 @@
-"""The measures of given h and z, as a step takes them."""
+"""Measures of given h and z, as a step computes them."""
 
 import numpy as np
 import torch
@@ -9,14 +9,15 @@ from torch import Tensor
 
 
 def reduced(z: Tensor, k: int, temperature: float, h: Tensor | None = None) -> Reductions:
-    """Of z, [lanes, vocabulary], and h, [lanes, hidden], if it matters."""
+    """Reductions of z, [lanes, vocabulary], and h, [lanes, hidden], which is ones if not given."""
     h = torch.ones(len(z), 4, dtype=z.dtype, device=z.device) if h is None else h
     return reduce_logits(Outputs(h, z, h[None]), k, temperature)
 
 
 def measures(h: Tensor, z: Tensor, temperature: float) -> Measures:
-    """Of h, [lanes, hidden], and z, [lanes, vocabulary]; the tokens are the baseline's
-    most probable one, as it chooses it, and all in their order."""
+    """Measures of h, [lanes, hidden], and z, [lanes, vocabulary].
+
+    The measured tokens are the baseline's most probable one, then the whole vocabulary in order."""
     reductions = reduced(z, 2, temperature, h)
     logits = torch.cat([z[:, reductions.tokens[0, :1]], z], dim=1)
     return measure(
@@ -31,5 +32,5 @@ def measures(h: Tensor, z: Tensor, temperature: float) -> Measures:
 
 
 def measured(h: Tensor, z: Tensor, temperature: float) -> dict[str, np.ndarray]:
-    """By name, [variants] each."""
+    """Drift measures by name, [variants] each."""
     return dict(zip(MEASURES, measures(h, z, temperature).drift.T, strict=True))

@@ -22,7 +22,7 @@ from transformers import (
 needs_kernels = pytest.mark.skipif(
     backend_for(CPU, torch.float32) is None, reason="no numba, or torch without GNU's OpenMP"
 )
-"""For tests of what only the compiled CPU path does."""
+"""Mark of tests of what only the compiled CPU path does."""
 
 END = 0
 VOCABULARY = 257
@@ -81,7 +81,7 @@ FAMILIES: Mapping[str, Mapping[str, object]] = {
 
 
 def make_model(family: str, seed: int = 0, **config: Any) -> PreTrainedModel:
-    """Float32 on the CPU. Weights are large enough for tokens, and lanes, to differ."""
+    """A random float32 model, with weights large enough for tokens and lanes to differ."""
     torch.manual_seed(seed)
     settings = {"vocab_size": VOCABULARY, "bos_token_id": END, "eos_token_id": END}
     settings |= {"pad_token_id": END, **FAMILIES[family], **config}
@@ -114,7 +114,7 @@ def greedy_tokens(model: PreTrainedModel, tokens: Tensor, count: int) -> list[in
 
 
 def make_tokenizer(chat_template: str | dict[str, str] | None = None) -> PreTrainedTokenizerFast:
-    """Token 0 is the end, token b + 1 (in ByteLevel's order) a byte."""
+    """A tokenizer of bytes: token 0 is the end, token b + 1 the byte b in ByteLevel's order."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {"<end>": END} | {character: i + 1 for i, character in enumerate(alphabet)}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
@@ -129,7 +129,7 @@ WORDS = ["▁A", "▁B", "▁C", "▁D", *sorted("▁aAbBcCdDefghilmnoprstwxyPQ.
 
 
 def make_spm_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
-    """As Llama 2's: a space is set before every text, and what is no piece falls back to bytes.
+    """A tokenizer like Llama 2's: it sets a space before every text, and falls back to bytes.
 
     Token 2 is the end, token b + 3 a byte; `WORDS` follow.
     """
@@ -190,7 +190,7 @@ OUTPUT_PROJECTIONS = {
     "gpt_neox": ("attention.dense", "mlp.dense_4h_to_h"),
     "opt": ("self_attn.out_proj", "fc2"),
 }
-"""What writes a sublayer's output; zeroed, the sublayer is dropped from a stock model."""
+"""Output projections of attention and MLP by family; zeroed, they drop the sublayer."""
 
 
 def zero_output(model: PreTrainedModel, layer: int, kind: str) -> None:
@@ -204,7 +204,7 @@ def zero_output(model: PreTrainedModel, layer: int, kind: str) -> None:
 
 @contextmanager
 def without_sublayers(anatomy: Anatomy, gates: Dropped) -> Iterator[None]:
-    """Put a function that adds nothing in the place of each dropped sublayer's forward."""
+    """Replace the forward of dropped sublayers by one that adds nothing."""
     modules = anatomy.sublayers(gates)
     originals = [module.forward for module in modules]
 

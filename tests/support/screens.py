@@ -1,4 +1,4 @@
-"""Applications under test: how they are opened, awaited and read."""
+"""Applications under test: opening them, waiting for them and reading their screens."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +40,7 @@ def replay(trace: Trace | None = None, theme: str | None = None) -> InspectorApp
 
 
 def inspector(app: App[None]) -> Inspector:
-    """The screen under all dialogs."""
+    """The inspector under all dialogs."""
     screen = app.screen_stack[0]
     assert isinstance(screen, Inspector)
     return screen

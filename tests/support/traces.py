@@ -74,7 +74,7 @@ def make_header(variants: int = 2, layers: int = 3) -> Header:
 
 
 def make_step(number: int, variants: int = 2, layers: int = 3, vocabulary: int = 12) -> Step:
-    """Variant v leaves the baseline's tokens at step 4 * (v + 1)."""
+    """A made-up step at which variant v differs from the baseline from step 4 * (v + 1) on."""
     rng = random.Random(number)
     texts = [f" word{i}" for i in range(vocabulary - len(HOSTILE))] + HOSTILE
     tokens = [number % vocabulary]
@@ -162,7 +162,7 @@ def make_trace(steps: int = 40, variants: int = 2) -> Trace:
 
 
 def make_lens(variants: int = 2, layers: int = 3, *, local: bool = False) -> Lens:
-    """Token 5 everywhere, but in variant v from layer 1 on 7 + v; raw ones are 1 more."""
+    """A made-up lens: token 5, but 7 + v in variant v from layer 1 on; raw tokens are 1 more."""
 
     def lane(number: int) -> LaneLens:
         points = 2 * layers + 1

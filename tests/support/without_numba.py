@@ -1,4 +1,4 @@
-"""Makes the import of numba and llvmlite impossible, as where they are not installed.
+"""Make the import of numba and llvmlite fail, as where they are not installed.
 
 A pytest plugin too: `python -m pytest -p tests.support.without_numba tests/session`.
 """
