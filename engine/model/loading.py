@@ -112,14 +112,15 @@ def load_checkpoint(
     # LLM-Drop's own model code is not needed: its lists are complete.
     trust = options.trust_remote_code and not has_drop_lists(files.config)
     config = read_config(files, name, trust=trust)
-    theirs, ours = config.get_text_config(), baseline.model.config.get_text_config()
+    text_config, baseline_config = config.get_text_config(), baseline.model.config.get_text_config()
     for key, what in (("vocab_size", "vocabulary"), ("hidden_size", "hidden size")):
-        if getattr(theirs, key) != getattr(ours, key):
+        size, baseline_size = getattr(text_config, key), getattr(baseline_config, key)
+        if size != baseline_size:
             raise UserError(
-                f"{name} is no pruned form of the baseline: its {what} is {getattr(theirs, key)}, "
-                f"the baseline's {getattr(ours, key)}"
+                f"{name} is no pruned form of the baseline: its {what} is {size}, "
+                f"the baseline's {baseline_size}"
             )
-    dropped = read_drop_lists(files.config, theirs.num_hidden_layers, name)
+    dropped = read_drop_lists(files.config, text_config.num_hidden_layers, name)
     device = baseline.model.device
     loaded, notes = read_model(
         files,

@@ -1,4 +1,4 @@
-"""Tokens back to text, one at a time."""
+"""Incremental decoding of tokens to text, against the tokenizers' own."""
 
 import random
 from itertools import groupby
@@ -21,7 +21,7 @@ TEXT = "Grüße an die 世界: 🎉🎉 plain letters, then 𝔱𝔢𝔵𝔱 aga
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Of single bytes."""
+    """A tokenizer of single bytes."""
     return make_tokenizer()
 
 
@@ -64,7 +64,7 @@ def bytes_of(raw: bytes) -> list[int]:
 
 
 def test_an_invalid_byte_is_one_and_takes_nothing_with_it() -> None:
-    """The bytes that a tokenizer of words falls back to."""
+    """Byte tokens of a tokenizer of words, with an invalid byte among valid ones."""
     spm = make_spm_tokenizer()
     space, letter = (spm.convert_tokens_to_ids(piece) for piece in ("▁", "a"))
     script = [*bytes_of("你好".encode()), *bytes_of(b"\xff"), *bytes_of("漢".encode()), space]
@@ -76,7 +76,7 @@ def test_an_invalid_byte_is_one_and_takes_nothing_with_it() -> None:
 
 
 def pieces_tokenizer() -> PreTrainedTokenizerFast:
-    """Of bytes and of pairs and triples of them, as merges leave them, valid or not."""
+    """A tokenizer of bytes and of pairs and triples of them, valid UTF-8 or not, as from merges."""
     numbers, alphabet = random.Random(0), sorted(pre_tokenizers.ByteLevel.alphabet())
     characters = "".join(pre_tokenizers.ByteLevel(False).pre_tokenize_str("世界é🎉")[0][0])
     pieces = {characters[first : first + size] for first in range(12) for size in (2, 3, 5)}
@@ -96,7 +96,7 @@ def pieces_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def sequences(tokenizer: PreTrainedTokenizerFast, count: int) -> list[list[int]]:
-    """Tokens at random, whole characters and their beginnings."""
+    """Random tokens, among them whole characters and their beginnings."""
     numbers = random.Random(1)
     made = []
     for _ in range(count):
@@ -135,7 +135,7 @@ def is_byte(token: int) -> bool:
 
 
 def read_each_run(tokenizer: PreTrainedTokenizerFast, tokens: list[int]) -> str:
-    """The tokenizer's own text, but for runs of bytes that are not valid UTF-8."""
+    """The tokenizer's own text, with U+FFFD for each byte of an invalid run."""
     texts = []
     for bytewise, run in groupby(tokens, is_byte):
         if bytewise:
@@ -186,7 +186,7 @@ def run(model: Path, prompt: str, **options) -> list[Step]:
 
 @pytest.mark.parametrize(("steps", "expected"), [(3, "a\ufffd\ufffd"), (4, "a界"), (9, "a界</s>")])
 def test_a_lane_shows_all_that_it_says(steps: int, expected: str, tmp_path: Path) -> None:
-    """A session that ends within a character, one after it, and a lane that ends."""
+    """Sessions that end within a character and after it, and a lane that ends."""
     spm = make_spm_tokenizer()
     prompt = ids(spm, "x")
     script = [spm.convert_tokens_to_ids("a"), *bytes_of("界".encode()), 2]
@@ -197,7 +197,7 @@ def test_a_lane_shows_all_that_it_says(steps: int, expected: str, tmp_path: Path
 
 
 def test_tokens_that_the_tokenizer_does_not_know_have_a_text(tmp_path: Path) -> None:
-    """A vocabulary that was padded: lanes, candidates and the lens say such tokens."""
+    """Tokens of a padded vocabulary, in lanes, candidates and the lens."""
     save_model_directory(tmp_path, vocab_size=1000)
     decoded = run(tmp_path, "x", max_new_tokens=4, lens=True, ignore_eos=True)
     for step in decoded:

@@ -1,4 +1,4 @@
-"""Generation settings that models bring: end tokens are followed, the others named."""
+"""Generation settings of models: end tokens are followed, other settings are named in notes."""
 
 import json
 from pathlib import Path
@@ -102,7 +102,7 @@ def test_a_session_opens_whatever_its_end_tokens_are(tmp_path: Path, value: obje
 
 
 def test_settings_that_are_not_followed_are_in_the_header(tmp_path: Path) -> None:
-    """Also those that an old config.json brings."""
+    """Settings of generation_config.json, and those of an old config.json."""
     save_model_directory(tmp_path)
     (tmp_path / "generation_config.json").unlink()
     change(tmp_path / "config.json", num_beams=4)

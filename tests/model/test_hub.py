@@ -1,4 +1,4 @@
-"""What is fetched from a hub, which is on loopback here, and what is said of what it lacks."""
+"""Downloads from a hub on loopback, and the sentences for what it lacks."""
 
 import errno
 import json
@@ -88,7 +88,7 @@ def test_of_shards_those_that_the_index_names(tmp_path: Path, served: Hub) -> No
 
 @pytest.mark.usefixtures("served")
 def test_a_revision_of_the_model_and_of_a_variant(tmp_path: Path) -> None:
-    """By branch and by commit; the name and the header say which."""
+    """Revisions named by branch and by commit, in the model's name and the header."""
     publish(tmp_path)
     publish(tmp_path, "step-2", tie_word_embeddings=True)
     by_commit = f"some/model@{commit_of('step-2')}"

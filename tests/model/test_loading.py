@@ -1,4 +1,4 @@
-"""Files that people bring: what is wrong with them is said, and nothing is read unchecked."""
+"""Checks of the files that users bring: every fault has a sentence, nothing is read unchecked."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def options(model: Path, *recipes: object) -> Options:
 
 
 def decode(model: Path, *recipes: object) -> tuple[list[Step], list[str]]:
-    """The steps, and the notes in the trace's header."""
+    """Decoded steps, and the notes in the trace's header."""
     session = open_session(options(model, *recipes), None, lambda *_: None)
     while session.finished is None:
         session.step()
@@ -51,7 +51,7 @@ def decode(model: Path, *recipes: object) -> tuple[list[Step], list[str]]:
 
 
 def said_by(steps: list[Step]) -> list[int]:
-    """Where in memory weights lie decides on last digits, so tokens are compared."""
+    """The tokens of all lanes; the last digits of logits depend on the alignment of weights."""
     return [step.lanes[0].token for step in steps if step.lanes[0]]
 
 
@@ -73,7 +73,7 @@ def changed(
     change: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor,
     **config: object,
 ) -> Path:
-    """A copy of a model's directory with other weights, names of them (None: left out), config."""
+    """A copy of a model's directory with other weights, other names (None: left out) or config."""
     copy = directory.with_name(name)
     shutil.copytree(directory, copy)
     weights = load_file(copy / "model.safetensors")
@@ -89,7 +89,7 @@ def changed(
 
 
 def local_kl(baseline: Path, variant: Path, steps: list[Step]) -> list[float]:
-    """KL(p ‖ q) on the baseline's tokens, of full forward passes of stock models in float64."""
+    """KL(p ‖ q) on the baseline's tokens, from full forward passes of stock models in float64."""
     text = make_tokenizer()(PROMPT)["input_ids"] + lane_tokens(steps)
     logs = []
     for directory in (baseline, variant):
@@ -118,7 +118,7 @@ def test_a_head_of_its_own_stays_though_the_config_says_tied(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_what_was_tied_stays_tied_and_nothing_else(tied: bool, tmp_path: Path) -> None:
-    """Of a baseline and a variant of which one is tied and both have the same embeddings."""
+    """A baseline and a variant with equal embeddings, of which one is tied."""
     base = save_model_directory(tmp_path / "base", tie_word_embeddings=tied)
     variant = tmp_path / "variant"
     model = make_model("llama", tie_word_embeddings=not tied)
@@ -133,7 +133,7 @@ def test_what_was_tied_stays_tied_and_nothing_else(tied: bool, tmp_path: Path) -
 
 
 def test_weights_that_change_after_loading_are_our_own_fault(tmp_path: Path, monkeypatch) -> None:
-    """The general check, with the mended sharing replaced by the one that tied again."""
+    """The check of `unchanged_weights`, with a wrong sharing that ties weights again."""
     base = save_model_directory(tmp_path / "base", tie_word_embeddings=False)
     variant = changed(
         base,
@@ -149,7 +149,7 @@ def test_weights_that_change_after_loading_are_our_own_fault(tmp_path: Path, mon
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "mixtral", "gpt_neox"])
 def test_what_decodes_is_what_was_loaded(family: str, dtype: str, tmp_path: Path) -> None:
-    """Every tensor, after sharing, copying for another group, and all that is installed."""
+    """Checksums of every tensor after sharing, copying for another group and installing."""
     base = save_model_directory(tmp_path / "base", family, tie_word_embeddings=True)
     variant = changed(base, "variant", change=lambda key, weight: weight * (1 + ("2" in key)))
     stock = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype))
@@ -161,15 +161,15 @@ def test_what_decodes_is_what_was_loaded(family: str, dtype: str, tmp_path: Path
     session = open_session(given, None, lambda *_: None)
     session.step()
     groups = [lane.group for lane in session.lanes.models]
-    held = [read_weights(group.model) for group in groups[:2]]
-    for weights, group, sums in zip(held, groups[:2], before, strict=True):
+    decoded = [read_weights(group.model) for group in groups[:2]]
+    for weights, group, sums in zip(decoded, groups[:2], before, strict=True):
         assert {name: checksum(weight) for name, weight in weights.items()} == sums, group.name
     session.close()
     assert tuple(checksums(group.model) for group in groups[:2]) == before
 
 
 def read_weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """What a step reads, made wide again where it lies narrow."""
+    """All weights as modules read them, unpacked where they are packed."""
     weights = {}
     for path, module in model.named_modules():
         for name in [*module._parameters, *module._buffers]:
@@ -468,7 +468,7 @@ def test_each_tensor_keeps_the_dtype_of_its_own_file(says: str | None, tiny: Pat
 
 
 def test_a_gpu_decodes_in_the_dtype_of_the_weights(tiny: Path) -> None:
-    """And not in that of the few that a quantizer leaves plain: its config says which."""
+    """The dtype of most weights; for quantized ones no dtype, as their config says it."""
     half = changed(tiny, "half", change=lambda _, weight: weight.bfloat16(), dtype="float16")
     assert stored_dtype(read_checkpoint_files(half, "half")) == torch.bfloat16
     quantized = changed(tiny, "quantized", quantization_config={"quant_method": "fp8"})
@@ -476,7 +476,7 @@ def test_a_gpu_decodes_in_the_dtype_of_the_weights(tiny: Path) -> None:
 
 
 def test_what_cannot_be_written_by_a_library_is_copied(tiny: Path) -> None:
-    """Settings that transformers reads and refuses to write."""
+    """Settings that transformers reads and refuses to write are copied as they are."""
     left = changed(tiny, "left", output_attentions=True, output_hidden_states=True, num_beams=4)
     (left / "generation_config.json").write_text('{"temperature": 0.5, "do_sample": false}')
     pruned = tiny.with_name("pruned")

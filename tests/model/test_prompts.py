@@ -1,4 +1,4 @@
-"""Prompts and answers as tokenizers and chat templates of all kinds read them."""
+"""Prompts and answers, through tokenizers and chat templates of all kinds."""
 
 import dataclasses
 import os
@@ -152,7 +152,7 @@ process.render(request)
 
 
 def test_the_renderer_ends_with_the_process_that_asks() -> None:
-    """And it renders where stdin, stdout and stderr are closed, and knows no secret."""
+    """A renderer that starts with stdin, stdout and stderr closed, and gets no secret."""
     reader, writer = os.pipe()
     environment = os.environ | {"HF_TOKEN": "secret"}
     arguments = (sys.executable, ASKS, PLAIN, ENDLESS)
@@ -189,7 +189,7 @@ def _alive(process: int) -> bool:
 
 
 def with_end(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """As one saved with `add_eos_token`."""
+    """The tokenizer, which adds an end token to every text as with `add_eos_token`."""
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="$A <end>", special_tokens=[("<end>", END)]
     )
@@ -222,7 +222,7 @@ def test_a_prompt_that_ends_in_an_end_token_is_named() -> None:
 
 
 def gpt_tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
-    """As GPT-2's: a space is part of the word after it."""
+    """A tokenizer as GPT-2's, where a space is part of the word after it."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [f"Ġ{letter}" for letter in "ABCD"]
     pieces = {piece: token for token, piece in enumerate(["<end>", *alphabet, *words])}
@@ -268,11 +268,11 @@ def test_answers_are_the_tokens_that_follow_the_prompt(
         with pytest.raises(UserError, match="is 2 tokens and must be one after this prompt"):
             find_answers(answers, loaded, text)
         return
-    found = find_answers(answers, loaded, text)
-    assert found is not None
-    assert loaded.tokenizer.convert_ids_to_tokens(found.tokens) == pieces
+    answers_record = find_answers(answers, loaded, text)
+    assert answers_record is not None
+    assert loaded.tokenizer.convert_ids_to_tokens(answers_record.tokens) == pieces
     space = " " if answers is None and pieces[0] != "A" else ""
-    assert found.texts == [*(answers or (space + letter for letter in "ABCD"))]
+    assert answers_record.texts == [*(answers or (space + letter for letter in "ABCD"))]
 
 
 class Broken(PreTrainedTokenizerFast):

@@ -1,4 +1,4 @@
-"""Rotary embeddings whose angles depend on how much is read: what `generate` makes of them."""
+"""Rotary embeddings whose angles depend on the length of the text, against `generate`."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def make_lockstep(model: PreTrainedModel, rows: int = 3) -> Lockstep:
 
 
 def decode(lockstep: Lockstep, z: Tensor, steps: int) -> tuple[list[int], list[Tensor], Tensor]:
-    """What row 0 chooses and from what, and the logits after it."""
+    """The greedy tokens of row 0, their logits, and the logits after them."""
     tokens, logits = [], []
     for _ in range(steps):
         tokens.append(int(z[0].argmax()))
@@ -94,7 +94,7 @@ def test_a_lane_decodes_as_generate(
 @EVERY_KIND
 @LENGTHS
 def test_nothing_of_a_longer_text_before_is_left(family: str, length: int) -> None:
-    """Neither of another prompt, nor of steps that were taken back."""
+    """Angles after another, longer prompt, and after steps that were taken back."""
     prompt = prompt_of(length).repeat(3, 1)
     lockstep = make_lockstep(make_model(family, **KINDS[family]))
     tokens, logits, _ = decode(lockstep, lockstep.prefill(prompt).z, STEPS)
@@ -136,8 +136,8 @@ def test_it_is_not_compiled(family: str) -> None:
 
 
 def test_steps_are_read_again_one_by_one(tmp_path: Path) -> None:
-    """Each is turned by the angles of its own length; a window cannot go back without."""
-    place = save_model_directory(
+    """Each step has the angles of its own length, and a sliding window must be read again."""
+    directory = save_model_directory(
         tmp_path / "tiny",
         "qwen2",
         **LONGROPE,
@@ -146,7 +146,7 @@ def test_steps_are_read_again_one_by_one(tmp_path: Path) -> None:
         layer_types=["sliding_attention", "full_attention"] * 2,
     )
     options = Options(
-        model=str(place),
+        model=str(directory),
         variants=("control",),
         prompt="x" * (LIMIT - 4),
         raw=True,

@@ -1,4 +1,4 @@
-"""Rotary angles that scale or change with the length of a text: the tokens of `generate`."""
+"""Texts beyond the length a model was trained for, against the tokens of `generate`."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ KINDS = {
 
 
 def scaled_model(kind: str, directory: Path) -> Path:
-    """Trained on 32 positions and scaled to 128."""
+    """A model trained on 32 positions and scaled to 128."""
     family, more, length = KINDS[kind]
     rope = {"rope_type": kind, "rope_theta": 10000.0, **more}
     config: dict[str, Any] = {"max_position_embeddings": length, "rope_parameters": rope}
@@ -62,7 +62,7 @@ def tokens(session: Session) -> list[int]:
 def test_a_text_beyond_what_was_trained_on(
     kind: str, length: int, tmp_path: Path, monkeypatch
 ) -> None:
-    """With prompts that end before and after it, and are read in parts; rewound and branched."""
+    """Prompts that end before and after the limit and are read in parts, rewound and branched."""
     monkeypatch.setattr(lockstep, "PREFILL_CHUNK", 12)
     directory = scaled_model(kind, tmp_path / "model")
     session = session_of(directory, "x" * length)
@@ -82,7 +82,7 @@ def test_a_text_beyond_what_was_trained_on(
 
 
 def test_angles_that_change_are_said_where_the_text_can_reach_them(tmp_path: Path) -> None:
-    """Where keys keep the old ones: past the limit of LongRoPE all is read again."""
+    """A note where cached keys keep old angles; past LongRoPE's limit the text is read again."""
     directory = scaled_model("dynamic", tmp_path / "model")
     assert session_of(directory, "x" * (TRAINED - STEPS)).trace.header.notes == []
     (note,) = session_of(directory, "x" * (TRAINED - STEPS + 1)).trace.header.notes
@@ -92,7 +92,7 @@ def test_angles_that_change_are_said_where_the_text_can_reach_them(tmp_path: Pat
 
 
 def test_a_longer_prompt_before_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Dynamic angles would stay those of the longest text that was read."""
+    """Stock dynamic angles would stay those of the longest text that was read."""
     directory = scaled_model("dynamic", tmp_path / "model")
     fresh = session_of(directory, "y" * 40)
     expected = tokens(fresh)

@@ -1,4 +1,4 @@
-"""Tokenizers as people save them: of every kind, too large, and broken."""
+"""Tokenizers as users save them: of every kind, too large, and broken."""
 
 import json
 import struct
@@ -75,7 +75,7 @@ def test_a_tokenizer_that_cannot_be_read_is_named(directory: Path, content: str)
 
 
 def test_a_panic_is_a_sentence() -> None:
-    """A regular expression that gives up takes the whole of Rust's code with it."""
+    """A regular expression that gives up panics in the Rust code."""
     tokenizer = make_tokenizer()
     assert encode(tokenizer, "aab") == [65, 65, 66]
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
