@@ -1,4 +1,4 @@
-"""The variant editor under a person's fingers: gates, numbers, text, lanes, and what goes wrong."""
+"""Variant editor: gates, numbers, text, lanes, and what goes wrong."""
 
 from collections.abc import Sequence
 from pathlib import Path

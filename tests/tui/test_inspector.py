@@ -1,4 +1,4 @@
-"""The screen under a person's fingers: each key, live with a made-up session, and in replay."""
+"""Keys of the inspector, on a live session of made-up steps and in replay."""
 
 import threading
 from pathlib import Path
