@@ -23,7 +23,7 @@ from tests.support.screens import live
 live(FakeSession(most=100_000)).run()
 """
 EVERYWHERE = [b"tiny", b"steps", b"prompt:", b"next token", b"drift of", b"play", b"quit"]
-"""What is drawn from the first line to the last."""
+"""Texts of a whole frame, from its first line to its last."""
 
 
 class Shell:

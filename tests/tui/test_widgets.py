@@ -1,4 +1,4 @@
-"""What the panels draw, what they send again, and that nothing raw passes through them."""
+"""Panels: the lines they draw, the regions they send again, and no raw control characters."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -277,7 +277,7 @@ def drawn(panel: Panel) -> list[str]:
 
 
 def sent(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> list[Region]:
-    """From now on, what the panel refreshes; the whole of it is `Region()`."""
+    """Regions that the panel refreshes from now on; the whole panel is `Region()`."""
     regions: list[Region] = []
     monkeypatch.setattr(panel, "refresh", lambda *given: regions.extend(given or [Region()]))
     return regions
