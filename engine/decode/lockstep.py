@@ -46,6 +46,8 @@ class Lockstep:
         self.reread = reread
         self.length = 0
         """Positions in the caches."""
+        self.prefill_count = 0
+        """Number of times that the caches were emptied and read a text."""
         rows_by_group: dict[WeightGroup, list[int]] = {}
         for lane, (group, _) in enumerate(lanes):
             rows_by_group.setdefault(group, []).append(lane)
@@ -114,6 +116,7 @@ class Lockstep:
         """
         tokens = tokens.to(self._device)
         self.length = 0
+        self.prefill_count += 1
         if self._compiled:
             self._compile(tokens, tokens.shape[1] + capacity)
         else:

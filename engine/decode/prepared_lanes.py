@@ -37,7 +37,8 @@ class PreparedLanes:
         self.models = models
         self._prompt = prompt
         self._progress = progress
-        self._compiled = compiled
+        self.compiled = compiled
+        """Whether a step is compiled by torch."""
         self.records = [_record(lane, is_baseline=lane is models[0]) for lane in models]
         depths = [len(lane.group.anatomy.layers) for lane in models]
         self.same_depth = [depth == depths[0] for depth in depths]
@@ -108,7 +109,7 @@ class PreparedLanes:
         row_count = max(2, sum(group is baseline for group, _ in rows))
         floor = noise_floor(baseline.model, row_count, self._prompt)
         self._progress("proving the step against transformers", None)
-        lockstep = Lockstep(rows, compiled=self._compiled)
+        lockstep = Lockstep(rows, compiled=self.compiled)
         lockstep.install()
         notes = [note for group, _ in rows for note in group.notes]
         try:
@@ -116,7 +117,7 @@ class PreparedLanes:
             notes += proof.notes
             if proof.reread:
                 lockstep.remove()
-                lockstep = Lockstep(rows, compiled=self._compiled, reread=proof.reread)
+                lockstep = Lockstep(rows, compiled=self.compiled, reread=proof.reread)
                 lockstep.install()
                 notes += prove(lockstep, rows).notes
         except BaseException:

@@ -1,0 +1,144 @@
+"""From the outputs before a step to its record in the trace."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from ..decode.prepared_lanes import PreparedLanes
+from ..measure.logit_lens import read_lens
+from ..measure.step_numbers import StepRequest, step_numbers
+from ..measure.step_record import (
+    answer_records,
+    candidate_records,
+    drift_records,
+    layer_records,
+    token_records,
+)
+from ..model.detokenize import LaneText, TokenTexts
+from ..model.generation import end_tokens
+from ..model.loading import Loaded
+from ..model.memory import memory_in_use
+from ..model.outputs import Outputs
+from ..trace import records
+from ..trace.trace import Trace
+from .ends import ending_lanes, running_lanes, why_full
+from .recording import Recording
+
+
+class StepBuilder:
+    """Builds the records of a trace's steps: numbers, texts, ends and the logit lens."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        lanes: PreparedLanes,
+        trace: Trace,
+        recording: Recording,
+        *,
+        candidates: int,
+        with_lens: bool,
+    ) -> None:
+        """`candidates` is the number of top tokens per lane; `with_lens` reads every step through
+        the logit lens."""
+        self._loaded = loaded
+        self._lanes = lanes
+        self._trace = trace
+        self._recording = recording
+        self._with_lens = with_lens
+        self._token_texts = TokenTexts(loaded.tokenizer)
+        self._end_tokens = end_tokens(loaded.model, loaded.tokenizer)
+        answers = trace.header.answers
+        self._request = StepRequest(
+            len(lanes.records),
+            candidates,
+            torch.tensor(
+                answers.tokens if answers else [],
+                dtype=torch.int64,
+                device=lanes.models[0].group.model.device,
+            ),
+        )
+        self.read_texts()
+
+    def read_texts(self) -> None:
+        """Rebuild the lanes' texts from the trace's steps, after a rewind, a switch or an error."""
+        prompt = self._trace.header.prompt.tokens
+        self._lane_texts = [LaneText(self._loaded.tokenizer, prompt) for _ in self._lanes.records]
+        for step in self._trace.steps:
+            for text, token in zip(self._lane_texts, step.lanes, strict=True):
+                if token is None or (token.not_numbers and not token.forced):
+                    continue
+                # The last token of a session was shown with what was incomplete.
+                if text.add(token.token) != token.text:
+                    text.flush()
+
+    @torch.inference_mode()
+    def build(
+        self, outputs: Outputs, forced: dict[int, int], began: float
+    ) -> tuple[records.Step, Tensor]:
+        """Build the next step; return it and the chosen tokens, int64 [lanes].
+
+        `forced` gives lanes their token; `began` is the `perf_counter()` at which the step began.
+        """
+        header, steps, lanes = self._trace.header, self._trace.steps, self._lanes
+        number, variant_count = len(steps), len(lanes.records) - 1
+        numbers, chosen = step_numbers(outputs, header.sampling, number, self._request, forced)
+        running = running_lanes(steps, variant_count + 1)
+        ended = ending_lanes(header, numbers, running, forced, self._end_tokens)
+        measured = [running[0] and runs for runs in running[1:]]
+        measured_locally = [running[0]] * variant_count
+        same_depth = lanes.same_depth[1:]
+        lane_rows = range(variant_count + 1)
+        local_rows = range(variant_count + 1, 2 * variant_count + 1)
+        both, answers = header.context == "both", header.answers
+        lens = self.lens(outputs, running) if self._with_lens else None
+        step = records.Step(
+            step=number,
+            lanes=token_records(
+                numbers,
+                running,
+                ended,
+                forced,
+                self._lane_texts,
+                last=why_full(header, number + 1) is not None,
+            ),
+            candidates=candidate_records(numbers, running, self._token_texts),
+            drift=drift_records(numbers.drift[:variant_count], measured),
+            layers=layer_records(numbers.layers[:variant_count], measured, same_depth),
+            seconds=time.perf_counter() - began,
+            # Step 0 chooses from the outputs of the prompt.
+            read=lanes.weight_bytes + lanes.lockstep.cache_bytes if number else 0,
+            memory=memory_in_use(self._loaded.model.device),
+            local=drift_records(numbers.drift[variant_count:], measured_locally) if both else None,
+            local_layers=layer_records(numbers.layers[variant_count:], measured_locally, same_depth)
+            if both
+            else None,
+            answers=answer_records(numbers, lane_rows, running) if answers else None,
+            local_answers=answer_records(numbers, local_rows, measured_locally)
+            if answers and both
+            else None,
+            block=self._recording.keep(
+                {"h": outputs.h, "z": outputs.z}, running + measured_locally * both
+            ),
+            lens=lens,
+        )
+        return step, chosen
+
+    @torch.inference_mode()
+    def lens(self, outputs: Outputs, running: list[bool]) -> records.Lens:
+        """Read outputs through the logit lens, in the rows whose lane runs."""
+        models = self._lanes.models
+        temperature = self._trace.header.sampling.measured_temperature
+        rows: list[records.LaneLens | None] = []
+        for row in range(self._lanes.lockstep.row_count):
+            # After the lanes' rows come those of the variants on the baseline's tokens.
+            local = row >= len(models)
+            lane = row - len(models) + 1 if local else row
+            group = models[lane].group
+            runs = running[0 if local else lane] and self._lanes.same_depth[lane]
+            if runs and group.anatomy.takes_lens:
+                streams, z = outputs.streams[:, row], outputs.z[row]
+                rows.append(read_lens(group, streams, z, temperature, self._token_texts))
+            else:
+                rows.append(None)
+        return records.Lens(lanes=rows[: len(models)], local=rows[len(models) :] or None)
