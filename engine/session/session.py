@@ -60,8 +60,7 @@ class Session:
         resume: Trace | None = None,
     ) -> None:
         self._builder = builder
-        self.loaded = loaded = builder.loaded
-        """The baseline as it was loaded."""
+        self._loaded = loaded = builder.loaded
         self._options = options
         self._progress = progress
         self.left_out = left_out
@@ -77,7 +76,7 @@ class Session:
         if options.lens:
             check_lens(models[0].group)
         self.lanes = self._prepare(models, options.context, prompt.record.tokens)
-        """The lanes as they are decoded now."""
+        """The lockstep that decodes, with recipe and weights of each lane."""
         if left_out:
             built = tuple(str(lane.recipe) for lane in models[1:])
             self._options = msgspec.structs.replace(options, variants=built)
@@ -85,11 +84,6 @@ class Session:
         self._begin(prompt, options.context, resume)
 
     # -- what a front end calls ---------------------------------------------------------------
-
-    @property
-    def lanes(self) -> PreparedLanes:
-        """The lockstep that decodes, with recipe and weights of each lane."""
-        return self._lanes
 
     @property
     def recording(self) -> Path | None:
@@ -119,14 +113,14 @@ class Session:
             "a shorter prompt or fewer variants need less"
         ):
             try:
-                outputs = self.history.outputs_before(number)
+                outputs = self._history.outputs_before(number)
                 step, chosen = self._steps.build(outputs, forced or {}, began)
             except BaseException:
                 # The caches and the lanes' texts may have the token already.
-                self.history.forget_caches()
+                self._history.forget_caches()
                 self._steps.read_texts()
                 raise
-        self.history.append(chosen)
+        self._history.append(chosen)
         self.trace.append(step)
         self._recording.write(step)
         return step
@@ -140,9 +134,9 @@ class Session:
         running = running_lanes(self.trace.steps[:number], len(self.lanes.models))
         with guard_memory(f"out of memory while reading the layers at step {number}"):
             try:
-                lens = self._steps.lens(self.history.outputs_again(number), running)
+                lens = self._steps.lens(self._history.outputs_again(number), running)
             except BaseException:
-                self.history.forget_caches()
+                self._history.forget_caches()
                 raise
         self.trace.set_lens(number, lens)
         self._recording.write(records.Read(step=number, lens=lens))
@@ -150,7 +144,7 @@ class Session:
     def rewind(self, to: int) -> None:
         """Take back all but the first `to` steps."""
         self.trace.rewind(to)
-        self.history.rewind(to)
+        self._history.rewind(to)
         self._steps.read_texts()
         self._recording.write(records.Rewind(to=to))
 
@@ -176,7 +170,7 @@ class Session:
                 )
         parent = self.trace.branch
         self.trace.fork(at)
-        self.history.fork(parent, at)
+        self._history.fork(parent, at)
         self._steps.read_texts()
         self._recording.write(records.Branch(parent=parent, at=at))
         return self.step(tokens)
@@ -203,7 +197,7 @@ class Session:
             option_changes["answers"] = changes["answers"]
         # Compared with what was done: without a template a prompt is read raw, asked for or not.
         if "raw" in changes and changes["raw"] == header.prompt.chat_template:
-            if not changes["raw"] and not self.loaded.tokenizer.chat_template:
+            if not changes["raw"] and not self._loaded.tokenizer.chat_template:
                 raise UserError("the model brings no chat template; its prompts are read raw")
             option_changes["raw"] = changes["raw"]
         options = msgspec.structs.replace(before, **option_changes)
@@ -218,7 +212,7 @@ class Session:
             try:
                 same = (prompt, options.raw) == (header.prompt.text, before.raw)
                 # Read again, a prompt may differ: a chat template may write the date.
-                read = self._prompt if same else read_prompt(prompt, self.loaded, options.raw)
+                read = self._prompt if same else read_prompt(prompt, self._loaded, options.raw)
                 self._begin(read, context)
             except BaseException:
                 self._options = before
@@ -291,7 +285,7 @@ class Session:
     def _begin(self, prompt: ReadPrompt, context: Context, resume: Trace | None = None) -> None:
         """Begin a new trace and file with the lanes; after an error, the trace before goes on."""
         if resume is None:
-            answers = find_answers(self._options.answers, self.loaded, prompt.text)
+            answers = find_answers(self._options.answers, self._loaded, prompt.text)
         else:
             answers = resume.header.answers
         self.lanes.set_context(context)
@@ -315,14 +309,14 @@ class Session:
                 trace.apply(event)
         history = TokenHistory(self.lanes, trace, self._progress)
         steps = StepBuilder(
-            self.loaded,
+            self._loaded,
             self.lanes,
             trace,
             self._recording,
             candidates=options.candidates,
             with_lens=options.lens,
         )
-        self.history, self._steps = history, steps
+        self._history, self._steps = history, steps
         self.trace, self._prompt = trace, prompt
         self._recording.begin(trace.header)
         for event in trace.events():

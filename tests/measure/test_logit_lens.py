@@ -241,7 +241,7 @@ def test_logits_that_the_lens_cannot_make_are_refused(llama: Path, monkeypatch) 
         return read_lens(group, points, own_z * 1.5, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr("prunetui.engine.session.session.read_lens", scaled)
+        patch.setattr("prunetui.engine.session.step_builder.read_lens", scaled)
         with pytest.raises(UserError, match="more with its logits"):
             session.read(0)
     assert session.trace.steps[0].lens is None

@@ -156,7 +156,9 @@ def test_what_cannot_be_forced(models, monkeypatch) -> None:
     session = open_tiny(models["llama"], ignore_eos=False)
     chosen = session.step().lanes[1]
     assert chosen is not None
-    monkeypatch.setattr("prunetui.engine.session.session.end_tokens", lambda *_: {chosen.token})
+    monkeypatch.setattr(
+        "prunetui.engine.session.step_builder.end_tokens", lambda *_: {chosen.token}
+    )
     session = open_tiny(models["llama"], ignore_eos=False)
     session.step()
     with pytest.raises(UserError, match=r"drop:attn=\[1\] has ended before step 1"):

@@ -4,7 +4,6 @@ import errno
 from pathlib import Path
 
 import prunetui.engine.model.loading as loading
-import prunetui.engine.session.session as session_module
 import pytest
 import torch
 from prunetui.engine.decode.lockstep import Lockstep
@@ -15,6 +14,7 @@ from prunetui.engine.model.loading import Loaded
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Options
 from prunetui.engine.progress import Progress
+from prunetui.engine.session import step_builder
 from prunetui.engine.session.session import Session, open_session
 from prunetui.engine.trace.file import TraceWriter, read_trace
 from prunetui.engine.trace.records import Step
@@ -146,14 +146,14 @@ def test_the_measures_use_the_sampling_temperature(models) -> None:
 
 def end_at(monkeypatch, lane: int, step: int) -> None:
     """Make one lane choose the end token at one step."""
-    numbers = session_module.step_numbers
+    numbers = step_builder.step_numbers
 
     def ending(outputs, sampling, number, wanted, forced):
         if number == step:
             forced = {**forced, lane: END}
         return numbers(outputs, sampling, number, wanted, forced)
 
-    monkeypatch.setattr(session_module, "step_numbers", ending)
+    monkeypatch.setattr(step_builder, "step_numbers", ending)
 
 
 def test_a_lane_that_ended_keeps_its_row_and_says_nothing(models, monkeypatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.options import Options
-from prunetui.engine.session import session as session_module
+from prunetui.engine.session import step_builder
 from prunetui.engine.session.session import open_session
 from prunetui.engine.trace.analysis.statistics import Statistics, repetition_start, statistics
 from prunetui.engine.trace.analysis.subspace import choice, choices, subspace_drift
@@ -196,13 +196,13 @@ def test_a_session_keeps_the_answers_logits(
     )
     session = open_session(options, None, lambda *_: None)
     read: list[Outputs] = []
-    numbers_of = session_module.step_numbers
+    numbers_of = step_builder.step_numbers
 
     def watched(outputs: Outputs, *more: Any) -> Any:
         read.append(outputs)
         return numbers_of(outputs, *more)
 
-    monkeypatch.setattr(session_module, "step_numbers", watched)
+    monkeypatch.setattr(step_builder, "step_numbers", watched)
     step = session.step()
     header, (outputs,) = session.trace.header, read
     assert header.answers is not None
