@@ -144,7 +144,7 @@ from prunetui.engine.model.chat_template import start_renderer
 plain, endless, pipe = sys.argv[1:]
 request = {"conversations": [[{"role": "user", "content": "x"}]], "chat_template": plain}
 process = start_renderer()
-os.write(int(pipe), f"{process._process.pid} {process.render(request)!r}\\n".encode())
+os.write(int(pipe), f"{process.process.pid} {process.render(request)!r}\\n".encode())
 request["chat_template"] = endless
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
 process.render(request)
