@@ -39,8 +39,8 @@ class HistoryMemo(Generic[T]):
         """Value of a copy of the steps, at most `most_missing` of the newest left out."""
         count = len(steps)
         if not self._holds(steps, key) or count - self.step_count > most_missing:
-            self.step_count = count
             self._set(steps, key, compute(steps[:count]))
+            self.step_count = count
         return self._value
 
     def _holds(self, steps: list[Step], key: object) -> bool:

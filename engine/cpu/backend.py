@@ -37,6 +37,6 @@ def _compiled_backend() -> "CpuBackend | None":
     except ImportError as error:
         if out_of_memory(error):
             raise
-        log.info("no compiled CPU path", exc_info=True)
+        log.warning("no compiled CPU path", exc_info=True)
         return None
     return CpuBackend() if openmp.available() else None

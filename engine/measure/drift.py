@@ -131,38 +131,57 @@ def measure(
         margins = highest[:, 0] - highest[:, min(1, highest.shape[1] - 1)]
         logprobs = logits / temperature - logsumexps[:, None]
         probs = np.exp(logprobs)
-        x, y = LogitSums(*table[:, 0]), LogitSums(*table[:, 1:])
-        drift = {
-            **_drift_of_vectors(x, y, h_dots, vocabulary),
-            **_drift_of_probabilities(x, y, logsumexps[0], logsumexps[1:], temperature),
-            "dp": probs[1:, 0] - probs[0, 0],
-            "logq": logprobs[1:, 0],
-        }
-        drifts = np.array([drift[name] for name in MEASURES]).T
-        layers = np.rint(cosine(*par_and_orth(*stream_dots)).T * 1e7) / 1e7
-    # Finite log probabilities have finite probabilities.
-    finite = all(np.isfinite(a).all() for a in (drifts, layers, entropies, margins, logprobs))
+        numbers = [entropies, margins, logprobs]
+        if len(highest) > 1:
+            x, y = LogitSums(*table[:, 0]), LogitSums(*table[:, 1:])
+            vectors, cosines = _drift_of_vectors(x, y, h_dots, stream_dots, vocabulary)
+            drift = {
+                **vectors,
+                **_drift_of_probabilities(x, y, logsumexps[0], logsumexps[1:], temperature),
+                "dp": probs[1:, 0] - probs[0, 0],
+                "logq": logprobs[1:, 0],
+            }
+            drifts = np.array([drift[name] for name in MEASURES]).T
+            layers = np.rint(cosines.T * 1e7) / 1e7
+            numbers += drifts, layers
+        else:
+            drifts, layers = np.empty((0, len(MEASURES))), np.empty((0, stream_dots.shape[1]))
+        # Finite log probabilities have finite probabilities.
+        finite = math.isfinite(sum(array.sum() for array in numbers))
     return Measures(drifts, layers, entropies, margins, logprobs, probs, finite)
 
 
 def _drift_of_vectors(
-    x: LogitSums[Array], y: LogitSums[Array], h_dots: Array, vocabulary: int
-) -> dict[str, Array]:
-    """Measures of h and z; x and y are the sums of the baseline and of the variants."""
-    par_h, orth_h = par_and_orth(*h_dots)
-    par_z, orth_z = par_and_orth(y.x_x, y.x_d, y.d_d)
-    centred_dots = centred(y.x_x, y.x_d, y.d_d, x.y, y.y - x.y, vocabulary)
-    return {
-        "cos_h": cosine(par_h, orth_h),
-        "cos_z": cosine(par_z, orth_z),
-        "cos_z_centred": cosine(*par_and_orth(*centred_dots)),
-        "par_h": par_h,
-        "orth_h": orth_h,
-        "par_z": par_z,
-        "orth_z": orth_z,
-        "est_h": estimate_vector(orth_h),
-        "est_z": estimate_vector(orth_z),
+    x: LogitSums[Array],
+    y: LogitSums[Array],
+    h_dots: Array,
+    stream_dots: Array,
+    vocabulary: int,
+) -> tuple[dict[str, Array], Array]:
+    """Measures of h and z, and cosine similarities of the streams [points, variants].
+
+    x and y are the sums of the baseline and of the variants.
+    """
+    # All vectors together, as a call of NumPy costs more than so few numbers: h, z, z centred and
+    # the points of the stream.
+    dots = np.empty((3, 3 + stream_dots.shape[1], h_dots.shape[1]))
+    dots[:, 0], dots[:, 3:] = h_dots, stream_dots
+    dots[:, 1] = y.x_x, y.x_d, y.d_d
+    dots[:, 2] = centred(y.x_x, y.x_d, y.d_d, x.y, y.y - x.y, vocabulary)
+    par, orth = par_and_orth(*dots)
+    cosines, estimates = cosine(par, orth), estimate_vector(orth[:2])
+    measures = {
+        "cos_h": cosines[0],
+        "cos_z": cosines[1],
+        "cos_z_centred": cosines[2],
+        "par_h": par[0],
+        "par_z": par[1],
+        "orth_h": orth[0],
+        "orth_z": orth[1],
+        "est_h": estimates[0],
+        "est_z": estimates[1],
     }
+    return measures, cosines[3:]
 
 
 def _drift_of_probabilities(

@@ -46,7 +46,10 @@ class Recording(InstalledHooks):
     ) -> None:
         self.runs.update([module])
         first_input = args[0] if args else kwargs.get("hidden_states")
-        for value, rows in ((first_input, self.inputs), (first_tensor(output), self.outputs)):
+        # A module that is no layer may return an empty tuple.
+        empty = isinstance(output, tuple | list) and not output
+        first_output = None if empty else first_tensor(output)
+        for value, rows in ((first_input, self.inputs), (first_output, self.outputs)):
             if not isinstance(value, Tensor):
                 continue
             # OPT folds rows and positions into one dimension.

@@ -58,7 +58,7 @@ class TokenHistory:
 
     @torch.inference_mode()
     def outputs_before(self, step: int) -> Outputs:
-        """Read the tokens before a step into the caches; return the outputs that it chooses from."""
+        """Read the tokens before a step into the caches; return the outputs it chooses from."""
         if step == 0:
             return self._first
         chosen = self._chosen[self._trace.branch][:step]

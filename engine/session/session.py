@@ -108,18 +108,18 @@ class Session:
         if why := self.finished:
             raise UserError(f"nothing is left to decode: {why}")
         began, number = time.perf_counter(), len(self.trace.steps)
-        with guard_memory(
-            f"out of memory at step {number}; the steps before it stand, and "
-            "a shorter prompt or fewer variants need less"
-        ):
-            try:
+        try:
+            with guard_memory(
+                f"out of memory at step {number}; the steps before it stand, and "
+                "a shorter prompt or fewer variants need less"
+            ):
                 outputs = self._history.outputs_before(number)
                 step, chosen = self._steps.build(outputs, forced or {}, began)
-            except BaseException:
-                # The caches and the lanes' texts may have the token already.
-                self._history.forget_caches()
-                self._steps.read_texts()
-                raise
+        except BaseException:
+            # The caches and the lanes' texts may have the token already.
+            self._history.forget_caches()
+            self._steps.read_texts()
+            raise
         self._history.append(chosen)
         self.trace.append(step)
         self._recording.write(step)
@@ -132,12 +132,12 @@ class Session:
         """
         check_lens(self.lanes.models[0].group)
         running = running_lanes(self.trace.steps[:number], len(self.lanes.models))
-        with guard_memory(f"out of memory while reading the layers at step {number}"):
-            try:
+        try:
+            with guard_memory(f"out of memory while reading the layers at step {number}"):
                 lens = self._steps.lens(self._history.outputs_again(number), running)
-            except BaseException:
-                self._history.forget_caches()
-                raise
+        except BaseException:
+            self._history.forget_caches()
+            raise
         self.trace.set_lens(number, lens)
         self._recording.write(records.Read(step=number, lens=lens))
 
@@ -205,19 +205,19 @@ class Session:
             self.rewind(0)
             return
         self._options = options
-        with guard_memory(
-            f"out of memory in context {context}; the one before goes on, and fewer variants "
-            "need less"
-        ):
-            try:
+        try:
+            with guard_memory(
+                f"out of memory in context {context}; the one before goes on, and fewer variants "
+                "need less"
+            ):
                 same = (prompt, options.raw) == (header.prompt.text, before.raw)
                 # Read again, a prompt may differ: a chat template may write the date.
                 read = self._prompt if same else read_prompt(prompt, self._loaded, options.raw)
                 self._begin(read, context)
-            except BaseException:
-                self._options = before
-                self.lanes.set_context(header.context)
-                raise
+        except BaseException:
+            self._options = before
+            self.lanes.set_context(header.context)
+            raise
 
     def importance(self) -> Similarity:
         """Similarities of the baseline's sublayers and layers, measured once per model and
@@ -226,12 +226,12 @@ class Session:
         Raises `UserError` if the family takes no dropping or the text cannot be used.
         """
         check_droppable(self._builder.baseline)
-        with guard_memory("out of memory while ranking the sublayers"):
-            try:
+        try:
+            with guard_memory("out of memory while ranking the sublayers"):
                 self.lanes.remove()
                 return self._builder.baseline_similarity()
-            finally:
-                self.lanes.install()
+        finally:
+            self.lanes.install()
 
     def set_variants(self, recipes: Iterable[str]) -> None:
         """Decode the prompt again with other variants, in a new trace and file.
@@ -242,10 +242,10 @@ class Session:
         parsed = [parse(recipe) for recipe in recipes]
         header, before = self.trace.header, (self.lanes, self._options)
         lanes = None
-        with guard_memory(
-            "out of memory with these variants; those before go on, and fewer need less"
-        ):
-            try:
+        try:
+            with guard_memory(
+                "out of memory with these variants; those before go on, and fewer need less"
+            ):
                 self.lanes.remove()
                 models, left_out = self._builder.build_lanes(parsed)
                 lanes = self._prepare(models, header.context, header.prompt.tokens)
@@ -254,13 +254,14 @@ class Session:
                     self._options, variants=tuple(str(lane.recipe) for lane in models[1:])
                 )
                 self._begin(self._prompt, header.context)
-            except BaseException:
-                if lanes is not None:
-                    lanes.remove()
-                self.lanes, self._options = before
-                self._builder.forget_all_but(self.lanes.models)
-                self.lanes.install()
-                raise
+        except BaseException:
+            # Outside the guard: what fails here is no refusal that left all as it was.
+            if lanes is not None:
+                lanes.remove()
+            self.lanes, self._options = before
+            self._builder.forget_all_but(self.lanes.models)
+            self.lanes.install()
+            raise
         self.left_out = left_out
         self._builder.forget_all_but(models)
 

@@ -22,6 +22,7 @@ from prunetui.engine.model.memory import keep_freed_memory
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Context, Options
+from prunetui.engine.session.history import TokenHistory
 from prunetui.engine.session.session import Session, open_session
 from prunetui.engine.trace.records import Sampling
 from prunetui.engine.variants.builder import open_builder
@@ -69,7 +70,7 @@ def decoding(dtype: str) -> None:
     for _ in range(ROUNDS):
         generate += _generate(loaded, prompt)
         for opened in SESSIONS:
-            with _timed(Session, "_outputs", forward[opened]):
+            with _timed(TokenHistory, "outputs_before", forward[opened]):
                 seconds, read[opened] = _lockstep(dtype, *opened)
             steps[opened] += seconds
     alone = median(generate)

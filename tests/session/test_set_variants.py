@@ -176,6 +176,21 @@ def test_no_memory_for_the_prompt_leaves_the_session_as_it_was(models, monkeypat
     assert without_cost(run(session)) == expected
 
 
+@pytest.mark.parametrize("command", ["set_variants", "importance"])
+def test_a_failed_rollback_is_not_reported_as_a_refusal(models, monkeypatch, command: str) -> None:
+    """The lanes before do not go on, so no sentence may say that they do."""
+    session = open_tiny(models["llama"])
+
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(VariantBuilder, "build_lanes", fail)
+    monkeypatch.setattr(VariantBuilder, "baseline_similarity", fail)
+    monkeypatch.setattr(session.lanes, "install", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        session.set_variants(["drop:mlp=1"]) if command == "set_variants" else session.importance()
+
+
 @pytest.mark.parametrize(
     ("name", "failing"), [("Gates", 2), ("StreamHooks", 1), ("StreamHooks", 2)]
 )

@@ -41,18 +41,23 @@ def main() -> None:
 
 def _run_command() -> int:
     """Run the command that the arguments name and return its exit code."""
-    reserve = bytearray(RESERVE_BYTES)
+    reserve = [bytearray(RESERVE_BYTES)]
+
+    def release_and_say() -> str:
+        reserve.clear()
+        return OUT_OF_MEMORY
+
     try:
-        with guard_memory(OUT_OF_MEMORY):
+        with guard_memory(release_and_say):
             app()
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
     except UserError as error:
-        del reserve
+        reserve.clear()
         _print_error(str(error))
         return 2
     except Exception:
-        del reserve
+        reserve.clear()
         # Work that a shutdown interrupts may raise anything.
         if SHUTDOWN.code:
             return 1

@@ -55,7 +55,7 @@ LENGTH, CAPACITY, KEY_CACHE, VALUE_CACHE, SHARED_PREFIXES, COS, SIN, PART_RESULT
 )
 """Indices of fields, the same in all three instructions: the number of positions, the new one too;
 the caches' capacity; addresses of the caches [rows, keys, capacity, width]; of the prefixes that
-rows share, as `kv_cache.RoomyLayer.extend` returns them; of cosine and sine of the rotary
+rows share, as `kv_cache.GrowingLayer.extend` returns them; of cosine and sine of the rotary
 embedding, float32 [width], the first half of the sine with the other sign; of `part_results_size`
 float32 numbers; of int64 [threads], to which the positions that each thread reads are added, those
 of a shared prefix once."""
