@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# One more than there are cores: some tests wait for terminals and other processes.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 5))')
 
 .PHONY: demo test slow bench setup lint clean
 
@@ -11,12 +13,12 @@ demo: setup
 
 # A thread each: workers that share the cores would wait for one another.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Sweeps over families and fuzzing, too long for every change; sessions without numba.
 slow: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --maxprocesses 4
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.support.without_numba tests/session -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.support.without_numba tests/session -n $(WORKERS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
