@@ -3,8 +3,9 @@
 import gc
 import shutil
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -128,9 +129,23 @@ def test_the_order_and_the_names_are_the_recipes(models, tmp_path: Path) -> None
     assert again.header.options.variants == ("late=drop:mlp=[0,2]", "drop:attn=[1]")
 
 
-def groups_alive() -> int:
-    gc.collect()
-    return sum(type(each) is WeightGroup for each in gc.get_objects())
+@pytest.fixture
+def groups_alive(monkeypatch) -> Callable[[], int]:
+    """A count of the weight groups that have been built and not freed."""
+    built: weakref.WeakSet[WeightGroup] = weakref.WeakSet()
+    init = WeightGroup.__init__
+
+    def register(group: WeightGroup, *args: Any, **kwargs: Any) -> None:
+        init(group, *args, **kwargs)
+        built.add(group)
+
+    monkeypatch.setattr(WeightGroup, "__init__", register)
+
+    def count() -> int:
+        gc.collect()
+        return len([*built])
+
+    return count
 
 
 @pytest.mark.parametrize(
@@ -142,7 +157,9 @@ def groups_alive() -> int:
         (["magnitude:5:7"], "magnitude:5:7"),
     ],
 )
-def test_a_wrong_recipe_leaves_the_session_as_it_was(models, variants, message: str) -> None:
+def test_a_wrong_recipe_leaves_the_session_as_it_was(
+    models, groups_alive: Callable[[], int], variants: list[str], message: str
+) -> None:
     expected = without_cost(run(open_tiny(models["llama"])))
     session = open_tiny(models["llama"])
     for _ in range(3):

@@ -51,11 +51,11 @@ async def test_every_panel_draws_in_every_size(view: str) -> None:
     assert app.return_code == 0
 
 
-OTHERS = ["v", "g", "b", "t", "a", "question_mark", "ctrl+p"]
+OTHERS = ["e", "v", "g", "b", "t", "a", "question_mark", "ctrl+p"]
 
 
 @pytest.mark.parametrize(
-    "key", ["p", "e", "enter", *(pytest.param(key, marks=pytest.mark.slow) for key in OTHERS)]
+    "key", ["p", "enter", *(pytest.param(key, marks=pytest.mark.slow) for key in OTHERS)]
 )
 async def test_a_dialog_survives_a_terminal_of_no_columns_and_q_ends_it_there(key: str) -> None:
     app = decoded()
