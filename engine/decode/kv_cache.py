@@ -29,7 +29,7 @@ class GrowingLayer(DynamicLayer):
         self._buffers: list[Tensor] = []
         """Keys and values, [rows, heads, capacity, head dimension] each."""
         self._shared_prefix: Tensor | None = None
-        """As `extend` returns it; None if it is not known."""
+        """Prefixes that rows share, in the form that `extend` returns; None if not known."""
 
     def update(
         self,
@@ -86,7 +86,7 @@ class GrowingLayer(DynamicLayer):
 
 
 def find_shared_prefix(keys: Tensor, values: Tensor) -> Tensor:
-    """Compare the keys and values of rows; the result is as `GrowingLayer.extend` returns it."""
+    """Find the prefixes that rows share, in the form that `GrowingLayer.extend` returns."""
     rows, heads, length, _ = keys.shape
     shared = torch.zeros(rows, 1 + heads, dtype=torch.int64)
     for row in range(1, rows):

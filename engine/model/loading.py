@@ -38,7 +38,7 @@ class Loaded:
     source: str
     """What transformers takes to load it: a directory or a Hugging Face id."""
     fingerprint: str
-    """Of the files, for caches: other weights or another tokenizer have another one."""
+    """Cache key of the files: it differs for other weights or another tokenizer."""
     files: CheckpointFiles
     reference: Reference
     notes: list[str] = field(default_factory=list)

@@ -13,7 +13,7 @@ from ..trace import records
 
 
 def describe_model(loaded: Loaded) -> records.Model:
-    """The header's entry for a model whose weights are still plain."""
+    """Describe a model for the header, before its weights are packed."""
     model = loaded.model
     config = model.config.get_text_config()
     return records.Model(
@@ -39,7 +39,7 @@ def make_header(
     notes: list[str],
     bandwidth: float,
 ) -> records.Header:
-    """`options` with the prompt and context that are decoded; `notes` on the prompt."""
+    """Build the header; `options` have the decoded prompt and context, `notes` are on the prompt."""
     return records.Header(
         version=records.VERSION,
         model=model,
@@ -72,7 +72,7 @@ def make_header(
 
 
 def check_same_model(old: records.Model, new: records.Model) -> None:
-    """Raise `UserError` if a trace's model is another; traces of old have no fingerprint."""
+    """Raise `UserError` if a trace's model differs; old traces have no fingerprint."""
     if old.fingerprint is None:
         same = (old.name, old.parameters, old.vocab_size) == (
             new.name,
@@ -89,7 +89,7 @@ def check_same_model(old: records.Model, new: records.Model) -> None:
 
 
 def check_resumable(old: records.Header, new: records.Header) -> None:
-    """Raise `UserError` if what decodes now would not go on with what was decoded then."""
+    """Raise `UserError` if the lanes are not those that decoded the old trace."""
     if old.lanes != new.lanes:
         raise UserError(
             "the recipes do not drop what they dropped in the trace; it cannot be resumed with "

@@ -52,8 +52,7 @@ class TokenHistory:
         self._chosen.append(self._chosen[parent][:at])
 
     def forget_caches(self) -> None:
-        """Have the next outputs read from the prompt on, after an error has left the caches in an
-        unknown state."""
+        """Mark the caches as unknown after an error: the next outputs read from the prompt on."""
         self._cached = None
 
     @torch.inference_mode()

@@ -30,10 +30,10 @@ class Recording:
     events go nowhere until the next trace begins.
     """
 
-    def __init__(self, named: Path | None, kept: Sequence[Space] = ()) -> None:
-        """Of the spaces in `kept`, the vectors are written too, to files beside the trace."""
+    def __init__(self, named: Path | None, spaces: Sequence[Space] = ()) -> None:
+        """Vectors of these `spaces` are recorded too, in files beside the trace."""
         self._named = named
-        self._kept = kept
+        self._spaces = spaces
         self._writer: TraceWriter | None = None
         self._vectors: dict[Space, VectorWriter] = {}
         self._blocks = 0
@@ -44,7 +44,7 @@ class Recording:
         self.close()
         if self._named is None:
             return
-        path = _free_name(self._named, self._kept)
+        path = _free_name(self._named, self._spaces)
         try:
             self._writer = TraceWriter(path, header)
             self.path = path
@@ -61,13 +61,13 @@ class Recording:
             self._give_up(self._writer.path, error)
 
     def keep(self, vectors: dict[Space, Tensor], running: list[bool]) -> int | None:
-        """Write a step's vectors, [rows, width] each, where they are to be kept: the `block` of
-        the step, which is to be written after them. Rows that do not run become NaN."""
-        if self._writer is None or not self._kept:
+        """Write a step's vectors, [rows, width] each, if they are recorded; return the `block`
+        of the step, which is written after them. Rows that do not run become NaN."""
+        if self._writer is None or not self._spaces:
             return None
         # All of them first: where memory runs out, no file has a block more than the others.
         blocks: dict[Space, bytes] = {
-            space: vector_bytes(vectors[space], running) for space in self._kept
+            space: vector_bytes(vectors[space], running) for space in self._spaces
         }
         path = self._writer.path
         try:
@@ -106,11 +106,11 @@ def vector_bytes(rows: Tensor, running: list[bool]) -> bytes:
     return rows.view(torch.uint8).numpy().tobytes()
 
 
-def _free_name(named: Path, kept: Sequence[Space]) -> Path:
+def _free_name(named: Path, spaces: Sequence[Space]) -> Path:
     stem = named.name.removesuffix(SUFFIX)
     suffix = named.name[len(stem) :]
     path, number = named, 1
-    while path.exists() or any(vectors_path(path, space).exists() for space in kept):
+    while path.exists() or any(vectors_path(path, space).exists() for space in spaces):
         number += 1
         path = named.with_name(f"{stem}-{number}{suffix}")
     return path

@@ -237,7 +237,7 @@ def test_logits_that_the_lens_cannot_make_are_refused(llama: Path, monkeypatch) 
     session.step()
 
     def scaled(group: WeightGroup, points: torch.Tensor, own_z: torch.Tensor, *more: Any) -> Any:
-        """As in a family that scales its logits in a way of its own."""
+        """Read the lens of a family that scales its logits in a way of its own."""
         return read_lens(group, points, own_z * 1.5, *more)
 
     with monkeypatch.context() as patch:
