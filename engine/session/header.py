@@ -39,7 +39,7 @@ def make_header(
     notes: list[str],
     bandwidth: float,
 ) -> records.Header:
-    """Build the header; `options` have the decoded prompt and context, `notes` are on the prompt."""
+    """Build the header of a trace; `options` have the decoded prompt and context."""
     return records.Header(
         version=records.VERSION,
         model=model,
