@@ -1,14 +1,17 @@
 """The list of keys of the main screen, for the key line, the help and the key map."""
 
+from collections.abc import Sequence
+
 from textual.binding import Binding
 
 from ..views.base import InspectorView
 from ..views.catalog import VIEWS
+from ..widgets.key_line import Key
 
 ALL_VIEWS = f"1-{len(VIEWS)}"
 """Display of the one key that stands for those of all views in the key line."""
 
-SUSPEND = Binding(
+SUSPEND = Key(
     "ctrl+z",
     "app.suspend_process",
     "suspend",
@@ -16,20 +19,41 @@ SUSPEND = Binding(
     key_display="^z",
     tooltip="Back to the shell, whose fg comes back here",
     id="suspend",
+    noun="Shell",
+    keywords="suspend background terminal stop fg job",
 )
 
 KEYS = [
-    Binding("space", "play", "play", tooltip="Decode on, or pause", id="play"),
-    Binding(
+    Key(
+        "space",
+        "play",
+        "play",
+        tooltip="Decode on, or pause",
+        id="play",
+        noun="Playback",
+        keywords="play pause run continue start decode generate",
+    ),
+    Key(
         "right",
         "move(1)",
         "step",
         key_display="→",
         tooltip="One step on; at the live end, decode one",
         id="forward",
+        noun="Next step",
+        keywords="forward right token",
     ),
-    Binding("left", "move(-1)", "back", key_display="←", tooltip="One step back", id="back"),
-    Binding(
+    Key(
+        "left",
+        "move(-1)",
+        "back",
+        key_display="←",
+        tooltip="One step back",
+        id="back",
+        noun="Previous step",
+        keywords="backward left rewind token",
+    ),
+    Key(
         "shift+right",
         "move(10)",
         "on 10",
@@ -37,8 +61,10 @@ KEYS = [
         key_display="⇧→",
         tooltip="Ten steps on",
         id="forward-ten",
+        noun="Ten steps on",
+        keywords="10 forward skip",
     ),
-    Binding(
+    Key(
         "shift+left",
         "move(-10)",
         "back 10",
@@ -46,53 +72,121 @@ KEYS = [
         key_display="⇧←",
         tooltip="Ten steps back",
         id="back-ten",
+        noun="Ten steps back",
+        keywords="10 backward skip",
     ),
-    Binding("home", "first", "first", show=False, tooltip="To the first step", id="first"),
-    Binding(
-        "end", "last", "last", show=False, tooltip="To the newest step, and follow it", id="last"
+    Key(
+        "home",
+        "first",
+        "first",
+        show=False,
+        tooltip="To the first step",
+        id="first",
+        noun="First step",
+        keywords="start beginning home zero",
     ),
-    Binding(
+    Key(
+        "end",
+        "last",
+        "last",
+        show=False,
+        tooltip="To the newest step, and follow it",
+        id="last",
+        noun="Newest step",
+        keywords="last end live latest follow",
+    ),
+    Key(
         "x",
         "run_on",
         "to ≠",
         tooltip="On to the next step at which the selected lane differs from the baseline",
         id="run-on",
+        noun="Divergence",
+        keywords="divergent different run until",
     ),
-    Binding("n", "divergent(1)", "next ≠", show=False, tooltip="To the next such step", id="next"),
-    Binding(
+    Key(
+        "n",
+        "divergent(1)",
+        "next ≠",
+        show=False,
+        tooltip="To the next such step",
+        id="next",
+        noun="Next divergence",
+        keywords="divergent different",
+    ),
+    Key(
         "N",
         "divergent(-1)",
         "previous ≠",
         show=False,
         tooltip="To the previous such step",
         id="previous",
+        noun="Previous divergence",
+        keywords="divergent different",
     ),
-    Binding("g", "go", "go to", show=False, tooltip="Go to a step", id="go"),
-    Binding(
+    Key(
+        "g",
+        "go",
+        "go to",
+        show=False,
+        tooltip="Go to a step",
+        id="go",
+        noun="Step number",
+        keywords="go goto jump",
+    ),
+    Key(
         "enter",
         "force",
         "force",
         key_display="⏎",
         tooltip="Force a token at the cursor and decode on from there",
         id="force",
+        noun="Forced token",
+        keywords="force candidate what-if choose branch",
+        views=("overview",),
     ),
-    Binding("t", "branches", "branches", show=False, tooltip="The tree of branches", id="tree"),
-    Binding(
+    Key(
+        "t",
+        "branches",
+        "branches",
+        show=False,
+        tooltip="The tree of branches",
+        id="tree",
+        noun="Branches",
+        keywords="branch tree history switch",
+    ),
+    Key(
         "b",
         "breakpoint",
         "break",
         show=False,
         tooltip="Stop playing when a condition holds",
         id="breakpoint",
+        noun="Breakpoint",
+        keywords="break condition stop pause when",
     ),
-    Binding(
-        "up", "lane(-1)", "lane", key_display="↑", tooltip="Select the lane above", id="lane-up"
+    Key(
+        "up",
+        "lane(-1)",
+        "lane",
+        key_display="↑",
+        tooltip="Select the lane above",
+        id="lane-up",
+        noun="Lane above",
+        keywords="previous variant",
     ),
-    Binding(
-        "down", "lane(1)", "lane", key_display="↓", tooltip="Select the lane below", id="lane-down"
+    Key(
+        "down",
+        "lane(1)",
+        "lane",
+        key_display="↓",
+        tooltip="Select the lane below",
+        id="lane-down",
+        noun="Lane below",
+        keywords="next variant",
     ),
     *(
-        Binding(
+        Key(
             str(number),
             f"view('{name}')",
             "views",
@@ -100,67 +194,151 @@ KEYS = [
             key_display=ALL_VIEWS if number == 1 else str(number),
             tooltip=tooltip,
             id=f"view-{name}",
+            noun=view.NOUN,
+            keywords=view.KEYWORDS,
         )
-        for number, (name, _, tooltip) in enumerate(VIEWS, start=1)
+        for number, (name, view, tooltip) in enumerate(VIEWS, start=1)
     ),
-    Binding(
-        "0,escape", "view('overview')", "overview", show=False, tooltip="Overview", id="overview"
+    Key(
+        "0,escape",
+        "view('overview')",
+        "overview",
+        show=False,
+        tooltip="Overview",
+        id="overview",
+        noun="Overview",
+        keywords="main back leave view",
     ),
-    Binding(
+    Key(
         "c",
         "toggle_context",
         "context",
         tooltip="Decode again in the next context: free, forced, both",
         id="context",
+        noun="Context",
+        keywords="free forced both local own history",
     ),
-    Binding(
-        "a", "answers", "answers", show=False, tooltip="Name other answers (view 4)", id="answers"
+    Key(
+        "a",
+        "answers",
+        "answers",
+        show=False,
+        tooltip="Name other answers (view 4)",
+        id="answers",
+        noun="Answers",
+        keywords="answer option choice multiple subspace",
+        views=("subspace",),
     ),
-    Binding(
+    Key(
         "l",
         "lens",
         "lens",
         show=False,
         tooltip="Read the step through the logit lens (view 2); again: without the final norm",
         id="lens",
+        noun="Logit lens",
+        keywords="lens norm raw",
+        views=("layers",),
     ),
-    Binding(
+    Key(
         "m",
         "mode",
         "drawing",
         show=False,
         tooltip="Draw the view another way (views 2, 3 and 5)",
         id="mode",
+        noun="Drawing mode",
+        keywords="mode draw another toggle probability KL diff characters",
+        views=("layers", "theory", "alignment"),
     ),
-    Binding("pageup", "page(-1)", "up", show=False, tooltip="A page of layers up", id="page-up"),
-    Binding(
-        "pagedown", "page(1)", "down", show=False, tooltip="A page of layers down", id="page-down"
+    Key(
+        "pageup",
+        "page(-1)",
+        "up",
+        show=False,
+        tooltip="A page of layers up",
+        id="page-up",
+        noun="Layers above",
+        keywords="page up scroll",
+        views=("layers",),
     ),
-    Binding("p", "prompt", "prompt", tooltip="Edit the prompt and the sampling", id="prompt"),
-    Binding(
-        "v", "variants", "variants", tooltip="Edit the lanes, and what each drops", id="variants"
+    Key(
+        "pagedown",
+        "page(1)",
+        "down",
+        show=False,
+        tooltip="A page of layers down",
+        id="page-down",
+        noun="Layers below",
+        keywords="page down scroll",
+        views=("layers",),
     ),
-    Binding("r", "restart", "restart", tooltip="From the prompt again", id="restart"),
-    Binding(
+    Key(
+        "p",
+        "prompt",
+        "prompt",
+        tooltip="Edit the prompt and the sampling",
+        id="prompt",
+        noun="Prompt",
+        keywords="sampling temperature seed top-k top-p tokens template greedy text question save",
+    ),
+    Key(
+        "v",
+        "variants",
+        "variants",
+        tooltip="Edit the lanes, and what each drops",
+        id="variants",
+        noun="Variants",
+        keywords="variant lanes recipe prune pruning drop sparsity wanda gate add remove editor",
+    ),
+    Key(
+        "r",
+        "restart",
+        "restart",
+        tooltip="From the prompt again",
+        id="restart",
+        noun="Restart",
+        keywords="again reset rerun reload begin",
+    ),
+    Key(
         "e",
         "export",
         "export",
         tooltip="Write the trace as a table, a report or JSON, or the screen as SVG",
         id="export",
+        noun="Export",
+        keywords="save write file screenshot picture image svg html csv parquet json markdown",
     ),
-    Binding(
+    Key(
         "y",
         "copy",
         "copy",
         show=False,
         tooltip="Copy the selected lane's text up to the cursor",
         id="copy",
+        noun="Copy",
+        keywords="clipboard yank text",
     ),
-    Binding(
-        "question_mark", "help", "help", key_display="?", tooltip="Keys, marks, measures", id="help"
+    Key(
+        "question_mark",
+        "help",
+        "help",
+        key_display="?",
+        tooltip="Keys, marks, measures",
+        id="help",
+        noun="Help",
+        keywords="keys marks measures glossary manual",
     ),
     SUSPEND,
-    Binding("q", "app.quit", "quit", tooltip="Quit", id="quit"),
+    Key(
+        "q",
+        "app.quit",
+        "quit",
+        tooltip="Quit",
+        id="quit",
+        noun="Quit",
+        keywords="exit leave close end",
+    ),
 ]
 
 
@@ -169,6 +347,6 @@ def view_keys(view: type[InspectorView]) -> list[Binding]:
     return [binding for binding in view.BINDINGS if isinstance(binding, Binding)]
 
 
-def key_scopes() -> list[list[Binding]]:
+def key_scopes() -> list[Sequence[Binding]]:
     """Bindings active at the same time: one list for the overview, one for each view."""
     return [KEYS, *([*KEYS, *view_keys(view)] for _, view, _ in VIEWS)]

@@ -33,6 +33,9 @@ LIMITS = {PROBABILITY: (0.9, 0.5), DIVERGENCE: (0.01, 1.0)}
 class AlignmentView(InspectorView):
     """View of tokens coloured by one of three quantities, or of two texts compared by character."""
 
+    NOUN = "Alignment view"
+    KEYWORDS = "align diff compare texts tokens columns"
+
     FRAMES = 10.0
 
     mode = AGREEMENT

@@ -1,5 +1,7 @@
 """Base class of the views."""
 
+from typing import ClassVar
+
 from textual.containers import Vertical
 
 from ..moment import Moment
@@ -10,6 +12,11 @@ class InspectorView(Vertical):
 
     It draws the trace at the cursor and nothing else, so it looks the same live and in a replay.
     """
+
+    NOUN: ClassVar[str]
+    """Name in the command palette and in the help."""
+    KEYWORDS: ClassVar[str] = ""
+    """Words that the command palette finds it by, besides those of its sentence in `VIEWS`."""
 
     FRAMES = 2.0
     """Frames a second, at most: a large chart costs some 50 ms."""

@@ -33,6 +33,9 @@ Marks = dict[str, list[int]]
 class DriftView(InspectorView):
     """View with a chart for each of cos h, cos z, cos p and KL(p‖q) of the selected lane."""
 
+    NOUN = "Drift view"
+    KEYWORDS = "chart kl cosine divergence local"
+
     FRAMES = 10.0
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002

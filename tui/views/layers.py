@@ -27,6 +27,9 @@ MAP, LENS, RAW_LENS = "map", "lens", "raw lens"
 class LayersView(InspectorView):
     """View of the map of all steps, or of one step through the logit lens."""
 
+    NOUN = "Layers view"
+    KEYWORDS = "map heat residual stream sublayer depth"
+
     FRAMES = 5.0
 
     mode = MAP

@@ -83,6 +83,9 @@ def _by_lane(header: Header, steps: list[Step], lanes: range) -> dict[int, Stati
 
 
 class StatisticsView(InspectorView):
+    NOUN = "Statistics view"
+    KEYWORDS = "stats summary mean median percentile llama.cpp ppl"
+
     FRAMES = 1.0
 
     def compose(self) -> ComposeResult:

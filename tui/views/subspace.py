@@ -35,6 +35,9 @@ Compared = tuple[Choice | None, Choice | None, Drift | None]
 
 
 class SubspaceView(InspectorView):
+    NOUN = "Subspace view"
+    KEYWORDS = "options choice multiple ABCD"
+
     FRAMES = 2.0
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002

@@ -29,6 +29,9 @@ CELLS = 13
 class TheoryView(InspectorView):
     """View of the fits above four charts: estimate over measured, or both over the steps."""
 
+    NOUN = "Theory view"
+    KEYWORDS = "theorem taylor scatter variance estimate"
+
     FRAMES = 1.0
 
     over_steps = False

@@ -1,5 +1,6 @@
 """Line of keys at the bottom of a screen."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -8,6 +9,18 @@ from textual.binding import Binding
 from textual.widget import Widget
 
 from .panel import Line, Panel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key(Binding):
+    """Binding with what the command palette, the help and the key line say of it."""
+
+    noun: str
+    """Thing that it is about, a word or three: the palette's entry leads with it."""
+    keywords: str = ""
+    """Words that the palette finds it by, besides those of `noun` and `tooltip`."""
+    views: tuple[str, ...] = ()
+    """Ids of the views, `overview` among them, where it comes first in the key line."""
 
 
 class KeyLine(Panel):
