@@ -250,7 +250,7 @@ async def test_what_only_a_model_can_tell_is_not_guessed() -> None:
         screen = await opened(pilot, app)
         screen.query_one("#recipe", Input).value = "magnitude:0.5+drop:attn=2"
         await pilot.pause()
-        assert "chosen when applied" in drawn(screen, LaneList)
+        assert "known when applied" in drawn(screen, LaneList)
         assert "attention 0: not known" in drawn(screen, ModelMap)
         await pilot.press("space")
         assert said(screen).startswith("What this closes is known once it is applied")
@@ -297,6 +297,49 @@ async def test_a_path_that_must_be_quoted_is_edited_as_it_is_applied(tmp_path: P
 )
 def test_drops_in_a_recipe(before: str, attention: set, mlp: set, after: str) -> None:
     assert with_drops(parse(before), Dropped(frozenset(attention), frozenset(mlp))) == parse(after)
+
+
+CHANGES = {
+    "wanda:0.5": "50% of weights zero",
+    "sparsegpt:2:4": "2:4 of weights zero",
+    "magnitude:0.125+drop:attn=[3]": "1 attn closed, 12.5% of weights zero",
+    "drop:mlp=8": "8 MLP closed",
+    "drop:block=2": "2 attn, 2 MLP closed",
+    "control": "nothing changed",
+    "some/checkpoint": "known when applied",
+}
+"""What the list says of recipes that are not applied."""
+
+
+@pytest.mark.parametrize("recipe", CHANGES)
+async def test_the_list_says_what_a_recipe_changes(recipe: str) -> None:
+    app = live(EditedSession())
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot, app)
+        screen.query_one("#recipe", Input).value = recipe
+        await pilot.pause()
+        note = CHANGES[recipe]
+        edited = "" if note == "known when applied" else "edited: "
+        line = drawn(screen, LaneList).splitlines()[2]
+        assert line.endswith(f"  {edited}{note}")
+
+
+async def test_the_list_says_how_many_weights_of_an_applied_variant_are_zero() -> None:
+    session = EditedSession()
+    session.set_variants(["sparsegpt:2:4", "some/checkpoint+drop:attn=[1]"])
+    header = session.trace.header
+    lanes = [
+        header.lanes[0],
+        msgspec.structs.replace(header.lanes[1], sparsity=0.49996, pattern="2:4"),
+        msgspec.structs.replace(header.lanes[2], sparsity=0.0, dropped_attention=[1]),
+    ]
+    session.trace = Trace(msgspec.structs.replace(header, lanes=lanes))
+    app = live(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot, app)
+        lines = drawn(screen, LaneList).splitlines()
+        assert lines[2].endswith(" 50.0% of weights zero (2:4)")
+        assert lines[3].endswith(" 1 attn, 2 MLP closed, 0.0% of weights zero")
 
 
 # -- lanes ----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from textual.widgets import Input, Label
 
 from ...engine.errors import UserError
 from ...engine.model.dropped import Dropped
+from ...engine.trace.figures import share
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Lane
 from ...engine.variants.pruning.ranking import (
@@ -21,7 +22,16 @@ from ...engine.variants.pruning.ranking import (
     known_drops,
     least_important,
 )
-from ...engine.variants.recipes import Checkpoint, Drop, Kind, Recipe, parse, with_drops
+from ...engine.variants.recipes import (
+    Checkpoint,
+    Drop,
+    Kind,
+    Pattern,
+    Recipe,
+    Sparsify,
+    parse,
+    with_drops,
+)
 from ..widgets.key_line import KeyLine
 from ..widgets.lane_list import LaneLine, LaneList
 from ..widgets.model_map import MapContent, ModelMap
@@ -313,9 +323,9 @@ class VariantEditor(Screen[None]):
     def _note(self, recipe: Recipe) -> str:
         dropped = self._drops_of(recipe)
         if dropped is None:
-            return "chosen when applied"
-        closed = f"{len(dropped.attention)} attn, {len(dropped.mlp)} MLP closed"
-        return closed if recipe in self._original_recipes else f"edited: {closed}"
+            return "known when applied"
+        changes = _changes(recipe, dropped, self._applied.get(recipe.text))
+        return changes if recipe in self._original_recipes else f"edited: {changes}"
 
     def _map_content(self) -> MapContent:
         depth = self._header.model.layers
@@ -337,6 +347,23 @@ class VariantEditor(Screen[None]):
         if self._similarity is None and self._busy:
             notes.append(f"… {self._busy}")
         return MapContent(depth, self._similarity, self._drops(), tuple(notes))
+
+
+def _changes(recipe: Recipe, dropped: Dropped, applied: Lane | None) -> str:
+    """Clause on what a variant changes: `4 attn, 2 MLP closed, 50% of weights zero`."""
+    counts = {"attn": len(dropped.attention), "MLP": len(dropped.mlp)}
+    closed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    changes = [f"{closed} closed"] if closed else []
+    if applied is not None and applied.sparsity is not None:
+        pattern = f" ({applied.pattern})" if applied.pattern else ""
+        changes.append(f"{share(applied.sparsity)} of weights zero{pattern}")
+    else:
+        asked = [part.sparsity for part in recipe.parts if isinstance(part, Sparsify)]
+        changes += [
+            f"{zeros if isinstance(zeros, Pattern) else f'{100 * zeros:.4g}%'} of weights zero"
+            for zeros in asked
+        ]
+    return ", ".join(changes) or "nothing changed"
 
 
 def _recipe(lane: Lane) -> Recipe:
