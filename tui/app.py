@@ -29,7 +29,7 @@ from .session_port import OpenSession
 from .session_thread import open_engine_session
 from .user.keymap import load_keys, rebind, with_first_key
 from .user.log_file import log_file
-from .user.state_files import Settings, read_settings, write_settings
+from .user.state_files import change_settings, read_settings
 
 log = logging.getLogger("prunetui")
 
@@ -119,7 +119,7 @@ class InspectorApp(App[None]):
 
     def _save_theme(self, theme: Theme) -> None:
         try:
-            write_settings(Settings(theme=theme.name))
+            change_settings(theme=theme.name)
         except UserError as problem:
             self.notify(visible(str(problem)), severity="warning", markup=False)
 

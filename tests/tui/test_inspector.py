@@ -6,17 +6,15 @@ from pathlib import Path
 import pytest
 from prunetui.engine.errors import UserError
 from prunetui.engine.options import Options
-from prunetui.engine.trace.export.formats import to_csv
 from prunetui.themes import BUILT_IN
 from prunetui.tui.app import PrunetuiApp
-from prunetui.tui.screens.export import ExportDialog
 from prunetui.tui.screens.help import HelpScreen
 from prunetui.tui.screens.inspector import Inspector
 from prunetui.tui.screens.keys import KEYS
 from prunetui.tui.screens.prompt import PromptEditor
 from prunetui.tui.session_thread import Progress
 from prunetui.tui.widgets.loading import LoadingPanel
-from textual.widgets import Button, Input, TextArea
+from textual.widgets import Button, TextArea
 
 from ..support.fake_session import FakeSession
 from ..support.screens import (
@@ -136,32 +134,6 @@ def test_bindings_have_ids_of_their_own_and_no_key_a_multiplexer_takes() -> None
     assert len(set(ids)) == len(ids)
     assert len(set(keys)) == len(keys)
     assert not {f"ctrl+{letter}" for letter in "basjohim"} & set(keys)
-
-
-async def test_export_writes_a_new_file_and_refuses_an_old_one(tmp_path: Path) -> None:
-    trace = make_trace(20)
-    app = PrunetuiApp.replay(trace, tmp_path / "some.trace.jsonl")
-    async with app.run_test(size=SIZE) as pilot:
-        await pilot.press("e")
-        assert app.screen.query_one(Input).value == str(tmp_path / "some.csv")
-        await pilot.press("enter")
-        assert (tmp_path / "some.csv").read_text("utf-8") == to_csv(trace)
-        await pilot.press("e", "enter")
-        assert isinstance(app.screen, ExportDialog)
-        assert "exists already" in dialog_problem(app)
-        await pilot.click("#md")
-        assert app.screen.query_one(Input).value == str(tmp_path / "some.md")
-        app.screen.query_one(Input).value = str(tmp_path / "none" / "some.md")
-        await pilot.press("enter")
-        assert "No such file or directory" in dialog_problem(app)
-        app.screen.query_one(Input).value = str(tmp_path / "some.txt")
-        await pilot.press("enter")
-        assert (
-            dialog_problem(app)
-            == "The file's name must end in .csv, .parquet, .json, .md, .html, .svg."
-        )
-        await pilot.press("escape")
-        assert isinstance(app.screen, Inspector)
 
 
 async def test_a_small_terminal_is_told_what_is_needed() -> None:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from prunetui.engine.trace.file import read_trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
+from prunetui.tui.screens import export
 from prunetui.tui.screens.prompt import Decoding, PromptEditor
 from textual.pilot import Pilot
 
@@ -81,12 +82,14 @@ def test_help_shows_the_notes(snap_compare, size) -> None:
 
 @both_sizes
 @both_themes
-def test_the_export_dialog(snap_compare, size, theme) -> None:
-    async def export(pilot: Pilot[None]) -> None:
-        await pilot.press("e")
+def test_the_export_dialog(snap_compare, monkeypatch, size, theme) -> None:
+    monkeypatch.setattr(export, "_working_directory", lambda: (Path("/home/lena/pruned"), ""))
+
+    async def open_dialog(pilot: Pilot[None]) -> None:
+        await pilot.press("e", "h")
         await keep_the_cursor_still(pilot)
 
-    assert snap_compare(app(theme), terminal_size=size, run_before=export)
+    assert snap_compare(app(theme), terminal_size=size, run_before=open_dialog)
 
 
 @both_sizes

@@ -10,10 +10,10 @@ from prunetui.tui.app import InspectorApp, PrunetuiApp
 from prunetui.tui.user.state_files import (
     MAX_POSITIONS,
     Settings,
+    change_settings,
     read_position,
     read_settings,
     write_position,
-    write_settings,
 )
 
 from ..support.screens import inspector, notices, replay, until
@@ -61,10 +61,22 @@ async def test_a_state_directory_that_cannot_be_written_is_spoken_of() -> None:
 
 
 def test_settings_are_replaced_whole(state: Path) -> None:
-    write_settings(Settings(theme="a"))
-    write_settings(Settings(theme="b"))
+    change_settings(theme="a")
+    change_settings(theme="b")
     assert [path.name for path in state.iterdir()] == ["settings.json"]
-    assert msgspec.json.decode((state / "settings.json").read_bytes()) == {"theme": "b"}
+    assert msgspec.json.decode((state / "settings.json").read_bytes()) == {
+        "theme": "b",
+        "export_format": None,
+    }
+
+
+async def test_a_theme_leaves_the_other_settings() -> None:
+    change_settings(export_format="html")
+    app = replay()
+    async with app.run_test() as pilot:
+        app.theme = "light"
+        await until(pilot, lambda: read_settings().theme == "light")
+    assert read_settings() == Settings(theme="light", export_format="html")
 
 
 def of(path: Path, steps: int = 20) -> InspectorApp:

@@ -478,7 +478,7 @@ async def test_no_control_character_passes_while_loading() -> None:
 
 
 @pytest.mark.parametrize("kind", ["prompt", "export", "refused", "notified"])
-async def test_no_control_character_passes_a_dialog(kind: str, tmp_path: Path) -> None:
+async def test_no_control_character_passes_a_dialog(kind: str) -> None:
     kept = "" if kind != "prompt" else "\n\t"
     hostile = "".join(c for c in CONTROLS if c not in kept and c != "\0")
     app = replayed(make_trace(2))
@@ -489,7 +489,7 @@ async def test_no_control_character_passes_a_dialog(kind: str, tmp_path: Path) -
         elif kind == "notified":
             app.screen_stack[0].notify("x", markup=False)
         else:
-            dialog = ExportDialog(make_trace(2), tmp_path / hostile, "<svg/>")
+            dialog = ExportDialog(make_trace(2), hostile, "<svg/>")
             await app.push_screen(dialog)
             if kind == "refused":
                 dialog.refuse(hostile)

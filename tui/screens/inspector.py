@@ -1,7 +1,6 @@
 """Main screen, which draws a trace at a cursor; subclasses decode or replay it."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar
 
 from textual import events, on, work
@@ -118,8 +117,9 @@ class Inspector(Screen[None]):
     def read_step(self, number: int) -> None:
         """Read a step through the logit lens, if `can_read`."""
 
-    def export_to(self) -> Path:
-        """Path to propose for an export, without its suffix."""
+    @property
+    def export_name(self) -> str:
+        """Name to propose for an exported file, without its suffix."""
         raise NotImplementedError
 
     # -- the cursor ---------------------------------------------------------------------------
@@ -361,7 +361,7 @@ class Inspector(Screen[None]):
         if self.trace is not None:
             # Of this screen, which the dialog is about to cover.
             screenshot = self.app.export_screenshot()
-            self.app.push_screen(ExportDialog(self.trace, self.export_to(), screenshot))
+            self.app.push_screen(ExportDialog(self.trace, self.export_name, screenshot))
 
     def action_copy(self) -> None:
         """Copy what is selected with the mouse, or the selected lane's text.

@@ -270,8 +270,9 @@ class LiveInspector(Inspector):
         else:
             command()
 
-    def export_to(self) -> Path:
+    @property
+    def export_name(self) -> str:
         session = self._thread.session
         if session is None or session.recording is None:
-            return Path.cwd() / "prunetui"
-        return session.recording.with_name(session.recording.name.removesuffix(SUFFIX))
+            return "prunetui"
+        return session.recording.name.removesuffix(SUFFIX)

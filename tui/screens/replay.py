@@ -68,8 +68,9 @@ class ReplayInspector(Inspector):
     def recording(self) -> str:
         return self._path.name.removesuffix(SUFFIX)
 
-    def export_to(self) -> Path:
-        return self._path.with_name(self._path.name.removesuffix(SUFFIX))
+    @property
+    def export_name(self) -> str:
+        return self._path.name.removesuffix(SUFFIX)
 
     def go_on(self) -> None:
         """Do nothing: no step follows the last one."""

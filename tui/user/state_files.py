@@ -6,7 +6,7 @@ Each file is replaced whole, so that a run that is killed leaves the old one.
 import contextlib
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import platformdirs
@@ -24,6 +24,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Choices made on the screen; an option of the command line overrides them."""
 
     theme: str | None = None
+    export_format: str | None = None
+    """Suffix of the file that was exported last."""
 
 
 class ReplayPosition(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,9 +47,13 @@ def read_settings() -> Settings:
     return _read(_path("settings.json"), Settings, Settings())
 
 
-def write_settings(settings: Settings) -> None:
-    """Replace the settings. Raises `UserError` if they cannot be written."""
-    _write(_path("settings.json"), settings)
+def change_settings(**changes: Any) -> None:
+    """Replace some fields of the settings. Raises `UserError` if they cannot be written."""
+    settings = Settings()
+    # The user was told of a damaged file when it was read; it is replaced.
+    with contextlib.suppress(UserError):
+        settings = read_settings()
+    _write(_path("settings.json"), msgspec.structs.replace(settings, **changes))
 
 
 def read_position(trace: Path) -> ReplayPosition | None:

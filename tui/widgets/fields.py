@@ -1,9 +1,10 @@
 """Input fields that show control characters as glyphs, and a tick box that needs no colour."""
 
-from typing import Any
+from typing import Any, ClassVar
 from unicodedata import category
 
 from textual import events
+from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Checkbox, Input, TextArea
 
@@ -48,7 +49,13 @@ class Glyphs:
         return shown
 
 
+SELECT_ALL: list[BindingType] = [Binding("ctrl+a", "select_all", show=False)]
+"""Textual's own goes to the start of the line, as home does."""
+
+
 class TextField(Input):
+    BINDINGS: ClassVar[list[BindingType]] = SELECT_ALL
+
     def __init__(self, text: str = "", **options: Any) -> None:
         self._glyphs = Glyphs()
         super().__init__(self._glyphs.show(text), **options)
@@ -58,12 +65,18 @@ class TextField(Input):
         """Text with its control characters, for which the field shows glyphs."""
         return self._glyphs.read(self.value)
 
+    def put(self, text: str) -> None:
+        """Replace all text."""
+        self.value = self._glyphs.show(text)
+
     def on_paste(self, event: events.Paste) -> None:
         # Before Textual's own handler, which inserts the text as it is.
         event.text = self._glyphs.paste(event.text.strip("\r\n"))
 
 
 class TextBox(TextArea):
+    BINDINGS: ClassVar[list[BindingType]] = SELECT_ALL
+
     def __init__(self, text: str = "", **options: Any) -> None:
         self._glyphs = Glyphs(keep="\n\t")
         super().__init__(self._glyphs.show(text), **options)
