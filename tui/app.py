@@ -1,17 +1,17 @@
 """The Textual application: themes, key map and sizes, which all screens share."""
 
-import functools
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 from rich.text import Text
 from textual import events
-from textual.app import App, SystemCommand
+from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.command import Provider
 from textual.screen import Screen
 from textual.theme import Theme
 
@@ -23,6 +23,7 @@ from ..themes import DARK, load_themes
 from .screens.inspector import Inspector
 from .screens.keys import KEYS, SUSPEND, key_scopes
 from .screens.live import LiveInspector
+from .screens.palette import Commands
 from .screens.replay import ReplayInspector
 from .screens.terminal_size import is_too_small
 from .session_port import OpenSession
@@ -44,6 +45,7 @@ class InspectorApp(App[None]):
     TITLE = "prunetui"
     # In the variant editor too; in a text field, ctrl+z undoes instead.
     BINDINGS: ClassVar[list[BindingType]] = [SUSPEND]
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Commands}
     CSS_PATH = "app.tcss"
 
     def __init__(self, make_inspector: Callable[[], Inspector], theme: str | None) -> None:
@@ -125,13 +127,6 @@ class InspectorApp(App[None]):
 
     def get_key_display(self, binding: Binding) -> str:
         return super().get_key_display(with_first_key(rebind(binding, self.keys)))
-
-    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        for key in KEYS:
-            if isinstance(screen, Inspector) and key.id not in screen.hidden_keys:
-                run = functools.partial(screen.run_action, key.action)
-                yield SystemCommand(key.tooltip, self.get_key_display(key), run)
-        yield SystemCommand("Change the colours", "Themes", self.action_change_theme)
 
     def _fatal_error(self) -> None:
         # Textual's own traceback prints local variables, and prompts with them.

@@ -119,14 +119,6 @@ async def test_help_lists_every_key_and_closes() -> None:
         assert isinstance(app.screen, Inspector)
 
 
-async def test_every_key_is_in_the_command_palette() -> None:
-    app = replay()
-    async with app.run_test(size=SIZE):
-        names = [command.title for command in app.get_system_commands(app.screen)]
-        hidden = inspector(app).hidden_keys
-        assert names[:-1] == [key.tooltip for key in KEYS if key.id not in hidden]
-
-
 def test_bindings_have_ids_of_their_own_and_no_key_a_multiplexer_takes() -> None:
     ids = [key.id for key in KEYS]
     keys = [key.key for key in KEYS]

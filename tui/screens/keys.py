@@ -141,9 +141,8 @@ KEYS = [
         key_display="⏎",
         tooltip="Force a token at the cursor and decode on from there",
         id="force",
-        noun="Forced token",
-        keywords="force candidate what-if choose branch",
-        views=("overview",),
+        noun="Token to force",
+        keywords="candidate what-if choose",
     ),
     Key(
         "t",
@@ -173,7 +172,7 @@ KEYS = [
         tooltip="Select the lane above",
         id="lane-up",
         noun="Lane above",
-        keywords="previous variant",
+        keywords="previous",
     ),
     Key(
         "down",
@@ -183,7 +182,7 @@ KEYS = [
         tooltip="Select the lane below",
         id="lane-down",
         noun="Lane below",
-        keywords="next variant",
+        keywords="next",
     ),
     *(
         Key(
@@ -226,7 +225,7 @@ KEYS = [
         tooltip="Name other answers (view 4)",
         id="answers",
         noun="Answers",
-        keywords="answer option choice multiple subspace",
+        keywords="answer option options choice multiple subspace",
         views=("subspace",),
     ),
     Key(
@@ -249,7 +248,7 @@ KEYS = [
         id="mode",
         noun="Drawing mode",
         keywords="mode draw another toggle probability KL diff characters",
-        views=("layers", "theory", "alignment"),
+        views=("theory", "alignment"),
     ),
     Key(
         "pageup",
@@ -280,7 +279,7 @@ KEYS = [
         tooltip="Edit the prompt and the sampling",
         id="prompt",
         noun="Prompt",
-        keywords="sampling temperature seed top-k top-p tokens template greedy text question save",
+        keywords="sampling temperature seed top-k top-p tokens template greedy question",
     ),
     Key(
         "v",

@@ -36,7 +36,7 @@ Compared = tuple[Choice | None, Choice | None, Drift | None]
 
 class SubspaceView(InspectorView):
     NOUN = "Subspace view"
-    KEYWORDS = "options choice multiple ABCD"
+    KEYWORDS = "multiple-choice mmlu abcd vocabulary"
 
     FRAMES = 2.0
 
