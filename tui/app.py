@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import ClassVar
 
 from rich.text import Text
@@ -38,19 +39,27 @@ KEYS_AT_ANY_SIZE = {"quit": "ctrl+q", "suspend": "ctrl+z"}
 """Ids of the bindings that work on too small a terminal, each with a key that works beside those
 of the key map."""
 
+QUIT_SECONDS = 5.0
+"""Time within which a second ctrl+c quits."""
 
-class InspectorApp(App[None]):
+
+class InspectorApp(App[None], inherit_bindings=False):
     """Application with one inspector screen, live or replaying, below any dialogs."""
 
     TITLE = "prunetui"
-    # In the variant editor too; in a text field, ctrl+z undoes instead.
-    BINDINGS: ClassVar[list[BindingType]] = [SUSPEND]
+    # On every screen; in a text field, ctrl+z undoes instead.
+    BINDINGS: ClassVar[list[BindingType]] = [
+        SUSPEND,
+        Binding("ctrl+q", "quit", show=False, priority=True),
+    ]
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Commands}
     CSS_PATH = "app.tcss"
 
     def __init__(self, make_inspector: Callable[[], Inspector], theme: str | None) -> None:
         super().__init__()
         self._too_small = False
+        self._interrupted = -QUIT_SECONDS
+        """`monotonic()` at the last ctrl+c."""
         self._make_inspector = make_inspector
         themes, self._problems = load_themes()
         for textual_theme in list(self.available_themes):
@@ -94,6 +103,8 @@ class InspectorApp(App[None]):
             # What was typed after the key that quits opens no dialog on the way out.
             return
         elif self._too_small and isinstance(event, events.InputEvent | events.Paste):
+            if isinstance(event, events.Key) and event.key == "ctrl+c":
+                self._interrupt()
             for binding in KEYS:
                 if binding.id in KEYS_AT_ANY_SIZE and isinstance(event, events.Key):
                     keys = rebind(binding, self.keys).key.split(",")
@@ -101,6 +112,31 @@ class InspectorApp(App[None]):
                         await self.run_action(binding.action)
             return
         await super().on_event(event)
+
+    async def _check_bindings(self, key: str, priority: bool = False) -> bool:
+        """Run the binding of a key, in dialogs too that which suspends, and ctrl+c unless it copies
+        something new."""
+        copied = self.clipboard
+        if await super()._check_bindings(key, priority):
+            # A field's text is selected from the start, and would be copied again and again.
+            if key != "ctrl+c" or self.clipboard != copied:
+                return True
+        elif priority:
+            return False
+        elif self.screen.is_modal and key in rebind(SUSPEND, self.keys).key.split(","):
+            self.action_suspend_process()
+        if key == "ctrl+c":
+            self._interrupt()
+        return False
+
+    def _interrupt(self) -> None:
+        """Quit at the second ctrl+c."""
+        now = monotonic()
+        if now - self._interrupted < QUIT_SECONDS:
+            self.exit()
+        else:
+            self._interrupted = now
+            self.notify("Press ctrl+c again to quit.", timeout=QUIT_SECONDS, markup=False)
 
     def action_suspend_process(self) -> None:
         """Stop the process group, as a terminal does, until the shell continues it."""
