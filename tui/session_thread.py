@@ -60,11 +60,12 @@ class SessionChanged(Message):
 
 
 class SessionFailed(Message):
-    """A command has failed, or opening the session; the sentence says why."""
+    """A command has failed, or opening the session; the error's sentence says why."""
 
-    def __init__(self, sentence: str) -> None:
+    def __init__(self, error: UserError) -> None:
         super().__init__()
-        self.sentence = sentence
+        self.error = error
+        self.sentence = str(error)
 
 
 class PlaybackStopped(Message):
@@ -261,9 +262,8 @@ class SessionThread:
 
     def _post_failure(self, error: BaseException) -> None:
         if isinstance(error, UserError):
-            self._post(SessionFailed(str(error)))
+            self._post(SessionFailed(error))
         else:
             log.error("the session", exc_info=error)
-            self._post(
-                SessionFailed(f"something went wrong in prunetui itself; {log_file()} says what")
-            )
+            sentence = f"something went wrong in prunetui itself; {log_file()} says what"
+            self._post(SessionFailed(UserError(sentence)))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..errors import UserError
+from ..errors import OptionError, UserError
 from ..model.anatomy import Anatomy
 from ..model.detokenize import TokenTexts
 from ..model.weight_group import WeightGroup
@@ -26,12 +26,12 @@ than any scale of logits."""
 def check_lens(group: WeightGroup) -> None:
     """Raise `UserError` where the family's stream is not known or has no final norm of its own."""
     if not group.anatomy.has_known_stream:
-        raise UserError(
+        raise OptionError(
             f"what each sublayer of a {group.model.config.model_type} model adds is not known; "
             "its layers cannot be read through a logit lens"
         )
     if group.anatomy.norm is None:
-        raise UserError(
+        raise OptionError(
             f"a {group.model.config.model_type} model does more than a norm before its head; "
             "its layers cannot be read through a logit lens"
         )

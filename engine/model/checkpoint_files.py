@@ -15,11 +15,9 @@ import torch
 
 from ..errors import UserError, reason
 from ..files import exists
+from .source import ADAPTER
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-ADAPTER = "adapter_config.json"
-"""The file that marks a LoRA adapter, beside a model or alone."""
-
 MAX_HEADER_BYTES = 100_000_000
 """The limit that the format sets."""
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from ..errors import UserError
+from ..errors import OptionError
 from ..options import Options
 
 Placement = str | Mapping[str, object] | None
@@ -20,7 +20,7 @@ def find_device(name: str) -> torch.device:
         # Nothing can be read back from a meta tensor.
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(
+        raise OptionError(
             f"there is no device {name!r} here; leave --device out, or try cpu"
         ) from error
     return device

@@ -4,7 +4,6 @@ import glob
 import io
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +14,14 @@ from ..errors import UserError, reason
 from ..files import exists
 from ..foreign import foreign_code
 from ..progress import Progress
-from .checkpoint_files import ADAPTER, INDEX, WEIGHTS
+from .checkpoint_files import INDEX, WEIGHTS
+from .source import ADAPTER, HubName
 
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 MAX_LISTED = 20
 """The most file names in a sentence."""
 
-_NAME = re.compile(r"([\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:/([^@]+\.gguf))?(?:@(\S+))?")
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
-
-
-@dataclass(frozen=True)
-class HubName:
-    """The name of a model on the hub: `owner/name`, with `/FILE.gguf` for one of its files and
-    `@REVISION` for a branch, a tag or a commit."""
-
-    repository: str
-    gguf: str | None = None
-    revision: str | None = None
-
-    def __str__(self) -> str:
-        file = f"/{self.gguf}" if self.gguf else ""
-        return f"{self.repository}{file}" + (f"@{self.revision}" if self.revision else "")
-
-
-def hub_name(text: str) -> HubName | None:
-    """Parse a name of the hub; None for what cannot be one."""
-    match = _NAME.fullmatch(text)
-    if match is None or match[1].endswith(".gguf"):
-        return None
-    return HubName(*match.groups())
 
 
 def download(name: HubName, code: bool, progress: Progress) -> Path:

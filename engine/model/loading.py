@@ -18,13 +18,14 @@ from .chat_template import has_template, start_renderer
 from .checkpoint_files import CheckpointFiles, read_checkpoint_files
 from .device import find_device, placement
 from .dropped import Dropped
+from .fetch import fetch_model
 from .fingerprint import files_fingerprint
 from .generation import generation_notes
 from .llm_drop import has_drop_lists, read_drop_lists
 from .memory import keep_freed_memory
 from .pretrained import dtype_to_load, read_config, read_model
 from .reference import PROMPT, Reference, take_reference
-from .source import fetch_model, find_source
+from .source import check_model_options, find_source
 from .tokenizer import read_tokenizer
 
 
@@ -65,10 +66,7 @@ def load(options: Options, progress: Progress) -> Loaded:
     Raises `UserError` for a model that is not there, is not whole or is of no known kind.
     """
     transformers.utils.logging.disable_progress_bar()
-    if options.device_map is not None and options.device != "auto":
-        raise UserError("--device-map chooses the devices itself; leave --device out")
-    if options.device_map is not None and options.compile:
-        raise UserError("--compile takes a model on one device; leave it or --device-map out")
+    check_model_options(options)
     device = find_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedModel
 
-from ..errors import UserError
+from ..errors import OptionError, PromptError, UserError
 from ..trace import records
 from .chat_template import render_prompt
 from .generation import end_tokens
@@ -37,9 +37,9 @@ def read_prompt(prompt: str, loaded: Loaded, raw: bool) -> ReadPrompt:
     many, and for a chat template that does not take it.
     """
     if not prompt.strip():
-        raise UserError("the prompt is empty; write something for the lanes to go on from")
+        raise PromptError("the prompt is empty; write something for the lanes to go on from")
     templated = bool(loaded.tokenizer.chat_template) and not raw
-    text = render_prompt(loaded.tokenizer, prompt, loaded.name) if templated else prompt
+    text = _rendered(prompt, loaded) if templated else prompt
     notes: list[str] = []
     tokens = encode(loaded.tokenizer, text, special=not templated)
     ends = end_tokens(loaded.model, loaded.tokenizer)
@@ -54,10 +54,17 @@ def read_prompt(prompt: str, loaded: Loaded, raw: bool) -> ReadPrompt:
     if _trailing_ends(tokens, ends):
         notes.append("The prompt ends in an end token, and the lanes go on after it.")
     if not tokens:
-        raise UserError("the tokenizer makes no token of this prompt; write another")
+        raise PromptError("the tokenizer makes no token of this prompt; write another")
     check_length(tokens, loaded)
     record = records.Prompt(text=prompt, chat_template=templated, tokens=tokens)
     return ReadPrompt(record, text, notes)
+
+
+def _rendered(prompt: str, loaded: Loaded) -> str:
+    try:
+        return render_prompt(loaded.tokenizer, prompt, loaded.name)
+    except UserError as error:
+        raise PromptError(str(error)) from error
 
 
 def recorded_prompt(header: records.Header, prompt: str, loaded: Loaded) -> ReadPrompt:
@@ -67,7 +74,7 @@ def recorded_prompt(header: records.Header, prompt: str, loaded: Loaded) -> Read
     """
     record = header.prompt
     if prompt != record.text:
-        raise UserError("the prompt's tokens are not the trace's; it cannot be resumed")
+        raise OptionError("the prompt's tokens are not the trace's; it cannot be resumed")
     check_length(record.tokens, loaded)
     text = decode(loaded.tokenizer, record.tokens) if record.chat_template else record.text
     return ReadPrompt(record, text, [note for note in header.notes if note not in loaded.notes])
@@ -78,7 +85,7 @@ def check_length(tokens: list[int], loaded: Loaded) -> None:
     check_known(tokens, loaded)
     limit = context_length(loaded.model)
     if limit is not None and len(tokens) >= limit:
-        raise UserError(
+        raise PromptError(
             f"the prompt has {len(tokens)} tokens and the model's context {limit}; shorten it"
         )
 
@@ -92,7 +99,7 @@ def check_known(tokens: list[int], loaded: Loaded) -> None:
     """Raise `UserError` for a token beyond the model's vocabulary."""
     highest, size = max(tokens), vocabulary_size(loaded.model)
     if highest >= size:
-        raise UserError(
+        raise OptionError(
             f"{decode(loaded.tokenizer, [highest])!r} is the tokenizer's token {highest}, and the "
             f"model knows {size}; the two do not belong together"
         )
@@ -118,8 +125,8 @@ def find_answers(
             if texts is None:
                 return None
             if len(added) == 1:
-                raise UserError(f"the answer {text!r} is named twice; name each token once")
-            raise UserError(
+                raise OptionError(f"the answer {text!r} is named twice; name each token once")
+            raise OptionError(
                 f"the answer {text!r} is {len(added)} tokens and must be one after this prompt; "
                 "name another, with or without a space before it"
             )

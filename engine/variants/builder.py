@@ -9,7 +9,7 @@ import msgspec
 import torch
 
 from ..disk_cache import cached
-from ..errors import UserError
+from ..errors import OptionError, UserError
 from ..model.anatomy import Anatomy, find_anatomy
 from ..model.dropped import SUBLAYERS, Dropped
 from ..model.gates import Gates
@@ -18,8 +18,8 @@ from ..model.weight_group import WeightGroup, share_equal_tensors, unchanged_wei
 from ..options import Options
 from ..out_of_memory import out_of_memory
 from ..progress import Progress
-from ..trace.records import MAX_LANES
 from .calibration import Calibration
+from .option_checks import check_lane_count
 from .pruning.importance import measure_similarity
 from .pruning.layerwise import sparsify_model
 from .pruning.ranking import Similarity, droppable_count, least_important
@@ -90,7 +90,8 @@ class VariantBuilder:
             try:
                 self._apply(part, state)
             except UserError as error:
-                raise UserError(f"recipe {recipe}: {error}") from error
+                kind = OptionError if isinstance(error, OptionError) else UserError
+                raise kind(f"recipe {recipe}: {error}") from error
             except Exception as error:
                 if not out_of_memory(error):
                     raise
@@ -107,11 +108,7 @@ class VariantBuilder:
         Raises `UserError` for more lanes than a trace can have.
         """
         recipes = [*recipes]
-        if len(recipes) >= MAX_LANES:
-            raise UserError(
-                f"{len(recipes)} variants and the baseline are too many lanes; a session has at "
-                f"most {MAX_LANES}"
-            )
+        check_lane_count(recipes)
         lanes = [LaneModel(Recipe((), "baseline"), self.baseline, Dropped())]
         left_out: list[str] = []
         for recipe in recipes:
@@ -179,14 +176,14 @@ class VariantBuilder:
         depth = len(state.group.anatomy.layers)
         if part.layers:
             if part.layers[-1] >= depth:
-                raise UserError(
+                raise OptionError(
                     f"{part} names layer {part.layers[-1]}, but the model's {depth} layers are "
                     f"0 to {depth - 1}"
                 )
             state.dropped |= part.listed
             return
         if part.count > (left := droppable_count(part, depth, state.dropped)):
-            raise UserError(
+            raise OptionError(
                 f"{part} drops {part.count} {KIND_NAMES[part.kind]}, but there are {left} to drop"
             )
         for count in [1] * part.count if part.iterative else [part.count]:
@@ -231,12 +228,12 @@ def check_droppable(group: WeightGroup) -> None:
     family = group.model.config.model_type
     for number, layer in enumerate(group.anatomy.layers):
         if not (layer.attention and layer.mlp):
-            raise UserError(
+            raise OptionError(
                 f"this {family} model does not take layer dropping: layer {number} has no pair of "
                 "attention and MLP that prunetui knows"
             )
     if not group.anatomy.droppable:
-        raise UserError(
+        raise OptionError(
             f"this {family} model does not take layer dropping: with a layer's attention and MLP "
             "closed, its output is not its input"
         )

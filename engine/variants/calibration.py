@@ -1,22 +1,18 @@
 """Calibration text, on which importance and input statistics are measured."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from ..errors import UserError
-from ..files import expanded, read_text
+from ..errors import OptionError, UserError
 from ..model.generation import end_tokens
 from ..model.loading import Loaded
 from ..model.prompts import check_known, context_length
 from ..model.tokenizer import encode
 from ..options import Options
-
-DATASET = "hf:"
+from .calibration_text import DATASET, read_calibration_text
 
 
 class Calibration:
@@ -28,16 +24,8 @@ class Calibration:
         self._source = options.calibration
         self._count = options.calibration_samples
         self._length = options.calibration_length
-        self._text = None
+        self._text = read_calibration_text(self._source)
         self._windows: list[Tensor] | None = None
-        if self._source is None:
-            self._text = Path(__file__).with_name("calibration.txt").read_text("utf-8")
-        elif self._source == DATASET:
-            raise UserError(
-                f"--calibration {DATASET} names no data set; say which, as in hf:allenai/c4"
-            )
-        elif self._source != "self" and not self._source.startswith(DATASET):
-            self._text = _read_text(expanded(self._source))
 
     @property
     def key(self) -> list[str]:
@@ -58,7 +46,7 @@ class Calibration:
     def _samples_of_source(self) -> list[Tensor]:
         limit = context_length(self._loaded.model)
         if limit is not None and self._length > limit:
-            raise UserError(
+            raise OptionError(
                 f"calibration samples of {self._length} tokens are longer than the model's context "
                 f"of {limit}; use a smaller --calibration-length"
             )
@@ -72,28 +60,13 @@ class Calibration:
         tokens = torch.tensor(encode(self._loaded.tokenizer, text))
         windows = [w for w in tokens.split(self._length) if len(w) == self._length]
         if not windows:
-            raise UserError(
+            raise OptionError(
                 f"the calibration text has {len(tokens)} tokens, less than one sample of "
                 f"{self._length}; use a longer text or a smaller --calibration-length"
             )
         windows = windows[: self._count]
         check_known(torch.cat(windows).tolist(), self._loaded)
         return windows
-
-
-def _read_text(file: Path) -> str:
-    """Text of a file, or the joined `text` fields of a JSONL file."""
-    text = read_text(file, "calibration text")
-    if file.suffix == ".jsonl":
-        try:
-            text = "\n\n".join(
-                json.loads(line)["text"] for line in text.split("\n") if line.strip()
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file} is not JSONL with a string `text` in each line") from error
-    if not text.strip():
-        raise UserError(f"the calibration text {file} is empty")
-    return text
 
 
 @torch.inference_mode()
@@ -134,7 +107,7 @@ def _dataset_text(source: str, characters: int) -> str:
     try:
         from datasets import load_dataset  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UserError(
+        raise OptionError(
             f"--calibration {source} needs the datasets package: pip install 'prunetui[hf]'"
         ) from error
     name, _, config = source.removeprefix(DATASET).partition(":")
@@ -143,7 +116,7 @@ def _dataset_text(source: str, characters: int) -> str:
     try:
         for row in load_dataset(name, config or None, split="train", streaming=True):
             if not isinstance(row.get("text"), str):
-                raise UserError(
+                raise OptionError(
                     f"the data set {source} has no column `text` of strings, but {', '.join(row)}"
                 )
             texts.append(row["text"])

@@ -15,9 +15,10 @@ from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from ..errors import UserError, reason
-from ..model.checkpoint_files import ADAPTER, INDEX, CheckpointFiles
+from ..model.checkpoint_files import INDEX, CheckpointFiles
 from ..model.dropped import Dropped
 from ..model.loading_report import unwrapped
+from ..model.source import ADAPTER
 from .builder import LaneModel
 
 _OUTPUT_PROJECTIONS = (

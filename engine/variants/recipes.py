@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, NoReturn
 
-from ..errors import UserError
+from ..errors import OptionError, UserError
 from ..files import exists, expanded
 from ..model.dropped import SUBLAYERS, Dropped, Sublayer
 from ..trace.printable import visible
@@ -180,7 +180,7 @@ def parse(text: str) -> Recipe:
         readings = readings or [plain]
     if len(readings) > 1:
         paths = " and ".join(str(reading.parts[0]) for reading in readings)
-        raise UserError(
+        raise OptionError(
             f"recipe {text!r} can be read in more than one way, as {paths} exist; put the path "
             f"that is meant in quotes of its own, {QUOTED}"
         )
@@ -218,14 +218,14 @@ class _Parser:
 
     def fail(self, expected: str) -> NoReturn:
         shown = f"{self.text[: self.at]}▸{self.text[self.at :]}"
-        raise UserError(
+        raise OptionError(
             f"recipe {shown!r} does not parse at ▸ (character {self.at + 1}): expected "
             f"{expected}; examples: {EXAMPLES}; a path with + : or = in it goes in quotes of its "
             f"own, {QUOTED}"
         )
 
     def refuse(self, reason: str) -> NoReturn:
-        raise UserError(f"recipe {self.text!r} {reason}")
+        raise OptionError(f"recipe {self.text!r} {reason}")
 
     def recipe(self) -> Recipe:
         name = (self.take(NAME.pattern) or "").removesuffix("=")

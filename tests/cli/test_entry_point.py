@@ -1,4 +1,4 @@
-"""`prunetui` without a command: help, versions and shell completion, none of which loads torch."""
+"""What loads no torch: help, versions, shell completion, and the answer to a mistake."""
 
 import importlib.resources
 import os
@@ -73,3 +73,52 @@ def test_install_completion_writes_to_the_home_directory(tmp_path: Path) -> None
 @pytest.mark.parametrize("package", ["engine", "themes", "tui"])
 def test_each_package_says_that_it_is_typed(package: str) -> None:
     assert importlib.resources.files(f"prunetui.{package}").joinpath("py.typed").is_file()
+
+
+MISTAKES = [
+    (["-v", "drop:foo=2"], "recipe 'drop:▸foo=2' does not parse at ▸ (character 6)"),
+    (["-v", "wanda:1.5"], "recipe 'wanda:1.5' has a sparsity of 1.5"),
+    (["-v", "./nowhere+drop:attn=2"], "there is no model at ./nowhere"),
+    (["-v", "control"] * 256, "256 variants and the baseline are too many lanes"),
+    (["-m", "/nowhere"], "there is no model at /nowhere"),
+    (["--device", "cpu", "--device-map", "auto"], "leave --device out"),
+    (["--calibration", "/nowhere"], "cannot read the calibration text /nowhere"),
+]
+OF_PROMPTS = [
+    (["--prompt-file", "/nowhere"], "cannot read the prompt file /nowhere"),
+    (["--prompt", " "], "the prompt is empty"),
+    (["--temperature", "-1"], "--temperature is -1.0"),
+]
+
+
+def commands_with_mistakes(directory: Path) -> list[tuple[list[str], str]]:
+    prune = ["prune", "-o", str(directory / "pruned")]
+    found = [([*prune, *mistake], said) for mistake, said in MISTAKES[:3]]
+    found += [(["rank", *mistake], said) for mistake, said in MISTAKES[4:]]
+    for command in ([], ["record"]):
+        found += [([*command, *mistake], said) for mistake, said in MISTAKES + OF_PROMPTS]
+    return found
+
+
+def test_a_mistake_is_answered_before_torch_is_imported(tmp_path: Path) -> None:
+    commands = commands_with_mistakes(tmp_path)
+    program = f"""
+import sys
+from prunetui.tui.cli.main import main
+for arguments in {[arguments for arguments, _ in commands]}:
+    sys.argv = ["prunetui", *arguments]
+    try:
+        main()
+    except SystemExit as done:
+        assert done.code == 2, (arguments, done.code)
+loaded = {{"numpy", "torch", "transformers", "textual"}}.intersection(sys.modules)
+assert not loaded, loaded
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    sentences = done.stderr.splitlines()
+    assert len(sentences) == len(commands)
+    for sentence, (arguments, said) in zip(sentences, commands, strict=True):
+        assert said in sentence, arguments

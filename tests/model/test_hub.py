@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from prunetui.engine.errors import UserError
-from prunetui.engine.model.hub import HubName, hub_name
+from prunetui.engine.model.source import HubName, hub_name
 from prunetui.engine.trace.file import read_trace
 
 from ..support.command_line import complaint, prunetui
@@ -141,7 +141,7 @@ def test_a_repository_of_gguf_files_names_them(
     def converted(gguf: Path, _: object) -> Path:
         raise UserError(f"converts {gguf.name} {gguf.read_text()}")
 
-    monkeypatch.setattr("prunetui.engine.model.source.convert_gguf", converted)
+    monkeypatch.setattr("prunetui.engine.model.fetch.convert_gguf", converted)
     assert "converts x.gguf f16/x.gguf" in said(capsys, "-m", "some/model/f16/x.gguf")
     assert served.asked == ["x.gguf"]
     split = "q8-00002-of-00002.gguf"

@@ -2,9 +2,10 @@
 
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from prunetui.engine.errors import UserError
+from prunetui.engine.errors import OptionError, PromptError, UserError
 from prunetui.engine.options import Options
 from prunetui.themes import BUILT_IN
 from prunetui.tui.app import PrunetuiApp
@@ -26,6 +27,7 @@ from ..support.screens import (
     panel_text,
     ready,
     replay,
+    screen_lines,
     until,
 )
 from ..support.traces import make_trace
@@ -299,6 +301,26 @@ async def test_a_model_that_does_not_load_leaves_ways_on() -> None:
         await pilot.press("ctrl+r")
         await ready(pilot, app)
     assert prompts == ["One", "One", "Two"]
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (OptionError("no such layer"), "q quits, to type the command with another value"),
+        (PromptError("it is too long"), "p edits the prompt   q quits"),
+        (UserError("out of memory"), "r tries again   q quits"),
+    ],
+)
+async def test_a_failed_start_names_the_keys_that_help(error: UserError, hint: str) -> None:
+    def open_session(_options: Options, _record_to: Path | None, _progress: Progress) -> NoReturn:
+        raise error
+
+    app = PrunetuiApp(Options(), None, open_session=open_session)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: inspector(app).query_one(LoadingPanel).problem)
+        await pilot.pause()
+        lines = [line.strip() for line in screen_lines(app.screen)]
+        assert lines[lines.index(str(error)) + 2] == hint
 
 
 async def test_quitting_does_not_wait_for_a_load_and_ends_it_at_its_next_word(

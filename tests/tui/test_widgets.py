@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from prunetui.engine.errors import UserError
 from prunetui.engine.trace.records import Drift
 from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
@@ -472,7 +473,7 @@ async def test_no_control_character_passes_while_loading() -> None:
         await app.screen.mount(panel)
         for control in CONTROLS:
             stages[:] = [Stage(f"a{control}b", 0.0)]
-            panel.fail(f"a{control}b c")
+            panel.fail(UserError(f"a{control}b c"))
             lines = [line.strip(80, panel.rich_style).text for line in panel.draw(80, 20)]
             assert control not in "".join(lines), hex(ord(control))
 

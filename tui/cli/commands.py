@@ -22,6 +22,7 @@ from ...engine.trace.export.formats import FORMATS
 from ...engine.trace.file import SUFFIX, read_trace
 from ...engine.trace.trace import Trace
 from ...engine.trace.vector_file import write_safetensors
+from ...engine.variants.option_checks import check_options
 from ..user.log_file import send_stderr_to_log
 from .options import (
     LOADING_OPTIONS,
@@ -115,6 +116,7 @@ def inspector(
     if resume is not None:
         resumed = read_trace(resume)
         options = _resumed_options(ctx, resume, resumed, options)
+    check_options(options)
     _set_color(color)
     # Textual reads the colours when it is imported.
     from ..app import PrunetuiApp
@@ -128,6 +130,7 @@ def inspector(
 @with_decoding_options()
 def record(*, options: Options, output: Output = None, no_trace: NoTrace = False) -> None:
     """Decode without a screen, write the trace and print a table."""
+    check_options(options)
     from .record import record as decode
 
     decode(options, _recording_path(options, output, no_trace))
@@ -145,6 +148,7 @@ def rank(
     """Show how much each sublayer and layer matters."""
     if output is not None:
         check_writable(output)
+    check_options(options)
     from .rank import rank as show
 
     show(options, output)
@@ -169,6 +173,7 @@ def prune(
     if form == "transformers" and is_stream(output):
         raise UserError(f"a checkpoint is a directory, and {output} is none; name a new one")
     check_writable(output)
+    check_options(options)
     from .prune import prune as write
 
     write(options, output, form)

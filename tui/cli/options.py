@@ -144,6 +144,8 @@ def decoding_options(
         raise UserError(f"--top-p is {top_p}; it must be above 0 and at most 1")
     if prompt_file is not None:
         prompt = read_text(prompt_file, "prompt file")
+    if prompt is not None and not prompt.strip():
+        raise UserError("the prompt is empty; write something for the lanes to go on from")
     for text in (model, prompt, answers, calibration, *(variant or ())):
         if text is not None and not _is_utf8(text):
             raise UserError(f"{text!r} is no UTF-8 text; write it in UTF-8")

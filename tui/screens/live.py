@@ -60,7 +60,7 @@ class LiveInspector(Inspector):
     def _open_again(self) -> None:
         """Open the session in a new thread, after a failure to open."""
         self._thread = self._new_thread()
-        self.query_one(LoadingPanel).fail("")
+        self.query_one(LoadingPanel).begin_again()
         self._thread.start()
 
     # -- what the thread says -----------------------------------------------------------------
@@ -107,7 +107,7 @@ class LiveInspector(Inspector):
     @on(SessionFailed)
     def _fail(self, event: SessionFailed) -> None:
         if self._thread.session is None:
-            self.query_one(LoadingPanel).fail(event.sentence)
+            self.query_one(LoadingPanel).fail(event.error)
         elif self._editor is not None and self._editor.applying:
             self._editor.show_refusal(event.sentence)
         else:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from rich.cells import cell_len
 
+from ...engine.errors import OptionError, PromptError, UserError
 from ..session_thread import Stage
 from .key_line import key_for
 from .panel import Line, Panel, shorten
@@ -18,6 +19,8 @@ class LoadingPanel(Panel):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"loading--done", "loading--now", "loading--problem"}
 
     problem = ""
+    _remedies: tuple[tuple[str, str], ...] = ()
+    """Binding ids that help with the problem, and what they do."""
 
     def __init__(self, name: str, stages: Callable[[], list[Stage]]) -> None:
         super().__init__()
@@ -27,9 +30,20 @@ class LoadingPanel(Panel):
     def on_mount(self) -> None:
         self.set_interval(1 / 4, self.redraw)
 
-    def fail(self, problem: str) -> None:
-        """Show why loading failed; an empty text takes that back."""
-        self.problem = problem
+    def fail(self, error: UserError) -> None:
+        """Show why loading failed, and the keys that help with it."""
+        self.problem = str(error)
+        match error:
+            case OptionError():
+                self._remedies = (("quit", "quits, to type the command with another value"),)
+            case PromptError():
+                self._remedies = (("prompt", "edits the prompt"), ("quit", "quits"))
+            case _:
+                self._remedies = (("restart", "tries again"), ("quit", "quits"))
+        self.redraw()
+
+    def begin_again(self) -> None:
+        self.problem = ""
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:
@@ -54,7 +68,6 @@ class LoadingPanel(Panel):
             for pieces in wrapped.lines:
                 text = "".join(piece.text for piece in pieces)
                 lines.append(Line().add(f"  {text}", self.style("loading--problem")))
-            keys = (("restart", "tries again"), ("prompt", "edits the prompt"), ("quit", "quits"))
-            hint = "".join(f"  {key_for(self, key)} {what} " for key, what in keys)
+            hint = "".join(f"  {key_for(self, key)} {what} " for key, what in self._remedies)
             lines += [Line(), Line().add(hint, self.style("panel--quiet"))]
         return lines[:height]

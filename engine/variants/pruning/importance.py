@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ...errors import UserError
+from ...errors import OptionError
 from ...model.anatomy import Anatomy
 from ...model.residual_stream import StreamHooks
 from .ranking import Similarity
@@ -30,7 +30,7 @@ def measure_similarity(
     Raises `UserError` where a stream is not known or has no direction.
     """
     if not anatomy.has_known_stream:
-        raise UserError(
+        raise OptionError(
             f"what each sublayer of a {model.config.model_type} model adds is not known, so they "
             "cannot be ranked; name the layers to drop, as in drop:attn=[1,2]"
         )
@@ -62,7 +62,7 @@ def measure_similarity(
     sublayers /= tokens
     runs /= tokens
     if not (sublayers.isfinite().all() and runs.isfinite().all()):
-        raise UserError(
+        raise OptionError(
             "nothing can be ranked: on the calibration text the residual stream is somewhere 0 or "
             "no number, and has no direction; use another text (--calibration)"
         )

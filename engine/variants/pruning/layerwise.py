@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ...errors import UserError
+from ...errors import OptionError
 from ...model.anatomy import Anatomy
 from ...model.gates import first_tensor
 from ..recipes import Pattern, Sparsify
@@ -63,7 +63,7 @@ def sparsify_model(
             unreached = [index for index, matrix in enumerate(inputs) if not matrix.tokens]
             if unreached:
                 expert = f"expert {unreached[0]} of " if len(inputs) > 1 else ""
-                raise UserError(
+                raise OptionError(
                     f"{part} cannot be applied: the {len(windows)} calibration samples never "
                     f"reach {expert}{stack.name} in {type(stack.module).__name__} of layer "
                     f"{number}; take more, of a longer text (--calibration, "
@@ -99,7 +99,7 @@ class _InputStatistics:
             try:
                 return sparsegpt(weight, self._sum * (2 / self.tokens), part.sparsity)
             except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
-                raise UserError(
+                raise OptionError(
                     f"{part} cannot be applied: what a matrix is multiplied by on the calibration "
                     "text overflows; use another text, or --dtype float32"
                 ) from error
@@ -148,7 +148,7 @@ def _check(model: PreTrainedModel, layer: nn.Module, part: Sparsify) -> None:
     for module in layer.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.dim() > 2 and not (isinstance(module, nn.Conv1d) or is_experts(module)):
-                raise UserError(
+                raise OptionError(
                     f"{part} cannot be applied to this {family} model: {name} of its layers, "
                     f"{tuple(parameter.shape)}, is no matrix and no experts' of a known layout, "
                     "and pruning the rest would half prune it"
@@ -156,7 +156,7 @@ def _check(model: PreTrainedModel, layer: nn.Module, part: Sparsify) -> None:
     if isinstance(part.sparsity, Pattern):
         for stack in matrix_stacks(layer):
             if stack.shape[-1] % part.sparsity.m:
-                raise UserError(
+                raise OptionError(
                     f"{part} cannot be applied to this {family} model: {part.sparsity.m} does not "
                     f"divide a matrix's {stack.shape[-1]} inputs"
                 )

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from ...errors import UserError
+from ...errors import OptionError
 from ...model.dropped import SUBLAYERS, Dropped, Sublayer
 from ..recipes import Checkpoint, Drop, Recipe
 
@@ -32,7 +32,7 @@ def least_important(part: Drop, count: int, similarity: Similarity, dropped: Dro
             start for start in range(len(runs)) if gone.isdisjoint(range(start, start + count))
         ]
         if not starts:
-            raise UserError(f"{part} finds no run of {count} layers that are still there")
+            raise OptionError(f"{part} finds no run of {count} layers that are still there")
         start = max(starts, key=lambda layer: runs[layer])
         run = frozenset(range(start, start + count))
         return Dropped(run, run)
