@@ -151,6 +151,7 @@ class Session:
     def force(self, at: int, tokens: dict[int, int]) -> records.Step:
         """Begin a branch with these tokens, by lane, at step `at`; the other lanes choose theirs.
 
+        Before any step there is nothing to branch off from: decoding begins with them.
         Raises `UserError` if no step can follow there, a lane had ended by then, or would not read
         what it is given.
         """
@@ -168,11 +169,12 @@ class Session:
                     f"{self.trace.lane_names[lane]} has ended before step {at}; "
                     "force a token at an earlier step"
                 )
-        parent = self.trace.branch
-        self.trace.fork(at)
-        self._history.fork(parent, at)
-        self._steps.read_texts()
-        self._recording.write(records.Branch(parent=parent, at=at))
+        if self.trace.steps:
+            parent = self.trace.branch
+            self.trace.fork(at)
+            self._history.fork(parent, at)
+            self._steps.read_texts()
+            self._recording.write(records.Branch(parent=parent, at=at))
         return self.step(tokens)
 
     def switch(self, branch: int) -> None:
@@ -317,6 +319,10 @@ class Session:
             candidates=options.candidates,
             with_lens=options.lens,
         )
+        with guard_memory(
+            "out of memory after the prompt was read; a shorter one or fewer variants need less"
+        ):
+            trace.preview = steps.preview(history.outputs_before(0))
         self._history, self._steps = history, steps
         self.trace, self._prompt = trace, prompt
         self._recording.begin(trace.header)

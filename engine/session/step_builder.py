@@ -1,7 +1,9 @@
 """From the outputs before a step to its record in the trace."""
 
 import time
+from collections.abc import Sequence
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -62,8 +64,7 @@ class StepBuilder:
 
     def read_texts(self) -> None:
         """Rebuild the lanes' texts from the trace's steps, after a rewind, a switch or an error."""
-        prompt = self._trace.header.prompt.tokens
-        self._lane_texts = [LaneText(self._loaded.tokenizer, prompt) for _ in self._lanes.records]
+        self._lane_texts = self._new_texts()
         for step in self._trace.steps:
             for text, token in zip(self._lane_texts, step.lanes, strict=True):
                 if token is None or (token.not_numbers and not token.forced):
@@ -80,7 +81,44 @@ class StepBuilder:
 
         `forced` gives lanes their token; `began` is the `perf_counter()` at which the step began.
         """
-        header, steps, lanes = self._trace.header, self._trace.steps, self._lanes
+        steps = self._trace.steps
+        step, chosen = self._step(outputs, steps, self._lane_texts, forced)
+        running = running_lanes(steps, len(self._lanes.records))
+        both = self._trace.header.context == "both"
+        lens = self.lens(outputs, running) if self._with_lens else None
+        measured_locally = [running[0]] * (len(running) - 1)
+        step = msgspec.structs.replace(
+            step,
+            seconds=time.perf_counter() - began,
+            block=self._recording.keep(
+                {"h": outputs.h, "z": outputs.z}, running + measured_locally * both
+            ),
+            lens=lens,
+        )
+        return step, chosen
+
+    @torch.inference_mode()
+    def preview(self, outputs: Outputs) -> records.Step:
+        """Build step 0 as it would be decoded now, from the outputs of the prompt.
+
+        It is not recorded: it has no lens, no vectors and no seconds.
+        """
+        return self._step(outputs, [], self._new_texts(), {})[0]
+
+    def _new_texts(self) -> list[LaneText]:
+        prompt = self._trace.header.prompt.tokens
+        return [LaneText(self._loaded.tokenizer, prompt) for _ in self._lanes.records]
+
+    def _step(
+        self,
+        outputs: Outputs,
+        steps: Sequence[records.Step],
+        texts: list[LaneText],
+        forced: dict[int, int],
+    ) -> tuple[records.Step, Tensor]:
+        """Build the step after `steps`, whose lanes have `texts`; return it and the chosen tokens,
+        int64 [lanes]."""
+        header, lanes = self._trace.header, self._lanes
         number, variant_count = len(steps), len(lanes.records) - 1
         numbers, chosen = step_numbers(outputs, header.sampling, number, self._request, forced)
         running = running_lanes(steps, variant_count + 1)
@@ -91,7 +129,6 @@ class StepBuilder:
         lane_rows = range(variant_count + 1)
         local_rows = range(variant_count + 1, 2 * variant_count + 1)
         both, answers = header.context == "both", header.answers
-        lens = self.lens(outputs, running) if self._with_lens else None
         step = records.Step(
             step=number,
             lanes=token_records(
@@ -99,13 +136,13 @@ class StepBuilder:
                 running,
                 ended,
                 forced,
-                self._lane_texts,
+                texts,
                 last=why_full(header, number + 1) is not None,
             ),
             candidates=candidate_records(numbers, running, self._token_texts),
             drift=drift_records(numbers.drift[:variant_count], measured),
             layers=layer_records(numbers.layers[:variant_count], measured, same_depth),
-            seconds=time.perf_counter() - began,
+            seconds=0.0,
             # Step 0 chooses from the outputs of the prompt.
             read=lanes.weight_bytes + lanes.lockstep.cache_bytes if number else 0,
             memory=memory_in_use(self._loaded.model.device),
@@ -117,10 +154,6 @@ class StepBuilder:
             local_answers=answer_records(numbers, local_rows, measured_locally)
             if answers and both
             else None,
-            block=self._recording.keep(
-                {"h": outputs.h, "z": outputs.z}, running + measured_locally * both
-            ),
-            lens=lens,
         )
         return step, chosen
 

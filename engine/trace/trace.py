@@ -29,6 +29,9 @@ class Trace:
 
     def __init__(self, header: Header) -> None:
         self.header = header
+        self.preview: Step | None = None
+        """Step 0 as a session would decode it now: numbers of the token that follows the prompt. No
+        event records it; a trace read from a file has none."""
         self.steps: list[Step] = []
         self.branch = 0
         """Number of the open branch, that of `steps`."""

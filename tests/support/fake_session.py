@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 import msgspec
 from prunetui.engine.errors import UserError
 from prunetui.engine.session.changes import RestartChanges
+from prunetui.engine.trace.records import Header
 from prunetui.engine.trace.trace import Trace
 
 from .traces import make_header, make_lens, make_step
@@ -16,12 +17,18 @@ if TYPE_CHECKING:
     from prunetui.engine.variants.pruning.ranking import Similarity
 
 
+def _new_trace(header: Header) -> Trace:
+    trace = Trace(header)
+    trace.preview = make_step(0)
+    return trace
+
+
 class FakeSession:
     """`SessionPort` over made-up steps, which takes no variants and measures no importance."""
 
     def __init__(self, most: int = 64) -> None:
         self.most = most
-        self.trace = Trace(make_header())
+        self.trace = _new_trace(make_header())
         self.recording: Path | None = None
         self.recording_error: str | None = None
         self.fails: Exception | None = None
@@ -46,7 +53,8 @@ class FakeSession:
 
     def force(self, at: int, tokens: dict[int, int]) -> None:
         self.forced.append((at, tokens))
-        self.trace.fork(at)
+        if self.trace.steps:
+            self.trace.fork(at)
         self.step()
 
     def switch(self, branch: int) -> None:
@@ -67,7 +75,7 @@ class FakeSession:
         if changed == header:
             self.trace.rewind(0)
         else:
-            self.trace = Trace(changed)
+            self.trace = _new_trace(changed)
 
     def set_variants(self, recipes: Sequence[str]) -> None:
         raise UserError(f"a made-up session takes no variants, and not {recipes}")
