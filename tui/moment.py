@@ -21,8 +21,15 @@ class Moment:
     """Index of the selected lane."""
     branch: str = ""
     """Label of the trace's branch; empty if it has only one."""
+    preview: Step | None = None
+    """Step 0 as it would be decoded now."""
 
     @property
     def step(self) -> Step | None:
         """Step under the cursor."""
         return self.steps[self.cursor] if self.cursor >= 0 else None
+
+    @property
+    def step_or_preview(self) -> Step | None:
+        """Step under the cursor; before any is decoded, the preview."""
+        return self.step if self.steps else self.preview

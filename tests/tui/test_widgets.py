@@ -219,7 +219,7 @@ def test_a_token_is_quoted_so_that_spaces_and_newlines_show() -> None:
 
 def test_chosen_tokens_come_first_then_the_most_probable_in_either_lane() -> None:
     step = make_step(5)
-    order = ranked(step, [0, 1])
+    order = ranked(step, [0, 1], chosen_first=True)
     tokens, probs = step.candidates.tokens, step.candidates.probs
     chosen = {token.token for token in step.lanes[:2] if token} & set(tokens)
     assert {tokens[place] for place in order[: len(chosen)]} == chosen

@@ -29,14 +29,14 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
         Binding("a", "all", "in all lanes", id="force-all"),
     ]
 
-    def __init__(self, moment: Moment, step: Step, row: int) -> None:
-        """`row` is the row that is highlighted first."""
+    def __init__(self, moment: Moment, step: Step, token: int | None) -> None:
+        """`token` is highlighted first, if it is among the candidates; else the top one is."""
         super().__init__()
-        self._row = row
+        self._token = token
         self._moment = moment
         self._step = step
         self._lanes = [0, moment.lane] if moment.lane else [0]
-        self._candidates = ranked(step, self._lanes)
+        self._candidates = ranked(step, self._lanes, chosen_first=moment.step is not None)
 
     def compose(self) -> ComposeResult:
         names = [lane.name for lane in self._moment.header.lanes]
@@ -65,7 +65,10 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
                 compact=True,
             )
             yield Label(
-                "Decoding goes on from there, in a branch of its own.", classes="dialog-hint"
+                "Decoding goes on from there, in a branch of its own."
+                if self._moment.steps
+                else "Decoding begins with it.",
+                classes="dialog-hint",
             )
             with Horizontal(classes="dialog-buttons"):
                 lane = shorten(names[self._moment.lane], 24)
@@ -75,7 +78,9 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
 
     def on_mount(self) -> None:
         choices = self.query_one(OptionList)
-        choices.highlighted = min(self._row, len(self._candidates) - 1)
+        tokens = [self._step.candidates.tokens[candidate] for candidate in self._candidates]
+        if tokens:
+            choices.highlighted = tokens.index(self._token) if self._token in tokens else 0
         choices.focus()
 
     @on(OptionList.OptionSelected)
@@ -153,21 +158,27 @@ def _depth_first(trace: Trace, branch: int, depth: int) -> Iterator[tuple[int, i
 def _line(trace: Trace, branch: int, depth: int) -> str:
     steps, origin = trace.branches[branch], trace.origins[branch]
     here = "●" if branch == trace.branch else " "
+    at, forced = _first_forced(trace, steps, origin.at if origin else 0)
     if origin is None:
-        return f"{here} as decoded, {len(steps)} steps"
-    # A branch that was rewound and decoded again may force nothing.
-    at, forced = origin.at, "nothing forced" if origin.at < len(steps) else "taken back"
-    for step in steps[origin.at :]:
+        how = f"step {at}: {visible(forced)}" if forced else "as decoded"
+        return f"{here} {how}, {len(steps)} steps"
+    if not forced:
+        # A branch that was rewound and decoded again may force nothing.
+        at, forced = origin.at, "nothing forced" if origin.at < len(steps) else "taken back"
+    return f"{here} {'  ' * (depth - 1)}└ step {at}: {visible(forced)}, {len(steps)} steps"
+
+
+def _first_forced(trace: Trace, steps: list[Step], start: int) -> tuple[int, str]:
+    """The first step from `start` on with a token that the user forced, and which tokens; an empty
+    text if there is none."""
+    for step in steps[start:]:
         taken = [
             (trace.lane_names[lane], token.text)
             for lane, token in enumerate(step.lanes)
             if token is not None and token.forced
         ]
         if taken:
-            at = step.step
             if len(taken) == len(step.lanes) and len({text for _, text in taken}) == 1:
-                forced = f"all lanes {quoted(taken[0][1])}"
-            else:
-                forced = ", ".join(f"{name} {quoted(text)}" for name, text in taken)
-            break
-    return f"{here} {'  ' * (depth - 1)}└ step {at}: {visible(forced)}, {len(steps)} steps"
+                return step.step, f"all lanes {quoted(taken[0][1])}"
+            return step.step, ", ".join(f"{name} {quoted(text)}" for name, text in taken)
+    return start, ""

@@ -327,7 +327,8 @@ class Inspector(Screen[None]):
         lane = min(self.lane, len(trace.header.lanes) - 1)
         count = len(trace.branches)
         branch = f"branch {trace.branch + 1} of {count}" if count > 1 else ""
-        return Moment(trace.header, steps, self._cursor_in(steps), lane, branch)
+        cursor = self._cursor_in(steps)
+        return Moment(trace.header, steps, cursor, lane, branch, trace.preview)
 
     def _draw_text(self) -> None:
         if self.trace is None:

@@ -162,17 +162,18 @@ class LiveInspector(Inspector):
         self._decode(lambda: self._thread.play(stop))
 
     @work
-    async def action_force(self, row: int = 0) -> None:
+    async def action_force(self, token: int | None = None) -> None:
         if self.trace is None:
             return
         moment = self.moment_of(self.trace)
-        if moment.step is None:
+        step = moment.step_or_preview
+        if step is None:
             return
-        tokens = await self.app.push_screen_wait(ForceDialog(moment, moment.step, row))
+        tokens = await self.app.push_screen_wait(ForceDialog(moment, step, token))
         if tokens:
             self.alert = ""
             self._cursor = None
-            self._thread.force(moment.cursor, tokens)
+            self._thread.force(step.step, tokens)
 
     can_read = True
 

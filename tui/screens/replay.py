@@ -103,7 +103,7 @@ class ReplayInspector(Inspector):
     def action_answers(self) -> None:
         self._refuse()
 
-    def action_force(self, row: int = 0) -> None:  # noqa: ARG002
+    def action_force(self, token: int | None = None) -> None:  # noqa: ARG002
         self._refuse()
 
     def action_variants(self) -> None:

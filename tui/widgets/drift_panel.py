@@ -134,7 +134,7 @@ class DriftPanel(Panel):
             lambda: Charts(moment.lane, columns),
         )
         self._charts.take(moment.steps)
-        step, charts = moment.step, self._charts
+        step, charts = moment.step_or_preview, self._charts
         drift = step.drift_of(moment.lane) if step else None
         local = step.local_of(moment.lane) if step else None
         name = moment.header.lanes[moment.lane].name
@@ -167,7 +167,7 @@ class DriftPanel(Panel):
                 )
         self._axis_line = len(lines)
         lines.append(self._axis(moment.cursor, columns))
-        if with_table and moment.step:
+        if with_table and step:
             lines.append(Line())
             quiet, value = self.style("panel--quiet"), self.style("drift--value")
             for row in table(drift):

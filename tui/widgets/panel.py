@@ -17,6 +17,9 @@ from ...engine.trace.printable import visible
 NOT_FINITE = "×"
 """Glyph of a number that is not finite."""
 
+SELECTED = "▸"
+"""Mark of the selected lane."""
+
 LEAST_DRAWN = (20, 4)
 """Smallest width and height that a panel is drawn in, then cut to its own: below it no layout makes
 sense. Every panel of a terminal that is large enough is larger."""

@@ -12,13 +12,13 @@ from ...engine.trace.records import Header, Step
 from ..history_memo import HistoryMemo
 from ..moment import Moment
 from .key_line import key_for
-from .panel import NOT_FINITE, Clicked, Line, Panel, shorten
+from .panel import NOT_FINITE, SELECTED, Clicked, Line, Panel, shorten
+from .row_shares import share_rows
 from .wrapping import Piece, Wrapped
 
 DIVERGES = "◆"
 TIES = "◇"
 ENDS = "■"
-SELECTED = "▸"
 
 NAME_CELLS = 26
 
@@ -35,6 +35,8 @@ class Block:
         """Mark of that step: `TIES` if rounding alone could have caused the difference."""
         self.wrapped = Wrapped(width)
         self.top = 0
+        self.ended = False
+        """Whether the lane's last token is taken: its text grows no more."""
         self._taken = 0
         self._chose_nothing = False
         """Whether the lane chose no token at the last step taken."""
@@ -55,9 +57,24 @@ class Block:
                 unindented = text.lstrip(" ")
                 text = " " * (len(text) - len(unindented)) + self.mark + unindented
             if token and token.ended:
+                self.ended = True
                 text += ENDS
             self.wrapped.append(step.step, text)
             self._taken += 1
+
+    @property
+    def need(self) -> int:
+        """Rows that show all lines, and the note on the first divergence."""
+        return max(len(self.wrapped.lines), 1 if self.diverges is None else 2)
+
+    def resize(self, height: int) -> None:
+        """Take another height; the last page stays full."""
+        self.height = height
+        self.top = min(self.top, self._last_top)
+
+    @property
+    def _last_top(self) -> int:
+        return max(0, len(self.wrapped.lines) - self.height)
 
     def turn_to(self, cursor: int) -> None:
         """Turn half a block when the cursor's line leaves it: scrolling would send every line."""
@@ -66,11 +83,13 @@ class Block:
         line = self.wrapped.line_of[cursor]
         far = abs(cursor - self._cursor) > 1
         self._cursor = cursor
-        if self.top <= line < self.top + self.height:
-            return
-        self.top = max(0, line - self.height // 2)
-        if far:
-            self.top = max(0, min(self.top, len(self.wrapped.lines) - self.height))
+        if not self.top <= line < self.top + self.height:
+            self.top = max(0, line - self.height // 2)
+            # The half that is blank is for lines to come.
+            if far or line < len(self.wrapped.lines) - 1:
+                self.top = min(self.top, self._last_top)
+        if self.ended:
+            self.top = min(self.top, self._last_top)
 
     def pieces(self, row: int) -> list[Piece]:
         line = self.top + row
@@ -96,11 +115,8 @@ class TextPanel(Panel):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._memo = HistoryMemo[list[Block]]()
-        self._blocks: list[Block] = []
-        """Blocks drawn last, of all lanes; the first `_first_shown` are off the screen."""
-        self._first_shown = 0
-        self._pitch = 1
-        """Lines from one lane to the next."""
+        self._rows: list[tuple[Block, int]] = []
+        """Block and its row on each line below the title; the row below a block's last is blank."""
         self._name_width = 0
 
     def show(self, moment: Moment) -> None:
@@ -115,12 +131,8 @@ class TextPanel(Panel):
             self.title(width, "text", shorten(f"prompt: {moment.header.prompt.text}", width - 9))
         ]
         self._lay_out(moment, width, height - 1)
-        for block in self._blocks:
-            block.take(moment.header, moment.steps)
-            block.turn_to(moment.cursor)
-        for block in self._blocks[self._first_shown :]:
-            for row in range(self._pitch):
-                lines.append(self._line(moment, block, row) if row < block.height else Line())
+        for block, row in self._rows:
+            lines.append(self._line(moment, block, row) if row < block.height else Line())
         if not moment.steps:
             play, step = key_for(self, "play"), key_for(self, "forward")
             invitation = f"  The prompt is read. {play} decodes, {step} takes one step."
@@ -128,21 +140,47 @@ class TextPanel(Panel):
         return lines
 
     def _lay_out(self, moment: Moment, width: int, height: int) -> None:
-        """Choose the lanes that are shown, and the size of their blocks."""
+        """Choose the lanes that are shown, the rows of their blocks and the page of each."""
         lanes = len(moment.header.lanes)
-        shown = min(lanes, height)
-        # A blank line between the lanes, where three are left for the text.
-        self._pitch = height // shown
-        block_height = self._pitch - 1 if self._pitch > 3 else self._pitch
         names = [cell_len(visible(lane.name)) for lane in moment.header.lanes]
         self._name_width = min(max(*names, 10), NAME_CELLS, width // 4) + 4
         text_width = width - self._name_width - 1
-        self._blocks = self._memo.growing(
+        blocks = self._memo.growing(
             moment.steps,
-            (text_width, block_height),
-            lambda: [Block(lane, text_width, block_height) for lane in range(lanes)],
+            text_width,
+            lambda: [Block(lane, text_width, 0) for lane in range(lanes)],
         )
-        self._first_shown = min(max(0, moment.lane - shown + 1), lanes - shown)
+        count = min(lanes, height)
+        first = min(max(0, moment.lane - count + 1), lanes - count)
+        shown = blocks[first : first + count]
+        # A blank line between the lanes, where three are left for the text.
+        gap = int(height // count > 3)
+        for block in shown:
+            block.take(moment.header, moment.steps)
+        self._share(shown, height - gap * (count - 1))
+        for block in shown:
+            block.turn_to(moment.cursor)
+        self._rows = [
+            (block, row)
+            for number, block in enumerate(shown)
+            for row in range(block.height + (gap if number < count - 1 else 0))
+        ]
+
+    def _share(self, blocks: list[Block], rows: int) -> None:
+        """Give the blocks these rows in all, only if a block gains a row that it needs.
+
+        Blocks move then, and every line of theirs is sent.
+        """
+        shares = share_rows(
+            [block.need for block in blocks], [not block.ended for block in blocks], rows
+        )
+        gains = any(
+            block.height < min(block.need, share)
+            for block, share in zip(blocks, shares, strict=True)
+        )
+        if gains or sum(block.height for block in blocks) != rows:
+            for block, share in zip(blocks, shares, strict=True):
+                block.resize(share)
 
     def _line(self, moment: Moment, block: Block, row: int) -> Line:
         line = Line()
@@ -180,11 +218,9 @@ class TextPanel(Panel):
         return self.style("text--later" if later else "text--same")
 
     def on_click(self, event: events.Click) -> None:
-        number, row = divmod(event.y - 1, self._pitch)
-        number += self._first_shown
-        if event.y < 1 or number >= len(self._blocks):
+        if not 1 <= event.y <= len(self._rows):
             return
-        block = self._blocks[number]
+        block, row = self._rows[event.y - 1]
         right = self._name_width
         step = None
         if event.x >= right and row < block.height:
