@@ -75,31 +75,31 @@ def drawn(panel: Panel) -> list[str]:
 
 
 async def test_a_long_text_has_the_rows_that_short_ones_leave() -> None:
-    trace = lines_trace([11, 1, 2], 11)
+    trace = lines_trace([9, 1, 2], 9)
     app = replay(trace)
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot)
         panel = panel_of(app, TextPanel)
-        # A title, 16 lines and two blank ones: 14 are needed.
+        # A title, 15 lines and three blank ones: all are needed.
         assert panel.size.height == 19
         text = "\n".join(drawn(panel))
-        assert [f"L0.{number}⏎" in text for number in range(11)] == [True] * 11
+        assert [f"L0.{number}⏎" in text for number in range(9)] == [True] * 9
         assert "L1.0⏎" in text
         assert "L2.1⏎" in text
         # Its notes stay beside their lane.
         rows = drawn(panel)
         name = next(y for y, row in enumerate(rows) if "drop:mlp=1" in row)
-        assert (name, "L2.0⏎" in rows[name], "L2.1⏎" in rows[name + 1]) == (16, True, True)
+        assert (name, "L2.0⏎" in rows[name], "L2.1⏎" in rows[name + 1]) == (15, True, True)
 
 
 async def test_a_click_finds_the_lane_where_it_is_drawn() -> None:
-    trace = lines_trace([11, 1, 2], 11)
+    trace = lines_trace([9, 1, 2], 9)
     app = replay(trace)
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot)
         panel = panel_of(app, TextPanel)
         rows = drawn(panel)
-        for lane, step in ((2, 1), (0, 9), (1, 0)):
+        for lane, step in ((2, 1), (0, 7), (1, 0)):
             y = next(y for y, row in enumerate(rows) if f"L{lane}.{step}⏎" in row)
             await pilot.click(panel, offset=(rows[y].index("L"), y))
             assert (inspector(app).lane, inspector(app).cursor) == (lane, step)
@@ -121,9 +121,9 @@ async def test_blocks_move_only_to_gain_a_row_they_need() -> None:
             names = [y for y, row in enumerate(after) if " drop:" in row]
             heights.append((names[0] - 2, names[1] - names[0] - 1, len(after) - names[1]))
             changed.append(sum(old != new for old, new in zip(before, after, strict=True)))
-        # They begin alike. When the first and the last are full, the one between them gives a row;
-        # then the room is used up, and those two page by half.
-        assert heights == [(6, 5, 5)] * 4 + [(6, 4, 6)] * 8
+        # They begin alike, above a blank line. When the first and the last are full, they get that
+        # and a row of the one between them; then the room is used up, and those two page by half.
+        assert heights == [(5, 5, 6)] * 4 + [(6, 4, 6)] * 8
         assert changed == [3, 4, 4, 2, 7, 12, 2, 3, 12, 2, 2, 12]
 
 

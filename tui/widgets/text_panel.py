@@ -157,14 +157,12 @@ class TextPanel(Panel):
         gap = int(height // count > 3)
         for block in shown:
             block.take(moment.header, moment.steps)
-        self._share(shown, height - gap * (count - 1))
+        rows = height - gap * (count - 1)
+        # One above the next panel, unless the text needs it.
+        self._share(shown, rows - (gap and sum(block.need for block in shown) < rows))
         for block in shown:
             block.turn_to(moment.cursor)
-        self._rows = [
-            (block, row)
-            for number, block in enumerate(shown)
-            for row in range(block.height + (gap if number < count - 1 else 0))
-        ]
+        self._rows = [(block, row) for block in shown for row in range(block.height + gap)]
 
     def _share(self, blocks: list[Block], rows: int) -> None:
         """Give the blocks these rows in all, only if a block gains a row that it needs.
