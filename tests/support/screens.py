@@ -9,8 +9,9 @@ from prunetui.engine.options import Options
 from prunetui.engine.progress import Progress
 from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import InspectorApp, PrunetuiApp
-from prunetui.tui.screens.inspector import Inspector
+from prunetui.tui.screens.inspector import OVERVIEW, Inspector
 from prunetui.tui.session_port import SessionPort
+from prunetui.tui.user.state_files import write_position
 from prunetui.tui.widgets.panel import Panel
 from rich.table import Table
 from textual.app import App
@@ -34,9 +35,12 @@ def live(session: SessionPort) -> PrunetuiApp:
     return PrunetuiApp(Options(), None, open_session=open_session)
 
 
-def replay(trace: Trace | None = None, theme: str | None = None) -> InspectorApp:
-    """An inspector of a recorded trace, which was made up if none is given."""
-    return PrunetuiApp.replay(trace or make_trace(20), Path("some.trace.jsonl"), theme=theme)
+def replay(
+    trace: Trace | None = None, path: Path = Path("some.trace.jsonl"), theme: str | None = None
+) -> InspectorApp:
+    """An inspector of a recorded trace that was left at its end, made up if none is given."""
+    write_position(path, None, 1, OVERVIEW)
+    return PrunetuiApp.replay(trace or make_trace(20), path, theme=theme)
 
 
 def inspector(app: App[None]) -> Inspector:

@@ -21,6 +21,7 @@ from prunetui.tui.app import PrunetuiApp
 from prunetui.tui.screens.export import ExportDialog
 from textual.widgets import Input, Label
 
+from ..support.screens import replay
 from ..support.traces import make_header, make_lens, make_step, make_trace, with_local
 
 STEPS = 9
@@ -177,7 +178,7 @@ async def test_the_dialog_writes_parquet_and_says_what_it_lacks(
 
 
 async def test_the_dialog_writes_the_screen_beneath_it(tmp_path: Path) -> None:
-    app = PrunetuiApp.replay(make_trace(30), tmp_path / "some.trace.jsonl")
+    app = replay(make_trace(30), tmp_path / "some.trace.jsonl")
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press("e")
         await pilot.click("#svg")

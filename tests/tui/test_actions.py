@@ -5,6 +5,7 @@ from prunetui.engine.trace.printable import visible
 from prunetui.engine.trace.trace import Trace
 from prunetui.tui.screens.ask import AskDialog
 from prunetui.tui.screens.choose import BranchesDialog, ForceDialog
+from textual.pilot import Pilot
 from textual.widgets import Input, Label, OptionList
 
 from ..support.fake_session import FakeSession
@@ -32,7 +33,9 @@ def branched() -> Trace:
         (["N"], 18),
         (["home", "N"], 0),
         (["n"], 19),
-        (["x"], 19),
+        (["x"], 4),
+        (["down", "x"], 8),
+        (["down", "x", "up", "up", "x"], 4),
     ],
 )
 async def test_keys_go_to_divergent_steps(keys: list[str], cursor: int) -> None:
@@ -67,10 +70,11 @@ async def test_x_decodes_on_to_the_next_divergent_step() -> None:
         assert screen.cursor == 4
 
 
-async def breakpoint_at(pilot, app, text: str) -> None:
-    await pilot.press("b")
-    await until(pilot, lambda: isinstance(app.screen, AskDialog))
-    app.screen.query_one(Input).value = text
+async def answer(pilot: Pilot[None], key: str, text: str) -> None:
+    """Press a key that asks for a text, and give it."""
+    await pilot.press(key)
+    await until(pilot, lambda: isinstance(pilot.app.screen, AskDialog))
+    pilot.app.screen.query_one(Input).value = text
     await pilot.press("enter")
     await pilot.pause()
 
@@ -80,23 +84,93 @@ async def test_playing_stops_where_a_condition_holds() -> None:
     app = live(session)
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await ready(pilot, app)
-        await breakpoint_at(pilot, app, "speed > 3")
+        await answer(pilot, "b", "speed > 3")
         problem = app.screen.query_one(".dialog-problem", Label)
         assert str(problem.content).startswith("there is no measure speed")
         await pilot.press("escape")
-        await breakpoint_at(pilot, app, "lane 2 differs")
+        await answer(pilot, "b", "lane 2 differs")
         await until(pilot, lambda: "◉ lane 2 differs" in panel_text(app, "#status"))
         await pilot.press("space")
         await until(pilot, lambda: notices(app) == ["Stopped: drop:mlp=1 differs."])
         assert len(session.trace.steps) == 9
-        await breakpoint_at(pilot, app, "")
+        await answer(pilot, "b", "")
         await until(pilot, lambda: "◉" not in panel_text(app, "#status"))
+
+
+def recorded(steps: int, most: int = 64) -> FakeSession:
+    session = FakeSession(most)
+    for _ in range(steps):
+        session.step()
+    return session
+
+
+async def test_space_shows_the_recorded_steps_and_then_decodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[tuple[int, int, str]] = []
+    session = recorded(6, most=9)
+    app = live(session)
+    async with app.run_test(size=SIZE) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("home")
+        draw = screen.draw
+
+        def watch(*, by_key: bool = False) -> None:
+            shown.append((screen.cursor, len(session.trace.steps), screen.state))
+            draw(by_key=by_key)
+
+        monkeypatch.setattr(screen, "draw", watch)
+        await pilot.press("space")
+        await until(pilot, lambda: screen.state == "■ finished")
+        # One by one, with nothing decoded until the last of them is shown.
+        assert shown[:5] == [(step, 6, "▶ recorded") for step in range(5)]
+        assert shown[5][0] >= 5
+        assert (screen.cursor, len(session.trace.steps)) == (8, 9)
+
+
+async def test_space_pauses_among_recorded_steps() -> None:
+    session = recorded(20)
+    app = live(session)
+    async with app.run_test(size=SIZE) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("home", "space")
+        await until(pilot, lambda: screen.cursor >= 2)
+        await pilot.press("space")
+        paused = screen.cursor
+        assert screen.state == "‖ paused"
+        await pilot.pause(0.15)
+        assert (screen.cursor, len(session.trace.steps)) == (paused, 20)
+
+
+async def test_a_condition_stops_at_recorded_steps_too() -> None:
+    session = recorded(20)
+    app = live(session)
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        screen = await ready(pilot, app)
+        await answer(pilot, "b", "lane 2 differs")
+        await pilot.press("home", *["shift+right"], *["left"] * 5, "space")
+        await until(pilot, lambda: notices(app) == ["Stopped: drop:mlp=1 differs."])
+        assert (screen.cursor, len(session.trace.steps)) == (8, 20)
+        assert screen.state == "‖ paused"
+
+
+@pytest.mark.parametrize("key", ["r", "c"])
+async def test_what_begins_again_is_not_played(key: str) -> None:
+    session = recorded(20)
+    app = live(session)
+    async with app.run_test(size=SIZE) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("end", "left", "left", "space", key)
+        await until(pilot, lambda: screen.trace is session.trace and not session.trace.steps)
+        await pilot.pause(0.15)
+        assert screen.state == "‖ paused"
+        assert session.trace.steps == []
 
 
 async def test_a_replay_stops_there_too() -> None:
     app = replay()
     async with app.run_test(size=SIZE, notifications=True) as pilot:
-        await breakpoint_at(pilot, app, "differs")
+        await answer(pilot, "b", "differs")
         await pilot.press("home", "space")
         await until(pilot, lambda: notices(app) == ["Stopped: drop:attn=1 differs."])
         assert inspector(app).cursor == 4

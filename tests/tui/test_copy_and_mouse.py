@@ -47,7 +47,7 @@ async def test_the_lanes_text_up_to_the_cursor_is_copied_and_kept() -> None:
 
 async def test_a_copy_that_cannot_be_kept_is_still_copied() -> None:
     Path(os.environ["XDG_STATE_HOME"]).write_text("a file where the directory should be")
-    app = replay(make_trace(20))
+    app = PrunetuiApp.replay(make_trace(20), Path("some.trace.jsonl"))
     async with app.run_test(notifications=True) as pilot:
         await pilot.press("home", "y")
         await until(pilot, lambda: any("Copied" in sentence for sentence in notices(app)))

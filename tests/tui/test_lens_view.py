@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from prunetui.engine.trace.file import read_trace
 from prunetui.engine.trace.trace import Trace
-from prunetui.tui.app import InspectorApp, PrunetuiApp
+from prunetui.tui.app import InspectorApp
 from prunetui.tui.views.layers import LENS, MAP, RAW_LENS, LayersView
 from prunetui.tui.widgets.lens_panel import LensPanel
 from textual import events
@@ -38,7 +38,7 @@ def test_the_lens(snap_compare, size: tuple[int, int]) -> None:
         await settle(pilot)
 
     path = Path(__file__).parents[1] / "data" / "lens.trace.jsonl"
-    app = PrunetuiApp.replay(read_trace(path), path)
+    app = replay(read_trace(path), path)
     assert snap_compare(app, terminal_size=size, run_before=choose)
 
 

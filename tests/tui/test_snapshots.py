@@ -5,12 +5,12 @@ from pathlib import Path
 import msgspec
 import pytest
 from prunetui.engine.trace.file import read_trace
-from prunetui.tui.app import InspectorApp, PrunetuiApp
+from prunetui.tui.app import InspectorApp
 from prunetui.tui.screens import export
 from prunetui.tui.screens.prompt import Decoding, PromptEditor
 from textual.pilot import Pilot
 
-from ..support.screens import both_sizes, keep_the_cursor_still, panel_text, until
+from ..support.screens import both_sizes, keep_the_cursor_still, panel_text, replay, until
 from ..support.traces import make_header, make_trace
 
 both_themes = pytest.mark.parametrize("theme", ["dark", "light"])
@@ -24,7 +24,7 @@ NOTES = [
 
 
 def app(theme: str, steps: int = 40) -> InspectorApp:
-    return PrunetuiApp.replay(make_trace(steps), Path("some.trace.jsonl"), theme=theme)
+    return replay(make_trace(steps), theme=theme)
 
 
 @both_sizes
@@ -40,13 +40,13 @@ def test_the_main_screen(snap_compare, size, theme) -> None:
 def test_readme(snap_compare) -> None:
     """The README's picture: the demo model on the poster's question, 8 MLPs dropped."""
     path = Path(__file__).parents[1] / "data" / "natalia.trace.jsonl"
-    replay = PrunetuiApp.replay(read_trace(path), path)
+    at_end = replay(read_trace(path), path)
 
     async def to_the_collapse(pilot: Pilot[None]) -> None:
         await pilot.press("down", "down", "home", *["shift+right"] * 5)
         await until(pilot, lambda: "step 50 " in panel_text(pilot.app, "#candidates"))
 
-    assert snap_compare(replay, terminal_size=(120, 40), run_before=to_the_collapse)
+    assert snap_compare(at_end, terminal_size=(120, 40), run_before=to_the_collapse)
 
 
 @both_sizes
@@ -67,7 +67,7 @@ def test_help(snap_compare, size, theme) -> None:
 def app_with_notes() -> InspectorApp:
     trace = make_trace(40)
     trace.header = msgspec.structs.replace(trace.header, notes=NOTES)
-    return PrunetuiApp.replay(trace, Path("some.trace.jsonl"), theme="dark")
+    return replay(trace, theme="dark")
 
 
 @both_sizes

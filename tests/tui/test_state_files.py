@@ -52,7 +52,7 @@ async def test_damaged_settings_are_spoken_of_and_not_used(state: Path) -> None:
 async def test_a_state_directory_that_cannot_be_written_is_spoken_of() -> None:
     state = Path(os.environ["XDG_STATE_HOME"])
     state.write_text("a file where the directory should be")
-    app = replay()
+    app = of(Path("some.trace.jsonl"))
     async with app.run_test(notifications=True) as pilot:
         app.theme = "light"
         await until(pilot, lambda: any("cannot keep" in sentence for sentence in notices(app)))
@@ -94,7 +94,7 @@ async def test_a_replay_opens_where_it_was_left(tmp_path: Path) -> None:
         assert (inspector(again).cursor, inspector(again).lane) == (7, 2)
     other = of(tmp_path / "other.trace.jsonl")
     async with other.run_test():
-        assert (inspector(other).cursor, inspector(other).lane) == (19, 1)
+        assert (inspector(other).cursor, inspector(other).lane) == (4, 1)
 
 
 async def test_a_place_that_is_no_longer_there_is_the_nearest(tmp_path: Path) -> None:

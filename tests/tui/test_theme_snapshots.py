@@ -1,12 +1,9 @@
 """The screen in the themes that have more than colours of their own, as last approved."""
 
-from pathlib import Path
-
 import pytest
-from prunetui.tui.app import PrunetuiApp
 from textual.pilot import Pilot
 
-from ..support.screens import settle
+from ..support.screens import replay, settle
 from ..support.traces import make_trace
 
 
@@ -16,5 +13,5 @@ def test_the_overview(theme: str, snap_compare) -> None:
         await pilot.press(*["left"] * 10)
         await settle(pilot)
 
-    app = PrunetuiApp.replay(make_trace(40), Path("some.trace.jsonl"), theme=theme)
+    app = replay(make_trace(40), theme=theme)
     assert snap_compare(app, terminal_size=(80, 24), run_before=go_back)

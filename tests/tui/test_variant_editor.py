@@ -396,7 +396,7 @@ async def test_fewer_lanes_leave_none_selected_that_is_gone() -> None:
         await pilot.press("d", "d", "ctrl+r")
         await until(pilot, lambda: len(session.trace.header.lanes) == 1)
         await until(pilot, lambda: inspector(app).lane == 0)
-        assert inspector(app).breakpoint is None
+        assert inspector(app).seeking.breakpoint is None
         assert notices(app) == ["No breakpoint any more: there is no lane 2; lanes are 0 to 0."]
         await pilot.press("right", "right", "n", "x")
         await until(pilot, lambda: len(session.trace.steps) > 1)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from prunetui.engine.trace.file import read_trace
 from prunetui.engine.trace.trace import Trace
-from prunetui.tui.app import InspectorApp, PrunetuiApp
+from prunetui.tui.app import InspectorApp
 from prunetui.tui.screens.inspector import OVERVIEW
 from prunetui.tui.views.catalog import VIEWS
 from prunetui.tui.views.theory import LABELS
@@ -23,7 +23,7 @@ names = pytest.mark.parametrize("number", range(1, 7), ids=[name for name, *_ in
 
 def recorded() -> InspectorApp:
     path = Path(__file__).parents[1] / "data" / "natalia.trace.jsonl"
-    return PrunetuiApp.replay(read_trace(path), path)
+    return replay(read_trace(path), path)
 
 
 @names
@@ -258,5 +258,5 @@ def test_readme_multiple_choice(snap_compare) -> None:
         await until(pilot, lambda: "answer" in view_text(app))
         await settle(pilot)
 
-    app = PrunetuiApp.replay(read_trace(path), path)
+    app = replay(read_trace(path), path)
     assert snap_compare(app, terminal_size=(120, 30), run_before=choose)

@@ -1,7 +1,6 @@
 """Panels: the lines they draw, the regions they send again, and no raw control characters."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,7 +8,6 @@ import pytest
 from prunetui.engine.errors import UserError
 from prunetui.engine.trace.records import Drift
 from prunetui.engine.trace.trace import Trace
-from prunetui.tui.app import InspectorApp, PrunetuiApp
 from prunetui.tui.moment import Moment
 from prunetui.tui.screens.export import ExportDialog
 from prunetui.tui.screens.prompt import Decoding, PromptEditor
@@ -34,7 +32,7 @@ from textual.app import App
 from textual.geometry import Region
 
 from ..support.fake_session import FakeSession
-from ..support.screens import live, screen_lines, until
+from ..support.screens import live, replay, screen_lines, until
 from ..support.steps import drift_of
 from ..support.traces import make_header, make_step, make_trace
 
@@ -260,10 +258,6 @@ def test_the_table_names_every_measure_with_its_unit() -> None:
 # -- panels on a screen ---------------------------------------------------------------------------
 
 
-def replayed(trace: Trace, path: Path = Path("some.trace.jsonl")) -> InspectorApp:
-    return PrunetuiApp.replay(trace, path)
-
-
 def moment_of(trace: Trace, cursor: int | None = None, lane: int = 1) -> Moment:
     at = len(trace.steps) - 1 if cursor is None else cursor
     return Moment(trace.header, trace.steps, at, lane)
@@ -286,7 +280,7 @@ def sent(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> list[Region]:
 
 async def test_a_step_sends_the_last_line_of_each_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     trace = make_trace(10)
-    async with replayed(trace).run_test(size=(120, 40)) as pilot:
+    async with replay(trace).run_test(size=(120, 40)) as pilot:
         panel = panel_of(pilot.app, TextPanel)
         panel.show(moment_of(trace))
         before = drawn(panel)
@@ -302,7 +296,7 @@ async def test_a_step_sends_the_last_line_of_each_lane(monkeypatch: pytest.Monke
 
 async def test_drawing_the_same_again_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     trace = make_trace(10)
-    async with replayed(trace).run_test(size=(120, 40)) as pilot:
+    async with replay(trace).run_test(size=(120, 40)) as pilot:
         for kind in (TextPanel, CandidatesPanel, DriftPanel):
             panel = panel_of(pilot.app, kind)
             panel.show(moment_of(trace))
@@ -315,7 +309,7 @@ async def test_drawing_the_same_again_sends_nothing(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("steps", [12, 33, 600])
 async def test_a_step_changes_one_column_of_each_chart(steps: int) -> None:
     trace = make_trace(steps)
-    async with replayed(trace).run_test(size=(120, 40)) as pilot:
+    async with replay(trace).run_test(size=(120, 40)) as pilot:
         panel = panel_of(pilot.app, DriftPanel)
         panel.show(moment_of(trace, cursor=0))
         before = drawn(panel)
@@ -333,7 +327,7 @@ async def test_a_step_changes_one_column_of_each_chart(steps: int) -> None:
 
 async def test_a_rewind_and_another_lane_draw_the_charts_anew() -> None:
     trace = make_trace(12)
-    async with replayed(trace).run_test(size=(120, 40)) as pilot:
+    async with replay(trace).run_test(size=(120, 40)) as pilot:
         panel = panel_of(pilot.app, DriftPanel)
         panel.show(moment_of(trace))
         long = drawn(panel)
@@ -362,7 +356,7 @@ async def test_divergence_and_end_are_marked() -> None:
         ),
     )
     trace.append(gone)
-    async with replayed(trace).run_test(size=(120, 40)) as pilot:
+    async with replay(trace).run_test(size=(120, 40)) as pilot:
         text = panel_of(pilot.app, TextPanel)
         text.show(moment_of(trace))
         rows = "\n".join(drawn(text))
@@ -386,7 +380,7 @@ async def test_in_a_forced_context_only_the_tokens_that_differ_take_the_colour()
         if number == 5:
             step = msgspec.structs.replace(step, lanes=[step.lanes[0], step.lanes[0]])
         trace.append(step)
-    async with replayed(trace).run_test(size=(120, 40)) as pilot:
+    async with replay(trace).run_test(size=(120, 40)) as pilot:
         panel = panel_of(pilot.app, TextPanel)
         colours = {}
         for context in ("forced", "free"):
@@ -402,16 +396,21 @@ async def test_in_a_forced_context_only_the_tokens_that_differ_take_the_colour()
 
 async def test_the_status_line_drops_what_matters_least() -> None:
     trace = make_trace(10)
-    async with replayed(trace).run_test(size=(120, 40)) as pilot:
+    async with replay(trace).run_test(size=(120, 40)) as pilot:
         line = panel_of(pilot.app, StatusLine)
-        line.show(moment_of(trace), state="‖ paused", recording="not recorded", alert="")
-        assert " ".join(line.render_line(0).text.split()) == (
+
+        def text() -> str:
+            sought, moment = "◉ kl > 5 (2)", moment_of(trace)
+            line.show(moment, state="‖ paused", sought=sought, recording="none", alert="")
+            return line.render_line(0).text
+
+        assert " ".join(text().split()) == (
             "tiny cpu·float32 3 lanes free greedy "
-            "10/64 steps ‖ paused 25 tok/s 50% bw 1.0 GB not recorded"
+            "10/64 steps ‖ paused ◉ kl > 5 (2) 25 tok/s 50% bw 1.0 GB none"
         )
         await pilot.resize_terminal(60, 20)
-        assert "10/64 steps  ‖ paused" in line.render_line(0).text
-        assert "GB" not in line.render_line(0).text
+        assert "10/64 steps  ‖ paused  ◉ kl > 5 (2)" in text()
+        assert "GB" not in text()
 
 
 # -- hostile text ---------------------------------------------------------------------------------
@@ -450,7 +449,7 @@ def hostile_trace(text: str) -> Trace:
 
 
 async def test_no_control_character_reaches_the_screen() -> None:
-    async with replayed(make_trace(2)).run_test(size=(120, 40)) as pilot:
+    async with replay(make_trace(2)).run_test(size=(120, 40)) as pilot:
         panels = [panel_of(pilot.app, k) for k in (TextPanel, CandidatesPanel, DriftPanel)]
         status = panel_of(pilot.app, StatusLine)
         for control in CONTROLS:
@@ -460,7 +459,7 @@ async def test_no_control_character_reaches_the_screen() -> None:
                 assert "ab" not in "".join(drawn(panel))
                 assert control not in "".join(drawn(panel)), (panel, hex(ord(control)))
             for alert in ("", f"a{control}b"):
-                status.show(moment, state=control, recording=control, alert=alert)
+                status.show(moment, state=control, sought=control, recording=control, alert=alert)
                 assert control not in "".join(drawn(status)), hex(ord(control))
 
 
@@ -482,7 +481,7 @@ async def test_no_control_character_passes_while_loading() -> None:
 async def test_no_control_character_passes_a_dialog(kind: str) -> None:
     kept = "" if kind != "prompt" else "\n\t"
     hostile = "".join(c for c in CONTROLS if c not in kept and c != "\0")
-    app = replayed(make_trace(2))
+    app = replay(make_trace(2))
     async with app.run_test(size=(300, 60), notifications=True) as pilot:
         if kind == "prompt":
             decoding = Decoding(hostile, raw=False, sampling=make_header().sampling)

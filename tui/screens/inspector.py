@@ -7,14 +7,10 @@ from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
-from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Static
 
 from ...engine.errors import UserError
-from ...engine.trace.analysis.breakpoints import Breakpoint, parse_breakpoint
-from ...engine.trace.divergence import differs
 from ...engine.trace.printable import visible
-from ...engine.trace.records import Step
 from ...engine.trace.trace import Trace
 from ..moment import Moment
 from ..throttle import Throttle
@@ -25,36 +21,29 @@ from ..views.layers import MAP, LayersView
 from ..widgets.candidates import CandidatesPanel
 from ..widgets.drift_panel import DriftPanel
 from ..widgets.key_line import KeyLine
-from ..widgets.panel import Clicked, shorten
-from ..widgets.status import STOPS, StatusLine
+from ..widgets.panel import Clicked
+from ..widgets.status import StatusLine
 from ..widgets.text_panel import TextPanel
-from .ask import AskDialog
 from .choose import BranchesDialog
 from .export import ExportDialog
 from .help import HelpScreen
 from .keys import ALL_VIEWS, KEYS, view_keys
+from .navigation import TEXT_FRAMES, Navigator
 from .terminal_size import is_too_small, too_small_notice
 
-TEXT_FRAMES = 15
 CHART_FRAMES = 10
-"""Frames a second, at most."""
+"""Frames of charts a second, at most."""
 
 OVERVIEW = "overview"
 
 
-class Inspector(Screen[None]):
-    """Screen that draws `trace`; the cursor follows the newest step until it is moved."""
+class Inspector(Navigator):
+    """Screen that draws `trace` at the cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*KEYS]
-    AUTO_FOCUS = ""
 
     def __init__(self) -> None:
         super().__init__()
-        self.trace: Trace | None = None
-        self.lane = 1
-        self.breakpoint: Breakpoint | None = None
-        self._cursor: int | None = None
-        """Index of the step under the cursor; None follows the newest."""
         self._frame = Throttle(self, TEXT_FRAMES, self._draw_text)
         self._chart_frame = Throttle(self, CHART_FRAMES, self._draw_charts)
         self._view_frames = {
@@ -99,14 +88,6 @@ class Inspector(Screen[None]):
     alert = ""
     """Problem that the status line shows; empty if there is none."""
 
-    def go_on(self) -> None:
-        """Decode a step, if there can be one: → at the newest step."""
-        raise NotImplementedError
-
-    def run_to_divergence(self) -> None:
-        """Decode to the next divergent step: x where none follows the cursor."""
-        raise NotImplementedError
-
     def switch(self, branch: int) -> None:
         """Show another branch of the trace."""
         raise NotImplementedError
@@ -122,87 +103,6 @@ class Inspector(Screen[None]):
         """Name to propose for an exported file, without its suffix."""
         raise NotImplementedError
 
-    # -- the cursor ---------------------------------------------------------------------------
-
-    @property
-    def cursor(self) -> int:
-        return self._cursor_in(self.trace.steps) if self.trace else -1
-
-    def _cursor_in(self, steps: list[Step]) -> int:
-        last = len(steps) - 1
-        return last if self._cursor is None else min(self._cursor, last)
-
-    def move_to(self, step: int) -> None:
-        """Move the cursor to a step, limited to those there are; at the newest it follows."""
-        self._set_cursor(step)
-        self.draw(by_key=True)
-
-    def _set_cursor(self, step: int) -> None:
-        if self.trace is not None:
-            last = len(self.trace.steps) - 1
-            self._cursor = None if step >= last else max(0, step)
-
-    def action_move(self, steps: int) -> None:
-        if self.trace is None:
-            return
-        if steps == 1 and self.cursor == len(self.trace.steps) - 1:
-            self._cursor = None
-            self.go_on()
-        else:
-            self.move_to(self.cursor + steps)
-
-    def action_first(self) -> None:
-        self.move_to(0)
-
-    def action_last(self) -> None:
-        if self.trace is not None:
-            self.move_to(len(self.trace.steps) - 1)
-
-    def action_divergent(self, by: int) -> None:
-        if (step := self._divergent(by)) is not None:
-            self.move_to(step)
-        elif self.trace is not None:
-            side = "after" if by > 0 else "before"
-            self.notify(f"No step {side} this one differs.", markup=False)
-
-    def action_run_on(self) -> None:
-        if self.trace is None:
-            return
-        if (step := self._divergent(1)) is not None:
-            self.move_to(step)
-        else:
-            self._cursor = None
-            self.run_to_divergence()
-
-    def _divergent(self, by: int) -> int | None:
-        """Nearest divergent step after the cursor, or before it if `by` is negative."""
-        steps = self.trace.steps if self.trace else []
-        cursor = self._cursor_in(steps)
-        numbers = range(cursor + 1, len(steps)) if by > 0 else range(cursor - 1, -1, -1)
-        return next((number for number in numbers if self.diverges(steps[number])), None)
-
-    def diverges(self, step: Step) -> bool:
-        """Whether the selected lane differs from the baseline; with that selected, any lane."""
-        lanes = [self.lane] if self.lane else range(1, len(step.lanes))
-        return any(differs(step, lane) for lane in lanes)
-
-    @work
-    async def action_go(self) -> None:
-        if self.trace is None or not self.trace.steps:
-            return
-        last = len(self.trace.steps) - 1
-
-        def parse(text: str) -> int:
-            if not text.strip().isdecimal() or len(text) > len(str(last)) + 8 or int(text) > last:
-                raise UserError(f"{text.strip()!r} is no step; steps are 0 to {last}")
-            return int(text)
-
-        step = await self.app.push_screen_wait(
-            AskDialog("Go to a step", f"0 to {last}", parse, str(self.cursor))
-        )
-        if step is not None:
-            self.move_to(step)
-
     # -- what if ------------------------------------------------------------------------------
 
     @work
@@ -210,46 +110,15 @@ class Inspector(Screen[None]):
         if self.trace is not None:
             branch = await self.app.push_screen_wait(BranchesDialog(self.trace))
             if branch is not None and branch != self.trace.branch:
-                self._cursor = None
+                self.follow()
                 self.switch(branch)
-
-    @work
-    async def action_breakpoint(self) -> None:
-        if self.trace is None:
-            return
-        header = self.trace.header
-        answer = await self.app.push_screen_wait(
-            AskDialog(
-                "Stop playing when",
-                "kl > 5    lane 2 cos_p < 0.5    local.kl > 1    entropy < 0.1    "
-                "lane 1 repeats    differs    Empty: never stop.",
-                lambda text: (parse_breakpoint(text, header) if text.strip() else None,),
-                self.breakpoint.text if self.breakpoint else "",
-            )
-        )
-        if answer is not None:
-            (self.breakpoint,) = answer
-            self.draw()
-
-    def tell_stopped(self, why: str) -> None:
-        self.notify(visible(f"Stopped: {why}."), markup=False)
-
-    # -- the lane -----------------------------------------------------------------------------
-
-    def action_lane(self, by: int) -> None:
-        self._select(self.lane + by)
-
-    def _select(self, lane: int) -> None:
-        if self.trace is not None:
-            self.lane = min(max(lane, 0), len(self.trace.header.lanes) - 1)
-            self.draw(by_key=True)
 
     # -- the mouse ----------------------------------------------------------------------------
 
     @on(Clicked)
     def _go_to_clicked(self, event: Clicked) -> None:
         if event.lane is not None:
-            self._select(event.lane)
+            self.select(event.lane)
         if event.step is not None:
             self.move_to(event.step)
 
@@ -327,16 +196,19 @@ class Inspector(Screen[None]):
         lane = min(self.lane, len(trace.header.lanes) - 1)
         count = len(trace.branches)
         branch = f"branch {trace.branch + 1} of {count}" if count > 1 else ""
-        cursor = self._cursor_in(steps)
+        cursor = self.cursor_in(steps)
         return Moment(trace.header, steps, cursor, lane, branch, trace.preview)
 
     def _draw_text(self) -> None:
         if self.trace is None:
             return
         moment = self.moment_of(self.trace)
-        stop = f"  {STOPS} {shorten(self.breakpoint.text, 24)}" if self.breakpoint else ""
         self.query_one(StatusLine).show(
-            moment, state=self.state + stop, recording=self.recording, alert=self.alert
+            moment,
+            state=self.state,
+            sought=self.sought_label(moment),
+            recording=self.recording,
+            alert=self.alert,
         )
         if self.chosen_view == OVERVIEW:
             self.query_one(TextPanel).show(moment)

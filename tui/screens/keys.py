@@ -106,7 +106,7 @@ KEYS = [
     ),
     Key(
         "n",
-        "divergent(1)",
+        "seek(1)",
         "next ≠",
         show=False,
         tooltip="To the next such step",
@@ -116,7 +116,7 @@ KEYS = [
     ),
     Key(
         "N",
-        "divergent(-1)",
+        "seek(-1)",
         "previous ≠",
         show=False,
         tooltip="To the previous such step",

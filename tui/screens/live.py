@@ -12,6 +12,7 @@ from ...engine.errors import UserError
 from ...engine.options import Context, Options
 from ...engine.session.changes import RestartChanges
 from ...engine.trace.analysis.breakpoints import parse_breakpoint
+from ...engine.trace.divergence import differs
 from ...engine.trace.file import SUFFIX
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Sampling, Step
@@ -78,7 +79,7 @@ class LiveInspector(Inspector):
                 self.notify(visible(sentence), severity="warning", markup=False)
         if session.trace is not self.trace:
             self.trace = session.trace
-            self._cursor = None
+            self.follow()
             self._fit_to_lanes(session.trace.header)
             if self._editor is not None and self._editor.applying:
                 self._editor.dismiss()
@@ -93,11 +94,11 @@ class LiveInspector(Inspector):
     def _fit_to_lanes(self, header: Header) -> None:
         """Fit the selected lane and the breakpoint to lanes that may be others, and fewer."""
         self.lane = min(self.lane, len(header.lanes) - 1)
-        if self.breakpoint is not None:
+        if (stop := self.seeking.breakpoint) is not None:
             try:
-                self.breakpoint = parse_breakpoint(self.breakpoint.text, header)
+                self.seeking.breakpoint = parse_breakpoint(stop.text, header)
             except UserError as error:
-                self.breakpoint = None
+                self.seeking.breakpoint = None
                 self.notify(visible(f"No breakpoint any more: {error}."), markup=False)
 
     @on(PlaybackStopped)
@@ -127,6 +128,8 @@ class LiveInspector(Inspector):
             return f"… {self._thread.activity}"
         if self._thread.playing:
             return "▶ decoding"
+        if self.playing_recorded:
+            return "▶ recorded"
         return "■ finished" if session and session.finished else "‖ paused"
 
     @property
@@ -148,17 +151,28 @@ class LiveInspector(Inspector):
         if self._thread.playing:
             self._thread.pause()
         else:
-            self._decode(lambda: self._thread.play(self._stop_at_breakpoint))
+            super().action_play()
+
+    def play_on(self) -> None:
+        self._decode(lambda: self._thread.play(self._stop_at_breakpoint))
 
     def _stop_at_breakpoint(self, steps: Sequence[Step]) -> str:
-        return self.breakpoint.hit(steps) if self.breakpoint else ""
+        stop = self.seeking.breakpoint
+        return stop.hit(steps) if stop else ""
 
     def run_to_divergence(self) -> None:
+        lanes = self.compared_lanes()
+
         def stop(steps: Sequence[Step]) -> str:
-            if self.diverges(steps[-1]):
+            if any(differs(steps[-1], lane) for lane in lanes):
                 return f"step {steps[-1].step} differs"
             return self._stop_at_breakpoint(steps)
 
+        session = self._thread.session
+        if session is not None and session.finished:
+            self.tell(f"{self.no_divergence}, and nothing is left to decode: {session.finished}.")
+            return
+        self.follow()
         self._decode(lambda: self._thread.play(stop))
 
     @work
@@ -172,7 +186,7 @@ class LiveInspector(Inspector):
         tokens = await self.app.push_screen_wait(ForceDialog(moment, step, token))
         if tokens:
             self.alert = ""
-            self._cursor = None
+            self.follow()
             self._thread.force(step.step, tokens)
 
     can_read = True
@@ -234,6 +248,7 @@ class LiveInspector(Inspector):
             self._show_error(str(error))
             return
         self.alert = ""
+        self.stop_playing()
         self._thread.measure_importance()
         self._editor = editor
         await self.app.push_screen_wait(editor)
@@ -258,7 +273,7 @@ class LiveInspector(Inspector):
 
     def _restart(self, **changes: Unpack[RestartChanges]) -> None:
         self.alert = ""
-        self._cursor = None
+        self.follow()
         self._thread.restart(**changes)
 
     def _decode(self, command: Callable[[], None]) -> None:

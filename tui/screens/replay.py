@@ -4,21 +4,20 @@ import logging
 from pathlib import Path
 from typing import ClassVar
 
-from textual.timer import Timer
-
 from ...engine.errors import UserError
+from ...engine.trace.divergence import first_divergence
 from ...engine.trace.file import SUFFIX
 from ...engine.trace.printable import visible
 from ...engine.trace.trace import Trace
 from ..user.state_files import ReplayPosition, read_position, write_position
 from ..views.catalog import VIEWS
-from .inspector import OVERVIEW, TEXT_FRAMES, Inspector
+from .inspector import OVERVIEW, Inspector
 
 log = logging.getLogger("prunetui")
 
 
 class ReplayInspector(Inspector):
-    """Inspector of a recorded trace, opened where it was left or with the cursor at its end."""
+    """Inspector of a recorded trace, opened where it was left or at the first divergence."""
 
     can_read = False
 
@@ -30,14 +29,19 @@ class ReplayInspector(Inspector):
         super().__init__()
         self._recorded = self.trace = trace
         self._path = path
-        self._next: Timer | None = None
         self._last_view = OVERVIEW
+        self.lane = min(self.lane, len(trace.header.lanes) - 1)
 
     def on_mount(self) -> None:
+        position = None
         try:
-            self._return_to(read_position(self._path))
+            position = read_position(self._path)
         except UserError as problem:
             self.notify(visible(str(problem)), severity="warning", markup=False)
+        if position is not None:
+            self._return_to(position)
+        else:
+            self._go_to_divergence()
         self.draw()
 
     def on_unmount(self) -> None:
@@ -50,11 +54,20 @@ class ReplayInspector(Inspector):
         super().action_view(name)
         self._last_view = self.chosen_view
 
-    def _return_to(self, position: ReplayPosition | None) -> None:
+    def _go_to_divergence(self) -> None:
+        """Go to the first divergence of the first lane that has one; without any, follow the end.
+
+        At the end lanes may have ended, and there is nothing to see.
+        """
+        for lane in range(1, len(self._recorded.header.lanes)):
+            if (step := first_divergence(self._recorded.steps, lane)) is not None:
+                self.select(lane)
+                self.move_to(step)
+                return
+
+    def _return_to(self, position: ReplayPosition) -> None:
         """Restore a position; the trace and the views may have changed since."""
-        if position is None:
-            return
-        self._select(position.lane)
+        self.select(position.lane)
         if position.cursor is not None:
             self.move_to(position.cursor)
         if position.view != self.chosen_view and position.view in [name for name, _, _ in VIEWS]:
@@ -62,7 +75,7 @@ class ReplayInspector(Inspector):
 
     @property
     def state(self) -> str:
-        return "▶ replay" if self._next else "‖ replay"
+        return "▶ replay" if self.playing_recorded else "‖ replay"
 
     @property
     def recording(self) -> str:
@@ -76,20 +89,19 @@ class ReplayInspector(Inspector):
         """Do nothing: no step follows the last one."""
 
     def run_to_divergence(self) -> None:
-        self.notify("No step after this one differs.", markup=False)
+        self.tell(f"{self.no_divergence} from the baseline.")
 
     def switch(self, branch: int) -> None:
         self._recorded.switch(branch)
         self.draw()
 
     def action_play(self) -> None:
-        if self._next:
-            self._pause()
-        elif self._recorded.steps:
-            if self.at_end:
-                self.move_to(0)
-            self._wait()
-        self.draw()
+        if self.at_end:
+            self.move_to(0)
+        super().action_play()
+
+    def play_on(self) -> None:
+        """Stop: no step follows the last one."""
 
     def action_restart(self) -> None:
         self.move_to(0)
@@ -111,28 +123,3 @@ class ReplayInspector(Inspector):
 
     def _refuse(self) -> None:
         self.notify("This is a replay: there is no model to decode with.", markup=False)
-
-    @property
-    def at_end(self) -> bool:
-        return self.cursor == len(self._recorded.steps) - 1
-
-    def _wait(self) -> None:
-        """Set the timer for the next step, as long as it took when it was recorded."""
-        seconds = self._recorded.steps[min(self.cursor + 1, len(self._recorded.steps) - 1)].seconds
-        self._next = self.set_timer(max(seconds, 1 / TEXT_FRAMES), self._advance)
-
-    def _advance(self) -> None:
-        self._next = None
-        if not self.at_end:
-            self._set_cursor(self.cursor + 1)
-            seen = self._recorded.steps[: self.cursor + 1]
-            if self.breakpoint and (why := self.breakpoint.hit(seen)):
-                self.tell_stopped(why)
-            else:
-                self._wait()
-        self.draw()
-
-    def _pause(self) -> None:
-        if self._next:
-            self._next.stop()
-            self._next = None

@@ -30,12 +30,15 @@ class StatusLine(Panel):
 
     moment: Moment | None = None
     state = ""
+    sought = ""
     recording = ""
     alert = ""
 
-    def show(self, moment: Moment, *, state: str, recording: str, alert: str) -> None:
-        """Draw the line; `alert` is a sentence shown until the next command."""
-        self.moment, self.state, self.recording, self.alert = moment, state, recording, alert
+    def show(self, moment: Moment, *, state: str, sought: str, recording: str, alert: str) -> None:
+        """Draw the line; `sought` is what n and N seek, `alert` a sentence shown until the next
+        command."""
+        self.moment, self.state, self.sought = moment, state, sought
+        self.recording, self.alert = recording, alert
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
@@ -54,6 +57,7 @@ class StatusLine(Panel):
         right = [
             Item(f"{len(steps)}/{header.sampling.max_new_tokens} steps", "status--state", 10),
             Item(self.state, "status--state", 11),
+            Item(self.sought, "status--state", 10),
             Item(_pace(steps), "panel--quiet", 8),
             Item(bandwidth_share(header, steps), "panel--quiet", 2),
             Item(_memory(steps), "panel--quiet", 4),

@@ -27,6 +27,8 @@ _PATTERN = re.compile(
 LONGEST_PERIOD = 16
 REPETITION_TOKENS = 24
 """Tokens that a repetition must fill; it also comes at least three times."""
+WINDOW = max(3 * LONGEST_PERIOD, REPETITION_TOKENS)
+"""Number of newest steps that a condition looks at."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _record(step: Step, lane: int, measure: str, local: bool) -> Drift | Token |
 
 
 def _repeats(steps: Sequence[Step], lane: int, name: str) -> str:
-    tail = chosen_tokens(steps[-3 * LONGEST_PERIOD :], lane)
+    tail = chosen_tokens(steps[-WINDOW:], lane)
     # A lane that has ended repeats nothing any more.
     ended = steps[-1].lanes[lane] is None
     period = None if ended else repeated_period(tail)
