@@ -21,10 +21,10 @@ def file() -> Path:
 
 
 def test_keys_are_called_as_textual_calls_them(file: Path) -> None:
-    file.write_text('help = ["?", "f1"]\nback = "/"\nplay = ["ctrl+space", "P", ","]\nlast = "G"')
+    file.write_text('help = ["?", "f1"]\nback = ";"\nplay = ["ctrl+space", "P", ","]\nlast = "G"')
     assert load_keys(key_scopes()) == {
         "help": "question_mark,f1",
-        "back": "slash",
+        "back": "semicolon",
         "play": "ctrl+space,P,comma",
         "last": "G",
     }
