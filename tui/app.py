@@ -9,12 +9,14 @@ from time import monotonic
 from typing import ClassVar
 
 from rich.text import Text
-from textual import events
+from textual import events, on
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import Provider
+from textual.notifications import Notify, SeverityLevel
 from textual.screen import Screen
 from textual.theme import Theme
+from textual.widgets._toast import ToastHolder
 
 from ..engine.errors import UserError
 from ..engine.options import Options
@@ -42,11 +44,15 @@ of the key map."""
 QUIT_SECONDS = 5.0
 """Time within which a second ctrl+c quits."""
 
+SEVERITY_GLYPHS: dict[SeverityLevel, str] = {"information": "", "warning": "! ", "error": "✗ "}
+"""What a message begins with, by its severity."""
+
 
 class InspectorApp(App[None], inherit_bindings=False):
     """Application with one inspector screen, live or replaying, below any dialogs."""
 
     TITLE = "prunetui"
+    NOTIFICATION_TIMEOUT = 8.0
     # On every screen; in a text field, ctrl+z undoes instead.
     BINDINGS: ClassVar[list[BindingType]] = [
         SUSPEND,
@@ -86,12 +92,38 @@ class InspectorApp(App[None], inherit_bindings=False):
     def get_default_screen(self) -> Screen[None]:
         return self._make_inspector()
 
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = True,
+    ) -> None:
+        text = f"{SEVERITY_GLYPHS[severity]}{message}"
+        super().notify(text, title=title, severity=severity, timeout=timeout, markup=markup)
+
+    @on(Notify)
+    def _drop_information(self) -> None:
+        """Remove the message on the screen, unless it is a warning or an error."""
+        information = [n for n in self._notifications if n.severity == "information"]
+        for notification in information:
+            self._unnotify(notification)
+        for screen in self.screen_stack if information else []:
+            # Textual removes the text alone; what held it would still take a row.
+            for holder in screen.query(ToastHolder):
+                if holder.query("Toast.-information"):
+                    holder.remove()
+
     async def on_event(self, event: events.Event) -> None:
         """Keep the events of too small a terminal from every screen, except keys that leave it.
 
         Dialogs would be laid out where nothing of them can be seen, down to a width of 0, which
         Textual's own widgets do not bear, and would take the key that quits for a letter.
         """
+        if isinstance(event, events.Key):
+            self._drop_information()
         if isinstance(event, events.Resize):
             self._too_small = is_too_small(event.size)
             for screen in self._screen_stacks.get(self._current_mode, []):

@@ -89,7 +89,7 @@ def cells_of(table: Static) -> list[str]:
 
 def notices(app: InspectorApp) -> list[str]:
     """Texts of the notifications that are on the screen."""
-    return [notification.message for notification in app._notifications]
+    return [notification.message.lstrip("!✗ ") for notification in app._notifications]
 
 
 def dialog_problem(app: App[None]) -> str:

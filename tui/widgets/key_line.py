@@ -37,6 +37,10 @@ class KeyLine(Panel):
         self._ends: list[tuple[int, Binding]] = []
         """Column after each binding that is drawn."""
 
+    def on_mount(self) -> None:
+        # Below the messages, which take its place.
+        self.screen.move_child(self, before=0)
+
     def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
         line = Line().add(" ", self.rich_style)
         self._ends = []
