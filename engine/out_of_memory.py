@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from .errors import UserError
-from .progress import Progress
+from .progress import Cancelled, Progress
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,9 @@ def out_of_memory(error: BaseException) -> bool:
 
     Torch, Numba, mmap and the kernel raise errors of many types, told apart by their texts.
     """
-    # A `UserError` already has the right sentence.
-    if isinstance(error, UserError | KeyboardInterrupt):
+    # A `UserError` already has the right sentence; the others may come while such an error is
+    # handled, and have it in their chain.
+    if isinstance(error, UserError | KeyboardInterrupt | Cancelled):
         return False
     cause: BaseException | None = error
     seen: set[int] = set()

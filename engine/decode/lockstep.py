@@ -1,6 +1,6 @@
 """The lockstep decoder: all lanes advance by one token per step."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from ..model.outputs import Outputs
 from ..model.weight_group import WeightGroup
 from .batch import Batch
 from .kv_cache import can_crop, crop, snapshot
+from .layer_hooks import LayerHooks
 
 PREFILL_CHUNK = 512
 """Positions per forward pass; bounds the activations that a long prompt needs."""
@@ -108,11 +109,16 @@ class Lockstep:
         """Bytes of keys and values that the last step has read."""
         return sum(batch.cache_bytes for batch in self._batches)
 
-    def prefill(self, tokens: Tensor, capacity: int = 0) -> Outputs:
+    def prefill(
+        self,
+        tokens: Tensor,
+        capacity: int = 0,
+        report: Callable[[float], None] = lambda _: None,
+    ) -> Outputs:
         """Empty the caches, read int64 [lanes, positions], return the last position's outputs.
 
-        A compiled step can read `capacity` positions more. Raises `UserError` if it should be
-        compiled and cannot be.
+        A compiled step can read `capacity` positions more. `report` gets the fraction that is read,
+        after every layer. Raises `UserError` if a step should be compiled and cannot be.
         """
         tokens = tokens.to(self._device)
         self.length = 0
@@ -124,9 +130,12 @@ class Lockstep:
                 batch.clear()
         chunk = PREFILL_CHUNK if self.reads_in_parts else tokens.shape[1]
         *chunks, last = tokens.split(chunk, dim=1)
-        for chunk in chunks:
-            self.advance(chunk)
-        return self.advance(last)
+        # No hook of ours may be there while torch compiles.
+        watched = [] if self._compiled else [batch.group.anatomy for batch in self._batches]
+        with LayerHooks(watched, len(chunks) + 1, report):
+            for chunk in chunks:
+                self.advance(chunk)
+            return self.advance(last)
 
     @torch.inference_mode()
     def _compile(self, tokens: Tensor, positions: int) -> None:

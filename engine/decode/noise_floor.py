@@ -1,5 +1,7 @@
 """The noise floor: how far logits move when only the size of the batch changes."""
 
+from collections.abc import Callable
+
 import torch
 from transformers import PreTrainedModel
 
@@ -12,7 +14,9 @@ STEPS = 4
 
 
 @torch.inference_mode()
-def noise_floor(model: PreTrainedModel, rows: int, prompt: list[int]) -> float:
+def noise_floor(
+    model: PreTrainedModel, rows: int, prompt: list[int], report: Callable[[float], None]
+) -> float:
     """Largest difference of a logit between the model alone and as one of `rows` rows.
 
     Measured over the beginning of the prompt and a few greedy steps, with the same tokens in every
@@ -23,7 +27,8 @@ def noise_floor(model: PreTrainedModel, rows: int, prompt: list[int]) -> float:
     caches = [new_cache(model) for _ in range(2)]
     floor, length = 0.0, 0
     family = model.config.model_type
-    for _ in range(STEPS):
+    for step in range(STEPS):
+        report(step / STEPS)
         with foreign_code(f"this {family} model does not read one token after another"):
             alone, batch = (
                 read(model, tokens.repeat(count, 1), cache, length).float()

@@ -1,6 +1,7 @@
 """The lanes of a session ready to decode: models prepared, lockstep built and proven."""
 
 from collections import Counter
+from collections.abc import Callable
 
 from ..cpu.backend import backend_for
 from ..model.rope import ChangingRope
@@ -59,17 +60,25 @@ class PreparedLanes:
             self._restore_models()
             raise
 
-    def set_context(self, context: Context) -> bool:
-        """Rebuild the lockstep if the row count changes; return True if so."""
+    def set_context(self, context: Context) -> Callable[[], None]:
+        """Rebuild the lockstep if the row count changes; return a function that puts the one before
+        back, with its caches."""
         if len(self._rows(context)) == self.lockstep.row_count:
-            return False
+            return lambda: None
+        before = self.lockstep, self.noise_floor, self.notes
         self.lockstep.remove()
         try:
             self._build_lockstep(context)
         except BaseException:
             self.lockstep.install()
             raise
-        return True
+
+        def put_back() -> None:
+            self.lockstep.remove()
+            self.lockstep, self.noise_floor, self.notes = before
+            self.lockstep.install()
+
+        return put_back
 
     def notes_on_length(self, positions: int) -> list[str]:
         """Notes on models whose rotary angles change within so many positions, a sentence each."""
@@ -107,7 +116,12 @@ class PreparedLanes:
         baseline = self.models[0].group
         # At least two rows: a lane of another weight group is a batch of its own.
         row_count = max(2, sum(group is baseline for group, _ in rows))
-        floor = noise_floor(baseline.model, row_count, self._prompt)
+        floor = noise_floor(
+            baseline.model,
+            row_count,
+            self._prompt,
+            lambda done: self._progress("measuring the noise floor", done),
+        )
         self._progress("proving the step against transformers", None)
         lockstep = Lockstep(rows, compiled=self.compiled)
         lockstep.install()

@@ -12,6 +12,8 @@ from ..progress import Progress
 from ..trace.records import Step
 from ..trace.trace import Trace
 
+READING = "reading the prompt"
+
 
 class TokenHistory:
     """Tokens that the lanes chose on every branch of a trace, and the outputs that follow them.
@@ -101,7 +103,7 @@ class TokenHistory:
 
     def _read_prompt(self) -> Outputs:
         compiled = self._lanes.compiled
-        self._progress("compiling the step" if compiled else "reading the prompt", None)
+        self._progress("compiling the step" if compiled else READING, None)
         tokens, rows = self._trace.header.prompt.tokens, self._lanes.lockstep.row_count
         with guard_memory(
             f"out of memory while reading the prompt of {len(tokens)} tokens in {rows} lanes; "
@@ -114,7 +116,9 @@ class TokenHistory:
     def _prefill(self) -> Outputs:
         lockstep, header = self._lanes.lockstep, self._trace.header
         rows = self._tensor(header.prompt.tokens).repeat(lockstep.row_count, 1)
-        outputs = lockstep.prefill(rows, header.sampling.max_new_tokens)
+        outputs = lockstep.prefill(
+            rows, header.sampling.max_new_tokens, lambda done: self._progress(READING, done)
+        )
         self._prefilled = lockstep, lockstep.prefill_count
         return outputs
 

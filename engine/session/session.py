@@ -1,7 +1,8 @@
 """A session: a lockstep decoder with a trace, which is all that a front end drives."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -11,6 +12,7 @@ from ..decode.bandwidth import read_bandwidth
 from ..decode.prepared_lanes import PreparedLanes
 from ..errors import UserError
 from ..measure.logit_lens import check_lens
+from ..model.outputs import Outputs
 from ..model.prompts import ReadPrompt, find_answers, read_prompt, recorded_prompt
 from ..options import Context, Options, default_variants
 from ..out_of_memory import guard_memory
@@ -108,22 +110,9 @@ class Session:
         if why := self.finished:
             raise UserError(f"nothing is left to decode: {why}")
         began, number = time.perf_counter(), len(self.trace.steps)
-        try:
-            with guard_memory(
-                f"out of memory at step {number}; the steps before it stand, and "
-                "a shorter prompt or fewer variants need less"
-            ):
-                outputs = self._history.outputs_before(number)
-                step, chosen = self._steps.build(outputs, forced or {}, began)
-        except BaseException:
-            # The caches and the lanes' texts may have the token already.
-            self._history.forget_caches()
-            self._steps.read_texts()
-            raise
-        self._history.append(chosen)
-        self.trace.append(step)
-        self._recording.write(step)
-        return step
+        with self._guard_step(number):
+            outputs = self._history.outputs_before(number)
+        return self._append_step(outputs, forced or {}, began)
 
     def read(self, number: int) -> None:
         """Read a recorded step through the logit lens.
@@ -134,7 +123,10 @@ class Session:
         running = running_lanes(self.trace.steps[:number], len(self.lanes.models))
         try:
             with guard_memory(f"out of memory while reading the layers at step {number}"):
-                lens = self._steps.lens(self._history.outputs_again(number), running)
+                outputs = self._history.outputs_again(number)
+                lens = self._steps.lens(
+                    outputs, running, lambda done: self._progress("reading the layers", done)
+                )
         except BaseException:
             self._history.forget_caches()
             raise
@@ -169,13 +161,16 @@ class Session:
                     f"{self.trace.lane_names[lane]} has ended before step {at}; "
                     "force a token at an earlier step"
                 )
+        began, parent = time.perf_counter(), self.trace.branch
+        # Before there is a branch: this may read many tokens, and be cancelled.
+        with self._guard_step(at):
+            outputs = self._history.outputs_before(at)
         if self.trace.steps:
-            parent = self.trace.branch
             self.trace.fork(at)
             self._history.fork(parent, at)
             self._steps.read_texts()
             self._recording.write(records.Branch(parent=parent, at=at))
-        return self.step(tokens)
+        return self._append_step(outputs, tokens, began)
 
     def switch(self, branch: int) -> None:
         """Go on with another branch; the caches keep what the two share."""
@@ -218,7 +213,6 @@ class Session:
                 self._begin(read, context)
         except BaseException:
             self._options = before
-            self.lanes.set_context(header.context)
             raise
 
     def importance(self) -> Similarity:
@@ -278,6 +272,30 @@ class Session:
 
     # -- one trace ----------------------------------------------------------------------------
 
+    @contextmanager
+    def _guard_step(self, number: int) -> Iterator[None]:
+        """Guard of a part of a step: after an error all is read again, from the prompt on."""
+        try:
+            with guard_memory(
+                f"out of memory at step {number}; the steps before it stand, and "
+                "a shorter prompt or fewer variants need less"
+            ):
+                yield
+        except BaseException:
+            # The caches and the lanes' texts may have the token already.
+            self._history.forget_caches()
+            self._steps.read_texts()
+            raise
+
+    def _append_step(self, outputs: Outputs, forced: dict[int, int], began: float) -> records.Step:
+        """Build, record and return the next step; `began` is the `perf_counter()` of its begin."""
+        with self._guard_step(len(self.trace.steps)):
+            step, chosen = self._steps.build(outputs, forced, began)
+        self._history.append(chosen)
+        self.trace.append(step)
+        self._recording.write(step)
+        return step
+
     def _prepare(
         self, models: list[LaneModel], context: Context, prompt: list[int]
     ) -> PreparedLanes:
@@ -291,7 +309,20 @@ class Session:
             answers = find_answers(self._options.answers, self._loaded, prompt.text)
         else:
             answers = resume.header.answers
-        self.lanes.set_context(context)
+        put_back = self.lanes.set_context(context)
+        try:
+            self._begin_in_context(prompt, context, answers, resume)
+        except BaseException:
+            put_back()
+            raise
+
+    def _begin_in_context(
+        self,
+        prompt: ReadPrompt,
+        context: Context,
+        answers: records.Answers | None,
+        resume: Trace | None,
+    ) -> None:
         options = msgspec.structs.replace(self._options, prompt=prompt.record.text, context=context)
         header = make_header(
             self._model,

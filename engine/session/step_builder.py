@@ -1,7 +1,7 @@
 """From the outputs before a step to its record in the trace."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import torch
@@ -158,12 +158,22 @@ class StepBuilder:
         return step, chosen
 
     @torch.inference_mode()
-    def lens(self, outputs: Outputs, running: list[bool]) -> records.Lens:
-        """Read outputs through the logit lens, in the rows whose lane runs."""
+    def lens(
+        self,
+        outputs: Outputs,
+        running: list[bool],
+        report: Callable[[float], None] = lambda _: None,
+    ) -> records.Lens:
+        """Read outputs through the logit lens, in the rows whose lane runs.
+
+        `report` gets the fraction of the rows that is read.
+        """
         models = self._lanes.models
         temperature = self._trace.header.sampling.measured_temperature
         rows: list[records.LaneLens | None] = []
-        for row in range(self._lanes.lockstep.row_count):
+        row_count = self._lanes.lockstep.row_count
+        for row in range(row_count):
+            report(row / row_count)
             # After the lanes' rows come those of the variants on the baseline's tokens.
             local = row >= len(models)
             lane = row - len(models) + 1 if local else row

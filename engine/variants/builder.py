@@ -77,7 +77,7 @@ class VariantBuilder:
         self.loaded = loaded
         self._options = options
         self._progress = progress
-        self.calibration = Calibration(loaded, options)
+        self.calibration = Calibration(loaded, options, progress)
         self._built: dict[str, tuple[WeightGroup, Dropped]] = {}
         """Weights and dropped sublayers by the parts applied, as text."""
         self._fingerprints: dict[str, str] = {}
@@ -186,27 +186,31 @@ class VariantBuilder:
             raise OptionError(
                 f"{part} drops {part.count} {KIND_NAMES[part.kind]}, but there are {left} to drop"
             )
-        for count in [1] * part.count if part.iterative else [part.count]:
-            similarity = self._similarity(state)
+        counts = [1] * part.count if part.iterative else [part.count]
+        for number, count in enumerate(counts):
+            similarity = self._similarity(state, number, len(counts))
             state.dropped |= least_important(part, count, similarity, state.dropped)
 
-    def _similarity(self, state: _State) -> Similarity:
-        """Importance in what the state leaves, cached per model, calibration and state."""
+    def _similarity(self, state: _State, number: int = 0, times: int = 1) -> Similarity:
+        """Importance in what the state leaves, cached per model, calibration and state.
+
+        It is measurement `number` of so many, for the fraction that is reported.
+        """
         weights = state.applied if state.group is not self.baseline else ""
         dropped = dict(zip(SUBLAYERS, state.dropped.lists, strict=True))
         key = [self.loaded.fingerprint, *self.calibration.key, weights, state.checkpoint]
         key.append(json.dumps(dropped))
 
         def make(directory: Path) -> None:
-            self._progress("ranking the sublayers", None)
             # Before the gates: the baseline may have to write the calibration text.
             windows = self.calibration.windows()
+            self._progress("ranking the sublayers", number / times)
             with _gates(state.group.anatomy, state.dropped):
                 result = measure_similarity(
                     state.group.model,
                     state.group.anatomy,
                     windows,
-                    lambda done: self._progress("ranking the sublayers", done),
+                    lambda done: self._progress("ranking the sublayers", (number + done) / times),
                 )
             (directory / "similarity.json").write_bytes(msgspec.json.encode(result))
 

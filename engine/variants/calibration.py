@@ -1,5 +1,6 @@
 """Calibration text, on which importance and input statistics are measured."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,15 +13,17 @@ from ..model.loading import Loaded
 from ..model.prompts import check_known, context_length
 from ..model.tokenizer import encode
 from ..options import Options
+from ..progress import Progress
 from .calibration_text import DATASET, read_calibration_text
 
 
 class Calibration:
     """Calibration samples of equal length, tokenised or generated on first use."""
 
-    def __init__(self, loaded: Loaded, options: Options) -> None:
+    def __init__(self, loaded: Loaded, options: Options, progress: Progress) -> None:
         """Read the text. Raises `UserError` if that fails, or for a data set without a name."""
         self._loaded = loaded
+        self._progress = progress
         self._source = options.calibration
         self._count = options.calibration_samples
         self._length = options.calibration_length
@@ -51,11 +54,17 @@ class Calibration:
                 f"of {limit}; use a smaller --calibration-length"
             )
         if self._source == "self":
-            return _generated(self._loaded, self._count, self._length)
+            return _generated(
+                self._loaded,
+                self._count,
+                self._length,
+                lambda done: self._progress("writing the calibration text", done),
+            )
         text = self._text
         if text is None:
             assert self._source is not None
             # About four characters make a token; twice as many are enough.
+            self._progress(f"reading {self._source}", None)
             text = _dataset_text(self._source, 8 * self._count * self._length)
         tokens = torch.tensor(encode(self._loaded.tokenizer, text))
         windows = [w for w in tokens.split(self._length) if len(w) == self._length]
@@ -70,7 +79,9 @@ class Calibration:
 
 
 @torch.inference_mode()
-def _generated(loaded: Loaded, samples: int, length: int) -> list[Tensor]:
+def _generated(
+    loaded: Loaded, samples: int, length: int, report: Callable[[float], None]
+) -> list[Tensor]:
     """Tokens that the baseline generates at temperature 1 from its first, with a fixed seed."""
     model: Any = loaded.model
     ends = sorted(end_tokens(model, loaded.tokenizer)) or None
@@ -82,6 +93,11 @@ def _generated(loaded: Loaded, samples: int, length: int) -> list[Tensor]:
     if not isinstance(start, int):
         start = 0
     check_known([start], loaded)
+
+    def go_on(tokens: Tensor, _scores: object) -> Tensor:
+        report((tokens.shape[1] - 1) / length)
+        return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+
     try:
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -96,6 +112,7 @@ def _generated(loaded: Loaded, samples: int, length: int) -> list[Tensor]:
                 min_new_tokens=length,
                 max_new_tokens=length,
                 pad_token_id=start,
+                stopping_criteria=[go_on],
             )
     finally:
         model.generation_config = own_config

@@ -61,7 +61,7 @@ def test_a_calibration_jsonl_with_a_mark(tmp_path: Path) -> None:
     for name, mark in (("a.jsonl", ""), ("b.jsonl", MARK)):
         (tmp_path / name).write_text(mark + "\n".join(lines), "utf-8")
         options = Options(calibration=str(tmp_path / name))
-        keys.append(Calibration(None, options).key)  # type: ignore[arg-type]
+        keys.append(Calibration(None, options, lambda *_: None).key)  # type: ignore[arg-type]
     assert keys[0] == keys[1]
     assert keys[0][0] == "one\n\ntwo"
 

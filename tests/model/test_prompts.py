@@ -210,7 +210,9 @@ def test_an_end_token_that_the_tokenizer_adds_is_not_read() -> None:
     assert find_answers(options.answers, adding, "Say") == find_answers(
         options.answers, plain, "Say"
     )
-    ours, theirs = (Calibration(loaded, options).windows() for loaded in (adding, plain))
+    ours, theirs = (
+        Calibration(loaded, options, lambda *_: None).windows() for loaded in (adding, plain)
+    )
     assert [window.tolist() for window in ours] == [window.tolist() for window in theirs]
 
 

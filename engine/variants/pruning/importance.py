@@ -37,7 +37,7 @@ def measure_similarity(
     depth = len(anatomy.layers)
     sublayers = torch.zeros(depth, 2, dtype=torch.float64)
     runs = torch.zeros(depth + 1, depth + 1, dtype=torch.float64)
-    before = torch.empty(0)
+    before, windows_read = torch.empty(0), 0
     bounds: list[Tensor] = []
 
     def compare(point: int, stream: Tensor) -> None:
@@ -50,14 +50,15 @@ def measure_similarity(
         before = now
         if point % 2 == 0:
             bounds.append(now[0] / now[0].norm(dim=-1, keepdim=True))
+        progress((windows_read + point / (2 * depth)) / len(windows))
 
     with StreamHooks(anatomy, compare):
-        for number, window in enumerate(windows):
+        for window in windows:
             bounds.clear()
             model(input_ids=window[None].to(model.device), use_cache=False, logits_to_keep=1)
             points = torch.stack([bound.flatten() for bound in bounds])
             runs += (points @ points.T).double().cpu()
-            progress((number + 1) / len(windows))
+            windows_read += 1
     tokens = sum(len(window) for window in windows)
     sublayers /= tokens
     runs /= tokens

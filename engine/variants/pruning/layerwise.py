@@ -43,7 +43,16 @@ def sparsify_model(
                 stack.replace(magnitude(matrix, part.sparsity) for matrix in stack)
             progress((number + 1) / len(layers))
         return
-    calls, hidden = _record_calls(model, layers, windows)
+    # Every layer reads every window three times: to record its calls, to see what its matrices
+    # multiply, and once they are pruned.
+    reads, total = 0, 3 * len(windows) * len(layers)
+
+    def report(more: int) -> None:
+        nonlocal reads
+        reads += more
+        progress(reads / total)
+
+    calls, hidden = _record_calls(model, layers, windows, lambda: report(1))
     for number, layer in enumerate(layers):
         statistics = {
             stack: [_InputStatistics(part.method == "sparsegpt") for _ in stack]
@@ -56,6 +65,7 @@ def sparsify_model(
         try:
             for state, call in zip(hidden, calls, strict=True):
                 layer(state, *call[number].args, **call[number].kwargs)
+                report(1)
         finally:
             for handle in handles:
                 handle.remove()
@@ -71,12 +81,12 @@ def sparsify_model(
                 )
             pairs = zip(inputs, stack, strict=True)
             stack.replace(of_matrix.prune(matrix, part) for of_matrix, matrix in pairs)
+            # Nothing is read, but this takes long, and may be cancelled.
+            report(0)
         statistics.clear()
-        hidden = [
-            first_tensor(layer(state, *call[number].args, **call[number].kwargs))
-            for state, call in zip(hidden, calls, strict=True)
-        ]
-        progress((number + 1) / len(layers))
+        for index, (state, call) in enumerate(zip(hidden, calls, strict=True)):
+            hidden[index] = first_tensor(layer(state, *call[number].args, **call[number].kwargs))
+            report(1)
 
 
 class _InputStatistics:
@@ -115,10 +125,14 @@ class _Call:
 
 
 def _record_calls(
-    model: PreTrainedModel, layers: list[nn.Module], windows: list[Tensor]
+    model: PreTrainedModel,
+    layers: list[nn.Module],
+    windows: list[Tensor],
+    report: Callable[[], None],
 ) -> tuple[list[list[_Call]], list[Tensor]]:
     """All layers' calls and the first layer's hidden states, [1, positions, hidden], per window.
 
+    `report` is called for each layer and window.
     Masks and position embeddings are the same objects in most layers, so this takes little memory.
     """
     calls: list[list[_Call]] = []
@@ -130,6 +144,7 @@ def _record_calls(
             hidden.append(state)
         rest = {key: value for key, value in kwargs.items() if key != "hidden_states"}
         calls[-1].append(_Call(args[1:], rest))
+        report()
 
     handles = [layer.register_forward_pre_hook(record, with_kwargs=True) for layer in layers]
     try:
