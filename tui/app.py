@@ -25,14 +25,17 @@ from ..engine.trace.trace import Trace
 from ..themes import DARK, load_themes
 from .screens.inspector import Inspector
 from .screens.keys import KEYS, SUSPEND, key_scopes
+from .screens.listed_replay import ListedReplay
 from .screens.live import LiveInspector
 from .screens.palette import Commands
 from .screens.replay import ReplayInspector
+from .screens.sessions import ResumeRequested, SessionsScreen
 from .screens.terminal_size import is_too_small
 from .session_port import OpenSession
 from .session_thread import open_engine_session
 from .user.keymap import load_keys, rebind, with_first_key
 from .user.log_file import log_file
+from .user.recorded_sessions import sessions_directory
 from .user.state_files import change_settings, read_settings
 
 log = logging.getLogger("prunetui")
@@ -49,7 +52,7 @@ SEVERITY_GLYPHS: dict[SeverityLevel, str] = {"information": "", "warning": "! ",
 
 
 class InspectorApp(App[None], inherit_bindings=False):
-    """Application with one inspector screen, live or replaying, below any dialogs."""
+    """Application with an inspector, live or replaying, or the list of sessions below all else."""
 
     TITLE = "prunetui"
     NOTIFICATION_TIMEOUT = 8.0
@@ -61,12 +64,14 @@ class InspectorApp(App[None], inherit_bindings=False):
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Commands}
     CSS_PATH = "app.tcss"
 
-    def __init__(self, make_inspector: Callable[[], Inspector], theme: str | None) -> None:
+    def __init__(self, make_screen: Callable[[], Screen[None]], theme: str | None) -> None:
         super().__init__()
+        self.resume: Path | None = None
+        """Trace of the session that the program shall go on with after this application."""
         self._too_small = False
         self._interrupted = -QUIT_SECONDS
         """`monotonic()` at the last ctrl+c."""
-        self._make_inspector = make_inspector
+        self._make_screen = make_screen
         themes, self._problems = load_themes()
         for textual_theme in list(self.available_themes):
             self.unregister_theme(textual_theme)
@@ -90,7 +95,7 @@ class InspectorApp(App[None], inherit_bindings=False):
             self.keys = {}
 
     def get_default_screen(self) -> Screen[None]:
-        return self._make_inspector()
+        return self._make_screen()
 
     def notify(
         self,
@@ -170,6 +175,18 @@ class InspectorApp(App[None], inherit_bindings=False):
             self._interrupted = now
             self.notify("Press ctrl+c again to quit.", timeout=QUIT_SECONDS, markup=False)
 
+    def action_sessions(self) -> None:
+        """Show the list of sessions on top of an inspector, or again below one that it opened."""
+        if isinstance(self.screen, ListedReplay):
+            self.screen.action_leave()
+        elif isinstance(self.screen, Inspector):
+            self.push_screen(SessionsScreen(sessions_directory(), self.screen))
+
+    @on(ResumeRequested)
+    def _exit_to_resume(self, event: ResumeRequested) -> None:
+        self.resume = event.trace
+        self.exit()
+
     def action_suspend_process(self) -> None:
         """Stop the process group, as a terminal does, until the shell continues it."""
         if os.getsid(os.getppid()) != os.getsid(0):
@@ -220,3 +237,8 @@ class PrunetuiApp(InspectorApp):
     def replay(trace: Trace, path: Path, *, theme: str | None = None) -> InspectorApp:
         """Return an application that shows a trace which was read from `path`."""
         return InspectorApp(lambda: ReplayInspector(trace, path), theme)
+
+    @staticmethod
+    def sessions(directory: Path, *, theme: str | None = None) -> InspectorApp:
+        """Return an application that lists the sessions recorded in a directory."""
+        return InspectorApp(lambda: SessionsScreen(directory), theme)

@@ -38,6 +38,7 @@ def make_header(
     answers: records.Answers | None,
     notes: list[str],
     bandwidth: float,
+    session: str,
 ) -> records.Header:
     """Build the header of a trace; `options` have the decoded prompt and context."""
     return records.Header(
@@ -68,6 +69,7 @@ def make_header(
             *lanes.notes_on_length(len(prompt.tokens) + options.max_new_tokens),
             *notes,
         ],
+        session=session,
     )
 
 

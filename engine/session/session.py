@@ -1,5 +1,6 @@
 """A session: a lockstep decoder with a trace, which is all that a front end drives."""
 
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -65,6 +66,7 @@ class Session:
         self._loaded = loaded = builder.loaded
         self._options = options
         self._progress = progress
+        self._name = secrets.token_hex(8)
         self.left_out = left_out
         """A sentence for each variant that there was no memory for."""
         self._model = describe_model(loaded)
@@ -332,6 +334,7 @@ class Session:
             answers,
             prompt.notes,
             self._bandwidth,
+            self._name,
         )
         trace = Trace(header)
         if resume is not None:

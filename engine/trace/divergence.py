@@ -1,11 +1,32 @@
 """Comparison of a lane's chosen tokens with the baseline's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from .records import Header, Step
 
 NOT_NUMBERS = "not numbers"
 """Words for a lane whose logits have no softmax, and for a measure that needs one."""
+
+
+class TokenChoice(Protocol):
+    """What a comparison needs of a `Token`."""
+
+    @property
+    def token(self) -> int: ...
+    @property
+    def margin(self) -> float | None: ...
+    @property
+    def forced(self) -> bool: ...
+    @property
+    def not_numbers(self) -> bool: ...
+
+
+class StepChoices(Protocol):
+    """What a comparison needs of a `Step`."""
+
+    @property
+    def lanes(self) -> Sequence[TokenChoice | None]: ...
 
 
 def not_numbers_mark(steps: int) -> str:
@@ -28,7 +49,7 @@ def chosen_tokens(steps: Iterable[Step], lane: int) -> list[int]:
     ]
 
 
-def differs(step: Step, lane: int) -> bool:
+def differs(step: StepChoices, lane: int) -> bool:
     """Whether the lane's token is not the baseline's, or only one of the two has ended or lacks
     logits that are numbers."""
     own, baseline = step.lanes[lane], step.lanes[0]
@@ -37,7 +58,7 @@ def differs(step: Step, lane: int) -> bool:
     return own.not_numbers != baseline.not_numbers or own.token != baseline.token
 
 
-def is_tie(header: Header, step: Step, lane: int) -> bool:
+def is_tie(header: Header, step: StepChoices, lane: int) -> bool:
     """Whether the baseline's two highest logits are closer than the noise floor, so that rounding
     alone can make tokens differ: under greedy decoding, with no token forced."""
     own, baseline = step.lanes[lane], step.lanes[0]

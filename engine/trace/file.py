@@ -1,5 +1,7 @@
 """Trace files: append each record as it happens, and read whole records back."""
 
+import contextlib
+import fcntl
 from pathlib import Path
 
 import msgspec
@@ -11,6 +13,10 @@ from .records import MAX_LANES, VERSION, Event, Header, Lens, Read, Step
 from .trace import Trace
 
 SUFFIX = ".trace.jsonl"
+
+MAX_HEADER_BYTES = 64 << 20
+"""Limit of a header's line where the rest of the file is not read; a prompt of a million tokens
+takes a tenth of it."""
 
 DAMAGE = (msgspec.DecodeError, ValueError, RecursionError)
 """Errors of a line that is no record: also one not in UTF-8, or nested too deeply."""
@@ -31,6 +37,9 @@ class TraceWriter:
         self.path = path
         make_private_directory(path.parent)
         self._file = open_new(path, PRIVATE)
+        # For `is_being_written`; it ends with the process. Not every file system has locks.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._encoder = msgspec.json.Encoder()
         self.write(header)
 
@@ -40,6 +49,27 @@ class TraceWriter:
 
     def close(self) -> None:
         self._file.close()
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether a `TraceWriter` of any process has the file open; false if that cannot be told."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def read_header(path: Path) -> Header:
+    """Read the first line of a trace file. Raises `UserError` as `read_trace` does."""
+    try:
+        with path.open("rb") as file:
+            return parse_header(path, file.readline(MAX_HEADER_BYTES))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {reason(error)}") from error
 
 
 def read_trace(path: Path) -> Trace:
@@ -52,7 +82,7 @@ def read_trace(path: Path) -> Trace:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason(error)}") from error
-    trace = Trace(_header(path, lines[0]))
+    trace = Trace(parse_header(path, lines[0]))
     decoder = msgspec.json.Decoder(Event)
     # A whole line ends in a newline, so what follows the last newline is empty or cut short.
     for number, line in enumerate(lines[1:-1], start=2):
@@ -61,14 +91,19 @@ def read_trace(path: Path) -> Trace:
             _check(event, trace.header)
             trace.apply(event)
         except DAMAGE as error:
-            raise UserError(
-                f"line {number} of {path} is damaged ({error}); "
-                f"`head -n {number - 1}` of it is a whole trace"
-            ) from error
+            raise damaged_line(path, number, error) from error
     return trace
 
 
-def _header(path: Path, line: bytes) -> Header:
+def damaged_line(path: Path, number: int, error: Exception) -> UserError:
+    return UserError(
+        f"line {number} of {path} is damaged ({error}); "
+        f"`head -n {number - 1}` of it is a whole trace"
+    )
+
+
+def parse_header(path: Path, line: bytes) -> Header:
+    """Header in the first line of the file at `path`. Raises `UserError` if it is none."""
     try:
         preamble = msgspec.json.decode(line, type=_Preamble)
     except DAMAGE as error:

@@ -115,6 +115,8 @@ class Header(Record, frozen=True):
     answers: Answers | None = None
     notes: list[str] = []
     """Sentences from loading that a reader of the numbers must know."""
+    session: str | None = None
+    """Random name of the session, the same in each of its traces; None in old traces."""
 
 
 class Token(Plain, frozen=True):

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -19,41 +20,37 @@ class Origin:
     """Number of steps that the two share."""
 
 
-class Trace:
-    """Header and steps of a session, in branches.
+class Numbered(Protocol):
+    """Entry of a branch, with its index there."""
+
+    @property
+    def step(self) -> int: ...
+
+
+S = TypeVar("S", bound=Numbered)
+
+
+class Branches(Generic[S]):
+    """Steps in branches, one of which is open.
 
     `steps` are those of the open branch. The list only ever grows; a rewind and another branch put
     another list in its place. A reader on another thread that takes `steps` once sees one history,
     and tells another by the list's identity.
     """
 
-    def __init__(self, header: Header) -> None:
-        self.header = header
-        self.preview: Step | None = None
-        """Step 0 as a session would decode it now: numbers of the token that follows the prompt. No
-        event records it; a trace read from a file has none."""
-        self.steps: list[Step] = []
+    def __init__(self) -> None:
+        self.steps: list[S] = []
         self.branch = 0
         """Number of the open branch, that of `steps`."""
-        self.branches: list[list[Step]] = [self.steps]
+        self.branches: list[list[S]] = [self.steps]
         """Steps of each branch, from the prompt on."""
         self.origins: list[Origin | None] = [None]
         """Origin of each branch; None for branch 0."""
 
-    def append(self, step: Step) -> None:
+    def append(self, step: S) -> None:
         if step.step != len(self.steps):
             raise ValueError(f"step {step.step} cannot follow {len(self.steps)} steps")
         self.steps.append(step)
-
-    def set_lens(self, number: int, lens: Lens) -> None:
-        """Attach a lens to a step of this branch and of those that share it."""
-        if not 0 <= number < len(self.steps):
-            raise ValueError(f"there is no step {number} to read")
-        step = self.steps[number]
-        updated = msgspec.structs.replace(step, lens=lens)
-        for steps in self.branches:
-            if number < len(steps) and steps[number] is step:
-                steps[number] = updated
 
     def rewind(self, to: int) -> None:
         """Keep the first `to` steps of this branch."""
@@ -79,12 +76,8 @@ class Trace:
         self.branch = branch
         self.steps = self.branches[branch]
 
-    def apply(self, event: Event) -> None:
+    def move(self, event: Rewind | Branch | Switch) -> None:
         match event:
-            case Step():
-                self.append(event)
-            case Read():
-                self.set_lens(event.step, event.lens)
             case Rewind():
                 self.rewind(event.to)
             case Branch():
@@ -93,6 +86,36 @@ class Trace:
                 self.fork(event.at)
             case Switch():
                 self.switch(event.to)
+
+
+class Trace(Branches[Step]):
+    """Header and steps of a session, in branches."""
+
+    def __init__(self, header: Header) -> None:
+        super().__init__()
+        self.header = header
+        self.preview: Step | None = None
+        """Step 0 as a session would decode it now: numbers of the token that follows the prompt. No
+        event records it; a trace read from a file has none."""
+
+    def set_lens(self, number: int, lens: Lens) -> None:
+        """Attach a lens to a step of this branch and of those that share it."""
+        if not 0 <= number < len(self.steps):
+            raise ValueError(f"there is no step {number} to read")
+        step = self.steps[number]
+        updated = msgspec.structs.replace(step, lens=lens)
+        for steps in self.branches:
+            if number < len(steps) and steps[number] is step:
+                steps[number] = updated
+
+    def apply(self, event: Event) -> None:
+        match event:
+            case Step():
+                self.append(event)
+            case Read():
+                self.set_lens(event.step, event.lens)
+            case _:
+                self.move(event)
 
     def events(self) -> Iterator[Event]:
         """Events that give a new trace these branches, with this one open."""

@@ -45,6 +45,7 @@ MEANT = {
     "Help": "keys marks measures glossary manual",
     "Restart": "again",
     "Quit": "exit close",
+    "Sessions": "open load recorded browse list",
     "Branches": "branches tree",
     "Logit lens": "norm",
     "Context": "forced both free",

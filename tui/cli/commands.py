@@ -1,17 +1,18 @@
 """Commands of the command line; each imports torch or Textual only once it runs."""
 
+import contextlib
 import datetime
 import functools
 import gc
 import inspect
 import os
 import platform
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
-import platformdirs
 import typer
 
 from ...engine.errors import UserError
@@ -23,7 +24,8 @@ from ...engine.trace.file import SUFFIX, read_trace
 from ...engine.trace.trace import Trace
 from ...engine.trace.vector_file import write_safetensors
 from ...engine.variants.option_checks import check_options
-from ..user.log_file import send_stderr_to_log
+from ..user.log_file import restore_stderr, send_stderr_to_log
+from ..user.recorded_sessions import sessions_directory
 from .options import (
     LOADING_OPTIONS,
     decoding_options,
@@ -186,10 +188,19 @@ TraceFile = Annotated[Path, typer.Argument(metavar="TRACE", show_default=False)]
 
 
 @app.command()
-def replay(trace: TraceFile, theme: Theme = None, color: Color = "auto") -> None:
-    """Open a trace in the inspector, without a model."""
-    loaded = read_trace(trace)
+def replay(
+    trace: Annotated[Path | None, typer.Argument(metavar="[TRACE|DIR]", show_default=False)] = None,
+    theme: Theme = None,
+    color: Color = "auto",
+) -> None:
+    """Open a trace in the inspector, without a model; without one, list the recorded sessions."""
     _set_color(color)
+    directory = sessions_directory() if trace is None else trace
+    if trace is None or trace.is_dir():
+        from ..app import PrunetuiApp
+
+        run_app(PrunetuiApp.sessions(directory, theme=theme))
+    loaded = read_trace(trace)
     from ..app import PrunetuiApp
 
     # The trace never becomes garbage; a collection that scans 4,000 steps takes 50 ms of a frame.
@@ -232,7 +243,7 @@ def _recording_path(options: Options, output: Path | None, no_trace: bool) -> Pa
         return None
     if output is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        output = platformdirs.user_state_path("prunetui") / f"{now}-{os.getpid()}{SUFFIX}"
+        output = sessions_directory() / f"{now}-{os.getpid()}{SUFFIX}"
     if is_stream(output):
         raise UserError(f"a trace is a file of its own, and {output} is none; name a new file")
     check_writable(output, private=True)
@@ -275,5 +286,21 @@ def run_app(app: Any) -> NoReturn:
     send_stderr_to_log()
     SHUTDOWN.set_callback(lambda code: app.exit(return_code=code))
     app.run()
+    if app.resume is not None and not SHUTDOWN.code:
+        resume_in_new_program(app.resume, app.theme)
     # The session's thread may still be inside torch, and the interpreter cannot end around it.
     flush_and_exit(app.return_code or 0)
+
+
+def resume_in_new_program(trace: Path, theme: str) -> NoReturn:
+    """Replace this program by `prunetui --resume`: only its end frees all memory of a model."""
+    # As it was started, up to its own arguments.
+    program = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
+    restore_stderr()
+    # A device is held by its open files.
+    for descriptor in map(int, os.listdir("/dev/fd")):
+        if descriptor > 2:
+            # The one that listed them is closed.
+            with contextlib.suppress(OSError):
+                os.set_inheritable(descriptor, False)
+    os.execv(sys.executable, [sys.executable, *program, "--resume", str(trace), "--theme", theme])

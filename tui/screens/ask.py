@@ -1,4 +1,4 @@
-"""Dialog that asks for one line of text."""
+"""Dialogs that ask for one line of text, or for a yes."""
 
 from collections.abc import Callable
 from typing import ClassVar, Generic, TypeVar
@@ -61,3 +61,37 @@ class AskDialog(ModalScreen[Answer | None], Generic[Answer]):
     @on(Button.Pressed, "#cancel")
     def action_cancel(self) -> None:
         self.dismiss(None)
+
+
+class ConfirmDialog(ModalScreen[bool]):
+    """Dialog that returns whether to do what its title asks."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "answer(True)", "yes", id="confirm-yes"),
+        Binding("n,escape", "answer(False)", "cancel", id="confirm-cancel"),
+    ]
+
+    def __init__(self, title: str, text: str, yes: str) -> None:
+        """`yes` is a verb."""
+        super().__init__()
+        self._title = title
+        self._text = text
+        self._yes = yes
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Label(Content(visible(self._title)), classes="dialog-title")
+            yield Label(Content(visible(self._text)), classes="dialog-hint")
+            with Horizontal(classes="dialog-buttons"):
+                yield Button(f"{self._yes}  y", id="yes", variant="primary", compact=True)
+                yield Button("Cancel  esc", id="cancel", compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#cancel").focus()
+
+    @on(Button.Pressed)
+    def _press(self, event: Button.Pressed) -> None:
+        self.action_answer(event.button.id == "yes")
+
+    def action_answer(self, yes: bool) -> None:
+        self.dismiss(yes)

@@ -20,7 +20,7 @@ from ..views.catalog import VIEWS
 from ..views.layers import MAP, LayersView
 from ..widgets.candidates import CandidatesPanel
 from ..widgets.drift_panel import DriftPanel
-from ..widgets.key_line import KeyLine
+from ..widgets.key_line import Key, KeyLine
 from ..widgets.panel import Clicked
 from ..widgets.status import StatusLine
 from ..widgets.text_panel import TextPanel
@@ -40,6 +40,8 @@ OVERVIEW = "overview"
 class Inspector(Navigator):
     """Screen that draws `trace` at the cursor."""
 
+    keys: ClassVar[list[Key]] = KEYS
+    """Keys of the screen, but for the chosen view's own."""
     BINDINGS: ClassVar[list[BindingType]] = [*KEYS]
 
     def __init__(self) -> None:
@@ -64,7 +66,7 @@ class Inspector(Navigator):
             [
                 # A click where one key stands for all views leads through them.
                 replace(key, action="next_view") if key.key_display == ALL_VIEWS else key
-                for key in KEYS
+                for key in self.keys
                 if key.id not in self.hidden_keys
             ]
         )
@@ -259,7 +261,7 @@ class Inspector(Navigator):
         self.notify(visible(f"Copied {what}; {where}"), markup=False)
 
     def action_help(self) -> None:
-        keys = [binding for binding in KEYS if binding.id not in self.hidden_keys]
+        keys = [binding for binding in self.keys if binding.id not in self.hidden_keys]
         own_keys = [
             key for name, view, _ in VIEWS if name == self.chosen_view for key in view_keys(view)
         ]

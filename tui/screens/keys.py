@@ -311,6 +311,16 @@ KEYS = [
         keywords="again reset rerun reload begin",
     ),
     Key(
+        "o",
+        "app.sessions",
+        "sessions",
+        show=False,
+        tooltip="Recorded sessions, to replay, resume or delete",
+        id="sessions",
+        noun="Sessions",
+        keywords="open load recorded history browse list resume",
+    ),
+    Key(
         "e",
         "export",
         "export",

@@ -141,6 +141,21 @@ class LiveInspector(Inspector):
             return "recording stopped"
         return f"● {session.recording.name.removesuffix(SUFFIX)}"
 
+    @property
+    def recording_path(self) -> Path | None:
+        """File that the session is being recorded to."""
+        session = self._thread.session
+        return session.recording if session and not session.recording_error else None
+
+    @property
+    def end_if_left(self) -> str:
+        """Sentence on what becomes of the session without this screen; empty if none is open."""
+        if self._thread.session is None:
+            return ""
+        if self.recording_path is None:
+            return "The session that is open ends, and it is not recorded."
+        return f"The session that is open ends; it is recorded as {self.recording_path.name}."
+
     # -- keys ---------------------------------------------------------------------------------
 
     def go_on(self) -> None:

@@ -9,7 +9,8 @@ from textual.content import Content
 
 from ..widgets.key_line import Key
 from .inspector import Inspector
-from .keys import KEYS
+from .session_keys import SESSION_KEYS
+from .sessions import SessionsScreen
 
 THEME = Key(
     "",
@@ -23,7 +24,7 @@ WORD = re.compile(r"[^\s,;:()]+")
 
 
 class Commands(Provider):
-    """Provider of the inspector's keys as commands, and of those that have no key."""
+    """Provider of the screen's keys as commands, and of those that have no key."""
 
     async def discover(self) -> Hits:
         for key in self._keys():
@@ -37,9 +38,11 @@ class Commands(Provider):
                 yield Hit(score, title, self._run(key), text=key.noun, help=key.tooltip)
 
     def _keys(self) -> Sequence[Key]:
+        if isinstance(self.screen, SessionsScreen):
+            return [*SESSION_KEYS, THEME]
         if not isinstance(self.screen, Inspector):
             return [THEME]
-        return [*(key for key in KEYS if key.id not in self.screen.hidden_keys), THEME]
+        return [*(key for key in self.screen.keys if key.id not in self.screen.hidden_keys), THEME]
 
     def _title(self, key: Key) -> Content:
         display = self.app.get_key_display(key) if key.key else ""

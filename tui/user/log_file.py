@@ -55,3 +55,9 @@ def send_stderr_to_log() -> None:
     sys.__stderr__ = open(os.dup(2), "w", encoding="utf-8")  # noqa: SIM115
     os.dup2(log, 2)
     os.close(log)
+
+
+def restore_stderr() -> None:
+    """Give stderr back the terminal, for a program that takes the place of this one."""
+    if sys.__stderr__ is not None:
+        os.dup2(sys.__stderr__.fileno(), 2)

@@ -44,7 +44,7 @@ def read_settings() -> Settings:
 
     Raises `UserError` if they cannot be read.
     """
-    return _read(_path("settings.json"), Settings, Settings())
+    return read_json(_path("settings.json"), Settings, Settings())
 
 
 def change_settings(**changes: Any) -> None:
@@ -53,7 +53,7 @@ def change_settings(**changes: Any) -> None:
     # The user was told of a damaged file when it was read; it is replaced.
     with contextlib.suppress(UserError):
         settings = read_settings()
-    _write(_path("settings.json"), msgspec.structs.replace(settings, **changes))
+    write_json(_path("settings.json"), msgspec.structs.replace(settings, **changes))
 
 
 def read_position(trace: Path) -> ReplayPosition | None:
@@ -75,7 +75,7 @@ def write_position(trace: Path, cursor: int | None, lane: int, view: str) -> Non
     # The user was told of a damaged file when it was read; it is replaced.
     with contextlib.suppress(UserError):
         others = [other for other in _read_positions() if other.trace != position.trace]
-    _write(_path("places.json"), [*others, position][-MAX_POSITIONS:])
+    write_json(_path("places.json"), [*others, position][-MAX_POSITIONS:])
 
 
 def write_copied_text(text: str) -> Path:
@@ -90,14 +90,18 @@ def write_copied_text(text: str) -> Path:
 
 
 def _read_positions() -> list[ReplayPosition]:
-    return _read(_path("places.json"), list[ReplayPosition], [])
+    return read_json(_path("places.json"), list[ReplayPosition], [])
 
 
 def _path(name: str) -> Path:
     return platformdirs.user_state_path("prunetui") / name
 
 
-def _read(path: Path, content_type: type[T], default: T) -> T:
+def read_json(path: Path, content_type: type[T], default: T) -> T:
+    """Return a file's content, the default without a file.
+
+    Raises `UserError` if it cannot be read.
+    """
     try:
         return msgspec.json.decode(path.read_bytes(), type=content_type)
     except FileNotFoundError:
@@ -108,7 +112,8 @@ def _read(path: Path, content_type: type[T], default: T) -> T:
         raise UserError(f"{path} is damaged and not used: {error}") from error
 
 
-def _write(path: Path, content: object) -> None:
+def write_json(path: Path, content: object) -> None:
+    """Replace a file of the user's own. Raises `UserError` if it cannot be written."""
     _replace(path, msgspec.json.encode(content))
 
 

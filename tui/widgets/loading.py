@@ -10,7 +10,7 @@ from ...engine.errors import OptionError, PromptError, UserError
 from ..session_thread import Stage
 from .key_line import key_for
 from .panel import Line, Panel, shorten
-from .wrapping import Wrapped
+from .wrapping import wrap
 
 
 class LoadingPanel(Panel):
@@ -62,11 +62,7 @@ class LoadingPanel(Panel):
             lines.append(line)
         if self.problem:
             lines.append(Line())
-            wrapped = Wrapped(width - 4)
-            for number, word in enumerate(self.problem.split(" ")):
-                wrapped.append(number, f" {word}" if number else word)
-            for pieces in wrapped.lines:
-                text = "".join(piece.text for piece in pieces)
+            for text in wrap(self.problem, width - 4):
                 lines.append(Line().add(f"  {text}", self.style("loading--problem")))
             hint = "".join(f"  {key_for(self, key)} {what} " for key, what in self._remedies)
             lines += [Line(), Line().add(hint, self.style("panel--quiet"))]

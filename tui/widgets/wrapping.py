@@ -114,3 +114,11 @@ def _paragraphs(text: str) -> list[str]:
         else:
             parts.append(character)
     return parts
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Lines of a text in words, each of at most `width` cells."""
+    wrapped = Wrapped(width)
+    for number, word in enumerate(text.split(" ")):
+        wrapped.append(number, f" {word}" if number else word)
+    return ["".join(piece.text for piece in pieces) for pieces in wrapped.lines]

@@ -1,0 +1,65 @@
+"""Keys of the list of sessions."""
+
+from textual.binding import Binding, BindingType
+
+from ..widgets.key_line import Key
+
+SESSION_KEYS = [
+    Key(
+        "enter",
+        "replay",
+        "replay",
+        key_display="⏎",
+        tooltip="Replay the newest trace of the session that has steps",
+        noun="Replay",
+        keywords="open load trace",
+    ),
+    Key(
+        "r",
+        "resume",
+        "resume",
+        tooltip="Load the model and decode on from the end of the trace",
+        noun="Resume",
+        keywords="continue open live decode",
+    ),
+    Key(
+        "right",
+        "unfold",
+        "its traces",
+        key_display="→",
+        tooltip="List the traces of the session: a new prompt, context or set of lanes begins one",
+        noun="Traces",
+        keywords="unfold expand",
+    ),
+    Key("left", "fold", show=False, key_display="←", tooltip="Hide its traces", noun="Fold"),
+    Key(
+        "slash",
+        "filter",
+        "filter",
+        key_display="/",
+        tooltip="List only the sessions whose model, prompt, lanes, date or name has these words",
+        noun="Filter",
+        keywords="search find",
+    ),
+    Key(
+        "d,delete",
+        "delete",
+        "delete",
+        key_display="d",
+        tooltip="Delete the session's files",
+        noun="Deletion",
+        keywords="delete remove erase",
+    ),
+]
+
+MOVES: list[BindingType] = [
+    Binding("up", "select(-1)", "up", show=False),
+    Binding("down", "select(1)", "down", show=False),
+    Binding("pageup", "page(-1)", "a page up", show=False),
+    Binding("pagedown", "page(1)", "a page down", show=False),
+    Binding("home", "select_end(-1)", "first", show=False),
+    Binding("end", "select_end(1)", "last", show=False),
+]
+
+LEAVE = Binding("escape", "clear_or_leave", "back", key_display="esc")
+QUIT = Binding("q,o", "leave", "quit", key_display="q")
