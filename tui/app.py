@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,9 @@ log = logging.getLogger("prunetui")
 KEYS_AT_ANY_SIZE = {"quit": "ctrl+q", "suspend": "ctrl+z"}
 """Ids of the bindings that work on too small a terminal, each with a key that works beside those
 of the key map."""
+
+WEB_FONTS = re.compile(r',\s*url\("https://[^"]*"\) format\("\w+"\)')
+"""Sources in the style of Textual's screenshots that a browser would load from the network."""
 
 QUIT_SECONDS = 5.0
 """Time within which a second ctrl+c quits."""
@@ -212,6 +216,11 @@ class InspectorApp(App[None], inherit_bindings=False):
 
     def get_key_display(self, binding: Binding) -> str:
         return super().get_key_display(with_first_key(rebind(binding, self.keys)))
+
+    def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
+        """Return the screen as SVG that loads nothing and keeps leading blanks in librsvg too."""
+        svg = super().export_screenshot(title=title, simplify=simplify)
+        return WEB_FONTS.sub("", svg).replace("<svg ", '<svg xml:space="preserve" ', 1)
 
     def _fatal_error(self) -> None:
         # Textual's own traceback prints local variables, and prompts with them.

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,9 +23,6 @@ from ..user.state_files import change_settings, read_settings
 from ..widgets.fields import TextField
 from ..widgets.format_list import FormatList
 
-WEB_FONTS = re.compile(r',\s*url\("https://[^"]*"\) format\("\w+"\)')
-"""Sources in the style of Textual's screenshots that a browser would load from the network."""
-
 
 class ExportDialog(ModalScreen[None]):
     """Dialog that writes a new file in the format of its suffix; one that exists is refused.
@@ -41,11 +37,11 @@ class ExportDialog(ModalScreen[None]):
     VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-tall")]  # noqa: RUF012
 
     def __init__(self, trace: Trace, name: str, screenshot: str) -> None:
-        """`name` is that of the file, without a suffix; `screenshot` is the SVG from Textual."""
+        """`name` is that of the file, without a suffix; `screenshot` is an SVG."""
         super().__init__()
         self._trace = trace
         self._name = name
-        self._formats = {**FORMATS, "svg": lambda _: WEB_FONTS.sub("", screenshot)}
+        self._formats = {**FORMATS, "svg": lambda _: screenshot}
         self._directory, self._problem = _working_directory()
         self._proposed = ""
         """Path that was proposed last; a user's own is only given another suffix."""
