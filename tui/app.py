@@ -4,16 +4,15 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import ClassVar
 
 from rich.text import Text
-from textual import events, on
+from textual import events, on, work
 from textual.app import App
 from textual.binding import Binding, BindingType
-from textual.command import Provider
 from textual.notifications import Notify, SeverityLevel
 from textual.screen import Screen
 from textual.theme import Theme
@@ -25,19 +24,22 @@ from ..engine.trace.printable import visible
 from ..engine.trace.trace import Trace
 from ..themes import DARK, load_themes
 from .screens.inspector import Inspector
-from .screens.keys import KEYS, SUSPEND, key_scopes
+from .screens.keys import KEYS, PALETTE, SUSPEND, key_scopes
 from .screens.listed_replay import ListedReplay
 from .screens.live import LiveInspector
-from .screens.palette import Commands
+from .screens.palette import THEME, Palette
 from .screens.replay import ReplayInspector
+from .screens.session_keys import SESSION_KEYS
 from .screens.sessions import ResumeRequested, SessionsScreen
 from .screens.terminal_size import is_too_small
 from .session_port import OpenSession
 from .session_thread import open_engine_session
+from .type_ahead import TypeAhead
 from .user.keymap import load_keys, rebind, with_first_key
 from .user.log_file import log_file
 from .user.recorded_sessions import sessions_directory
 from .user.state_files import change_settings, read_settings
+from .widgets.key_line import Key
 
 log = logging.getLogger("prunetui")
 
@@ -63,9 +65,11 @@ class InspectorApp(App[None], inherit_bindings=False):
     # On every screen; in a text field, ctrl+z undoes instead.
     BINDINGS: ClassVar[list[BindingType]] = [
         SUSPEND,
+        PALETTE,
         Binding("ctrl+q", "quit", show=False, priority=True),
     ]
-    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Commands}
+    # Its own is opened by another action than Textual's.
+    ENABLE_COMMAND_PALETTE = False
     CSS_PATH = "app.tcss"
 
     def __init__(self, make_screen: Callable[[], Screen[None]], theme: str | None) -> None:
@@ -76,6 +80,7 @@ class InspectorApp(App[None], inherit_bindings=False):
         self._interrupted = -QUIT_SECONDS
         """`monotonic()` at the last ctrl+c."""
         self._make_screen = make_screen
+        self.type_ahead = TypeAhead(self, self._dispatch_input)
         themes, self._problems = load_themes()
         for textual_theme in list(self.available_themes):
             self.unregister_theme(textual_theme)
@@ -140,19 +145,29 @@ class InspectorApp(App[None], inherit_bindings=False):
                     # Textual does so at its next frame, too late for what is shown again.
                     screen._screen_resized(event.size)
                 screen.set_class(self._too_small, "too-small")
-        elif self._exit and isinstance(event, events.InputEvent | events.Paste):
-            # What was typed after the key that quits opens no dialog on the way out.
-            return
-        elif self._too_small and isinstance(event, events.InputEvent | events.Paste):
-            if isinstance(event, events.Key) and event.key == "ctrl+c":
-                self._interrupt()
-            for binding in KEYS:
-                if binding.id in KEYS_AT_ANY_SIZE and isinstance(event, events.Key):
-                    keys = rebind(binding, self.keys).key.split(",")
-                    if event.key in (*keys, KEYS_AT_ANY_SIZE[binding.id]):
-                        await self.run_action(binding.action)
+        elif isinstance(event, events.InputEvent | events.Paste) and not event.is_forwarded:
+            self.type_ahead.put(event)
             return
         await super().on_event(event)
+
+    async def _dispatch_input(self, event: events.Event) -> None:
+        """Send an event of the keyboard or the mouse to the screen, if it is to get any."""
+        try:
+            if self._exit:
+                # What was typed after the key that quits opens no dialog on the way out.
+                pass
+            elif not self._too_small:
+                await super().on_event(event)
+            elif isinstance(event, events.Key):
+                if event.key == "ctrl+c":
+                    self._interrupt()
+                for binding in KEYS:
+                    if binding.id in KEYS_AT_ANY_SIZE:
+                        keys = rebind(binding, self.keys).key.split(",")
+                        if event.key in (*keys, KEYS_AT_ANY_SIZE[binding.id]):
+                            await self.run_action(binding.action)
+        except Exception as error:
+            self._handle_exception(error)
 
     async def _check_bindings(self, key: str, priority: bool = False) -> bool:
         """Run the binding of a key, in dialogs too that which suspends, and ctrl+c unless it copies
@@ -207,6 +222,33 @@ class InspectorApp(App[None], inherit_bindings=False):
         self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         for problem in self._problems:
             self.notify(visible(str(problem)), severity="warning", markup=False)
+
+    @work
+    async def action_commands(self) -> None:
+        """Ask for a command, and run it on the screen that is on top."""
+        screen = self.screen
+        commands: Sequence[Key] = []
+        if isinstance(screen, Inspector):
+            commands = [key for key in screen.keys if key.id not in screen.hidden_keys]
+        elif isinstance(screen, SessionsScreen):
+            commands = SESSION_KEYS
+        await self._choose_command(screen, Palette("Commands", [*commands, THEME]))
+
+    @work
+    async def action_themes(self) -> None:
+        names = sorted(self.available_themes, key=lambda name: name != self.theme)
+        themes = [Key("", f"app.theme({name!r})", noun=name) for name in names]
+        await self._choose_command(self.screen, Palette("Theme", themes))
+
+    def action_theme(self, name: str) -> None:
+        self.theme = name
+
+    async def _choose_command(self, screen: Screen[object], palette: Palette) -> None:
+        if isinstance(screen, Palette):
+            return
+        command = await self.push_screen_wait(palette)
+        if command is not None and screen in self.screen_stack:
+            await screen.run_action(command.action)
 
     def _save_theme(self, theme: Theme) -> None:
         try:

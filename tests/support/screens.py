@@ -14,7 +14,9 @@ from prunetui.tui.session_port import SessionPort
 from prunetui.tui.user.state_files import write_position
 from prunetui.tui.widgets.panel import Panel
 from rich.table import Table
+from textual import events
 from textual.app import App
+from textual.keys import _character_to_key
 from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Input, Static, TextArea
@@ -50,6 +52,13 @@ def inspector(app: App[None]) -> Inspector:
     return screen
 
 
+def send(app: InspectorApp, *keys: str) -> None:
+    """Send keys in one burst, as a terminal does, without waiting for what they do."""
+    for key in keys:
+        name = key if len(key) > 1 or key.isalnum() else _character_to_key(key)
+        app.post_message(events.Key(name, key if len(key) == 1 else None))
+
+
 async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
     """Run the application and its threads until the condition holds, at most 10 seconds."""
     for _ in range(2000):
@@ -67,9 +76,11 @@ async def ready(pilot: Pilot[None], app: App[None]) -> Inspector:
 
 
 async def settle(pilot: Pilot[None]) -> None:
-    """Wait until every requested frame is drawn."""
-    assert isinstance(pilot.app, InspectorApp)
-    screen = inspector(pilot.app)
+    """Wait until every key is processed and every requested frame is drawn."""
+    app = pilot.app
+    assert isinstance(app, InspectorApp)
+    await until(pilot, lambda: not app.type_ahead.pending)
+    screen = inspector(app)
     await pilot.pause()
     await until(pilot, lambda: not screen.pending)
     await pilot.pause()

@@ -1,14 +1,15 @@
 """Command palette: what is typed finds its command first."""
 
 from prunetui.tui.screens.keys import KEYS
-from prunetui.tui.screens.palette import THEME, score_of, words_of
+from prunetui.tui.screens.palette import NONE_FOUND, THEME, Palette, score_of, words_of
 from prunetui.tui.views.catalog import VIEWS
 from prunetui.tui.widgets.key_line import Key
-from textual.command import CommandInput, CommandList, CommandPalette
 from textual.pilot import Pilot
+from textual.screen import Screen
+from textual.widgets import Input, OptionList
 
 from ..support.fake_session import FakeSession
-from ..support.screens import SIZE, inspector, live, ready, replay, until
+from ..support.screens import SIZE, inspector, live, ready, replay, screen_lines, send, until
 
 TYPED = {
     "export": "Export",
@@ -86,11 +87,14 @@ FILLERS |= {
 async def first_typed(pilot: Pilot[None], query: str) -> str:
     """First command of the palette after `query` was typed, empty if there is none."""
     palette = pilot.app.screen
-    palette.query_one(CommandInput).value = query
+    palette.query_one(Input).value = query
     await pilot.pause()
-    await pilot.app.workers.wait_for_complete()
-    found = palette.query_one(CommandList).options
-    return str(found[0].prompt).split("  ")[0] if found else ""
+    return next(iter(nouns(palette)), "")
+
+
+def nouns(palette: Screen[object]) -> list[str]:
+    """Nouns of the commands that the palette shows."""
+    return [str(option.prompt).split("  ")[0] for option in palette.query_one(OptionList).options]
 
 
 async def test_what_is_typed_finds_its_command_first() -> None:
@@ -98,7 +102,7 @@ async def test_what_is_typed_finds_its_command_first() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await ready(pilot, app)
         await pilot.press("ctrl+p")
-        await until(pilot, lambda: isinstance(app.screen, CommandPalette))
+        await until(pilot, lambda: isinstance(app.screen, Palette))
         assert {query: await first_typed(pilot, query) for query in TYPED} == TYPED
 
 
@@ -119,21 +123,45 @@ def test_every_word_of_the_help_finds_a_command_that_it_is_a_word_of_first() -> 
             assert word in words_of(f"{found.noun} {found.keywords} {found.tooltip}"), word
 
 
-async def test_a_command_runs() -> None:
+async def test_a_command_typed_in_one_burst_runs() -> None:
     app = replay()
     async with app.run_test(size=SIZE) as pilot:
-        await pilot.press("ctrl+p", *"first step")
-        await until(pilot, lambda: app.screen.query_one(CommandList).option_count == 1)
-        await pilot.press("enter")
+        send(app, "ctrl+p", *"first step", "enter")
         await until(pilot, lambda: inspector(app).cursor == 0)
+        assert app.screen_stack == [inspector(app)]
+
+
+async def test_the_arrows_choose_and_a_click_does() -> None:
+    app = replay()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("ctrl+p", *"overview", "down", "up", "enter")
+        assert app.screen_stack == [inspector(app)]
+        await pilot.press("ctrl+p", *"drift view")
+        await pilot.click(OptionList, offset=(4, 0))
+        await until(pilot, lambda: inspector(app).chosen_view == "drift-view")
+
+
+async def test_words_that_no_command_has_are_answered_and_run_nothing() -> None:
+    app = replay()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("ctrl+p", *"xyzzy", "enter")
+        assert isinstance(app.screen, Palette)
+        assert NONE_FOUND in "\n".join(screen_lines(app.screen))
+        await pilot.press("escape")
+        assert app.screen_stack == [inspector(app)]
+
+
+async def test_a_theme_is_chosen_from_the_palette() -> None:
+    app = replay()
+    async with app.run_test(size=SIZE) as pilot:
+        send(app, "ctrl+p", *"theme", "enter", *"light", "enter")
+        await until(pilot, lambda: app.theme == "light")
+        assert app.screen_stack == [inspector(app)]
 
 
 async def test_a_replay_offers_no_command_that_needs_a_model() -> None:
     app = replay()
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("ctrl+p")
-        palette = app.screen.query_one(CommandList)
-        await until(pilot, lambda: palette.option_count)
-        nouns = [str(option.prompt).split("  ")[0].split("\n")[0] for option in palette.options]
         hidden = inspector(app).hidden_keys
-        assert nouns == [key.noun for key in (*KEYS, THEME) if key.id not in hidden]
+        assert nouns(app.screen) == [key.noun for key in (*KEYS, THEME) if key.id not in hidden]

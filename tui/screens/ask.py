@@ -8,17 +8,17 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
 from ...engine.errors import UserError
 from ...engine.trace.printable import visible
 from ..widgets.fields import TextField
+from .dialog import Dialog
 
 Answer = TypeVar("Answer")
 
 
-class AskDialog(ModalScreen[Answer | None], Generic[Answer]):
+class AskDialog(Dialog[Answer | None], Generic[Answer]):
     """Dialog that returns the parsed text, or None; a text that `parse` refuses can be edited."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -63,7 +63,7 @@ class AskDialog(ModalScreen[Answer | None], Generic[Answer]):
         self.dismiss(None)
 
 
-class ConfirmDialog(ModalScreen[bool]):
+class ConfirmDialog(Dialog[bool]):
     """Dialog that returns whether to do what its title asks."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

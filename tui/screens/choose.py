@@ -8,7 +8,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Label, OptionList
 
 from ...engine.trace.printable import visible
@@ -16,12 +15,14 @@ from ...engine.trace.records import Step
 from ...engine.trace.trace import Trace
 from ..moment import Moment
 from ..widgets.candidates import probability, quoted, ranked
+from ..widgets.choices import Choices
 from ..widgets.panel import shorten
+from .dialog import Dialog
 
 TEXT_CELLS = 32
 
 
-class ForceDialog(ModalScreen[dict[int, int] | None]):
+class ForceDialog(Dialog[dict[int, int] | None]):
     """Dialog that returns a token of the step's candidates for each lane that is to take it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -48,7 +49,7 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
             )
             columns = "".join(f"  p {shorten(names[lane], 20)}" for lane in self._lanes)
             yield Label(Content(f"   {'token'.ljust(TEXT_CELLS)}{columns}"), classes="dialog-hint")
-            yield OptionList(
+            yield Choices(
                 *(
                     Content(
                         shorten(quoted(self._step.candidates.texts[index]), TEXT_CELLS).ljust(
@@ -103,7 +104,7 @@ class ForceDialog(ModalScreen[dict[int, int] | None]):
         self.dismiss(None)
 
 
-class BranchesDialog(ModalScreen[int | None]):
+class BranchesDialog(Dialog[int | None]):
     """Dialog with the tree of branches; returns the index of the one to go to."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -118,7 +119,7 @@ class BranchesDialog(ModalScreen[int | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Label("Branches", classes="dialog-title")
-            yield OptionList(
+            yield Choices(
                 *(Content(_line(self._trace, branch, depth)) for branch, depth in self._order),
                 compact=True,
             )

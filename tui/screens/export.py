@@ -10,7 +10,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
 from ...engine.errors import UserError
@@ -22,9 +21,10 @@ from ...engine.trace.trace import Trace
 from ..user.state_files import change_settings, read_settings
 from ..widgets.fields import TextField
 from ..widgets.format_list import FormatList
+from .dialog import Dialog
 
 
-class ExportDialog(ModalScreen[None]):
+class ExportDialog(Dialog[None]):
     """Dialog that writes a new file in the format of its suffix; one that exists is refused.
 
     It proposes a free name in the working directory, and the format that was written last.

@@ -10,7 +10,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 from ...engine.trace.printable import visible
@@ -19,8 +18,8 @@ from ..widgets.candidates import CHOSEN, FORCED
 from ..widgets.drift_panel import CURSOR, LOCAL, NOT_FINITE
 from ..widgets.status import NOTES, STOPS
 from ..widgets.text_panel import DIVERGES, ENDS, SELECTED, TIES
-
-PALETTE = Binding("ctrl+p", "app.command_palette", "commands", tooltip="Every command by name")
+from .dialog import Dialog
+from .keys import PALETTE
 
 MARKS = [
     (SELECTED, "the selected lane; its bars and its drift are shown"),
@@ -85,7 +84,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Table:
     return table
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Dialog[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,q", "close", "close", id="help-close"),
     ]

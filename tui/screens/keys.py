@@ -23,6 +23,15 @@ SUSPEND = Key(
     keywords="suspend background terminal stop fg job",
 )
 
+PALETTE = Binding(
+    "ctrl+p",
+    "app.commands",
+    "commands",
+    show=False,
+    priority=True,
+    tooltip="Every command by name",
+)
+
 KEYS = [
     Key(
         "space",

@@ -1,20 +1,26 @@
-"""Commands of the palette, found by their nouns, keywords and sentences."""
+"""Command palette: commands found by their nouns, keywords and sentences."""
 
-import functools
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 
-from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
 from textual.content import Content
+from textual.widgets import Input, Label, OptionList
 
+from ...engine.trace.printable import visible
+from ..widgets.choices import Choices
+from ..widgets.fields import TextField
 from ..widgets.key_line import Key
-from .inspector import Inspector
-from .session_keys import SESSION_KEYS
-from .sessions import SessionsScreen
+from .dialog import Dialog
+from .keys import ALL_VIEWS
 
 THEME = Key(
     "",
-    "app.change_theme",
+    "app.themes",
     tooltip="Change the colours",
     noun="Theme",
     keywords="colors dark light contrast mono ansi appearance",
@@ -22,34 +28,96 @@ THEME = Key(
 
 WORD = re.compile(r"[^\s,;:()]+")
 
+NONE_FOUND = "No command has these words."
 
-class Commands(Provider):
-    """Provider of the screen's keys as commands, and of those that have no key."""
 
-    async def discover(self) -> Hits:
-        for key in self._keys():
-            yield DiscoveryHit(self._title(key), self._run(key), text=key.noun, help=key.tooltip)
+class Palette(Dialog[Key | None]):
+    """Dialog that returns a command.
 
-    async def search(self, query: str) -> Hits:
-        for key in self._keys():
-            score = score_of(key, query)
-            if score:
-                title = self._title(key)
-                yield Hit(score, title, self._run(key), text=key.noun, help=key.tooltip)
+    What is typed is matched at once: ⏎ in the same burst runs what the words before it find, which
+    Textual's own palette, with its searches in the background, does not.
+    """
 
-    def _keys(self) -> Sequence[Key]:
-        if isinstance(self.screen, SessionsScreen):
-            return [*SESSION_KEYS, THEME]
-        if not isinstance(self.screen, Inspector):
-            return [THEME]
-        return [*(key for key in self.screen.keys if key.id not in self.screen.hidden_keys), THEME]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "cancel", "cancel", id="palette-cancel"),
+        Binding("up", "move('cursor_up')", "up", id="palette-up"),
+        Binding("down", "move('cursor_down')", "down", id="palette-down"),
+        Binding("pageup", "move('page_up')", "page up", id="palette-page-up"),
+        Binding("pagedown", "move('page_down')", "page down", id="palette-page-down"),
+    ]
 
-    def _title(self, key: Key) -> Content:
-        display = self.app.get_key_display(key) if key.key else ""
-        return Content.assemble(key.noun, (f"  {display}", "dim not bold"))
+    def __init__(self, title: str, commands: Sequence[Key]) -> None:
+        super().__init__()
+        self._title = title
+        self._commands = commands
+        self._found = commands
 
-    def _run(self, key: Key) -> functools.partial[object]:
-        return functools.partial(self.screen.run_action, key.action)
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Label(self._title, classes="dialog-title")
+            yield TextField()
+            yield Choices(*self._lines(), compact=True)
+            yield Label(NONE_FOUND, classes="dialog-hint")
+
+    def on_mount(self) -> None:
+        self.query_one(Choices).can_focus = False
+        self._find("")
+
+    @on(Input.Changed)
+    def _read(self, event: Input.Changed) -> None:
+        self._find(event.value)
+
+    def _find(self, query: str) -> None:
+        self._found = find(self._commands, query)
+        choices = self.query_one(Choices)
+        choices.set_options(self._lines())
+        choices.highlighted = 0 if self._found else None
+        choices.display = bool(self._found)
+        self.query_one(".dialog-hint").display = not self._found
+
+    def _lines(self) -> list[Content]:
+        """Noun, key and sentence of each command that is found."""
+        keys = [self._key(command) for command in self._found]
+        nouns = max((len(command.noun) for command in self._found), default=0)
+        cells = max((len(key) for key in keys), default=0)
+        return [
+            Content.assemble(
+                visible(command.noun).ljust(nouns + 2),
+                (f"{visible(key).ljust(cells + 2)}{visible(command.tooltip)}", "dim"),
+            )
+            for command, key in zip(self._found, keys, strict=True)
+        ]
+
+    def _key(self, command: Key) -> str:
+        if not command.key or command.key_display == ALL_VIEWS:
+            return command.key
+        return self.app.get_key_display(command)
+
+    def action_move(self, how: str) -> None:
+        getattr(self.query_one(Choices), f"action_{how}")()
+
+    @on(Input.Submitted)
+    @on(OptionList.OptionSelected)
+    def _run(self) -> None:
+        row = self.query_one(Choices).highlighted
+        if row is not None:
+            self.dismiss(self._found[row])
+
+    def on_click(self, event: events.Click) -> None:
+        if self.get_widget_at(event.screen_x, event.screen_y)[0] is self:
+            self.dismiss(None)
+
+    def action_cancel(self) -> None:
+        self.dismiss(None)
+
+
+def find(commands: Sequence[Key], query: str) -> list[Key]:
+    """Commands that the query finds, the best first; all of them for one without words."""
+    if not words_of(query):
+        return [*commands]
+    scores = [(score_of(command, query), command) for command in commands]
+    best_first = sorted(scores, key=lambda scored: -scored[0])
+    return [command for score, command in best_first if score]
 
 
 def score_of(key: Key, query: str) -> int:

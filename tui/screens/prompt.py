@@ -11,7 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Grid, Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, OptionList
 
 from ...engine.errors import UserError
@@ -25,9 +24,11 @@ from ..user.prompt_library import (
     save_prompt,
     saved_prompt_names,
 )
+from ..widgets.choices import Choices
 from ..widgets.fields import TextBox, TextField, Tick
 from ..widgets.panel import shorten
 from .ask import AskDialog
+from .dialog import Dialog
 
 NAME_CELLS = 18
 MOST_DIGITS = 15
@@ -74,7 +75,7 @@ NUMBERS = (
 )
 
 
-class PromptEditor(ModalScreen[Decoding | None]):
+class PromptEditor(Dialog[Decoding | None]):
     """Dialog that returns the edited prompt and sampling, or None if cancelled."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -95,7 +96,7 @@ class PromptEditor(ModalScreen[Decoding | None]):
         with Vertical(classes="dialog"):
             yield Label("Prompt and sampling", classes="dialog-title")
             with Horizontal(id="prompt-texts"):
-                yield OptionList(*self._names(), compact=True, id="library")
+                yield Choices(*self._names(), compact=True, id="library")
                 yield TextBox(decoding.prompt, show_line_numbers=False)
             with Grid(id="prompt-numbers"):
                 for number in NUMBERS:

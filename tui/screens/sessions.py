@@ -11,7 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Input, Label, Static
 from textual.worker import get_current_worker
 
@@ -32,6 +31,7 @@ from ..widgets.fields import TextField
 from ..widgets.key_line import KeyLine
 from ..widgets.session_list import SessionDetails, SessionList, SessionRow
 from .ask import ConfirmDialog
+from .dialog import UpperScreen
 from .inspector import Inspector
 from .listed_replay import ListedReplay
 from .live import LiveInspector
@@ -50,7 +50,7 @@ class ResumeRequested(Message):
         self.trace = trace
 
 
-class SessionsScreen(Screen[None]):
+class SessionsScreen(UpperScreen[None]):
     """List of the sessions in a directory, on top of an inspector or by itself."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*SESSION_KEYS, *MOVES, LEAVE, QUIT]
@@ -268,7 +268,7 @@ class SessionsScreen(Screen[None]):
     def action_leave(self) -> None:
         if not self._below:
             self.app.exit()
-        elif self.is_current:
+        else:
             self.dismiss()
 
     # -- what is done with a session ----------------------------------------------------------

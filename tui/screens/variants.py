@@ -9,7 +9,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import Input, Label
 
 from ...engine.errors import UserError
@@ -36,6 +35,7 @@ from ..widgets.key_line import KeyLine
 from ..widgets.lane_list import LaneLine, LaneList
 from ..widgets.model_map import MapContent, ModelMap
 from .ask import AskDialog
+from .dialog import UpperScreen
 
 HINT = "A number, then a, m, j or b, closes that many of the least important."
 BASELINE = "The baseline is the model as it is; n adds a variant."
@@ -57,7 +57,7 @@ KEYS = [
 ]
 
 
-class VariantEditor(Screen[None]):
+class VariantEditor(UpperScreen[None]):
     """Screen that edits recipes and applies them by a callback; its opener reports the outcome."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*KEYS]
@@ -98,7 +98,9 @@ class VariantEditor(Screen[None]):
         state = (similarity, unmeasured, busy)
         if state != (self._similarity, self._unmeasured, self._busy):
             self._similarity, self._unmeasured, self._busy = state
-            self._draw()
+            # Not before the screen is composed, which draws it, nor when it has been left.
+            if self.query(LaneList):
+                self._draw()
 
     def show_refusal(self, sentence: str) -> None:
         """Show why the recipes were not applied."""

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import OptionList
 from textual.widgets.option_list import Option
+
+from .choices import Choices
 
 DESCRIPTIONS = {
     "csv": "a row a step and lane, for a spreadsheet",
@@ -19,7 +20,7 @@ DESCRIPTIONS = {
 """What each format is good for; its first letter chooses it."""
 
 
-class FormatList(OptionList):
+class FormatList(Choices):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(name[0], f"choose('{name}')", name, show=False) for name in DESCRIPTIONS
     ]
