@@ -121,7 +121,7 @@ KEYS = [
         tooltip="To the next step sought: by /, by b, or else where the local top-1 differs",
         id="next",
         noun="Next match",
-        keywords="disagreement divergent different find seek search condition",
+        keywords="disagreement divergent different find seek search",
     ),
     Key(
         "N",
@@ -131,7 +131,7 @@ KEYS = [
         tooltip="To the previous such step",
         id="previous",
         noun="Previous match",
-        keywords="disagreement divergent different find seek search condition",
+        keywords="disagreement divergent different find seek search",
     ),
     Key(
         "slash",
