@@ -13,7 +13,8 @@ from .traces import make_header, make_step
 def recorded_header(session: str | None = None, minute: int = 0, **changes: Any) -> Header:
     """Header of a trace begun so many minutes after noon, UTC."""
     created = f"2026-01-02T{12 + minute // 60}:{minute % 60:02}:00+00:00"
-    return msgspec.structs.replace(make_header(), session=session, created=created, **changes)
+    changes = {"session": session, "created": created, **changes}
+    return msgspec.structs.replace(make_header(), **changes)
 
 
 def write_recorded(

@@ -94,4 +94,6 @@ class ConfirmDialog(Dialog[bool]):
         self.action_answer(event.button.id == "yes")
 
     def action_answer(self, yes: bool) -> None:
-        self.dismiss(yes)
+        # In a burst of keys the next may come before the screen below.
+        if self.is_current:
+            self.dismiss(yes)

@@ -25,7 +25,7 @@ class ListedReplay(ReplayInspector):
 
     keys: ClassVar[list[Key]] = [*(key for key in KEYS if key.id != "quit"), BACK]
     BINDINGS: ClassVar[list[BindingType]] = [
-        BACK,
+        *keys,
         Binding("escape", "overview_or_leave", "back", id="replay-overview"),
     ]
 

@@ -87,7 +87,7 @@ class SessionsScreen(UpperScreen[None]):
         self._problem = ""
         self._index_of: dict[Path, int] = {}
         """Index of each trace's session."""
-        self._rows: list[SessionRow] = []
+        self.rows: list[SessionRow] = []
         self._matching = 0
         """Number of sessions that match the filter."""
         self._selected = 0
@@ -158,17 +158,17 @@ class SessionsScreen(UpperScreen[None]):
         sessions = self._sessions or []
         words = self.query_one(TextField).raw_text.casefold().split()
         matching = [found for session in sessions if (found := session.matching(words))]
-        selected = self._row
-        self._rows = []
+        selected = self.row
+        self.rows = []
         for session in matching:
-            self._rows.append(SessionRow(session))
+            self.rows.append(SessionRow(session))
             if session.key in self._unfolded and len(session.traces) > 1:
-                self._rows += [SessionRow(session, trace) for trace in session.traces]
-        keys = [row.key for row in self._rows]
+                self.rows += [SessionRow(session, trace) for trace in session.traces]
+        keys = [row.key for row in self.rows]
         if selected is not None and selected.key in keys:
             self._selected = keys.index(selected.key)
         self._matching = len(matching)
-        self._selected = max(0, min(self._selected, len(self._rows) - 1))
+        self._selected = max(0, min(self._selected, len(self.rows) - 1))
         self._draw()
 
     def _draw(self) -> None:
@@ -182,11 +182,11 @@ class SessionsScreen(UpperScreen[None]):
         self.query_one(SessionList).show(
             f"recorded sessions in {self._directory}",
             self._activity or note,
-            self._rows,
+            self.rows,
             self._selected,
             self._empty,
         )
-        self.query_one(SessionDetails).show(self._row)
+        self.query_one(SessionDetails).show(self.row)
 
     @property
     def _empty(self) -> str:
@@ -203,20 +203,21 @@ class SessionsScreen(UpperScreen[None]):
         )
 
     @property
-    def _row(self) -> SessionRow | None:
-        return self._rows[self._selected] if self._selected < len(self._rows) else None
+    def row(self) -> SessionRow | None:
+        """Selected row."""
+        return self.rows[self._selected] if self._selected < len(self.rows) else None
 
     # -- moving -------------------------------------------------------------------------------
 
     def action_select(self, by: int) -> None:
-        self._selected = max(0, min(self._selected + by, len(self._rows) - 1))
+        self._selected = max(0, min(self._selected + by, len(self.rows) - 1))
         self._draw()
 
     def action_page(self, pages: int) -> None:
         self.action_select(pages * self.query_one(SessionList).page)
 
     def action_select_end(self, side: int) -> None:
-        self.action_select(side * len(self._rows))
+        self.action_select(side * len(self.rows))
 
     @on(SessionList.Picked)
     def _pick(self, event: SessionList.Picked) -> None:
@@ -232,15 +233,15 @@ class SessionsScreen(UpperScreen[None]):
         self.action_select(-1)
 
     def action_unfold(self) -> None:
-        if self._row is not None:
-            self._unfolded.add(self._row.session.key)
+        if self.row is not None:
+            self._unfolded.add(self.row.session.key)
             self._show()
 
     def action_fold(self) -> None:
-        if self._row is not None:
-            session = self._row.session
+        if self.row is not None:
+            session = self.row.session
             self._unfolded.discard(session.key)
-            self._selected = self._rows.index(SessionRow(session))
+            self._selected = self.rows.index(SessionRow(session))
             self._show()
 
     # -- the filter ---------------------------------------------------------------------------
@@ -274,17 +275,17 @@ class SessionsScreen(UpperScreen[None]):
     # -- what is done with a session ----------------------------------------------------------
 
     def action_replay(self) -> None:
-        if self._row is not None:
-            self._read(_readable(self._row), to_resume=False)
+        if self.row is not None:
+            self._read(_readable(self.row), to_resume=False)
 
     def action_resume(self) -> None:
-        if self._row is None:
+        if self.row is None:
             return
         recording = self._live.recording_path if self._live else None
-        if recording is not None and recording.resolve() == self._row.trace.path.resolve():
+        if recording is not None and recording.resolve() == self.row.trace.path.resolve():
             self.notify("That is the session that is open: esc leads back to it.", markup=False)
             return
-        self._read(_readable(self._row), to_resume=True)
+        self._read(_readable(self.row), to_resume=True)
 
     def _read(self, paths: Sequence[Path], *, to_resume: bool) -> None:
         self._activity = f"opening {visible(paths[0].name)} …"
@@ -323,35 +324,41 @@ class SessionsScreen(UpperScreen[None]):
             gc.freeze()
             self.app.push_screen(ListedReplay(event.result, event.path))
 
-    @work
-    async def _resume(self, trace: Trace, path: Path) -> None:
+    def _resume(self, trace: Trace, path: Path) -> None:
         if trace.header.options is None:
             self._refuse(f"{path.name} does not say how it was made; it cannot be resumed.")
             return
-        end = self._live.end_if_left if self._live else ""
-        text = f"{trace.header.model.name} is loaded. {end}"
-        if not end or await self.app.push_screen_wait(
-            ConfirmDialog(f"Resume {path.name}?", text, "Resume")
-        ):
-            self.post_message(ResumeRequested(path))
 
-    @work
-    async def action_delete(self) -> None:
-        if self._row is None:
+        def resume(yes: bool | None) -> None:
+            if yes:
+                self.post_message(ResumeRequested(path))
+
+        if end := self._live.end_if_left if self._live else "":
+            text = f"{trace.header.model.name} is loaded. {end}"
+            self.app.push_screen(ConfirmDialog(f"Resume {path.name}?", text, "Resume"), resume)
+        else:
+            resume(True)
+
+    def action_delete(self) -> None:
+        if self.row is None:
             return
-        traces = self._row.traces
-        size = decimal(sum(trace.bytes + trace.vector_bytes for trace in traces))
-        what = traces[0].name if len(traces) == 1 else f"the {len(traces)} traces of this session"
-        vectors = ", vectors included" if any(trace.vector_bytes for trace in traces) else ""
-        names = ", ".join(trace.path.name for trace in traces)
-        if await self.app.push_screen_wait(
-            ConfirmDialog(f"Delete {what}, {size}{vectors}?", names, "Delete")
-        ):
+        traces = self.row.traces
+
+        def delete(yes: bool | None) -> None:
+            if not yes:
+                return
             try:
                 delete_traces(traces)
             except UserError as error:
                 self._refuse(f"{error}.")
             self._list()
+
+        size = decimal(sum(trace.bytes + trace.vector_bytes for trace in traces))
+        what = traces[0].name if len(traces) == 1 else f"the {len(traces)} traces of this session"
+        vectors = ", vectors included" if any(trace.vector_bytes for trace in traces) else ""
+        names = ", ".join(trace.path.name for trace in traces)
+        title = f"Delete {what}, {size}{vectors}?"
+        self.app.push_screen(ConfirmDialog(title, names, "Delete"), delete)
 
     def _refuse(self, sentence: str) -> None:
         self.notify(visible(sentence), severity="warning", markup=False)
