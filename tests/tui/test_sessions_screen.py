@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import platformdirs
@@ -33,7 +34,7 @@ def sessions_screen(app: App[None]) -> SessionsScreen:
     return screen
 
 
-def text_of(screen: Screen[None]) -> str:
+def text_of(screen: Screen[Any]) -> str:
     return "\n".join(screen_lines(screen))
 
 
