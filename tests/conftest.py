@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from prunetui.tui.user.connection import MULTIPLEXERS
 
 # Nothing in a test comes from a hub; set before anything imports huggingface_hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,6 +23,8 @@ def _own_directories(
     home = tmp_path_factory.mktemp("home")
     patch.setenv("XDG_STATE_HOME", str(home / "state"))
     patch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    for name in ("SSH_CONNECTION", *MULTIPLEXERS):
+        patch.delenv(name, raising=False)
     if request.node.get_closest_marker("user_cache") is None:
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
 

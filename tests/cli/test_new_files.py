@@ -38,6 +38,17 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+def test_a_home_that_cannot_be_written_is_answered_with_the_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "state").write_text("a file where the directory should be")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for command in ([], ["record"]):
+        said = complaint(capsys, *command)
+        assert said.startswith(f"prunetui: cannot write {tmp_path}/state/prunetui/")
+        assert said.endswith("; -o records to a file elsewhere, --no-trace nowhere")
+
+
 # -- whole or not at all --------------------------------------------------------------------------
 
 

@@ -252,3 +252,28 @@ def at_step_10():
         running.wait_until(lambda: steps_in(path) >= 50)
         running.process.send_signal(signal.SIGINT)
         assert running.code() == 130
+
+
+def test_a_thread_that_loses_its_terminal_leaves_no_traceback(tmp_path: Path) -> None:
+    program = """
+import errno, threading
+from prunetui.tui.user.log_file import log_to_file
+
+def fail(error):
+    raise error
+
+log_to_file()
+for error in (OSError(errno.EIO, "gone"), ValueError("ours")):
+    thread = threading.Thread(target=fail, args=(error,), name=type(error).__name__)
+    thread.start()
+    thread.join()
+"""
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, check=True
+    )
+    assert done.stderr == b""
+    first, *others = (tmp_path / "prunetui" / "prunetui.log").read_text().splitlines()
+    assert first.endswith(" prunetui thread OSError ended: [Errno 5] gone")
+    assert others[0].endswith(" prunetui thread ValueError ended: ours")
+    assert others[1] == "Traceback (most recent call last):"

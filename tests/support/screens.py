@@ -37,6 +37,12 @@ def live(session: SessionPort) -> PrunetuiApp:
     return PrunetuiApp(Options(), None, open_session=open_session)
 
 
+REPLAY_REFUSAL = (
+    "This is a replay: there is no model to decode with; prunetui --resume some.trace.jsonl loads "
+    "it."
+)
+
+
 def replay(
     trace: Trace | None = None, path: Path = Path("some.trace.jsonl"), theme: str | None = None
 ) -> InspectorApp:

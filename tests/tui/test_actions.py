@@ -9,7 +9,17 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Label, OptionList
 
 from ..support.fake_session import FakeSession
-from ..support.screens import SIZE, inspector, live, notices, panel_text, ready, replay, until
+from ..support.screens import (
+    REPLAY_REFUSAL,
+    SIZE,
+    inspector,
+    live,
+    notices,
+    panel_text,
+    ready,
+    replay,
+    until,
+)
 from ..support.traces import make_step, make_trace
 
 
@@ -236,7 +246,7 @@ async def test_a_replay_forces_nothing() -> None:
     app = replay()
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await pilot.press("enter")
-        assert notices(app) == ["This is a replay: there is no model to decode with."]
+        assert notices(app) == [REPLAY_REFUSAL]
 
 
 async def test_contexts_cycle() -> None:

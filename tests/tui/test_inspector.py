@@ -19,6 +19,7 @@ from textual.widgets import Button, TextArea
 
 from ..support.fake_session import FakeSession
 from ..support.screens import (
+    REPLAY_REFUSAL,
     SIZE,
     dialog_problem,
     inspector,
@@ -92,7 +93,7 @@ async def test_keys_that_need_a_model_say_so_in_a_replay(key: str) -> None:
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await pilot.press(key)
         await until(pilot, lambda: notices(app))
-        assert notices(app) == ["This is a replay: there is no model to decode with."]
+        assert notices(app) == [REPLAY_REFUSAL]
 
 
 async def test_a_click_selects_the_lane_and_the_token() -> None:

@@ -89,6 +89,52 @@ def test_ctrl_z_stops_and_fg_comes_back_to_a_whole_screen(shell: Shell, tmp_path
     shell.write(b"exit\n")
 
 
+LOADING = """
+import time
+from prunetui.engine.options import Options
+from prunetui.tui.app import PrunetuiApp
+
+def open_session(options, record_to, progress):
+    progress("loading for ever", 0.5)
+    time.sleep(1000)
+
+PrunetuiApp(Options(), None, open_session=open_session).run()
+"""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash has the job control")
+@pytest.mark.parametrize(
+    ("program", "key", "screen"),
+    [
+        (LOADING, b"", [b"opening demo", b"loading for ever", b"play", b"quit"]),
+        (SCRIPT, b"?", [b"Keys", b"To the first step", b"To the newest step", *EVERYWHERE[:1]]),
+    ],
+    ids=["loading", "help"],
+)
+def test_it_comes_back_to_where_it_was(
+    program: str, key: bytes, screen: list[bytes], shell: Shell, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(program)
+    command = f"cd {Path(__file__).parents[2]}; PYTHONPATH=$PYTHONPATH:. {sys.executable} {script}"
+    shell.write(command.encode() + b"\n")
+    shell.read(*(EVERYWHERE if key else screen))
+    if key:
+        shell.write(key)
+        shell.read(*screen[:-1])
+    shell.write(b"\x1a")
+    shell.read(b"Stopped")
+    shell.write(b"fg\n")
+    shell.read(*screen)
+    shell.write(b"\x03")
+    shell.read(b"again to quit")
+    shell.write(b"\x03")
+    shell.read(b"> ")
+    shell.write(b"echo co''de $?\n")
+    shell.read(b"code 0")
+    shell.write(b"exit\n")
+
+
 async def test_without_a_shell_nothing_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     app: InspectorApp = replay()
     monkeypatch.setattr("os.getsid", lambda process: process)

@@ -21,7 +21,16 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Label
 
 from ..support.fake_session import FakeSession
-from ..support.screens import inspector, live, notices, ready, replay, screen_lines, until
+from ..support.screens import (
+    REPLAY_REFUSAL,
+    inspector,
+    live,
+    notices,
+    ready,
+    replay,
+    screen_lines,
+    until,
+)
 from ..support.traces import make_header
 
 DEPTH = 30
@@ -457,7 +466,7 @@ async def test_a_replay_has_no_model_to_edit() -> None:
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await pilot.press("v")
         assert app.screen is inspector(app)
-        assert notices(app) == ["This is a replay: there is no model to decode with."]
+        assert notices(app) == [REPLAY_REFUSAL]
 
 
 async def test_hostile_text_stays_text() -> None:

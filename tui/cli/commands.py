@@ -244,6 +244,13 @@ def _recording_path(options: Options, output: Path | None, no_trace: bool) -> Pa
     if output is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         output = sessions_directory() / f"{now}-{os.getpid()}{SUFFIX}"
+        try:
+            check_writable(output, private=True)
+        except UserError as error:
+            raise UserError(
+                f"{error}; -o records to a file elsewhere, --no-trace nowhere"
+            ) from error
+        return output
     if is_stream(output):
         raise UserError(f"a trace is a file of its own, and {output} is none; name a new file")
     check_writable(output, private=True)

@@ -1,6 +1,7 @@
 """Entry point of the command line: exit code 0, 2 for a user's mistake or 1 for ours."""
 
 import logging
+import os
 import sys
 
 from ...engine.errors import UserError, reason
@@ -18,6 +19,7 @@ OUT_OF_MEMORY = "out of memory; a smaller model or fewer variants need less"
 
 
 def main() -> None:
+    wait_passively()
     output = make_streams_fault_tolerant()
     log_to_file()
     code = 1
@@ -37,6 +39,15 @@ def main() -> None:
         _print_error(str(error))
         code = 2
     sys.exit(code)
+
+
+def wait_passively() -> None:
+    """Let OpenMP's threads sleep while they wait for one another, unless the user says otherwise.
+
+    By default they spin, and take from the other sessions on the machine the cores that those wait
+    for. Torch's OpenMP reads this as it is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def _run_command() -> int:

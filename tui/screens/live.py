@@ -18,6 +18,7 @@ from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Sampling, Step
 from ..session_port import OpenSession
 from ..session_thread import PlaybackStopped, SessionChanged, SessionFailed, SessionThread
+from ..user.connection import connection_note
 from ..widgets.loading import LoadingPanel
 from .ask import AskDialog
 from .choose import ForceDialog
@@ -45,7 +46,8 @@ class LiveInspector(Inspector):
         self._editor: VariantEditor | None = None
 
     def compose(self) -> ComposeResult:
-        yield LoadingPanel(self._options.model, lambda: self._thread.stages)
+        note = connection_note(self._record_to)
+        yield LoadingPanel(self._options.model, lambda: self._thread.stages, note)
         yield from super().compose()
 
     def on_mount(self) -> None:

@@ -1,6 +1,7 @@
 """Main screen on a recorded trace."""
 
 import logging
+import shlex
 from pathlib import Path
 from typing import ClassVar
 
@@ -122,4 +123,6 @@ class ReplayInspector(Inspector):
         self._refuse()
 
     def _refuse(self) -> None:
-        self.notify("This is a replay: there is no model to decode with.", markup=False)
+        command = f"prunetui --resume {shlex.quote(str(self._path))}"
+        sentence = f"This is a replay: there is no model to decode with; {command} loads it."
+        self.notify(visible(sentence), markup=False)

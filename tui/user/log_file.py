@@ -1,9 +1,11 @@
 """The log file, which takes all that must not be printed on the screen."""
 
 import contextlib
+import errno
 import logging
 import os
 import sys
+import threading
 from pathlib import Path
 
 import platformdirs
@@ -34,6 +36,7 @@ def log_to_file() -> None:
     # Out of memory, neither the log nor a destructor may write over the sentence that says so.
     logging.raiseExceptions = False
     sys.unraisablehook = _log_unraisable
+    threading.excepthook = _log_end_of_thread
 
 
 def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -41,6 +44,15 @@ def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
         logging.getLogger("prunetui").warning(
             "ignored in %r: %r", unraisable.object, unraisable.exc_value
         )
+
+
+def _log_end_of_thread(end: threading.ExceptHookArgs) -> None:
+    error = end.exc_value
+    # The terminal has gone while a thread drew on it: nothing that a traceback would explain.
+    traceback = None if isinstance(error, OSError) and error.errno == errno.EIO else error
+    name = end.thread.name if end.thread else ""
+    with contextlib.suppress(Exception):
+        logging.getLogger("prunetui").error("thread %s ended: %s", name, error, exc_info=traceback)
 
 
 def send_stderr_to_log() -> None:

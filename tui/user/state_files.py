@@ -26,6 +26,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     theme: str | None = None
     export_format: str | None = None
     """Suffix of the file that was exported last."""
+    told_of_ssh: bool = False
+    """Whether the user was told that a session ends with the connection."""
 
 
 class ReplayPosition(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,10 +22,12 @@ class LoadingPanel(Panel):
     _remedies: tuple[tuple[str, str], ...] = ()
     """Binding ids that help with the problem, and what they do."""
 
-    def __init__(self, name: str, stages: Callable[[], list[Stage]]) -> None:
+    def __init__(self, name: str, stages: Callable[[], list[Stage]], note: str = "") -> None:
+        """`note` is a sentence for the last lines."""
         super().__init__()
         self._name = name
         self._stages = stages
+        self._note = note
 
     def on_mount(self) -> None:
         self.set_interval(1 / 4, self.redraw)
@@ -47,6 +49,8 @@ class LoadingPanel(Panel):
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:
+        note = self._wrap(self._note, width, "loading--now") if self._note else []
+        height -= len(note)
         now = monotonic()
         stages = self._stages()[-(height - 3) :]
         cells = max([20, *(cell_len(stage.text) for stage in stages)])
@@ -61,9 +65,11 @@ class LoadingPanel(Panel):
             line.add(f"{share:>5} {seconds:6.1f} s", self.style("panel--quiet"))
             lines.append(line)
         if self.problem:
-            lines.append(Line())
-            for text in wrap(self.problem, width - 4):
-                lines.append(Line().add(f"  {text}", self.style("loading--problem")))
+            lines += [Line(), *self._wrap(self.problem, width, "loading--problem")]
             hint = "".join(f"  {key_for(self, key)} {what} " for key, what in self._remedies)
             lines += [Line(), Line().add(hint, self.style("panel--quiet"))]
-        return lines[:height]
+        empty = [Line() for _ in range(height - len(lines))]
+        return [*lines[:height], *empty, *note]
+
+    def _wrap(self, sentence: str, width: int, style: str) -> list[Line]:
+        return [Line().add(f"  {text}", self.style(style)) for text in wrap(sentence, width - 4)]
