@@ -107,7 +107,7 @@ PrunetuiApp(Options(), None, open_session=open_session).run()
     ("program", "key", "screen"),
     [
         (LOADING, b"", [b"opening demo", b"loading for ever", b"play", b"quit"]),
-        (SCRIPT, b"?", [b"Keys", b"To the first step", b"To the newest step", *EVERYWHERE[:1]]),
+        (SCRIPT, b"?", [b"Keys", b"tiny"]),
     ],
     ids=["loading", "help"],
 )
