@@ -136,8 +136,6 @@ class InspectorApp(App[None], inherit_bindings=False):
         Dialogs would be laid out where nothing of them can be seen, down to a width of 0, which
         Textual's own widgets do not bear, and would take the key that quits for a letter.
         """
-        if isinstance(event, events.Key):
-            self._drop_information()
         if isinstance(event, events.Resize):
             self._too_small = is_too_small(event.size)
             for screen in self._screen_stacks.get(self._current_mode, []):
@@ -152,6 +150,8 @@ class InspectorApp(App[None], inherit_bindings=False):
 
     async def _dispatch_input(self, event: events.Event) -> None:
         """Send an event of the keyboard or the mouse to the screen, if it is to get any."""
+        if isinstance(event, events.Key):
+            self._drop_information()
         try:
             if self._exit:
                 # What was typed after the key that quits opens no dialog on the way out.

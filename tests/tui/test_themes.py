@@ -5,16 +5,23 @@ from pathlib import Path
 import prunetui.themes
 import pytest
 from prunetui.themes import BUILT_IN, DARK, LIGHT, load_themes
+from prunetui.tui.screens.inspector import OVERVIEW
+from prunetui.tui.views.catalog import VIEWS
 from prunetui.tui.widgets.chart import Chart, ChartLine, Picture
+from rich._palettes import EIGHT_BIT_PALETTE, STANDARD_PALETTE
 from rich.color import Color as Colour
+from rich.color import ColorSystem
+from rich.color_triplet import ColorTriplet
+from rich.style import Style
 from textual.app import App
 from textual.color import Color
 from textual.pilot import Pilot
 from textual.strip import Strip
 from textual.theme import Theme
 from textual.widget import Widget
+from textual.widgets import ContentSwitcher
 
-from ..support.screens import notices, replay, until
+from ..support.screens import inspector, notices, replay, settle, until
 
 
 @pytest.fixture
@@ -34,13 +41,22 @@ def source(name: str) -> str:
     return Path(prunetui.themes.__file__).with_name(f"{name}.toml").read_text("utf-8")
 
 
-def contrast(a: str, b: str) -> float:
+def rounded(colour: str, system: ColorSystem) -> ColorTriplet:
+    """Colour as a terminal of that many colours draws it; its 16 are those of most palettes."""
+    nearest = Colour.parse(Color.parse(colour).hex6).downgrade(system)
+    if nearest.number is None:
+        return nearest.get_truecolor()
+    palette = STANDARD_PALETTE if system is ColorSystem.STANDARD else EIGHT_BIT_PALETTE
+    return ColorTriplet(*palette[nearest.number])
+
+
+def contrast(a: str, b: str, system: ColorSystem) -> float:
     """WCAG 2: (L1 + 0.05) / (L2 + 0.05), L relative luminance."""
 
     def luminance(colour: str) -> float:
         linear = [
             c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-            for c in Color.parse(colour).normalized
+            for c in rounded(colour, system).normalized
         ]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -48,23 +64,61 @@ def contrast(a: str, b: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize(
-    ("name", "least"), [(DARK, 4.5), (LIGHT, 4.5), ("high-contrast", 7.0), ("okabe-ito", 4.5)]
-)
-def test_every_text_can_be_read_where_it_stands(name: str, least: float) -> None:
+LEAST_CONTRAST = {ColorSystem.TRUECOLOR: 4.5, ColorSystem.EIGHT_BIT: 4.5, ColorSystem.STANDARD: 4.0}
+COLOURED = (DARK, LIGHT, "high-contrast", "okabe-ito")
+
+
+@pytest.mark.parametrize("system", LEAST_CONTRAST)
+@pytest.mark.parametrize("name", COLOURED)
+def test_every_text_and_bar_can_be_read_where_it_stands(name: str, system: ColorSystem) -> None:
     theme = ours(name)
+    least = LEAST_CONTRAST[system]
+    if name == "high-contrast" and system is not ColorSystem.STANDARD:
+        least = 7.0
     variables = {k: v for k, v in theme.variables.items() if not k.endswith("-style")}
     del variables["rule"]
     cursor, cursor_text = variables.pop("cursor"), variables.pop("cursor-text")
-    pairs = [(text, theme.background) for text in variables.values()]
-    # The status and key lines, and the dialogs.
-    pairs += [(variables["quiet"], theme.surface), (theme.error, theme.surface)]
-    pairs += [(text, theme.panel) for text in (theme.foreground, theme.accent, theme.error)]
-    pairs += [(theme.foreground, theme.background), (cursor_text, cursor)]
-    for text, ground in pairs:
+    texts = [*variables.values(), theme.foreground, theme.accent, theme.error]
+    pairs = [(text, ground) for text in texts for ground in (theme.background, theme.surface)]
+    # The dialogs and the messages.
+    on_panels = (theme.foreground, theme.accent, theme.error, variables["quiet"])
+    pairs += [(text, theme.panel) for text in on_panels]
+    for text, ground in [*pairs, (cursor_text, cursor)]:
         assert text
         assert ground
-        assert contrast(text, ground) >= least, (text, ground)
+        assert contrast(text, ground, system) >= least, (text, ground)
+
+
+async def test_what_is_drawn_of_the_views_can_be_read_in_any_number_of_colours() -> None:
+    app = replay()
+    unreadable = set()
+    async with app.run_test(size=(120, 40)) as pilot:
+        for name in COLOURED:
+            app.theme = name
+            for view in (OVERVIEW, *(view for view, _, _ in VIEWS)):
+                inspector(app).query_one("#views", ContentSwitcher).current = view
+                inspector(app).draw(by_key=True)
+                await settle(pilot)
+                unreadable |= {(name, view, *seen) for seen in hard_to_read(app)}
+    assert unreadable == set()
+
+
+def hard_to_read(app: App[None]) -> set[tuple[str, str, str]]:
+    """Texts and bars on the screen that lack contrast, with their two colours; rules may."""
+    segments = [segment for strip in app.screen._compositor.render_strips() for segment in strip]
+    return {
+        (segment.text.strip(), *colours)
+        for segment in segments
+        if segment.text.strip(" ─") and segment.style
+        for colours in [colours_of(segment.style)]
+        if any(contrast(*colours, system) < least for system, least in LEAST_CONTRAST.items())
+    }
+
+
+def colours_of(style: Style) -> tuple[str, str]:
+    assert style.color
+    assert style.bgcolor
+    return style.color.get_truecolor().hex, style.bgcolor.get_truecolor().hex
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

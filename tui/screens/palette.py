@@ -82,8 +82,8 @@ class Palette(Dialog[Key | None]):
         cells = max((len(key) for key in keys), default=0)
         return [
             Content.assemble(
-                visible(command.noun).ljust(nouns + 2),
-                (f"{visible(key).ljust(cells + 2)}{visible(command.tooltip)}", "dim"),
+                (visible(command.noun).ljust(nouns + 2), "bold"),
+                f"{visible(key).ljust(cells + 2)}{visible(command.tooltip)}",
             )
             for command, key in zip(self._found, keys, strict=True)
         ]

@@ -40,6 +40,4 @@ class FormatList(Choices):
 
 
 def _line(name: str) -> Content:
-    return Content.assemble(
-        (name[0], "bold underline"), f"{name[1:]:<9}", (DESCRIPTIONS[name], "dim")
-    )
+    return Content.assemble((name[0], "bold underline"), f"{name[1:]:<9}", DESCRIPTIONS[name])
