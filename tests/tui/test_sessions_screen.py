@@ -74,7 +74,7 @@ async def test_the_newest_comes_first_with_its_facts(recorded: Path, size: tuple
             [("12", "◆ 4")],
             [("6", "◆ 4")],
         ]
-        assert "in 3 traces, → shows them" in shown
+        assert "3 traces, → shows them" in shown
         assert "Why [do] these differ?" in shown
 
 

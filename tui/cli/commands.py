@@ -310,4 +310,7 @@ def resume_in_new_program(trace: Path, theme: str) -> NoReturn:
             # The one that listed them is closed.
             with contextlib.suppress(OSError):
                 os.set_inheritable(descriptor, False)
-    os.execv(sys.executable, [sys.executable, *program, "--resume", str(trace), "--theme", theme])
+    os.execv(
+        sys.executable,
+        [sys.executable, *program, "--resume", str(trace.resolve()), "--theme", theme],
+    )

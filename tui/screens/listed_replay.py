@@ -25,8 +25,9 @@ class ListedReplay(ReplayInspector):
 
     keys: ClassVar[list[Key]] = [*(key for key in KEYS if key.id != "quit"), BACK]
     BINDINGS: ClassVar[list[BindingType]] = [
-        *keys,
+        # Before the key that only leads to the overview.
         Binding("escape", "overview_or_leave", "back", id="replay-overview"),
+        *keys,
     ]
 
     @property

@@ -334,7 +334,7 @@ class SessionsScreen(UpperScreen[None]):
                 self.post_message(ResumeRequested(path))
 
         if end := self._live.end_if_left if self._live else "":
-            text = f"{trace.header.model.name} is loaded. {end}"
+            text = f"{end} Then {trace.header.model.name} is loaded."
             self.app.push_screen(ConfirmDialog(f"Resume {path.name}?", text, "Resume"), resume)
         else:
             resume(True)

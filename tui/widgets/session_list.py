@@ -103,6 +103,9 @@ class SessionList(Panel):
         self._rows: Sequence[SessionRow] = []
         self._selected = 0
         self._empty = ""
+        self._texts: list[list[str]] = []
+        self._texts_of: tuple[Sequence[SessionRow], int] = ([], 0)
+        """Rows and width that the texts are of: of hundreds they take longer than a frame."""
 
     def show(
         self, title: str, note: str, rows: Sequence[SessionRow], selected: int, empty: str
@@ -132,7 +135,10 @@ class SessionList(Panel):
         lines = [self.title(width, self._title, self._note)]
         if not self._rows:
             return [*lines, Line(), *(Line().add(text, quiet) for text in wrap(self._empty, width))]
-        texts = [_texts(row, width) for row in self._rows]
+        if self._texts_of[0] is not self._rows or self._texts_of[1] != width:
+            self._texts = [_texts(row, width) for row in self._rows]
+            self._texts_of = (self._rows, width)
+        texts = self._texts
         widths = _widths([HEADS, *texts], width)
         lines.append(Line().add(f"   {_joined(HEADS, widths)}", quiet))
         top = self._top(height)
@@ -245,7 +251,8 @@ class SessionDetails(Panel):
         if self._row is None:
             return []
         trace, quiet = self._row.trace, self.style("panel--quiet")
-        lines = [self.title(width, trace.name, _files(self._row))]
+        files = _files(self._row)
+        lines = [self.title(width, trace.name, ", ".join(files), ", ".join(files[1:]))]
         facts = trace.facts
         if trace.problem:
             texts = wrap(trace.problem, width)[: height - 1]
@@ -261,16 +268,16 @@ class SessionDetails(Panel):
         return [*lines, *(Line().add(text, style) for text in prompt)]
 
 
-def _files(row: SessionRow) -> str:
+def _files(row: SessionRow) -> list[str]:
     """Number and sizes of the files of a row."""
     count = len(row.traces)
-    size = decimal(sum(trace.bytes for trace in row.traces))
-    parts = [f"{size} in {count} traces, → shows them" if count > 1 else size]
+    parts = [f"{count} traces, → shows them"] if count > 1 else []
+    parts.append(decimal(sum(trace.bytes for trace in row.traces)))
     if vectors := sum(trace.vector_bytes for trace in row.traces):
         parts.append(f"{decimal(vectors)} of vectors")
     if any(trace.being_written for trace in row.traces):
         parts.append(f"{RECORDS} being recorded")
-    return ", ".join(parts)
+    return parts
 
 
 def _progress(trace: RecordedTrace) -> str:
