@@ -9,12 +9,14 @@ from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import InspectorApp
 from prunetui.tui.moment import Moment
 from prunetui.tui.widgets.candidates import CandidatesPanel
+from prunetui.tui.widgets.measures import table
 from prunetui.tui.widgets.panel import Panel
 from prunetui.tui.widgets.row_shares import share_rows
 from prunetui.tui.widgets.text_panel import TextPanel
+from prunetui.tui.widgets.variants_panel import VariantsPanel
 
 from ..support.screens import inspector, replay, settle
-from ..support.traces import make_header, make_step, make_trace
+from ..support.traces import make_header, make_step, make_trace, with_local
 
 
 @pytest.mark.parametrize(
@@ -169,3 +171,67 @@ async def test_lanes_stand_side_by_side_where_there_is_width() -> None:
         await settle(pilot)
         row = drawn(panel_of(app, CandidatesPanel))[1]
         assert row.split() == [names[0], names[2], names[3], "▸", names[4]]
+
+
+async def test_a_tall_terminal_shows_the_drift_of_all_variants() -> None:
+    trace = with_local(make_trace(12, 4))
+    app = replay(trace)
+    async with app.run_test(size=(200, 60)) as pilot:
+        await settle(pilot)
+        panel = panel_of(app, VariantsPanel)
+        title, head, *rows = drawn(panel)
+        assert title.startswith("all variants at step 11 ─")
+        assert head.split() == [
+            "1",
+            "−",
+            "cos",
+            "h",
+            "z",
+            "p",
+            "KL(p‖q)",
+            "top-1",
+            "local",
+            "KL",
+            "top-1",
+        ]
+        assert len(rows) == 4
+        for lane, row in enumerate(rows, start=1):
+            drift, local = trace.steps[-1].drift_of(lane), trace.steps[-1].local_of(lane)
+            assert drift is not None
+            assert local is not None
+            spaces, kl, local_kl = (
+                *(table(drift)[1].figures, table(drift)[1].figure, table(local)[1].figure),
+            )
+            top1, local_top1 = ("same" if d.top1 else "differs" for d in (drift, local))
+            name = trace.header.lanes[lane].name
+            figures = f"{name} {spaces} {kl} {top1} {local_kl} {local_top1}"
+            assert row.replace("▸", "").split() == figures.split()
+        assert rows[0].startswith("▸ ")
+        await pilot.click(panel, offset=(5, 4))
+        await settle(pilot)
+        assert inspector(app).lane == 3
+        assert drawn(panel)[4].startswith("▸ drop:attn=[0,2] ")
+        for size in ((200, 49), (120, 40), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await settle(pilot)
+            assert not panel.is_on_screen
+
+
+async def test_the_lower_panels_have_the_rows_that_the_texts_do_not_need() -> None:
+    counts = [26, 1, 1]
+    trace = lines_trace(counts, 1)
+    app = replay(trace)
+    async with app.run_test(size=(200, 60)) as pilot:
+        lower = inspector(app).query_one("#lower")
+        heights = []
+        for number in range(1, 26):
+            await settle(pilot)
+            heights.append(lower.size.height)
+            trace.append(lines_step(counts, number))
+            inspector(app).draw()
+        await settle(pilot)
+        panel = panel_of(app, TextPanel)
+        # Of 58 rows, the texts need a title, two blank lines, two lines each for the variants and
+        # one a step: 32 rows are left over before the 20th step.
+        assert heights == [32] * 19 + [23] * 6
+        assert all(any(f"L0.{number}⏎" in row for row in drawn(panel)) for number in range(26))

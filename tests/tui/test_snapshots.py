@@ -11,7 +11,7 @@ from prunetui.tui.screens.prompt import Decoding, PromptEditor
 from textual.pilot import Pilot
 
 from ..support.screens import both_sizes, keep_the_cursor_still, panel_text, replay, until
-from ..support.traces import make_header, make_trace
+from ..support.traces import make_header, make_trace, with_local
 
 both_themes = pytest.mark.parametrize("theme", ["dark", "light"])
 
@@ -35,6 +35,17 @@ def test_the_main_screen(snap_compare, size, theme) -> None:
         await until(pilot, lambda: "step 10 " in panel_text(pilot.app, "#candidates"))
 
     assert snap_compare(app(theme), terminal_size=size, run_before=in_the_middle)
+
+
+def test_a_large_terminal(snap_compare) -> None:
+    """Lanes side by side, and the drift of all variants."""
+    trace = PrunetuiApp.replay(with_local(make_trace(40, 4)), Path("some.trace.jsonl"))
+
+    async def in_the_middle(pilot: Pilot[None]) -> None:
+        await pilot.press("home", "shift+right")
+        await until(pilot, lambda: "step 10 " in panel_text(pilot.app, "#all-variants"))
+
+    assert snap_compare(trace, terminal_size=(200, 60), run_before=in_the_middle)
 
 
 def test_readme(snap_compare) -> None:

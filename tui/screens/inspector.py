@@ -6,7 +6,6 @@ from typing import ClassVar
 from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical
 from textual.widgets import ContentSwitcher, Static
 
 from ...engine.errors import UserError
@@ -18,12 +17,10 @@ from ..user.state_files import write_copied_text
 from ..views.base import InspectorView
 from ..views.catalog import VIEWS
 from ..views.layers import MAP, LayersView
-from ..widgets.candidates import CandidatesPanel
-from ..widgets.drift_panel import DriftPanel
 from ..widgets.key_line import Key, KeyLine
+from ..widgets.overview import Overview
 from ..widgets.panel import Clicked
 from ..widgets.status import StatusLine
-from ..widgets.text_panel import TextPanel
 from .choose import BranchesDialog
 from .export import ExportDialog
 from .help import HelpScreen
@@ -55,11 +52,7 @@ class Inspector(Navigator):
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
         with ContentSwitcher(initial=OVERVIEW, id="views"):
-            with Vertical(id=OVERVIEW):
-                yield TextPanel(id="text")
-                with Horizontal(id="lower"):
-                    yield CandidatesPanel(id="candidates")
-                    yield DriftPanel(id="drift")
+            yield Overview(id=OVERVIEW)
             for name, view, _ in VIEWS:
                 yield view(id=name)
         yield KeyLine(
@@ -213,7 +206,7 @@ class Inspector(Navigator):
             alert=self.alert,
         )
         if self.chosen_view == OVERVIEW:
-            self.query_one(TextPanel).show(moment)
+            self.query_one(Overview).show_text(moment)
 
     def _draw_view(self) -> None:
         if self.trace is not None and self.chosen_view != OVERVIEW:
@@ -222,9 +215,7 @@ class Inspector(Navigator):
     def _draw_charts(self) -> None:
         if self.trace is None:
             return
-        moment = self.moment_of(self.trace)
-        self.query_one(CandidatesPanel).show(moment)
-        self.query_one(DriftPanel).show(moment)
+        self.query_one(Overview).show_charts(self.moment_of(self.trace))
 
     def on_resize(self, event: events.Resize) -> None:
         self.set_class(is_too_small(event.size), "too-small")

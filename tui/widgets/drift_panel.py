@@ -17,7 +17,7 @@ from .series import Series, Value, ratchet
 LABEL_CELLS = 10
 VALUE_CELLS = 12
 """Width of a figure with at least one blank before it."""
-MOST_ROWS = 3
+MOST_ROWS = 4
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 CURSOR = "▴"

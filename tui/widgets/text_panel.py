@@ -139,8 +139,13 @@ class TextPanel(Panel):
             lines[1:] = [Line(), Line().add(invitation, self.style("panel--quiet"))]
         return lines
 
-    def _lay_out(self, moment: Moment, width: int, height: int) -> None:
-        """Choose the lanes that are shown, the rows of their blocks and the page of each."""
+    def rows_needed(self, moment: Moment) -> int:
+        """Height of the panel that shows all of every text."""
+        blocks = self._blocks(moment, self.size.width)
+        return 1 + sum(block.need for block in blocks) + len(blocks) - 1
+
+    def _blocks(self, moment: Moment, width: int) -> list[Block]:
+        """Blocks of all lanes with every step taken."""
         lanes = len(moment.header.lanes)
         names = [cell_len(visible(lane.name)) for lane in moment.header.lanes]
         self._name_width = min(max(*names, 10), NAME_CELLS, width // 4) + 4
@@ -150,13 +155,18 @@ class TextPanel(Panel):
             text_width,
             lambda: [Block(lane, text_width, 0) for lane in range(lanes)],
         )
+        for block in blocks:
+            block.take(moment.header, moment.steps)
+        return blocks
+
+    def _lay_out(self, moment: Moment, width: int, height: int) -> None:
+        """Choose the lanes that are shown, the rows of their blocks and the page of each."""
+        blocks, lanes = self._blocks(moment, width), len(moment.header.lanes)
         count = min(lanes, height)
         first = min(max(0, moment.lane - count + 1), lanes - count)
         shown = blocks[first : first + count]
         # A blank line between the lanes, where three are left for the text.
         gap = int(height // count > 3)
-        for block in shown:
-            block.take(moment.header, moment.steps)
         rows = height - gap * (count - 1)
         # One above the next panel, unless the text needs it.
         self._share(shown, rows - (gap and sum(block.need for block in shown) < rows))
