@@ -39,13 +39,13 @@ def test_the_main_screen(snap_compare, size, theme) -> None:
 
 def test_a_large_terminal(snap_compare) -> None:
     """Lanes side by side, and the drift of all variants."""
-    trace = PrunetuiApp.replay(with_local(make_trace(40, 4)), Path("some.trace.jsonl"))
+    large = replay(with_local(make_trace(40, 4)))
 
     async def in_the_middle(pilot: Pilot[None]) -> None:
         await pilot.press("home", "shift+right")
         await until(pilot, lambda: "step 10 " in panel_text(pilot.app, "#all-variants"))
 
-    assert snap_compare(trace, terminal_size=(200, 60), run_before=in_the_middle)
+    assert snap_compare(large, terminal_size=(200, 60), run_before=in_the_middle)
 
 
 def test_readme(snap_compare) -> None:
