@@ -145,9 +145,10 @@ class Session:
     def force(self, at: int, tokens: dict[int, int]) -> records.Step:
         """Begin a branch with these tokens, by lane, at step `at`; the other lanes choose theirs.
 
-        Before any step there is nothing to branch off from: decoding begins with them.
-        Raises `UserError` if no step can follow there, a lane had ended by then, or would not read
-        what it is given.
+        Before any step there is nothing to branch off from: decoding begins with them. A branch
+        that has them there already is switched to.
+        Raises `UserError` if no step can follow there, a lane had ended by then, would not read
+        what it is given, or if that is what the lanes took.
         """
         before = self.trace.steps[:at]
         if why := why_finished(self.trace.header, before):
@@ -163,6 +164,9 @@ class Session:
                     f"{self.trace.lane_names[lane]} has ended before step {at}; "
                     "force a token at an earlier step"
                 )
+        if (branch := self.trace.branch_with(at, tokens)) is not None:
+            self.switch(branch)
+            return self.trace.steps[at]
         began, parent = time.perf_counter(), self.trace.branch
         # Before there is a branch: this may read many tokens, and be cancelled.
         with self._guard_step(at):

@@ -7,6 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from ..errors import UserError
 from .divergence import chose_nothing, not_numbers_mark
 from .records import Branch, Event, Header, Lens, Read, Rewind, Step, Switch
 
@@ -108,6 +109,28 @@ class Trace(Branches[Step]):
             if number < len(steps) and steps[number] is step:
                 steps[number] = updated
 
+    def branch_with(self, at: int, tokens: dict[int, int]) -> int | None:
+        """Branch that forcing these tokens, by lane, at step `at` of this one would repeat: its
+        lanes read the same before, took these tokens there, and no other was forced.
+
+        Raises `UserError` if that is this branch: nothing would change.
+        """
+        before = self.steps[:at]
+        alike = [
+            branch
+            for branch, steps in enumerate(self.branches)
+            if at < len(steps)
+            and _took(steps[at], tokens)
+            and all(map(_read_alike, before, steps[:at]))
+        ]
+        if self.branch in alike:
+            lane = min(tokens)
+            who = "the lanes take" if len(tokens) > 1 else f"{self.lane_names[lane]} takes"
+            token = self.steps[at].lanes[lane]
+            text = token.text if token else ""
+            raise UserError(f"{who} {text!r} at step {at} already; force another token")
+        return alike[0] if alike else None
+
     def apply(self, event: Event) -> None:
         match event:
             case Step():
@@ -155,3 +178,21 @@ class Trace(Branches[Step]):
     def runs(self, lane: int) -> Iterator[tuple[bool, Iterator[Step]]]:
         """Runs of steps at which the lane chose nothing (true), or chose or had ended (false)."""
         return itertools.groupby(self.steps, lambda step: chose_nothing(step, lane))
+
+
+def _took(step: Step, tokens: dict[int, int]) -> bool:
+    """Whether these lanes took these tokens, and no other lane was forced."""
+    return all(
+        token is not None and token.token == tokens[lane] and not chose_nothing(step, lane)
+        if lane in tokens
+        else token is None or not token.forced
+        for lane, token in enumerate(step.lanes)
+    )
+
+
+def _read_alike(a: Step, b: Step) -> bool:
+    """Whether all lanes read the same after two steps."""
+    return a is b or all(
+        one is other or (one is not None and other is not None and one.token == other.token)
+        for one, other in zip(a.lanes, b.lanes, strict=True)
+    )

@@ -166,6 +166,27 @@ def test_what_cannot_be_forced(models, monkeypatch) -> None:
     assert len(session.trace.branches) == 1
 
 
+def test_forcing_what_a_branch_has_begins_no_other(models, tmp_path: Path) -> None:
+    path = tmp_path / "a.trace.jsonl"
+    session = open_tiny(models["llama"], path)
+    whole = run(session)
+    own = tokens(whole)[4]
+    for forced in ({1: own[1]}, dict(enumerate(own))):
+        with pytest.raises(UserError, match="at step 4 already; force another token"):
+            session.force(4, forced)
+    assert session.trace.branches == [whole]
+    session.force(4, {1: FORCED})
+    session.step()
+    session.switch(0)
+    step = session.force(4, {1: FORCED})
+    assert session.trace.branch == 1
+    assert step is session.trace.steps[4]
+    assert [len(steps) for steps in session.trace.branches] == [STEPS, 6]
+    session.close()
+    events = [type(event) for event in read_trace(path).events()]
+    assert events.count(Branch) == 1
+
+
 def test_where_no_step_can_follow_nothing_is_forced(models, tmp_path: Path) -> None:
     session = open_tiny(models["llama"], tmp_path / "a.trace.jsonl")
     run(session)

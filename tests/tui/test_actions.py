@@ -1,7 +1,9 @@
 """Going to steps, stopping at them, forcing tokens and moving between branches, by keys."""
 
+import msgspec
 import pytest
 from prunetui.engine.trace.printable import visible
+from prunetui.engine.trace.records import Step, Token
 from prunetui.engine.trace.trace import Trace
 from prunetui.tui.screens.ask import AskDialog
 from prunetui.tui.screens.choose import BranchesDialog, ForceDialog
@@ -12,6 +14,7 @@ from ..support.fake_session import FakeSession
 from ..support.screens import (
     REPLAY_REFUSAL,
     SIZE,
+    dialog_problem,
     inspector,
     live,
     notices,
@@ -20,7 +23,14 @@ from ..support.screens import (
     replay,
     until,
 )
-from ..support.traces import make_step, make_trace
+from ..support.traces import make_step, make_trace, with_local
+
+
+def make_forced(step: Step, token: int) -> Token:
+    """The token of lane 1, had the user forced another."""
+    own = step.lanes[1]
+    assert own is not None
+    return msgspec.structs.replace(own, token=token, forced=True)
 
 
 def branched() -> Trace:
@@ -53,6 +63,128 @@ async def test_keys_go_to_divergent_steps(keys: list[str], cursor: int) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press(*keys)
         assert inspector(app).cursor == cursor
+
+
+def in_context_both() -> Trace:
+    """A trace of 20 steps whose lane 1 disagrees locally at steps 5, 9 and 15, lane 2 at 11."""
+    trace = with_local(make_trace(20))
+    for number, step in enumerate(trace.steps):
+        agree = (number not in (5, 9, 15), number != 11)
+        local = [
+            msgspec.structs.replace(drift, top1=top1) if drift else None
+            for drift, top1 in zip(step.local or [], agree, strict=True)
+        ]
+        trace.steps[number] = msgspec.structs.replace(step, local=local)
+    return trace
+
+
+async def test_n_goes_through_local_disagreements_and_says_where_they_end() -> None:
+    app = replay(in_context_both())
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        screen = inspector(app)
+        await pilot.press("home")
+        for cursor in (5, 9, 15, 15):
+            await pilot.press("n")
+            assert screen.cursor == cursor
+        assert notices(app) == [
+            "No later step where the local top-1 of drop:attn=1 is not the baseline's: "
+            "3 in all, the last at step 15."
+        ]
+        await until(pilot, lambda: "local top-1 ≠ (3 of 3)" in panel_text(app, "#status"))
+        await pilot.press("N", "right", "N")
+        assert screen.cursor == 9
+        await until(pilot, lambda: "local top-1 ≠ (2 of 3)" in panel_text(app, "#status"))
+        # Away from what it led to, nothing more is said of it.
+        await pilot.press("left")
+        await until(pilot, lambda: "local top-1" not in panel_text(app, "#status"))
+        await pilot.press("up", "home", *["n"] * 3)
+        assert (screen.cursor, screen.lane) == (11, 0)
+
+
+async def test_a_free_context_says_that_it_has_no_local_numbers_once() -> None:
+    app = replay()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await pilot.press("home", "n", "n")
+        assert notices(app) == [
+            "Context free has no local numbers, so n goes to tokens that differ (≠); "
+            "contexts both and forced have them."
+        ]
+        await until(pilot, lambda: "≠ (2 of 16)" in panel_text(app, "#status"))
+
+
+async def test_a_condition_is_sought_and_the_text_searched_after_it() -> None:
+    app = replay(in_context_both())
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        screen = inspector(app)
+
+        async def status(text: str) -> None:
+            await until(pilot, lambda: text in panel_text(app, "#status"))
+
+        await pilot.press("home")
+        await answer(pilot, "b", "lane 2 differs")
+        await status("◉ lane 2 differs (12)")
+        await pilot.press("n")
+        assert (screen.cursor, screen.lane) == (8, 2)
+        await status("◉ lane 2 differs (1 of 12)")
+        await pilot.press("home", "up")
+        await answer(pilot, "slash", "WORD2")
+        assert dialog_problem(app) == "no lane's text has 'WORD2'."
+        app.screen.query_one(Input).value = "word2 word3"
+        await pilot.press("enter")
+        # Before they differ all lanes have it; the selected one stays.
+        await status("◉ lane 2 differs  /word2 word3 (1 of ")
+        assert (screen.cursor, screen.lane) == (2, 1)
+        # Lane 2, then lane 0, each where it says so.
+        await pilot.press("n", "n", "n", "n")
+        assert (screen.cursor, screen.lane) == (14, 0)
+        assert notices(app)[-1] == (
+            "No later step where 'word2 word3' begins: 4 in all, the last at step 14."
+        )
+        # Emptied, the condition is the newest; then nothing is set.
+        await answer(pilot, "slash", "")
+        await status("◉ lane 2 differs (7 of 12)")
+        await answer(pilot, "b", "")
+        await pilot.press("home", "down", "n")
+        assert screen.cursor == 5
+
+
+async def test_a_search_from_the_end_goes_back() -> None:
+    app = replay()
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await answer(pilot, "slash", "word0")
+        assert inspector(app).cursor == 12
+        assert notices(app) == ["No later step where 'word0' begins: this is the last."]
+
+
+async def test_what_is_sought_goes_on_in_another_history() -> None:
+    session = recorded(20)
+    app = live(session)
+    async with app.run_test(size=SIZE) as pilot:
+        screen = await ready(pilot, app)
+        await answer(pilot, "slash", "word1")
+        assert screen.cursor == 13
+        await pilot.press("r")
+        await until(pilot, lambda: "/word1 (0)" in panel_text(app, "#status"))
+        await pilot.press(*["right"] * 4)
+        await until(pilot, lambda: "/word1 (1)" in panel_text(app, "#status"))
+
+
+async def test_x_says_that_nothing_differs() -> None:
+    app = replay(make_trace(3))
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await pilot.press("x", "up", "x")
+        assert notices(app) == [
+            "drop:attn=1 does not differ from the baseline.",
+            "No variant differs from the baseline.",
+        ]
+    session = recorded(3, most=3)
+    app = live(session)
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await ready(pilot, app)
+        await pilot.press("x")
+        assert notices(app) == [
+            "drop:attn=1 does not differ, and nothing is left to decode: 3 new tokens."
+        ]
 
 
 async def test_g_goes_to_a_step_and_says_which_there_are() -> None:
@@ -206,6 +338,45 @@ async def test_a_candidate_is_forced_at_the_cursor(key: str, lanes: list[int]) -
         assert (at, [*tokens]) == (7, lanes)
         await until(pilot, lambda: screen.cursor == 7)
         await until(pilot, lambda: "branch 2 of 2" in panel_text(app, "#status"))
+
+
+async def test_a_token_that_the_lane_took_is_not_forced() -> None:
+    session = recorded(10)
+    app = live(session)
+    async with app.run_test(size=SIZE) as pilot:
+        screen = await ready(pilot, app)
+        own = session.trace.steps[9].lanes[1]
+        assert own is not None
+        await screen.run_action(f"force({own.token})")
+        await until(pilot, lambda: isinstance(app.screen, ForceDialog))
+        await pilot.press("enter")
+        assert dialog_problem(app) == (
+            f"drop:attn=1 takes {own.text!r} at step 9 already; force another token."
+        )
+        await pilot.press("escape")
+        assert (session.forced, len(session.trace.branches)) == ([], 1)
+        assert screen.cursor == 9
+
+
+async def test_a_branch_that_has_the_token_is_shown() -> None:
+    session = recorded(10)
+    step = session.trace.steps[6]
+    token = step.candidates.tokens[0]
+    lanes = [step.lanes[0], make_forced(step, token), step.lanes[2]]
+    session.trace.fork(6)
+    session.trace.append(msgspec.structs.replace(step, lanes=lanes))
+    session.trace.append(make_step(7))
+    session.trace.switch(0)
+    app = live(session)
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("left", "left", "left")
+        await screen.run_action(f"force({token})")
+        await until(pilot, lambda: isinstance(app.screen, ForceDialog))
+        await pilot.press("enter")
+        await until(pilot, lambda: session.trace.branch == 1)
+        await until(pilot, lambda: notices(app) == ["Branch 2 has that token at step 6 already."])
+        assert (session.forced, len(session.trace.branches), screen.cursor) == ([], 2, 6)
 
 
 async def test_the_tree_leads_from_branch_to_branch() -> None:

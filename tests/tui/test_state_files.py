@@ -97,6 +97,23 @@ async def test_a_replay_opens_where_it_was_left(tmp_path: Path) -> None:
         assert (inspector(other).cursor, inspector(other).lane) == (4, 1)
 
 
+async def test_a_replay_opens_at_the_divergence_of_a_lane_that_has_one(tmp_path: Path) -> None:
+    trace = make_trace(20)
+    for number, step in enumerate(trace.steps):
+        # Lane 1 says what the baseline says, as a control does.
+        lanes = [step.lanes[0], step.lanes[0], step.lanes[2]]
+        trace.steps[number] = msgspec.structs.replace(step, lanes=lanes)
+    app = PrunetuiApp.replay(trace, tmp_path / "a.trace.jsonl")
+    async with app.run_test():
+        assert (inspector(app).cursor, inspector(app).lane) == (8, 2)
+    app = PrunetuiApp.replay(make_trace(3), tmp_path / "b.trace.jsonl")
+    async with app.run_test():
+        assert (inspector(app).cursor, inspector(app).lane) == (2, 1)
+    app = PrunetuiApp.replay(make_trace(3, variants=0), tmp_path / "c.trace.jsonl")
+    async with app.run_test():
+        assert (inspector(app).cursor, inspector(app).lane) == (2, 0)
+
+
 async def test_a_place_that_is_no_longer_there_is_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "a.trace.jsonl"
     write_position(path, 300, 9, "a view of another version")

@@ -1,6 +1,7 @@
 """Dialogs with a list: the token to force, the branch to go to."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import on
@@ -10,6 +11,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Button, Label, OptionList
 
+from ...engine.errors import UserError
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Step
 from ...engine.trace.trace import Trace
@@ -22,17 +24,35 @@ from .dialog import Dialog
 TEXT_CELLS = 32
 
 
-class ForceDialog(Dialog[dict[int, int] | None]):
-    """Dialog that returns a token of the step's candidates for each lane that is to take it."""
+@dataclass(frozen=True)
+class Forced:
+    tokens: dict[int, int]
+    """Token of each lane that is to take one."""
+    branch: int | None
+    """Branch where they have taken them already."""
+
+
+class ForceDialog(Dialog[Forced | None]):
+    """Dialog that returns a token of the step's candidates and the lanes that are to take it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "cancel", id="force-cancel"),
         Binding("a", "all", "in all lanes", id="force-all"),
     ]
 
-    def __init__(self, moment: Moment, step: Step, token: int | None) -> None:
-        """`token` is highlighted first, if it is among the candidates; else the top one is."""
+    def __init__(
+        self,
+        moment: Moment,
+        step: Step,
+        token: int | None,
+        branch_with: Callable[[dict[int, int]], int | None],
+    ) -> None:
+        """`token` is highlighted first, if it is among the candidates; else the top one is.
+
+        `branch_with` is `Trace.branch_with` at the step.
+        """
         super().__init__()
+        self._branch_with = branch_with
         self._token = token
         self._moment = moment
         self._step = step
@@ -71,6 +91,7 @@ class ForceDialog(Dialog[dict[int, int] | None]):
                 else "Decoding begins with it.",
                 classes="dialog-hint",
             )
+            yield Label("", classes="dialog-problem")
             with Horizontal(classes="dialog-buttons"):
                 lane = shorten(names[self._moment.lane], 24)
                 yield Button(Content(f"In {lane}  ⏎"), id="one", variant="primary", compact=True)
@@ -96,8 +117,13 @@ class ForceDialog(Dialog[dict[int, int] | None]):
     def _force(self, lanes: list[int]) -> None:
         row = self.query_one(OptionList).highlighted
         if row is not None:
-            token = self._step.candidates.tokens[self._candidates[row]]
-            self.dismiss(dict.fromkeys(lanes, token))
+            tokens = dict.fromkeys(lanes, self._step.candidates.tokens[self._candidates[row]])
+            try:
+                branch = self._branch_with(tokens)
+            except UserError as error:
+                self.query_one(".dialog-problem", Label).update(Content(visible(f"{error}.")))
+            else:
+                self.dismiss(Forced(tokens, branch))
 
     @on(Button.Pressed, "#cancel")
     def action_cancel(self) -> None:

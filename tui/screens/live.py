@@ -1,6 +1,7 @@
 """Main screen on a session that decodes."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -194,17 +195,24 @@ class LiveInspector(Inspector):
 
     @work
     async def action_force(self, token: int | None = None) -> None:
-        if self.trace is None:
+        if (trace := self.trace) is None:
             return
-        moment = self.moment_of(self.trace)
+        moment = self.moment_of(trace)
         step = moment.step_or_preview
         if step is None:
             return
-        tokens = await self.app.push_screen_wait(ForceDialog(moment, step, token))
-        if tokens:
-            self.alert = ""
-            self.follow()
-            self._thread.force(step.step, tokens)
+        branch_with = partial(trace.branch_with, step.step)
+        forced = await self.app.push_screen_wait(ForceDialog(moment, step, token, branch_with))
+        if forced is None:
+            return
+        self.alert = ""
+        self.follow()
+        if forced.branch is None:
+            self._thread.force(step.step, forced.tokens)
+        else:
+            self.tell(f"Branch {forced.branch + 1} has that token at step {step.step} already.")
+            self._cursor = step.step
+            self._thread.switch(forced.branch)
 
     can_read = True
 

@@ -244,8 +244,9 @@ class Navigator(Screen[None]):
     def _come_to(self, step: int, sought: Sought, matches: Matches) -> None:
         if sought.lane is None:
             self.lane = matches.lane_at(step, self.lane)
-        self.move_to(step)
+        self._set_cursor(step)
         self._sought_step = step
+        self.draw(by_key=True)
 
     def sought_label(self, moment: Moment) -> str:
         """What is sought, for the status line; the default only where it led the cursor."""
