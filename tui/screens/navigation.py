@@ -212,22 +212,25 @@ class Navigator(Screen[None]):
         matches = self.seeking.matches(steps, sought)
         cursor = self.cursor_in(steps)
         step = matches.after(cursor) if by > 0 else matches.before(cursor)
+        sentences: list[str] = []
         if step is not None:
             self._come_to(step, sought, matches)
         elif matches.steps:
             count, last = len(matches.steps), matches.steps[-1 if by > 0 else 0]
             side, end = ("later", "last") if by > 0 else ("earlier", "first")
-            self.tell(
+            sentences.append(
                 f"No {side} step where {sought.clause}: {count} in all, the {end} at step {last}."
             )
         else:
-            self.tell(f"No step where {sought.clause}.")
+            sentences.append(f"No step where {sought.clause}.")
         if header.context == "free" and self.seeking.is_default and self._told_of is not header:
             self._told_of = header
-            self.tell(
-                f"Context free has no local numbers, so {key_for(self, 'next')} goes to tokens "
-                f"that differ ({DIFFERS}); contexts both and forced have them."
+            sentences.append(
+                f"Context free has no local numbers: {key_for(self, 'next')} goes to tokens that "
+                f"differ ({DIFFERS})."
             )
+        if sentences:
+            self.tell(" ".join(sentences))
 
     def _go_to_first_match(self) -> None:
         """Go to the first match from the cursor on; without one, back to the last."""
