@@ -97,7 +97,10 @@ async def test_n_goes_through_local_disagreements_and_says_where_they_end() -> N
         # Away from what it led to, nothing more is said of it.
         await pilot.press("left")
         await until(pilot, lambda: "local top-1" not in panel_text(app, "#status"))
-        await pilot.press("up", "home", *["n"] * 3)
+        await pilot.press("n", "down")
+        await until(pilot, lambda: "drift of drop:mlp=1" in panel_text(app, "#drift"))
+        assert "local top-1" not in panel_text(app, "#status")
+        await pilot.press("up", "up", "home", *["n"] * 3)
         assert (screen.cursor, screen.lane) == (11, 0)
 
 

@@ -131,6 +131,7 @@ class Navigator(Screen[None]):
     def select(self, lane: int) -> None:
         if self.trace is not None:
             self.lane = min(max(lane, 0), len(self.trace.header.lanes) - 1)
+            self._sought_step = None
             self.draw(by_key=True)
 
     def compared_lanes(self) -> list[int]:

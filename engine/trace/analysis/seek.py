@@ -34,7 +34,9 @@ class Matches:
     def __init__(self, sought: Sought) -> None:
         self.steps: list[int] = []
         """Numbers of the matching steps, ascending."""
-        self._lanes: dict[int, list[int]] = {}
+        self._lanes: dict[int, int] = {}
+        """Lanes that match at each of them, as bits: thousands of lists would cost the garbage
+        collector more than the search."""
         self._find = sought.start()
         self._taken = 0
 
@@ -44,9 +46,8 @@ class Matches:
         self._taken = numbers.stop
         for number, lane in self._find(steps, numbers):
             if number not in self._lanes:
-                self._lanes[number] = []
                 insort(self.steps, number)
-            self._lanes[number].append(lane)
+            self._lanes[number] = self._lanes.get(number, 0) | 1 << lane
         return self
 
     def after(self, cursor: int) -> int | None:
@@ -62,7 +63,7 @@ class Matches:
     def lane_at(self, step: int, lane: int) -> int:
         """This lane if it matches at a matching step, else the first that does."""
         lanes = self._lanes[step]
-        return lane if lane in lanes else min(lanes)
+        return lane if lanes >> lane & 1 else (lanes & -lanes).bit_length() - 1
 
     def position(self, cursor: int) -> str:
         """Number of matching steps, and which of them the cursor is on: `3 of 17`, or `17`."""
