@@ -24,7 +24,7 @@ from ..engine.trace.printable import visible
 from ..engine.trace.trace import Trace
 from ..themes import DARK, load_themes
 from .screens.inspector import Inspector
-from .screens.keys import KEYS, PALETTE, SUSPEND, key_scopes
+from .screens.keys import KEYS, PALETTE, SUSPEND
 from .screens.listed_replay import ListedReplay
 from .screens.live import LiveInspector
 from .screens.palette import THEME, Palette
@@ -98,7 +98,7 @@ class InspectorApp(App[None], inherit_bindings=False):
             name = DARK
         self.theme = name
         try:
-            self.keys = load_keys(key_scopes())
+            self.keys = load_keys(KEYS)
         except UserError as problem:
             self._problems.append(problem)
             self.keys = {}

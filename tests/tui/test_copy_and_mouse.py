@@ -2,18 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from prunetui.engine.trace.file import read_trace
 from prunetui.tui.app import PrunetuiApp
-from prunetui.tui.moment import Moment
-from prunetui.tui.screens import inspector as inspector_module
 from prunetui.tui.screens.choose import ForceDialog
-from prunetui.tui.screens.help import HelpScreen
 from prunetui.tui.screens.inspector import OVERVIEW, Inspector
 from prunetui.tui.views.alignment import NAME_CELLS
-from prunetui.tui.views.base import InspectorView
 from prunetui.tui.views.catalog import VIEWS
 from prunetui.tui.widgets import chart
 from prunetui.tui.widgets.candidates import CandidatesPanel
@@ -21,12 +16,11 @@ from prunetui.tui.widgets.drift_panel import LABEL_CELLS
 from prunetui.tui.widgets.key_line import KeyLine
 from prunetui.tui.widgets.text_panel import TextPanel
 from textual import events
-from textual.binding import Binding, BindingType
 from textual.pilot import Pilot
-from textual.widgets import OptionList, Static
+from textual.widgets import OptionList
 
 from ..support.fake_session import FakeSession
-from ..support.screens import cells_of, inspector, live, notices, panel_text, replay, settle, until
+from ..support.screens import inspector, live, notices, panel_text, replay, settle, until
 from ..support.traces import make_trace
 
 COPIED = "prunetui/copied.txt"
@@ -219,54 +213,8 @@ async def test_the_line_of_keys_leads_through_the_views() -> None:
         screen = inspector(app)
         await settle(pilot)
         line = screen.query_one(KeyLine)
-        x = line.render_line(0).text.index("views")
         seen = []
         for _ in range(7):
-            await pilot.click(KeyLine, offset=(x, 0))
+            await pilot.click(KeyLine, offset=(line.render_line(0).text.index("views"), 0))
             seen.append(screen.chosen_view)
         assert seen == [*(name for name, _, _ in VIEWS), OVERVIEW]
-
-
-async def test_a_click_on_a_key_in_the_help_does_what_it_does() -> None:
-    app = replay(make_trace(20))
-    async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("question_mark")
-        keys = app.screen.query(Static)[1]
-        row = cells_of(keys)[: len(cells_of(keys)) // 2].index("home")
-        await pilot.click(keys, offset=(14, row))
-        await until(pilot, lambda: isinstance(app.screen, Inspector))
-        await until(pilot, lambda: inspector(app).cursor == 0)
-
-
-class Own(InspectorView):
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("t", "turn", "turn", tooltip="Turn it", id="own-turn")
-    ]
-
-    def show(self, moment: Moment) -> None:
-        pass
-
-
-def help_titles(screen: HelpScreen) -> list[str]:
-    return [str(title.content) for title in screen.query(".dialog-title").results(Static)]
-
-
-async def test_help_lists_the_keys_of_the_view_and_closes_by_mouse(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(inspector_module, "VIEWS", [("own", Own, "A view")])
-    app = replay(make_trace(20))
-    async with app.run_test(size=(100, 50)) as pilot:
-        await pilot.press("question_mark")
-        assert isinstance(app.screen, HelpScreen)
-        assert help_titles(app.screen) == ["Keys", "Mouse", "Marks", "Measures", "Contexts"]
-        await pilot.press("escape")
-        inspector(app).action_view("own")
-        await pilot.press("question_mark")
-        assert isinstance(app.screen, HelpScreen)
-        assert help_titles(app.screen)[:2] == ["Keys of the view own", "Keys"]
-        assert cells_of(app.screen.query(Static)[1]) == ["t", "Turn it"]
-        app.screen.query_one("Button").scroll_visible(animate=False)
-        await pilot.pause()
-        await pilot.click("Button")
-        assert isinstance(app.screen, Inspector)

@@ -9,7 +9,6 @@ from prunetui.engine.errors import OptionError, PromptError, UserError
 from prunetui.engine.options import Options
 from prunetui.themes import BUILT_IN
 from prunetui.tui.app import PrunetuiApp
-from prunetui.tui.screens.help import HelpScreen
 from prunetui.tui.screens.inspector import Inspector
 from prunetui.tui.screens.keys import KEYS
 from prunetui.tui.screens.prompt import PromptEditor
@@ -111,15 +110,6 @@ async def test_an_empty_trace_is_shown() -> None:
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("left", "right", "space", "home", "end")
         assert inspector(app).cursor == -1
-
-
-async def test_help_lists_every_key_and_closes() -> None:
-    app = replay()
-    async with app.run_test(size=SIZE) as pilot:
-        await pilot.press("question_mark")
-        assert isinstance(app.screen, HelpScreen)
-        await pilot.press("escape")
-        assert isinstance(app.screen, Inspector)
 
 
 def test_bindings_have_ids_of_their_own_and_no_key_a_multiplexer_takes() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prunetui.engine.errors import UserError
 from prunetui.tui.screens.help import HelpScreen
-from prunetui.tui.screens.keys import key_scopes
+from prunetui.tui.screens.keys import KEYS
 from prunetui.tui.user.keymap import load_keys
 from textual.widgets import Static
 
@@ -22,7 +22,7 @@ def file() -> Path:
 
 def test_keys_are_called_as_textual_calls_them(file: Path) -> None:
     file.write_text('help = ["?", "f1"]\nback = ";"\nplay = ["ctrl+space", "P", ","]\nlast = "G"')
-    assert load_keys(key_scopes()) == {
+    assert load_keys(KEYS) == {
         "help": "question_mark,f1",
         "back": "semicolon",
         "play": "ctrl+space,P,comma",
@@ -48,7 +48,7 @@ def test_keys_are_called_as_textual_calls_them(file: Path) -> None:
 def test_keys_that_are_wrong_are_named(file: Path, text: str, wrong: str) -> None:
     file.write_text(text)
     with pytest.raises(UserError) as raised:
-        load_keys(key_scopes())
+        load_keys(KEYS)
     assert str(raised.value).startswith(f"the keys of {file} are not used: ")
     assert wrong in str(raised.value)
 
@@ -66,7 +66,8 @@ async def test_mapped_keys_work_and_are_shown(file: Path) -> None:
         assert "← back" not in panel_text(app, "KeyLine")
         await pilot.press("question_mark")
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
-        cells = cells_of(app.screen.query(Static)[1])
+        tables = [cells_of(table) for table in app.screen.query(".help-rows").results(Static)]
+        cells = next(cells for cells in tables if cells)
         keys = dict(zip(cells[: len(cells) // 2], cells[len(cells) // 2 :], strict=True))
         assert keys["q"] == "To the first step"
         assert keys["Q"] == "Quit"

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from prunetui.tui.app import InspectorApp
@@ -100,14 +101,18 @@ async def play_at_random(app: InspectorApp, pilot: Pilot[None], seed: int, count
 
 
 async def let_a_monkey_play(
-    make: Callable[[], InspectorApp], monkeypatch: pytest.MonkeyPatch, seed: int
+    make: Callable[[], InspectorApp], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
 ) -> None:
     async def stay(_app: InspectorApp) -> None:
         pass
 
+    # It exports too.
+    monkeypatch.chdir(tmp_path)
     # The commands have them too.
     monkeypatch.setattr(InspectorApp, "action_quit", stay)
     monkeypatch.setattr(InspectorApp, "action_suspend_process", lambda _: None)
+    # A resume leaves too, for another process.
+    monkeypatch.setattr(InspectorApp, "_exit_to_resume", lambda *_: None)
     app = make()
     async with app.run_test(size=(80, 24)) as pilot:
         await play_at_random(app, pilot, seed, 2000)
@@ -121,15 +126,15 @@ async def let_a_monkey_play(
 
 @pytest.mark.parametrize("make", [decoded, recorded])
 async def test_2000_keys_at_random(
-    make: Callable[[], InspectorApp], monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], InspectorApp], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    await let_a_monkey_play(make, monkeypatch, seed=0)
+    await let_a_monkey_play(make, monkeypatch, tmp_path, seed=0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 9))
 @pytest.mark.parametrize("make", [decoded, recorded])
 async def test_more_keys_at_random(
-    make: Callable[[], InspectorApp], monkeypatch: pytest.MonkeyPatch, seed: int
+    make: Callable[[], InspectorApp], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
 ) -> None:
-    await let_a_monkey_play(make, monkeypatch, seed)
+    await let_a_monkey_play(make, monkeypatch, tmp_path, seed)

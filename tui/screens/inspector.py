@@ -24,7 +24,7 @@ from ..widgets.status import StatusLine
 from .choose import BranchesDialog
 from .export import ExportDialog
 from .help import HelpScreen
-from .keys import ALL_VIEWS, KEYS, view_keys
+from .keys import ALL_VIEWS, KEYS
 from .navigation import TEXT_FRAMES, Navigator
 from .terminal_size import is_too_small, too_small_notice
 
@@ -134,6 +134,7 @@ class Inspector(Navigator):
         """Show a view; the overview instead if it is shown already."""
         switcher = self.query_one("#views", ContentSwitcher)
         switcher.current = OVERVIEW if name == self.chosen_view else name
+        self.query_one(KeyLine).show_view(self.chosen_view)
         # A widget knows its size when it has been laid out.
         self.call_after_refresh(self.draw, by_key=True)
 
@@ -253,8 +254,6 @@ class Inspector(Navigator):
 
     def action_help(self) -> None:
         keys = [binding for binding in self.keys if binding.id not in self.hidden_keys]
-        own_keys = [
-            key for name, view, _ in VIEWS if name == self.chosen_view for key in view_keys(view)
-        ]
+        noun = next((view.NOUN for name, view, _ in VIEWS if name == self.chosen_view), "Overview")
         notes = self.trace.header.notes if self.trace is not None else []
-        self.app.push_screen(HelpScreen(keys, self.chosen_view, own_keys, notes))
+        self.app.push_screen(HelpScreen(keys, self.chosen_view, noun, notes))

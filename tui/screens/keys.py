@@ -1,10 +1,7 @@
 """The list of keys of the main screen, for the key line, the help and the key map."""
 
-from collections.abc import Sequence
-
 from textual.binding import Binding
 
-from ..views.base import InspectorView
 from ..views.catalog import VIEWS
 from ..widgets.key_line import Key
 
@@ -219,16 +216,6 @@ KEYS = [
         for number, (name, view, tooltip) in enumerate(VIEWS, start=1)
     ),
     Key(
-        "0,escape",
-        "view('overview')",
-        "overview",
-        show=False,
-        tooltip="Overview",
-        id="overview",
-        noun="Overview",
-        keywords="main back leave view",
-    ),
-    Key(
         "c",
         "toggle_context",
         "context",
@@ -273,7 +260,7 @@ KEYS = [
     Key(
         "pageup",
         "page(-1)",
-        "up",
+        "layers",
         show=False,
         tooltip="A page of layers up",
         id="page-up",
@@ -284,13 +271,24 @@ KEYS = [
     Key(
         "pagedown",
         "page(1)",
-        "down",
+        "layers",
         show=False,
         tooltip="A page of layers down",
         id="page-down",
         noun="Layers below",
         keywords="page down scroll",
         views=("layers",),
+    ),
+    Key(
+        "escape,0",
+        "view('overview')",
+        "overview",
+        show=False,
+        tooltip="Back to the overview",
+        id="overview",
+        noun="Overview",
+        keywords="main back leave view",
+        views=tuple(name for name, _, _ in VIEWS),
     ),
     Key(
         "p",
@@ -369,13 +367,3 @@ KEYS = [
         keywords="exit leave close end",
     ),
 ]
-
-
-def view_keys(view: type[InspectorView]) -> list[Binding]:
-    """Bindings that a view adds while it is chosen."""
-    return [binding for binding in view.BINDINGS if isinstance(binding, Binding)]
-
-
-def key_scopes() -> list[Sequence[Binding]]:
-    """Bindings active at the same time: one list for the overview, one for each view."""
-    return [KEYS, *([*KEYS, *view_keys(view)] for _, view, _ in VIEWS)]

@@ -24,11 +24,11 @@ def keys_file() -> Path:
     return platformdirs.user_config_path("prunetui") / "keys.toml"
 
 
-def load_keys(scopes: Iterable[Sequence[Binding]]) -> dict[str, str]:
+def load_keys(bindings: Sequence[Binding]) -> dict[str, str]:
     """Return keys by binding id, separated by commas as in Textual; empty without a file.
 
-    Each of `scopes` is a set of bindings that work at the same time. Raises `UserError` if the
-    file is wrong, names no binding or no key, or leaves one key with two bindings.
+    Raises `UserError` if the file is wrong, names none of the bindings or no key, or leaves one key
+    with two of them.
     """
     path = keys_file()
     try:
@@ -39,8 +39,7 @@ def load_keys(scopes: Iterable[Sequence[Binding]]) -> dict[str, str]:
         raise _keys_error(reason(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _keys_error(str(error)) from error
-    scopes = list(scopes)
-    known = {binding.id for bindings in scopes for binding in bindings}
+    known = {binding.id for binding in bindings}
     keys: dict[str, str] = {}
     for binding_id, names in content.items():
         if binding_id not in known:
@@ -49,8 +48,7 @@ def load_keys(scopes: Iterable[Sequence[Binding]]) -> dict[str, str]:
         if not names:
             raise _keys_error(f"{binding_id} has no key")
         keys[binding_id] = ",".join(_textual_key(name) for name in names)
-    for bindings in scopes:
-        _check_clashes([rebind(binding, keys) for binding in bindings])
+    _check_clashes([rebind(binding, keys) for binding in bindings])
     return keys
 
 

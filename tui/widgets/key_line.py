@@ -33,6 +33,7 @@ class KeyLine(Panel):
 
     def __init__(self, bindings: list[Binding]) -> None:
         super().__init__()
+        self._all_bindings = bindings
         self._bindings = [binding for binding in bindings if binding.show]
         self._ends: list[tuple[int, Binding]] = []
         """Column after each binding that is drawn."""
@@ -40,6 +41,13 @@ class KeyLine(Panel):
     def on_mount(self) -> None:
         # Below the messages, which take its place.
         self.screen.move_child(self, before=0)
+
+    def show_view(self, name: str) -> None:
+        """Begin the line with the keys that matter in a view."""
+        first = [key for key in self._all_bindings if isinstance(key, Key) and name in key.views]
+        others = [key for key in self._all_bindings if key.show and key not in first]
+        self._bindings = [*first, *others]
+        self.redraw()
 
     def draw(self, width: int, height: int) -> list[Line]:  # noqa: ARG002
         line = Line().add(" ", self.rich_style)
@@ -52,6 +60,8 @@ class KeyLine(Panel):
             line.add(key, self.style("keys--key"))
             if following is None or following.description != binding.description:
                 line.add(f" {binding.description}  ", self.style("panel--quiet"))
+            elif cell_len(key) > 1:
+                line.add("/", self.style("panel--quiet"))
             self._ends.append((line.width, binding))
         return [line]
 
