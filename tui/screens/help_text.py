@@ -27,7 +27,10 @@ MARKS = [
 
 MOUSE = [
     ("click", "on a token, on a column of steps: the cursor goes there; on a lane: selects it"),
-    ("click", "on a candidate: the tokens to force; on a key, above or in the last line: what it does"),
+    (
+        "click",
+        "on a candidate: the tokens to force; on a key, above or in the last line: what it does",
+    ),
     ("wheel", "a step on, a step back; through the lens, the layers"),
 ]
 
