@@ -29,7 +29,7 @@ MOUSE = [
     ("click", "on a token, on a column of steps: the cursor goes there; on a lane: selects it"),
     (
         "click",
-        "on a candidate: the tokens to force; on a key, above or in the last line: what it does",
+        "on a candidate: the tokens to force; on a key, here or in the last line: its action",
     ),
     ("wheel", "a step on, a step back; through the lens, the layers"),
 ]
