@@ -153,6 +153,11 @@ class Candidates(Plain, frozen=True):
     numbers adds no tokens and has no probability."""
 
 
+def one_minus(cosine: float | None) -> float | None:
+    """1 − cos; 0 where rounding brought a cosine past 1."""
+    return None if cosine is None else max(1 - cosine, 0.0)
+
+
 class Drift(Plain, frozen=True):
     """Distances of a variant's vectors from the baseline's at one step (arXiv 2603.24652).
 
@@ -191,6 +196,10 @@ class Drift(Plain, frozen=True):
     not_comparable: bool = False
     """Whether the logits of variant or baseline are `not_numbers`: measures of z and p are null,
     `top1` is false, and measures of h are there if h is finite."""
+
+    def distance(self, space: str) -> float | None:
+        """1 − cos in the space h, z or p, or KL(p ‖ q) in nats for `kl`."""
+        return self.kl if space == "kl" else one_minus(getattr(self, f"cos_{space}"))
 
 
 class AnswerNumbers(Plain, frozen=True):

@@ -221,7 +221,7 @@ def test_exports_tell_it_from_other_nulls() -> None:
     page = to_html(trace)
     assert '<span class="other">⟨not numbers ×2⟩</span>' in page
     assert '<span class="other">⟨not numbers⟩</span>' in page
-    assert "<td>steps left out: not numbers</td><td>3</td><td>0</td>" in page
+    assert "<td>left out: not numbers</td><td>3</td><td>0</td>" in page
 
 
 def test_parquet_tells_it_from_other_nulls() -> None:

@@ -47,7 +47,10 @@ def test_it_says_what_is_so(steps: list[Step]) -> None:
     value = steps[9].drift[1]
     assert value is not None
     assert parse_breakpoint("lane 2 kl >= 0", HEADER).hit(steps[:10]) == (
-        f"kl of drop:mlp=1 is {value.kl:.4g}"
+        f"kl of drop:mlp=1 is {value.kl:.4g} nats"
+    )
+    assert parse_breakpoint("lane 2 cos_h >= 0", HEADER).hit(steps[:10]) == (
+        f"cos_h of drop:mlp=1 is {value.cos_h:.4g}"
     )
     assert hits("lane 1 differs", steps) == [*range(4, 20)]
     assert hits("differs", steps) == [*range(4, 20)]

@@ -12,7 +12,7 @@ from prunetui.tui.views.alignment import NAME_CELLS
 from prunetui.tui.views.catalog import VIEWS
 from prunetui.tui.widgets import chart
 from prunetui.tui.widgets.candidates import CandidatesPanel
-from prunetui.tui.widgets.drift_panel import LABEL_CELLS
+from prunetui.tui.widgets.drift_panel import SCALE_CELLS
 from prunetui.tui.widgets.key_line import KeyLine
 from prunetui.tui.widgets.text_panel import TextPanel
 from textual import events
@@ -54,9 +54,9 @@ async def test_a_click_in_the_charts_moves_the_cursor(steps: int, bucket: int) -
     app = replay(make_trace(steps))
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
-        await pilot.click("#drift", offset=(LABEL_CELLS + 7, 2))
+        await pilot.click("#drift", offset=(SCALE_CELLS + 7, 2))
         assert inspector(app).cursor == 7 * bucket
-        for nowhere in ((LABEL_CELLS + 5, 0), (LABEL_CELLS - 1, 2), (38, 2)):
+        for nowhere in ((SCALE_CELLS + 5, 0), (SCALE_CELLS - 1, 2), (38, 2)):
             await pilot.click("#drift", offset=nowhere)
             assert inspector(app).cursor == 7 * bucket
 
@@ -85,7 +85,7 @@ async def wheel(pilot: Pilot[None], selector: str, *, down: bool) -> None:
         ("0", "#text"),
         ("0", "#drift"),
         ("0", "#candidates"),
-        ("1", "#chart-cos_h"),
+        ("1", "#chart-h"),
         ("2", "#layers-map"),
         ("3", "#theory-h"),
         ("5", "#alignment-tokens"),

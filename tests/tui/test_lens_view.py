@@ -60,7 +60,7 @@ async def test_a_line_per_layer_says_what_it_would_say_and_what_it_adds() -> Non
         lines = [line.split() for line in view_text(app).splitlines()]
         # Lane 1: drop:attn=1 drops the attention of layer 1; its token differs from there on.
         assert ["in", '"', 'the"', ".00", '"', 'the"', ".00"] in lines
-        added = ["0.000", "0.500", "0.938", "10.0", "0.100", "0.500", "0.938", "10.1"]
+        added = ["0", "0.500", "0.938", "10.0", "0.100", "0.500", "0.938", "10.1"]
         assert ["0", '"', 'the"', ".29", '"', 'the"', ".29", *added] in lines
         dropped = ["✕", "dropped", "0.300", "0.500", "0.938", "10.4"]
         assert ["1", '"', 'the"', ".57", '"[/foo]"', ".57", *dropped] in lines

@@ -202,7 +202,7 @@ async def draw_a_chart(app: App[None], pilot: Pilot[None]) -> None:
     await app.screen.query_one("#overview").mount(chart)
     await pilot.pause()
     line = ChartLine([0, 1, 2], [0.1, 0.5, 0.2], "space-h")
-    chart.show(Picture([line], "cos h", steps=3, y_range=(0, 1), marks={"◆": [1]}), cursor=2)
+    chart.show(Picture([line], "1−cos h", steps=3, marks={"◆": [1]}), cursor=2)
     await pilot.pause()
 
 

@@ -1,17 +1,20 @@
 """The six views: each by its key, as drawn from a recorded trace, and where there is little."""
 
+import math
 from pathlib import Path
 
 import msgspec
 import pytest
 from prunetui.engine.trace.file import read_trace
+from prunetui.engine.trace.scales import whole_ticks
 from prunetui.engine.trace.trace import Trace
 from prunetui.tui.app import InspectorApp
 from prunetui.tui.screens.inspector import OVERVIEW
 from prunetui.tui.views.catalog import VIEWS
 from prunetui.tui.views.theory import LABELS
 from prunetui.tui.widgets import chart as chart_module
-from prunetui.tui.widgets.chart import LABEL_CELLS, Chart, ChartLine, Picture, thinned, whole_ticks
+from prunetui.tui.widgets.candidates import EIGHTHS
+from prunetui.tui.widgets.chart import LABEL_CELLS, Chart, ChartLine, Picture, thinned
 from prunetui.tui.widgets.diff_panel import compared
 from textual.pilot import Pilot
 
@@ -188,6 +191,49 @@ async def test_every_chart_of_view_3_has_its_title_at_80_columns(keys: str, axes
             assert text.count(f"{label}: {axes}") == 1
 
 
+async def test_the_bars_of_the_layers_have_the_scale_of_their_page() -> None:
+    app = replay(make_trace(12))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        # 1 − cos is 0, 0.01, 0.02, … after the sublayers of lane 1, twice that in lane 2.
+        eighths = {1: [0, 0, 53, 84, 106, 123], 2: [0, 53, 106, 137, 159, 176]}
+        for lane in (1, 2):
+            await settle(pilot)
+            lines = view_text(app).splitlines()
+            rows = [line for line in lines if " attn" in line or " mlp" in line]
+            bars = [row[47:69] for row in rows]
+            filled = [8 * bar.count("█") + EIGHTHS.find(bar.strip("█ ") or " ") for bar in bars]
+            assert filled == eighths[lane]
+            figures = [f"{0.01 * lane * sublayer:.4f}" for sublayer in range(1, 6)]
+            assert [row.split()[-1] for row in rows] == ["0", *figures]
+            assert sum("0.01 log 1−cos     0.1   step 11" in line for line in lines) == 1
+            await pilot.press("down")
+
+
+SCALES: dict[str, tuple[list[float | None], str, str]] = {
+    "decades": ([0.03, 0.2, 41.0], "0.01", "100"),
+    "not finite": ([0.03, None, 0.5], "0.01", "1"),
+    "zero": ([0.0, 0.03, 0.5], "≤0.01", "1"),
+    "past the highest": ([0.03, 1.9, 0.5], "0.01", "≥1"),
+    "six decades": ([1e-12, 0.5, 2.0], "≤1e-5", "10"),
+    "one value": ([0.05], "0.01", "0.1"),
+    "only zero": ([0.0, 0.0], "≤0.1", "1"),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_a_chart_has_both_bounds_of_its_scale(name: str) -> None:
+    values, low, high = SCALES[name]
+    line = ChartLine(range(len(values)), values, "space-h")
+    highest = 1.0 if name == "past the highest" else math.inf
+    picture = Picture([line], "1−cos h", steps=len(values), highest=highest)
+    for height in (5, 8, 17):
+        rows = chart_module.build_plot(picture, 40, height).rows
+        labels = ["".join(cells[:LABEL_CELLS]).strip() for cells, _ in rows]
+        drawn = [label for label in labels if label]
+        assert (drawn[0], drawn[-1]) == (high, low)
+
+
 async def test_the_baseline_has_no_marks() -> None:
     app = replay(make_trace(12))
     async with app.run_test(size=(80, 24)) as pilot:
@@ -206,7 +252,7 @@ async def test_marks_merge_and_the_cursor_costs_no_other_drawing(
         await pilot.pause()
         line = ChartLine(range(1000), [0.5] * 1000, "space-h")
         marks = {"≈": [*range(500)], "≠": [*range(0, 1000, 200)], "◆": [990]}
-        picture = Picture([line], "cos h", steps=1000, y_range=(0, 1), marks=marks)
+        picture = Picture([line], "1−cos h", steps=1000, marks=marks)
 
         def columns_of(glyph: str, row: int) -> list[int]:
             text = chart.render_line(row).text[LABEL_CELLS:]

@@ -1,5 +1,6 @@
 """Panels: the lines they draw, the regions they send again, and no raw control characters."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -19,11 +20,19 @@ from prunetui.tui.widgets.candidates import (
     quoted,
     ranked,
 )
-from prunetui.tui.widgets.drift_panel import BLOCKS, CHARTS, LABEL_CELLS, DriftPanel, vertical_bars
+from prunetui.tui.widgets.drift_panel import (
+    BELOW,
+    BLOCKS,
+    CHARTS,
+    LABEL_CELLS,
+    SCALE_CELLS,
+    DriftPanel,
+    vertical_bars,
+)
 from prunetui.tui.widgets.loading import LoadingPanel
-from prunetui.tui.widgets.measures import nats, table
+from prunetui.tui.widgets.measures import table
 from prunetui.tui.widgets.panel import NOT_FINITE, Line, Panel, shorten
-from prunetui.tui.widgets.series import Series, ratchet
+from prunetui.tui.widgets.series import LinearScale, LogScale, Scale, Series, ratchet
 from prunetui.tui.widgets.status import StatusLine, bandwidth_share
 from prunetui.tui.widgets.text_panel import DIVERGES, TIES, Block, TextPanel
 from prunetui.tui.widgets.wrapping import Wrapped
@@ -130,42 +139,40 @@ def test_the_page_is_full_after_a_jump_to_the_end() -> None:
 # -- series and bars ------------------------------------------------------------------------------
 
 
-def test_buckets_double_and_keep_the_worst() -> None:
-    low, high = Series(4, min), Series(4, max)
+def test_buckets_double_and_keep_the_highest() -> None:
+    series = Series(4, LinearScale)
     for value in [1, 5, 2, 8]:
-        low.append(value)
-        high.append(value)
-    assert (low.bucket, low.values) == (1, [1, 5, 2, 8])
-    low.append(4)
-    high.append(4)
-    assert (low.bucket, low.values) == (2, [1, 2, 4])
-    assert high.values == [5, 8, 4]
+        series.append(value)
+    assert (series.bucket, series.values) == (1, [1, 5, 2, 8])
+    series.append(4)
+    assert (series.bucket, series.values) == (2, [5, 8, 4])
     for value in [3, 9, 9]:
-        low.append(value)
-    assert low.values == [1, 2, 3, 9]
-    low.append(0)
-    assert (low.bucket, low.values) == (4, [1, 3, 0])
-    assert [low.column(step) for step in (0, 3, 4, 8)] == [0, 0, 1, 2]
+        series.append(value)
+    assert series.values == [5, 8, 4, 9]
+    series.append(0)
+    assert (series.bucket, series.values) == (4, [8, 9, 0])
+    assert [series.column(step) for step in (0, 3, 4, 8)] == [0, 0, 1, 2]
 
 
 def test_an_odd_number_of_columns_doubles_too() -> None:
-    series = Series(3, min)
+    series = Series(3, LinearScale)
     for value in [1, 2, 3, 0, 5, 6, 7]:
         series.append(value)
-    assert (series.bucket, series.values) == (4, [0, 5])
+    assert (series.bucket, series.values) == (4, [3, 7])
     assert series.length == 7
 
 
 def test_what_is_not_finite_is_the_worst() -> None:
-    series = Series(2, max)
+    series = Series(2, LogScale)
     for value in [1.0, None, 3.0]:
         series.append(value)
     assert series.values == [None, 3.0]
+    assert series.shares()[0] is None
 
 
 def test_the_series_of_any_trace_is_as_if_it_were_bucketed_at_once() -> None:
     values = [(step * 7919) % 1000 / 10 for step in range(333)]
-    series = Series(13, max)
+    series = Series(13, LinearScale)
     for value in values:
         series.append(value)
     size = series.bucket
@@ -175,18 +182,61 @@ def test_the_series_of_any_trace_is_as_if_it_were_bucketed_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("top", "value", "new"),
-    [(1, 0.3, 1), (1, 1, 1), (1, 1.1, 2), (2, 4.9, 5), (5, 9, 10), (10, 11, 20), (20, 3, 20)],
+    [
+        *[(1, 0.3, 1), (1, 1, 1), (1, 1.1, 2), (2, 4.9, 5), (5, 9, 10), (10, 11, 20)],
+        *[(20, 3, 20), (1e-6, 0, 1e-6), (1e-6, 0.00031, 5e-4), (0.05, 0.051, 0.1)],
+    ],
 )
 def test_the_range_only_rises(top: float, value: float, new: float) -> None:
     assert ratchet(top, value) == new
 
 
+def spans(new_scale: type[Scale], values: list[float | None], columns: int = 99) -> list[str]:
+    """Bounds of a series' scale after each value."""
+    series = Series(columns, new_scale)
+    result = []
+    for value in values:
+        series.append(value)
+        result.append(series.span)
+    return result
+
+
+def test_a_linear_scale_begins_at_0_and_rises_by_steps() -> None:
+    values = [0.0, None, 0.0004, 0.0003, 0.0123, 0.9, 1.3, 0.1]
+    assert spans(LinearScale, values) == [
+        *["0–1e-6", "0–1e-6", "0–5e-4", "0–5e-4", "0–0.02", "0–1", "0–2", "0–2"]
+    ]
+
+
+def test_a_logarithmic_scale_moves_by_decades() -> None:
+    assert spans(LogScale, [0.0, None, 0.03, 0.05, 0.3, 0.0002, 41.0, 1.0]) == [
+        *["all 0", "all 0", "0.01–0.1", "0.01–0.1", "0.01–1", "1e-4–1", "1e-4–100", "1e-4–100"]
+    ]
+    # No longer than six decades: what is below is at the foot.
+    assert spans(LogScale, [1e-9, 0.5, 200.0, 5e300]) == [
+        *["1e-7–0.1", "1e-6–1", "1e-3–1e3", "1e295–1e301"]
+    ]
+    # A merge begins again from what is left to draw.
+    assert spans(LogScale, [1e-3, 0.5, 1e-3, 0.5, 0.7], columns=4)[-2:] == ["1e-3–1", "0.1–1"]
+
+
+def test_the_height_of_a_value_is_its_place_in_the_scale() -> None:
+    log = Series(9, LogScale)
+    for value in [0.01, 0.1, 1.0, 0.0, -1e-17, None]:
+        log.append(value)
+    assert log.shares() == [0.0, 0.5, 1.0, -math.inf, -math.inf, None]
+    linear = Series(9, LinearScale)
+    for value in [0.0, 0.1, 0.4]:
+        linear.append(value)
+    assert linear.shares() == [0.0, 0.2, 0.8]
+
+
 def test_vertical_bars() -> None:
-    values = [0.0, 0.25, 0.5, 1.0, None, -0.3]
-    assert vertical_bars(values, 1.0, 1) == ["▁▂▄▇×▁"]
-    assert vertical_bars(values, 1.0, 2) == ["   ▇  ", "▁▄██×▁"]
-    assert vertical_bars([5.0, 20.0], 5.0, 1) == ["▇▇"]
-    assert vertical_bars([], 1.0, 2) == ["", ""]
+    shares = [0.0, 0.25, 0.5, 1.0, None, -0.3, -math.inf]
+    assert vertical_bars(shares, 1) == ["▁▂▄▇×··"]
+    assert vertical_bars(shares, 2) == ["   ▇   ", "▁▄██×··"]
+    assert vertical_bars([1.7, 1.0], 1) == ["▇▇"]
+    assert vertical_bars([], 2) == ["", ""]
 
 
 def test_horizontal_bars_and_probabilities() -> None:
@@ -242,17 +292,11 @@ def test_the_table_names_every_measure_with_its_unit() -> None:
     assert in_nats == [False, True, True, True, False, False]
     cosines = (drift.cos_h, drift.cos_z, drift.cos_p)
     assert rows[1].figures.split() == [f"{1 - (cos or 0):.4f}" for cos in cosines]
+    assert rows[4].figure.strip() == f"{100 * (drift.dp or 0):+.2f}%"
     empty = msgspec.structs.replace(
         drift, **{key: None for key in Drift.__struct_fields__ if key != "top1"}
     )
     assert all(figure == "n/a" for row in table(empty)[1:5] for figure in row.figures.split())
-    assert [nats(v) for v in (None, 0.0, 2.0, 100.4, 1234.5)] == [
-        "n/a",
-        "0.00 nats",
-        "2.00 nats",
-        "100 nats",
-        "1.23e+03 nats",
-    ]
 
 
 # -- panels on a screen ---------------------------------------------------------------------------
@@ -322,7 +366,7 @@ async def test_a_step_changes_one_column_of_each_chart(steps: int) -> None:
             if a != b
         }
         bucket = 1 if steps < 36 else 32
-        assert columns <= {LABEL_CELLS + steps // bucket}
+        assert columns <= {SCALE_CELLS + steps // bucket}
 
 
 async def test_a_rewind_and_another_lane_draw_the_charts_anew() -> None:
@@ -536,31 +580,114 @@ def test_the_status_line_says_how_much_of_the_bandwidth_is_used() -> None:
         (9.256e-5, "9.3e-5 nats"),
         (0.000123, "1.2e-4 nats"),
         (0.0123, "0.0123 nats"),
-        (0.0, "0.00 nats"),
+        (0.0, "0 nats"),
         (12.3456, "12.3 nats"),
-        (1e-12, "1e-12 nats"),
+        (1e-12, "1.0e-12 nats"),
     ],
 )
 def test_a_divergence_keeps_its_unit(kl: float, figure: str) -> None:
     drift = make_step(1).drift[0]
     assert drift is not None
-    (chart,) = (measure for measure in CHARTS if measure.key == "kl")
+    (chart,) = (measure for measure in CHARTS if measure.space == "kl")
     assert chart.figure(msgspec.structs.replace(drift, kl=kl)) == figure
 
 
-@pytest.mark.parametrize("width", [26, 28, 30, 37, 40, 57, 80, 120])
-@pytest.mark.parametrize("kl", [0.0777, 12.25, 1e-9, 123456.0, 3.4e-12, 1.2e308])
-def test_no_figure_of_the_drift_touches_its_chart(width: int, kl: float) -> None:
-    trace = make_trace(300)
-    drift = msgspec.structs.replace(drift_of(trace.steps[-1]), kl=kl)
-    trace.steps[-1] = msgspec.structs.replace(trace.steps[-1], drift=[drift, None])
+def drawn_alone(moment: Moment, width: int, height: int) -> list[str]:
+    """Lines of a drift panel that is on no screen."""
     panel = DriftPanel()
-    panel.moment = Moment(trace.header, trace.steps, 299, 1)
+    panel.moment = moment
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DriftPanel, "style", lambda *_: Style())
         patch.setattr(DriftPanel, "rich_style", Style())
-        lines = [line.strip(width, Style()).text for line in panel.draw(width, 9)]
-    (line,) = [line for line in lines if line.startswith("KL(p‖q)")]
-    cells, figure, unit = line[10:].rsplit(maxsplit=2)
-    assert set(cells) <= {*BLOCKS, NOT_FINITE}
-    assert (float(figure), unit) == (pytest.approx(kl, rel=0.5), "nats")
+        return [line.strip(width, Style()).text for line in panel.draw(width, height)]
+
+
+@pytest.mark.parametrize("width", [26, 28, 30, 37, 40, 57, 80, 120])
+@pytest.mark.parametrize("height", [9, 10])
+@pytest.mark.parametrize("kl", [0.0777, 12.25, 1e-9, 123456.0, 3.4e-12, 1.2e308])
+def test_no_figure_of_the_drift_touches_its_chart(width: int, height: int, kl: float) -> None:
+    trace = make_trace(300)
+    drift = msgspec.structs.replace(drift_of(trace.steps[-1]), kl=kl)
+    trace.steps[-1] = msgspec.structs.replace(trace.steps[-1], drift=[drift, None])
+    lines = drawn_alone(Moment(trace.header, trace.steps, 299, 1), width, height)
+    number = next(row for row, line in enumerate(lines) if line.startswith("KL(p‖q)"))
+    line, below = lines[number : number + 2]
+    # With two rows a chart there is room for the unit beside the figure.
+    label_cells, unit = (SCALE_CELLS, " nats") if height == 10 else (LABEL_CELLS + SCALE_CELLS, "")
+    cells, figure = line[label_cells:].rstrip().removesuffix(unit).rsplit(" ", 1)
+    assert set(cells) <= {*BLOCKS, NOT_FINITE, BELOW}
+    assert float(figure) == pytest.approx(kl, rel=0.5)
+    assert "nats" in (line if unit else below)
+    assert "log" in below
+
+
+def with_drift(*columns: dict[str, list[float | None]]) -> Trace:
+    """A trace of one variant with these measures on its own tokens, and then on the baseline's."""
+    context = "free" if len(columns) == 1 else "both"
+    trace = Trace(msgspec.structs.replace(make_header(1), context=context))
+    for number in range(len(columns[0]["kl"])):
+        step = make_step(number, 1)
+        drifts = [
+            msgspec.structs.replace(
+                drift_of(step), **{key: values[number] for key, values in column.items()}
+            )
+            for column in columns
+        ]
+        trace.append(msgspec.structs.replace(step, drift=drifts[:1], local=drifts[1:] or None))
+    return trace
+
+
+def test_each_chart_of_the_drift_has_its_own_scale_beside_it() -> None:
+    """At 80 columns in context both: eight charts of one row."""
+    own: dict[str, list[float | None]] = {
+        "cos_h": [1 + 2e-16, 0.5, -0.2],
+        "cos_z": [0.99, 0.97, None],
+        "cos_p": [1.0, 1.0, 1.0],
+        "kl": [0.0, 9.0, 41.0],
+    }
+    near = {"cos_h": 0.99985, "cos_z": 0.9998, "cos_p": 0.9, "kl": 0.002}
+    trace = with_drift(own, {key: [value] * 3 for key, value in near.items()})
+    lines = drawn_alone(moment_of(trace, cursor=1), 38, 10)
+    assert [line[:17].rstrip() for line in lines[1:]] == [
+        "1−cos h 0–2",
+        "  local 0–2e-4",
+        "1−cos z 0–0.05",
+        "  local 0–2e-4",
+        "1−cos p 0–1e-6",
+        "  local 0–0.1",
+        "KL(p‖q) 1–100",
+        "  local 1e-3–0.1",
+        "KL: nats, log",
+    ]
+    # A cosine past 1 is 1; a KL of 0 has no logarithm; what is not finite is a cross.
+    assert [line[17:30].rstrip() for line in lines[1:9]] == [
+        *["▁▂▄", "▅▅▅", "▁▄×", "▇▇▇", "▁▁▁", "▇▇▇", "·▃▆", "▁▁▁"]
+    ]
+    assert [line[30:].strip() for line in lines[1:]] == [
+        *["0.5000", "1.5e-4", "0.0300", "2.0e-4", "0", "0.1000", "9.00", "0.00200", "step"]
+    ]
+
+
+def test_higher_charts_have_their_scale_below_their_label() -> None:
+    near: list[float | None] = [0.9, 0.8]
+    trace = with_drift({"cos_h": near, "cos_z": near, "cos_p": near, "kl": [0.5, 5.0]})
+    lines = drawn_alone(moment_of(trace), 38, 10)
+    assert [line[:9].rstrip() for line in lines[1:]] == [
+        *["1−cos h", "0–0.2", "1−cos z", "0–0.2", "1−cos p", "0–0.2", "KL(p‖q)", "0.1–10", "step"]
+    ]
+    assert [line[25:].strip() for line in lines[1:9]] == [
+        *["0.2000", "linear"] * 3,
+        "5.00 nats",
+        "log",
+    ]
+
+
+def test_a_scale_moves_at_few_steps() -> None:
+    """What stands left of the charts is sent again only when a bound moves."""
+    trace = make_trace(60)
+    spans = []
+    for count in range(1, 61):
+        moment = Moment(trace.header, trace.steps[:count], count - 1, 1)
+        spans.append([line[:SCALE_CELLS] for line in drawn_alone(moment, 57, 10)])
+    moved = [step for step in range(1, 60) if spans[step] != spans[step - 1]]
+    assert moved == [1, 2, 3, 4, 5, 6, 10, 14, 17, 35]

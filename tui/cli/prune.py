@@ -7,6 +7,7 @@ from rich.text import Text
 
 from ...engine.options import Options
 from ...engine.output_files import write_new
+from ...engine.trace.figures import share
 from ...engine.trace.printable import visible
 from ...engine.variants.recipes import parse
 from .progress import loading_bar
@@ -35,6 +36,6 @@ def prune(options: Options, output: Path, form: str) -> None:
     summary = f"{recipe} is written to {output}: "
     summary += f"attention dropped in {attention}, MLP in {mlp}"
     if sparsity is not None:
-        summary += f", {sparsity.zeros:.1%} of the layers' weights zero"
+        summary += f", {share(sparsity.zeros)} of the layers' weights zero"
         summary += f" ({sparsity.pattern})" if sparsity.pattern else ""
     Console(soft_wrap=True).print(Text(visible(summary)))

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ...engine.options import Options
 from ...engine.output_files import write_new
+from ...engine.trace.figures import cosine
 from .progress import loading_bar
 
 BAR_CELLS = 7
@@ -49,7 +50,7 @@ def rank(options: Options, output: Path | None) -> None:
     for layer in range(len(similarity.attention)):
         row = [str(layer)]
         for name, values in columns.items():
-            row += [f"{values[layer]:.4f}", str(places[name][layer]), _bar(values, layer)]
+            row += [cosine(values[layer]), str(places[name][layer]), _bar(values, layer)]
         table.add_row(*map(Text, row))
     console = Console()
     # Too narrow a terminal wraps the lines; rich would cut figures, which makes them wrong.

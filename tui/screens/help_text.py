@@ -5,7 +5,7 @@ A term may have several rows; it is shown in the first of them.
 
 from ..views.alignment import DIFFERENT, TIE
 from ..widgets.candidates import CHOSEN, FORCED
-from ..widgets.drift_panel import CURSOR, LOCAL, NOT_FINITE
+from ..widgets.drift_panel import BELOW, CURSOR, LOCAL, NOT_FINITE
 from ..widgets.status import STOPS
 from ..widgets.text_panel import DIVERGES, ENDS, SELECTED, TIES
 
@@ -22,6 +22,8 @@ MARKS = [
     (STOPS, "playing stops where this holds"),
     (CURSOR, "the cursor's column in the charts"),
     (NOT_FINITE, "a value that is not a finite number"),
+    (BELOW, "in a chart on a log scale: 0, or below the scale"),
+    ("≤, ≥", "before a chart's bound: values beyond it are drawn there"),
     ("% bw", "of the memory's bandwidth: a step's bytes of weights and caches over its time"),
 ]
 
@@ -39,7 +41,7 @@ MEASURES = [
     ("h", "embedding: the final hidden state after the final norm"),
     ("z", "logits, z = W h"),
     ("p, q", "softmax(z/T) of the baseline and the variant; T = 1 when greedy"),
-    ("cos", "cosine similarity of x and y in the space"),
+    ("1 − cos", "cos: cosine similarity of x and y in the space"),
     ("KL(p‖q)", "Σ p log(p/q), p baseline, in nats"),
     (LOCAL, "any of them on the baseline's tokens: what pruning does to this step alone"),
     ("KL(q‖p)", "Σ q log(q/p), in nats"),

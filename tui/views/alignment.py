@@ -8,12 +8,12 @@ from textual.app import ComposeResult
 from textual.widgets import ContentSwitcher
 
 from ...engine.trace.divergence import NOT_NUMBERS, chose_nothing, differs, is_tie
+from ...engine.trace.figures import in_five_cells
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Step
 from ..moment import Moment
 from ..widgets.candidates import probability
 from ..widgets.diff_panel import DiffPanel
-from ..widgets.drift_panel import nats
 from ..widgets.panel import Clicked, Line, Panel, fill, shorten
 from .base import InspectorView
 
@@ -116,14 +116,14 @@ class AlignmentPanel(Panel):
     def _legends(self) -> list[str]:
         if self.mode == AGREEMENT:
             marks = f"{SAME} as the baseline  {DIFFERENT} not  {TIE} by a tie"
-            return [f"{marks}   p of the token   KL(p‖q) in nats", marks]
+            return [f"{marks}   p: of the token   KL: p baseline, q variant", marks]
         low, middle, high = LEVELS
         first, second = LIMITS[self.mode]
         if self.mode == PROBABILITY:
             marks = f"{low} p ≥ {first:g}  {middle} ≥ {second:g}  {high} below"
             return [f"colour: probability of the token   {marks}", marks]
-        marks = f"{low} KL ≤ {first:g}  {middle} ≤ {second:g}  {high} above"
-        return [f"colour: KL(p‖q) in nats   {marks}", marks]
+        marks = f"{low} KL ≤ {first:g} nats  {middle} ≤ {second:g}  {high} above"
+        return [f"colour: KL(p‖q), p baseline   {marks}", marks]
 
     def _mark(self, moment: Moment, step: Step, lane: int) -> tuple[str, str]:
         """Mark below a token, and the component class of both."""
@@ -170,7 +170,7 @@ class AlignmentPanel(Panel):
         )
         marks = Line().pad_to(NAME_CELLS, self.rich_style)
         figures = Line().add("    p".ljust(NAME_CELLS), quiet)
-        drifts = Line().add("    KL".ljust(NAME_CELLS) if lane else "", quiet)
+        drifts = Line().add(" KL(p‖q) nats".ljust(NAME_CELLS) if lane else "", quiet)
         for step, cells in columns:
             token = step.lanes[lane]
             mark, name = self._mark(moment, step, lane)
@@ -182,19 +182,10 @@ class AlignmentPanel(Panel):
             marks.add(mark.ljust(cells), mark_style)
             figures.add(fill(probability(token.prob) if token else "", cells), quiet)
             drift = step.drift_of(lane)
-            drifts.add(fill(_figure(drift.kl) if drift else "", cells), quiet)
+            drifts.add(fill(in_five_cells(drift.kl) if drift else "", cells), quiet)
         if rows == 2:
             return [tokens, marks]
         return [tokens, marks, figures, drifts]
-
-
-def _figure(kl: float | None) -> str:
-    """Figure of KL in at most `LEAST_CELLS` cells."""
-    if kl is None:
-        return "n/a"
-    if kl < 0.001:
-        return "<.001"
-    return f"{kl:.2g}" if kl < 0.1 else nats(kl).removesuffix(" nats")
 
 
 def _token_text(step: Step, lane: int) -> str:

@@ -1,6 +1,6 @@
-"""View 1: similarity in the spaces h, z and p, and KL, over the steps."""
+"""View 1: 1 − cos in the spaces h, z and p, and KL(p‖q), over the steps."""
 
-from operator import attrgetter
+import math
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -8,11 +8,11 @@ from textual.containers import Grid
 from textual.timer import Timer
 
 from ...engine.trace.divergence import differs, is_tie
-from ...engine.trace.records import Drift, Header, Step
+from ...engine.trace.records import Header, Step
 from ..history_memo import HistoryMemo
 from ..moment import Moment
 from ..widgets.chart import CURSOR, Chart, ChartLine, Picture
-from ..widgets.drift_panel import CHARTS, LOCAL, Measure
+from ..widgets.drift_panel import CHARTS, LOCAL
 from ..widgets.panel import Line, Panel
 from ..widgets.text_panel import DIVERGES, TIES
 from .alignment import DIFFERENT, TIE
@@ -23,7 +23,10 @@ STEPS_A_DRAWING = 12
 STILL_SECONDS = 0.5
 """Seconds without a new step after which the charts are brought up to date."""
 
-KIND_CELLS = 15
+KIND_CELLS = 14
+ONE_MINUS = "1−cos"
+ORTHOGONAL = 1.0
+"""1 − cos where the cosine is 0. That it can rise to 2 is no reason for a decade above."""
 
 
 Marks = dict[str, list[int]]
@@ -31,7 +34,7 @@ Marks = dict[str, list[int]]
 
 
 class DriftView(InspectorView):
-    """View with a chart for each of cos h, cos z, cos p and KL(p‖q) of the selected lane."""
+    """View with a chart for each measure of the selected lane."""
 
     NOUN = "Drift view"
     KEYWORDS = "chart kl cosine divergence local"
@@ -49,7 +52,7 @@ class DriftView(InspectorView):
         yield DriftFigures()
         with Grid(id="drift-charts"):
             for measure in CHARTS:
-                yield Chart(id=f"chart-{measure.key}")
+                yield Chart(id=f"chart-{measure.space}")
 
     @property
     def pending(self) -> bool:
@@ -110,37 +113,33 @@ def _pictures(steps: list[Step], lane: int, marks: Marks) -> dict[str, Picture]:
     local = [step.local_of(lane) for step in steps]
     pictures: dict[str, Picture] = {}
     for measure in CHARTS:
-        values = [_values(drifts, measure) for drifts in (local, own)]
-        color = f"space-{measure.key.removeprefix('cos_')}"
-        lowest = min((y for ys in values for y in ys if y is not None), default=0.0)
-        pictures[measure.key] = Picture(
+        local_values, own_values = (
+            [drift.distance(measure.space) if drift else None for drift in drifts]
+            for drifts in (local, own)
+        )
+        unit = f", {measure.unit}" if measure.unit else ""
+        pictures[measure.space] = Picture(
             [
-                ChartLine(numbers, values[0], "foreground", "•"),
-                ChartLine(numbers, values[1], color),
+                ChartLine(numbers, local_values, "foreground", "•"),
+                ChartLine(numbers, own_values, f"space-{measure.space}"),
             ]
             if lane
             else [],
-            measure.label + (", nats, logarithmic" if measure.nats else ""),
+            f"{measure.label}{unit}, log scale",
             steps=len(steps),
-            y_range=None if measure.nats else (-1.0 if lowest < 0 else 0.0, 1.0),
-            log_y=measure.nats,
+            highest=ORTHOGONAL if measure.label.startswith(ONE_MINUS) else math.inf,
             marks=marks,
         )
     return pictures
-
-
-def _values(drifts: list[Drift | None], measure: Measure) -> list[float | None]:
-    value = attrgetter(measure.key)
-    return [value(drift) if drift else None for drift in drifts]
 
 
 class DriftFigures(Panel):
     """Legend of the charts, with the values at the cursor: on own tokens and local."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "figures--cos_h",
-        "figures--cos_z",
-        "figures--cos_p",
+        "figures--h",
+        "figures--z",
+        "figures--p",
         "figures--kl",
         "figures--value",
     }
@@ -165,14 +164,23 @@ class DriftFigures(Panel):
             ]
         step = moment.step
         title = f"drift of {name} at step {moment.cursor}"
-        lines = [self.title(width, title, f"{CURSOR} the cursor")]
+        lines = [
+            self.title(
+                width,
+                title,
+                f"p baseline, q variant   {CURSOR} the cursor",
+                "p baseline, q variant",
+            )
+        ]
         kinds = [("own tokens ──", step.drift_of(moment.lane) if step else None)]
         if moment.header.context == "both":
             kinds.append((f"{LOCAL} •••", step.local_of(moment.lane) if step else None))
         for kind, drift in kinds:
             line = Line().add(kind.ljust(KIND_CELLS), quiet)
+            line.add(f"{ONE_MINUS} ", quiet)
             for measure in CHARTS:
-                line.add(measure.label, self.style(f"figures--{measure.key}"))
+                name = measure.label.removeprefix(ONE_MINUS).strip()
+                line.add(name, self.style(f"figures--{measure.space}"))
                 line.add(f" {measure.figure(drift)}  ", self.style("figures--value"))
             lines.append(line)
         return [*lines, Line().add(self._divergence(len(moment.steps)), quiet)]

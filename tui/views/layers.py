@@ -6,18 +6,21 @@ from textual import events
 from textual.app import ComposeResult
 from textual.widgets import ContentSwitcher
 
-from ...engine.trace.records import Lane, Step
+from ...engine.trace.figures import distance
+from ...engine.trace.records import Lane, Step, one_minus
+from ...engine.trace.scales import Decades, decades_around, power_of_ten
 from ..moment import Moment
 from ..widgets.candidates import horizontal_bar
 from ..widgets.lens_panel import LensPanel
-from ..widgets.panel import Clicked, Line, Panel
+from ..widgets.panel import NOT_FINITE, Clicked, Line, Panel
 from .base import InspectorView
 
 NAME_CELLS = 9
-PROFILE_CELLS = 30
+PROFILE_CELLS = 32
+BAR_CELLS = 22
 SHADES = " ·░▒▓█"
-LIMITS = (0.999, 0.99, 0.95, 0.8, 0.5)
-"""Cosine similarities at and above which a cell takes the next lighter shade."""
+LIMITS = (0.001, 0.01, 0.05, 0.2, 0.5)
+"""1 − cos from which on a cell takes the next darker shade."""
 DROPPED = "✕"
 
 
@@ -86,7 +89,7 @@ class LayersPanel(Panel):
             ]
         lane = moment.header.lanes[moment.lane]
         legend = "1 − cos:" + "".join(
-            f"  {shade} ≥{1 - limit:.3g}" for shade, limit in zip(SHADES[1:], LIMITS, strict=True)
+            f"  {shade} ≥{limit:g}" for shade, limit in zip(SHADES[1:], LIMITS, strict=True)
         )
         lines = [
             self.title(
@@ -105,31 +108,39 @@ class LayersPanel(Panel):
         if now is None:
             why = "Not measured: a lane has ended, or the variant has another depth."
             return [*lines, Line().add(why, quiet)]
+        scale = _scale(page)
         groups = _groups(len(now), height - len(lines) - 1)
         here = moment.cursor - first
         for places in groups:
             line = self._label(lane, places)
             cells = "".join(
-                _shade(_least([layers[place] for place in places])) if layers else " "
+                _shade(_greatest([layers[place] for place in places])) if layers else " "
                 for layers in page
             ).ljust(columns)
             heat = self.style("layers--heat")
             line.add(cells[:here], heat).add(cells[here], self.style("layers--cursor"))
             line.add(cells[here + 1 :], heat).add("  ", heat)
-            value = _least([now[place] for place in places])
-            bar = horizontal_bar(0.0 if value is None else value, PROFILE_CELLS - 8)
+            value = _greatest([now[place] for place in places])
+            bar = horizontal_bar(0.0 if value is None else scale.share(value), BAR_CELLS)
             line.add(bar, self.style("layers--heat"))
-            figure = "n/a" if value is None else f"{value:.4f}"
-            lines.append(line.add(figure.rjust(8), self.style("layers--value")))
-        last = min(first + columns, len(moment.steps)) - 1
+            figure = distance(value).rjust(PROFILE_CELLS - BAR_CELLS)
+            lines.append(line.add(figure, self.style("layers--value")))
+        lines.append(self._foot(moment, columns, scale))
+        return lines
+
+    def _foot(self, moment: Moment, columns: int, scale: Decades) -> Line:
+        """Line below: the steps of the map, the scale and the step of the bars."""
+        first, last = self._page[0], self._page[-1]
         texts = "the baseline's tokens" if moment.header.context != "free" else "its own tokens"
         foot = f"steps {first} to {last}, on {texts}"
-        profile = f"cosine at step {moment.cursor}"
         if len(foot) > columns:
             foot = f"steps {first}–{last}, {texts.removeprefix('the ')}"
-        foot = foot.ljust(columns + 2)
-        lines.append(Line().pad_to(NAME_CELLS, self.rich_style).add(foot + profile, quiet))
-        return lines
+        low, high = map(power_of_ten, scale)
+        bounds = f"{low} log 1−cos".ljust(BAR_CELLS - len(high)) + high
+        step = f"step {moment.cursor}".rjust(PROFILE_CELLS - BAR_CELLS)
+        quiet = self.style("panel--quiet")
+        line = Line().pad_to(NAME_CELLS, self.rich_style)
+        return line.add(foot.ljust(columns + 2), quiet).add(bounds + step, quiet)
 
     def on_click(self, event: events.Click) -> None:
         column = event.x - NAME_CELLS
@@ -150,8 +161,15 @@ class LayersPanel(Panel):
 
 
 def _layers(step: Step, lane: int) -> list[float | None] | None:
-    """Cosines of a lane after each sublayer, on the baseline's tokens where the trace has them."""
-    return step.local_layers_of(lane) if step.local_layers else step.layers_of(lane)
+    """1 − cos of a lane after each sublayer, on the baseline's tokens where the trace has them."""
+    cosines = step.local_layers_of(lane) if step.local_layers else step.layers_of(lane)
+    return None if cosines is None else [one_minus(cosine) for cosine in cosines]
+
+
+def _scale(page: list[list[float | None] | None]) -> Decades:
+    """Scale of the bars, which is that of all steps shown, so that it stays from step to step."""
+    values = [value for layers in page if layers for value in layers if value]
+    return decades_around(min(values, default=1.0), max(values, default=1.0))
 
 
 def _groups(sublayers: int, rows: int) -> list[range]:
@@ -165,13 +183,11 @@ def _groups(sublayers: int, rows: int) -> list[range]:
     return [range(at, min(at + size, sublayers)) for at in range(0, sublayers, size)]
 
 
-def _least(values: list[float | None]) -> float | None:
-    """Lowest value; None if one of them is not finite."""
+def _greatest(values: list[float | None]) -> float | None:
+    """Highest value; None if one of them is not finite."""
     finite = [value for value in values if value is not None]
-    return min(finite) if len(finite) == len(values) else None
+    return max(finite) if len(finite) == len(values) else None
 
 
 def _shade(value: float | None) -> str:
-    if value is None:
-        return "×"
-    return SHADES[sum(value < limit for limit in LIMITS)]
+    return NOT_FINITE if value is None else SHADES[sum(value >= limit for limit in LIMITS)]

@@ -7,7 +7,12 @@ from textual import events
 from textual.app import ComposeResult
 
 from ...engine.trace.analysis.statistics import Distances, Statistics, statistics
-from ...engine.trace.divergence import NOT_NUMBERS
+from ...engine.trace.export.statistics_table import (
+    DISTANCE_ROWS,
+    LEFT_OUT,
+    TEXT_ROWS,
+    distance_cell,
+)
 from ...engine.trace.records import Header, Step
 from ...engine.trace.trace import Trace
 from ..history_memo import HistoryMemo
@@ -18,62 +23,8 @@ from .base import InspectorView
 LABEL_CELLS = 25
 COLUMN_CELLS = 13
 
-Figure = Callable[[Distances], str]
-
-
-def _nats(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.4g}"
-
-
-def _share(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.1%}"
-
-
-def _percent(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:+.2%}"
-
-
-def _ratio(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.4g}"
-
-
-DISTANCES: list[tuple[str, Figure]] = [
-    ("mean KLD, nats", lambda d: _nats(d.kld_mean)),
-    ("median KLD", lambda d: _nats(d.kld_median)),
-    ("99% KLD", lambda d: _nats(d.kld_99)),
-    ("99.9% KLD", lambda d: _nats(d.kld_999)),
-    ("max KLD", lambda d: _nats(d.kld_max)),
-    ("same top p", lambda d: _share(d.same_top)),
-    ("mean Δp", lambda d: _percent(d.dp_mean)),
-    ("RMS Δp", lambda d: _percent(d.dp_rms).removeprefix("+")),
-    ("1% Δp", lambda d: _percent(d.dp_1)),
-    ("5% Δp", lambda d: _percent(d.dp_5)),
-    ("95% Δp", lambda d: _percent(d.dp_95)),
-    ("99% Δp", lambda d: _percent(d.dp_99)),
-    ("PPL(q)/PPL(p)", lambda d: _ratio(d.ppl_ratio)),
-]
-LEFT_OUT: tuple[str, Figure] = (f"left out: {NOT_NUMBERS}", lambda d: str(d.not_comparable))
-"""Row with the number of steps that the figures below leave out, if there are any."""
-MOST_QUOTED = ("mean KLD, nats", "99% KLD", "same top p", "RMS Δp", "PPL(q)/PPL(p)")
+MOST_QUOTED = ("mean KLD", "99% KLD", "same top p", "RMS Δp", "PPL(q)/PPL(p)")
 """Labels of the rows that are drawn where there is no room for all."""
-
-
-def _figure(distances: Distances | None, figure: Figure) -> str:
-    text = "n/a" if distances is None else figure(distances)
-    none = distances is not None and distances.not_comparable and not distances.steps
-    return NOT_NUMBERS if none and text == "n/a" else text
-
-
-def _text(value: object) -> str:
-    return "–" if value is None else str(value)
-
-
-TEXT: list[tuple[str, Callable[[Statistics], str]]] = [
-    ("first divergent step", lambda s: _text(s.first_divergence)),
-    ("divergent tokens", lambda s: _share(s.divergent)),
-    ("repeats from step", lambda s: _text(s.collapse)),
-    ("  tokens repeated", lambda s: _text(s.period)),
-]
 
 
 def _by_lane(header: Header, steps: list[Step], lanes: range) -> dict[int, Statistics]:
@@ -126,8 +77,8 @@ class StatisticsPanel(Panel):
             self.title(
                 width,
                 f"statistics of {len(moment.steps)} steps",
-                "KLD = KL(p‖q), p baseline; Δp: of the baseline's token, variant − baseline",
-                "KLD = KL(p‖q), p baseline",
+                "KLD = KL(p‖q), nats, p baseline; Δp: of the baseline's token, variant − baseline",
+                "KLD = KL(p‖q), nats, p baseline",
             )
         ]
         lines.append(self._names(moment, lanes))
@@ -141,19 +92,16 @@ class StatisticsPanel(Panel):
             for name, of in groups
             if any((d := of(s)) and d.not_comparable for s in by_lane.values())
         ]
-        room = height - len(lines) - len(groups) - len(TEXT) - len(left_out) - 2
-        chosen = [
-            row
-            for row in DISTANCES
-            if len(DISTANCES) * len(groups) <= room or row[0] in MOST_QUOTED
-        ]
+        room = height - len(lines) - len(groups) - len(TEXT_ROWS) - len(left_out) - 2
+        all_fit = len(DISTANCE_ROWS) * len(groups) <= room
+        chosen = [label for label in DISTANCE_ROWS if all_fit or label in MOST_QUOTED]
         for name, of in groups:
             lines.append(self._head(name, width))
-            for label, figure in ([LEFT_OUT] if name in left_out else []) + chosen:
-                cells = [_figure(of(by_lane[lane]), figure) for lane in lanes]
+            for label in ([LEFT_OUT] if name in left_out else []) + chosen:
+                cells = [distance_cell(label, of(by_lane[lane])) for lane in lanes]
                 lines.append(self._row(label, cells))
         lines.append(self._head("text", width))
-        for label, text in TEXT:
+        for label, text in TEXT_ROWS.items():
             lines.append(self._row(label, [text(by_lane[lane]) for lane in lanes]))
         if shared.seconds and shared.read is not None:
             cost = (

@@ -7,12 +7,12 @@ from textual.app import ComposeResult
 
 from ...engine.trace.analysis.subspace import Choice, choices, kl_among, subspace_drift
 from ...engine.trace.divergence import NOT_NUMBERS
+from ...engine.trace.figures import cosine, nats
 from ...engine.trace.records import Drift, Step
 from ..history_memo import HistoryMemo
 from ..moment import Moment
 from ..widgets.candidates import CHOSEN, horizontal_bar, probability, quoted
 from ..widgets.chart import Chart, ChartLine, Picture
-from ..widgets.measures import nats
 from ..widgets.panel import Clicked, Line, Panel, shorten
 from .base import InspectorView
 
@@ -72,9 +72,8 @@ def _picture(steps: list[Step], lane: int) -> Picture:
             ChartLine(numbers, whole, "space-kl"),
             ChartLine(numbers, among, "foreground", CHOSEN),
         ],
-        f"KL(p‖q), nats: whole vocabulary ──, among the answers {CHOSEN}",
+        f"KL(p‖q), nats, log scale: whole vocabulary ──, among the answers {CHOSEN}",
         steps=len(steps),
-        log_y=True,
     )
 
 
@@ -128,8 +127,9 @@ class SubspacePanel(Panel):
             self.title(
                 width,
                 f"answers at step {moment.cursor}, on {texts}",
-                "p̂: among the answers; log p: in the whole vocabulary, nats",
-                "p̂ among them, log p of all",
+                "p̂: among the answers, bars 0–1; log p: in the whole vocabulary, nats",
+                "p̂ among them, 0–1; log p of all, nats",
+                "p̂ 0–1; log p, nats",
             ),
             names,
             *self._answers(moment.step, answers.texts, compared),
@@ -196,15 +196,11 @@ def _drift_figures(
         "answer": "≠ changed" if among.changed else "= the same",
         "KL among": nats(among.kl),
         "KL of all": nats(drift.kl),
-        "cos p among": _cosine(among.cos_p),
-        "cos p of all": _cosine(drift.cos_p),
-        "cos z among": _cosine(among.cos_z),
-        "cos z of all": _cosine(drift.cos_z),
+        "cos p among": cosine(among.cos_p),
+        "cos p of all": cosine(drift.cos_p),
+        "cos z among": cosine(among.cos_z),
+        "cos z of all": cosine(drift.cos_z),
     }
-
-
-def _cosine(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.4f}"
 
 
 def _lane_style(lane: int) -> str:

@@ -14,6 +14,7 @@ from ...engine.trace.analysis.theory import (
     one_step_drift,
 )
 from ...engine.trace.divergence import NOT_NUMBERS
+from ...engine.trace.figures import MISSING, distance, kl
 from ..history_memo import HistoryMemo
 from ..moment import Moment
 from ..widgets.chart import Chart, ChartLine, Picture
@@ -78,7 +79,7 @@ def _scatter(space_fit: Fit | None, space: str, steps: int) -> Picture:  # noqa:
             ChartLine(ends, ends, "quiet"),
             ChartLine(*points, f"space-{space}", "•"),
         ]
-    return Picture(lines, f"{LABELS[space]}: estimate ↑ measured →", log_y=True)
+    return Picture(lines, f"{LABELS[space]}: estimate ↑ measured →")
 
 
 def _course(space_fit: Fit | None, space: str, steps: int) -> Picture:
@@ -89,7 +90,7 @@ def _course(space_fit: Fit | None, space: str, steps: int) -> Picture:
             ChartLine(space_fit.steps, space_fit.estimated, "foreground", "•"),
         ]
     title = f"{LABELS[space]}: ── measured • estimate"
-    return Picture(lines, title, steps=steps, log_y=True)
+    return Picture(lines, title, steps=steps)
 
 
 class TheoryTable(Panel):
@@ -116,9 +117,10 @@ class TheoryTable(Panel):
             "on the baseline's tokens" if moment.header.context != "free" else "on its own tokens"
         )
         name = moment.header.lanes[moment.lane].name
-        lines = [self.title(width, f"second-order estimates of {name}", where)]
+        title = f"second-order estimates of {name}"
+        lines = [self.title(width, title, f"{where}; charts on log scales", where)]
         drift = one_step_drift(moment.step, moment.lane) if moment.step else None
-        none = NOT_NUMBERS if drift and drift.not_comparable else "n/a"
+        none = NOT_NUMBERS if drift and drift.not_comparable else MISSING
         heads = ["measured", "estimated", "median err.", "fails at"]
         if width > LABEL_CELLS + 6 * CELLS:
             heads += ["parallel", "orthogonal"]
@@ -130,15 +132,14 @@ class TheoryTable(Panel):
         for space in SPACES:
             space_fit = self.fits[space]
             now = measured_and_estimated(drift, space) if drift else (None, None)
-            error = space_fit.median_error
+            error, form = space_fit.median_error, kl if space == "kl" else distance
             cells = [
-                *(none if number is None else f"{number:.4g}" for number in now),
-                "n/a" if error is None else f"{error:.0%}",
+                *(none if number is None else form(number) for number in now),
+                MISSING if error is None else f"{error:.0%}",
                 f"{space_fit.failing} of {len(space_fit.errors)}",
             ]
             if len(heads) > len(cells) and space in "hz" and drift:
-                parts = (getattr(drift, f"{part}_{space}") for part in ("par", "orth"))
-                cells += ["n/a" if part is None else f"{part:.4f}" for part in parts]
+                cells += [distance(getattr(drift, f"{part}_{space}")) for part in ("par", "orth")]
             line = Line().add(LABELS[space].ljust(LABEL_CELLS), quiet)
             lines.append(line.add("".join(cell.rjust(CELLS) for cell in cells), value))
         lines.append(self._verdict(width))

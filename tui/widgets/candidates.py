@@ -77,8 +77,9 @@ class CandidatesPanel(Panel):
             self.title(
                 width,
                 f"next token at step {step.step}",
-                f"p = softmax(z/T), T = {temperature:g}",
-                f"p, T = {temperature:g}",
+                f"p = softmax(z/T) 0–1, T = {temperature:g}",
+                f"p 0–1, T = {temperature:g}",
+                f"p 0–1, T={temperature:g}",
             )
         ]
         token_cells = min(16, width * 2 // 7)

@@ -1,14 +1,15 @@
-"""Large chart of lines or points, drawn by plotext."""
+"""Large chart of lines or points on logarithmic scales, drawn by plotext."""
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from textual import events
 from textual_plotext import Plot
 
+from ...engine.trace.scales import Decades, decades_around, power_of_ten, whole_ticks
 from .panel import Clicked, Line, Panel, shorten
 
 POINTS_A_COLUMN = 2
@@ -31,7 +32,8 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class ChartLine:
-    """Points and how they are drawn; a value that is None or not finite leaves a gap."""
+    """Points and how they are drawn; a value that is None or not finite leaves a gap, one that is 0
+    or outside the scale is drawn at its end."""
 
     x: Sequence[float]
     y: Sequence[float | None]
@@ -49,10 +51,9 @@ class Picture:
     title: str
     """Space, direction and unit of the values."""
     steps: int | None = None
-    """Number of steps on the x axis; None: a logarithmic axis as long as the lines."""
-    y_range: Point | None = None
-    """Range of the y axis; None: that of the lines."""
-    log_y: bool = False
+    """Number of steps on the x axis; None: a logarithmic axis, the same as the y axis."""
+    highest: float = math.inf
+    """Upper bound of the y axis, at most; higher values are drawn there."""
     marks: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Steps by their glyph in a row below the lines, the most important last."""
 
@@ -132,36 +133,31 @@ class Chart(Panel):
 
 
 def build_plot(picture: Picture, width: int, height: int) -> _Drawing:
-    lines = [
-        (line, points)
-        for line in picture.lines
-        if (points := _points(line, picture, POINTS_A_COLUMN * (width - LABEL_CELLS)))
-    ]
-    marks = picture.marks if lines else {}
+    axis = _axis(picture)
+    marks = picture.marks if axis else {}
     plot_height = height - 1 if marks else height
-    canvas = range(1, plot_height - 1) if lines else range(0)
+    canvas = range(1, plot_height - 1) if axis else range(0)
     x_range = (0.0, 1.0)
     plot = Plot()
     plot.theme("clear")
     plot.frame(False)
     plot.title(picture.title)
-    if lines:
-        xs, ys = zip(*(point for _, points in lines for point in points), strict=True)
-        steps = picture.steps
-        x_range = _widened(min(xs), max(xs)) if steps is None else _widened(0, steps - 1)
-        y_range = picture.y_range or _widened(min(ys), max(ys))
+    if axis:
+        y_range = float(axis.scale.low), float(axis.scale.high)
+        x_range = y_range if picture.steps is None else _widened(0, picture.steps - 1)
         plot.xlim(*x_range)
         plot.ylim(*y_range)
-        ticks = whole_ticks(*x_range, width // 12)
-        plot.xticks(ticks, [f"{tick:.0f}" if steps else f"1e{tick:.0f}" for tick in ticks])
-        part = 1 if picture.log_y else 10
-        ticks = whole_ticks(y_range[0] * part, y_range[1] * part, len(canvas) // 2)
-        texts = [f"1e{tick:.0f}" if picture.log_y else f"{tick / part:.1f}" for tick in ticks]
-        # Without a label, plotext would leave no room for any.
-        ticks, texts = (ticks, texts) if ticks else ([y_range[0]], [""])
-        labels = [f"{text} ".rjust(LABEL_CELLS) for text in texts]
-        plot.yticks([tick / part for tick in ticks], labels)
-        for line, points in lines:
+        if picture.steps is None:
+            plot.xticks(*axis.ticks(width // 12))
+        else:
+            ticks = whole_ticks(*x_range, width // 12)
+            plot.xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+        ticks, texts = axis.ticks((len(canvas) - 1) // 2)
+        plot.yticks(ticks, [f"{text} ".rjust(LABEL_CELLS) for text in texts])
+        for line in picture.lines:
+            points = _points(line, picture, axis.scale, POINTS_A_COLUMN * (width - LABEL_CELLS))
+            if not points:
+                continue
             marked: list[Point] = points
             marker: Any = line.marker
             if marker is None:
@@ -178,6 +174,48 @@ def build_plot(picture: Picture, width: int, height: int) -> _Drawing:
     if marks:
         _mark(drawing, marks, width)
     return drawing
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Logarithmic axis of a picture's values."""
+
+    scale: Decades
+    low: str
+    """Text of the lower bound, which says whether lower values are drawn there."""
+    high: str
+
+    def ticks(self, most_gaps: int) -> tuple[list[float], list[str]]:
+        """Both bounds, and whole decades at equal distances between them."""
+        low, high = self.scale
+        gaps = [gap for gap in range(1, high - low) if (high - low) % gap == 0]
+        gap = next((gap for gap in gaps if high - low <= gap * most_gaps), high - low)
+        exponents = range(low, high + 1, gap)
+        inner = map(power_of_ten, exponents[1:-1])
+        return [*map(float, exponents)], [self.low, *inner, self.high]
+
+
+def _axis(picture: Picture) -> _Axis | None:
+    """Axis that holds the values; None if there are none."""
+    columns = [line.y for line in picture.lines]
+    if picture.steps is None:
+        columns += [line.x for line in picture.lines]
+    values = [value for column in columns for value in column if _is_finite(value)]
+    if not values:
+        return None
+    positive = [value for value in values if value > 0]
+    least, greatest = (min(f(positive, default=1.0), picture.highest) for f in (min, max))
+    scale = decades_around(least, greatest)
+    low, high = map(power_of_ten, scale)
+    return _Axis(
+        scale,
+        f"≤{low}" if scale.share(min(values)) < 0 else low,
+        f"≥{high}" if scale.share(max(values)) > 1 else high,
+    )
+
+
+def _is_finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
 
 
 def _cells(line: str) -> tuple[list[str], list[int]]:
@@ -215,18 +253,16 @@ def _mark(drawing: _Drawing, marks: Mapping[str, Sequence[int]], width: int) -> 
     drawing.rows.insert(drawing.canvas.stop, (foot, foot_colors))
 
 
-def _points(line: ChartLine, picture: Picture, most: int) -> list[Point]:
-    """At most `most` points in axis coordinates; values without a logarithm are left out."""
-    x, y, log_x, log_y = line.x, line.y, picture.steps is None, picture.log_y
-    least = 0.0 if log_y else -math.inf
-    drawn = [at for at, value in enumerate(y) if value is not None and least < value < math.inf]
+def _points(line: ChartLine, picture: Picture, scale: Decades, most: int) -> list[Point]:
+    """At most `most` points in axis coordinates."""
+    x, y, log_x = line.x, line.y, picture.steps is None
+    drawn = [at for at, value in enumerate(y) if _is_finite(value)]
     if log_x:
-        drawn = [at for at in drawn if 0 < x[at] < math.inf]
-    points = ((x[at], y[at]) for at in thinned(drawn, y, most))
+        drawn = [at for at in drawn if math.isfinite(x[at])]
     return [
-        (math.log10(x) if log_x else x, math.log10(y) if log_y else y)
-        for x, y in points
-        if y is not None
+        (scale.exponent(x[at]) if log_x else x[at], scale.exponent(value))
+        for at in thinned(drawn, y, most)
+        if (value := y[at]) is not None
     ]
 
 
@@ -254,17 +290,6 @@ def _joined(
 
 def _widened(low: float, high: float) -> Point:
     return (low, high) if low < high else (low - 0.5, high + 0.5)
-
-
-def whole_ticks(low: float, high: float, most: int) -> list[float]:
-    """Whole numbers from low to high at steps of 1, 2 or 5 times a power of ten."""
-    scale = 1
-    while True:
-        for step in (scale, 2 * scale, 5 * scale):
-            if (high - low) / step <= max(1, most):
-                first = math.ceil(low / step) * step
-                return [float(tick) for tick in range(first, math.floor(high) + 1, step)]
-        scale *= 10
 
 
 def thinned(indices: list[int], values: Sequence[Any], most: int) -> list[int]:

@@ -1,60 +1,84 @@
 """Drift of the selected lane from the baseline: a chart per space, and the numbers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from textual import events
 
 from ...engine.trace.divergence import NOT_NUMBERS
+from ...engine.trace.figures import MISSING, distance, kl
 from ...engine.trace.records import Drift, Step
 from ..history_memo import HistoryMemo
 from ..moment import Moment
 from .key_line import key_for
-from .measures import CELLS, LINES, nats, table
-from .panel import NOT_FINITE, Clicked, Line, Panel
-from .series import Series, Value, ratchet
+from .measures import CELLS, LINES, table
+from .panel import NOT_FINITE, Clicked, Line, Panel, shorten
+from .series import LinearScale, LogScale, Scale, Series, Value
 
-LABEL_CELLS = 10
-VALUE_CELLS = 12
-"""Width of a figure with at least one blank before it."""
+LABEL_CELLS = 8
+SCALE_CELLS = 9
+"""Width of a scale's bounds with a blank after them."""
+VALUE_CELLS = 13, 8
+"""Width of a figure with its unit, and without, each with at least one blank before it."""
 MOST_ROWS = 4
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
+BELOW = "·"
+"""Glyph of a value that is 0 or below a logarithmic scale."""
 CURSOR = "▴"
 LOCAL = "local"
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Measure that one chart draws."""
+    """Measure that one chart draws: 1 − cos in a space, or KL(p‖q)."""
 
-    key: str
+    space: str
     label: str
-    style: str
-    nats: bool = False
+    new_scale: Callable[[], Scale]
+    form: Callable[[float | None], str]
+    """Text of a figure, without its unit."""
+    unit: str = ""
 
-    def value(self, drift: Drift) -> Value:
-        return getattr(drift, self.key)
+    @property
+    def style(self) -> str:
+        return f"drift--{self.space}"
 
-    def figure(self, drift: Drift | None) -> str:
+    def figure(self, drift: Drift | None, *, with_unit: bool = True) -> str:
         if drift is None:
             return "–"
-        value = self.value(drift)
+        value = drift.distance(self.space)
         if value is None:
-            return NOT_NUMBERS if drift.not_comparable else "n/a"
-        if not self.nats:
-            return f"{value:.4f}"
-        # The unit has to fit in.
-        forms = (nats(value), f"{_short(value, 1)} nats", f"{_short(value, 0)} nats")
-        return next((form for form in forms if len(form) < VALUE_CELLS), forms[-1])
+            return NOT_NUMBERS if drift.not_comparable else MISSING
+        return f"{self.form(value)} {self.unit if with_unit else ''}".rstrip()
 
 
 CHARTS = (
-    Measure("cos_h", "cos h", "drift--h"),
-    Measure("cos_z", "cos z", "drift--z"),
-    Measure("cos_p", "cos p", "drift--p"),
-    Measure("kl", "KL(p‖q)", "drift--kl", nats=True),
+    *(Measure(space, f"1−cos {space}", LinearScale, distance) for space in "hzp"),
+    Measure("kl", "KL(p‖q)", LogScale, kl, "nats"),
 )
+
+
+class Layout(NamedTuple):
+    """Rows of each chart, the width of what stands left and right of it, and whether the table fits
+    below."""
+
+    rows: int
+    label_cells: int
+    value_cells: int
+    with_table: bool
+
+
+def _lay_out(width: int, height: int, charts: int) -> Layout:
+    """A chart of one row has its scale beside its label; a higher one below it, and there is room
+    for units."""
+    rows = (height - LINES - 1) // charts
+    with_table = rows >= 1 and width >= CELLS
+    rows = min(max(1, rows if with_table else height // charts), MOST_ROWS)
+    if rows == 1:
+        return Layout(rows, LABEL_CELLS + SCALE_CELLS, VALUE_CELLS[1], with_table)
+    return Layout(rows, SCALE_CELLS, VALUE_CELLS[0], with_table)
 
 
 class Charts:
@@ -66,28 +90,24 @@ class Charts:
         """Series on the lane's own tokens: what pruning does, and did to the text before."""
         self.local = _empty(columns)
         """Series on the baseline's tokens; empty in a trace without local drift."""
-        self.top = 1.0
-        """Upper bound of the KL charts, in nats; it only rises, so that a bar keeps its height."""
         self._taken = 0
 
     def take(self, steps: list[Step]) -> None:
         for step in steps[self._taken : len(steps)]:
             self._taken += 1
             # While both last, a column is the same steps in either.
-            self._append(self.propagated, step.drift_of(self.lane))
-            self._append(self.local, step.local_of(self.lane))
-
-    def _append(self, charts: list[Series], drift: Drift | None) -> None:
-        if drift is None:
-            return
-        for measure, series in zip(CHARTS, charts, strict=True):
-            series.append(measure.value(drift))
-        if drift.kl is not None:
-            self.top = ratchet(self.top, drift.kl)
+            _append(self.propagated, step.drift_of(self.lane))
+            _append(self.local, step.local_of(self.lane))
 
 
 def _empty(columns: int) -> list[Series]:
-    return [Series(columns, max if measure.nats else min) for measure in CHARTS]
+    return [Series(columns, measure.new_scale) for measure in CHARTS]
+
+
+def _append(charts: list[Series], drift: Drift | None) -> None:
+    if drift is not None:
+        for measure, series in zip(CHARTS, charts, strict=True):
+            series.append(drift.distance(measure.space))
 
 
 class DriftPanel(Panel):
@@ -108,6 +128,7 @@ class DriftPanel(Panel):
         super().__init__(id=id)
         self._charts = Charts(0, 1)
         self._memo = HistoryMemo[Charts]()
+        self._layout = Layout(1, 0, 0, with_table=False)
         self._axis_line = 0
 
     def show(self, moment: Moment) -> None:
@@ -127,47 +148,28 @@ class DriftPanel(Panel):
                     f"{key_for(self, 'lane-down')} selects a variant.", self.style("panel--quiet")
                 ),
             ]
-        columns = max(4, width - LABEL_CELLS - VALUE_CELLS)
-        self._charts = self._memo.growing(
+        both = moment.header.context == "both"
+        layout = self._layout = _lay_out(width, height - 2, len(CHARTS) * (1 + both))
+        columns = max(1, width - layout.label_cells - layout.value_cells)
+        charts = self._charts = self._memo.growing(
             moment.steps,
             (moment.lane, columns),
             lambda: Charts(moment.lane, columns),
         )
-        self._charts.take(moment.steps)
-        step, charts = moment.step_or_preview, self._charts
+        charts.take(moment.steps)
+        step = moment.step_or_preview
         drift = step.drift_of(moment.lane) if step else None
         local = step.local_of(moment.lane) if step else None
-        name = moment.header.lanes[moment.lane].name
-        steps = charts.propagated[0].bucket
-        scale = f"worst of {steps} a column" if steps > 1 else "1 step a column"
-        both = moment.header.context == "both"
-        lines = [
-            self.title(
-                width,
-                f"drift of {name}",
-                f"{LOCAL}: on the baseline's tokens; {scale}" if both else scale,
-                f"{LOCAL}: on the baseline's tokens" if both else "",
-                scale,
-            )
-        ]
-        rows, with_table = _split_height(height - 2, width)
-        local_rows = rows // 2 if both else 0
+        lines = [self._head(width, moment, charts.propagated[0].bucket, both=both)]
         for number, measure in enumerate(CHARTS):
-            lines += self._chart(
-                measure.label,
-                measure,
-                charts.propagated[number],
-                drift,
-                rows - local_rows,
-                moment.cursor,
-            )
-            if local_rows:
-                lines += self._chart(
-                    f"  {LOCAL}", measure, charts.local[number], local, local_rows, moment.cursor
-                )
+            own = charts.propagated[number]
+            lines += self._chart(measure.label, measure, own, drift, moment.cursor)
+            if both:
+                label, series = f"  {LOCAL}", charts.local[number]
+                lines += self._chart(label, measure, series, local, moment.cursor)
         self._axis_line = len(lines)
         lines.append(self._axis(moment.cursor, columns))
-        if with_table and step:
+        if layout.with_table and step:
             lines.append(Line())
             quiet, value = self.style("panel--quiet"), self.style("drift--value")
             for row in table(drift):
@@ -175,28 +177,30 @@ class DriftPanel(Panel):
                 lines.append(line.add(row.name, quiet).add(row.figure, value))
         return lines
 
+    def _head(self, width: int, moment: Moment, steps: int, *, both: bool) -> Line:
+        name = moment.header.lanes[moment.lane].name
+        scale = f"worst of {steps} a column" if steps > 1 else "1 step a column"
+        local = f"{LOCAL}: on the baseline's tokens"
+        notes = [f"{local}; {scale}", local, scale] if both else [scale]
+        return self.title(width, f"drift of {name}", *notes)
+
     def _chart(
-        self,
-        label: str,
-        measure: Measure,
-        series: Series,
-        drift: Drift | None,
-        rows: int,
-        cursor: int,
+        self, label: str, measure: Measure, series: Series, drift: Drift | None, cursor: int
     ) -> list[Line]:
-        top = self._charts.top if measure.nats else 1.0
-        span = f"0–{top:g}" + (" nats" if measure.nats else "")
+        """Lines of one chart: its label and scale, the bars, the figure at the cursor."""
+        layout, style, quiet = self._layout, self.style(measure.style), self.style("panel--quiet")
         marked = series.column(cursor) if 0 <= cursor < series.length else None
-        style = self.style(measure.style)
         lines: list[Line] = []
-        for row in range(rows):
+        for row, bars in enumerate(vertical_bars(series.shares(), layout.rows)):
             line = Line()
             if row == 0:
                 line.add(label, style)
-            elif row == 1:
-                line.add(span, self.style("panel--quiet"))
-            line.pad_to(LABEL_CELLS, self.rich_style)
-            cells = vertical_bars(series.values, top, rows)[row].ljust(series.columns)
+            if layout.rows == 1:
+                line.pad_to(LABEL_CELLS, self.rich_style)
+            if row == min(1, layout.rows - 1):
+                line.add(shorten(series.span, SCALE_CELLS - 1), quiet)
+            line.pad_to(layout.label_cells, self.rich_style)
+            cells = bars.ljust(series.columns)
             if marked is None:
                 line.add(cells, style)
             else:
@@ -204,8 +208,11 @@ class DriftPanel(Panel):
                 line.add(cells[marked], self.style("drift--cursor"))
                 line.add(cells[marked + 1 :], style)
             if row == 0:
-                figure = f" {measure.figure(drift)}".rjust(VALUE_CELLS)
-                line.add(figure, self.style("drift--value"))
+                figure = measure.figure(drift, with_unit=layout.rows > 1)
+                figure = figure if len(figure) < layout.value_cells else NOT_FINITE
+                line.add(figure.rjust(layout.value_cells), self.style("drift--value"))
+            elif row == 1:
+                line.add(series.scale.name.rjust(layout.value_cells), quiet)
             lines.append(line)
         return lines
 
@@ -213,52 +220,39 @@ class DriftPanel(Panel):
         moment, series = self.moment, self._charts.propagated[0]
         if moment is None or moment.lane == 0 or not 1 <= event.y <= self._axis_line:
             return
-        step = (event.x - LABEL_CELLS) * series.bucket
+        step = (event.x - self._layout.label_cells) * series.bucket
         if 0 <= step < series.length:
             self.post_message(Clicked(step=step))
 
     def _axis(self, cursor: int, columns: int) -> Line:
-        series = self._charts.propagated[0]
+        """Line below the charts: the units that the figures lack, and the cursor's column."""
+        series, layout = self._charts.propagated[0], self._layout
         quiet, rule = self.style("panel--quiet"), self.style("panel--rule")
-        line = Line().add("step".ljust(LABEL_CELLS), quiet)
+        notes = "KL: nats, log" if layout.rows == 1 else "step"
+        line = Line().add(notes.ljust(layout.label_cells), quiet)
         column = series.column(cursor) if cursor >= 0 else -1
         if 0 <= column < columns:
             line.add("─" * column, rule).add(CURSOR, self.style("drift--cursor"))
-        line.add("─" * (LABEL_CELLS + columns - line.width), rule)
-        return line
+        line.add("─" * (layout.label_cells + columns - line.width), rule)
+        return line.add(" step" if layout.rows == 1 else "", quiet)
 
 
-def _split_height(height: int, width: int) -> tuple[int, bool]:
-    """Rows of each chart, and whether the table fits below."""
-    rows = (height - LINES - 1) // len(CHARTS)
-    if rows >= 1 and width >= CELLS:
-        return min(rows, MOST_ROWS), True
-    return max(1, min(height // len(CHARTS), MOST_ROWS)), False
+def vertical_bars(shares: list[Value], rows: int) -> list[str]:
+    """Line of block characters per row, the topmost first, of heights in 0..1.
 
-
-def vertical_bars(values: list[Value], top: float, rows: int) -> list[str]:
-    """Line of block characters per row, the topmost first.
-
-    The highest value leaves an eighth of a cell free, which keeps charts apart; every value
-    shows at least an eighth; one that is not finite shows as a cross at the foot.
+    The highest leaves an eighth of a cell free, which keeps charts apart; every height shows at
+    least an eighth. A negative one shows as a dot at the foot, None as a cross.
     """
     most = rows * 8 - 1
+    feet = [NOT_FINITE if share is None else BELOW if share < 0 else "" for share in shares]
     levels = [
-        None if value is None else max(1, round(min(max(value / top, 0.0), 1.0) * most))
-        for value in values
+        0 if share is None or share < 0 else max(1, round(min(share, 1.0) * most))
+        for share in shares
     ]
     return [
         "".join(
-            (NOT_FINITE if row == rows - 1 else " ")
-            if level is None
-            else BLOCKS[min(max(level - 8 * (rows - 1 - row), 0), 8)]
-            for level in levels
+            (row == rows - 1 and foot) or BLOCKS[min(max(level - 8 * (rows - 1 - row), 0), 8)]
+            for foot, level in zip(feet, levels, strict=True)
         )
         for row in range(rows)
     ]
-
-
-def _short(value: float, decimals: int) -> str:
-    """Scientific notation without padding of the exponent: `9.3e-5`."""
-    mantissa, _, exponent = f"{value:.{decimals}e}".partition("e")
-    return f"{mantissa}e{int(exponent)}"

@@ -7,7 +7,8 @@ from typing import ClassVar
 from textual import events
 
 from ...engine.trace.divergence import NOT_NUMBERS
-from ...engine.trace.records import LaneLens, Lens, Transition
+from ...engine.trace.figures import in_five_cells
+from ...engine.trace.records import LaneLens, Lens, Transition, one_minus
 from ..moment import Moment
 from .candidates import probability, quoted
 from .panel import Line, Panel, fill
@@ -36,17 +37,13 @@ class Figures:
         return len(self.heads) * self.cells
 
 
-def _change(cosine: float | None) -> float | None:
-    return None if cosine is None else 1 - cosine
-
-
 ALL = Figures(
     ("h", "z", "p", "KL"),
-    lambda t: (_change(t.cos_h), _change(t.cos_z), _change(t.cos_p), t.kl),
+    lambda t: (one_minus(t.cos_h), one_minus(t.cos_z), one_minus(t.cos_p), t.kl),
     6,
     ": 1−cos, nats",
 )
-FEW = Figures(("1−cos p", "KL nats"), lambda t: (_change(t.cos_p), t.kl), 8)
+FEW = Figures(("1−cos p", "KL nats"), lambda t: (one_minus(t.cos_p), t.kl), 8)
 """Columns for a narrow screen."""
 
 
@@ -143,7 +140,7 @@ class LensPanel(Panel):
                 line.add(DROPPED.rjust(figures.width), self.style("lens--dropped"))
             else:
                 values = figures.values(lanes[-1].transitions[2 * layer + part])
-                text = "".join(_figure(value).rjust(figures.cells) for value in values)
+                text = "".join(in_five_cells(value).rjust(figures.cells) for value in values)
                 line.add(text, self.style("lens--value"))
         return line
 
@@ -174,10 +171,3 @@ def _points(lane: LaneLens, *, raw: bool) -> tuple[list[int], list[str], list[fl
     if raw:
         return lane.raw_tokens, lane.raw_texts, lane.raw_probs
     return lane.tokens, lane.texts, lane.probs
-
-
-def _figure(value: float | None) -> str:
-    if value is None:
-        return "n/a"
-    # Negative by rounding only.
-    return f"{max(value, 0.0):.{3 if value < 10 else 1}f}"

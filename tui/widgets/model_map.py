@@ -10,6 +10,8 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ...engine.model.dropped import SUBLAYERS, Dropped, Sublayer
+from ...engine.trace.figures import distance
+from ...engine.trace.records import one_minus
 from ...engine.variants.pruning.ranking import Similarity
 from .panel import Line, Panel
 
@@ -211,10 +213,10 @@ class ModelMap(Panel, can_focus=True):
         line = Line().add(f"{name}: {gate}", self.style("map--value"))
         if content.similarity is not None:
             own, layers = content.similarity.of(self.at_kind), content.similarity.runs[0]
+            change, of_layer = (one_minus(values[self.at_layer]) for values in (own, layers))
             text = (
-                f" · 1 − cos {1 - own[self.at_layer]:.4f}, place {_rank(own, self.at_layer)} of "
-                f"{len(own)} · layer {1 - layers[self.at_layer]:.4f}, "
-                f"place {_rank(layers, self.at_layer)}"
+                f" · 1 − cos {distance(change)}, place {_rank(own, self.at_layer)} of "
+                f"{len(own)} · layer {distance(of_layer)}, place {_rank(layers, self.at_layer)}"
             )
             line.add(text, self.style("panel--quiet"))
         return line

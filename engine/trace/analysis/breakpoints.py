@@ -12,6 +12,7 @@ from ..records import Drift, Header, Step, Token
 
 MEASURES = tuple(field for field in Drift.__struct_fields__ if field != "top1")
 TOKEN_MEASURES = ("prob", "logprob", "entropy", "margin")
+IN_NATS = {"kl", "kl_rev", "est_kl", "logq", "logprob", "entropy"}
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -87,13 +88,14 @@ def _comparison(match: re.Match[str], names: list[str]) -> Callable[[Sequence[St
     if not math.isfinite(limit):
         raise UserError(f"{match['number']!r} is no number")
     compare = _COMPARISONS[sign]
+    unit = " nats" if measure in IN_NATS else ""
 
     def test(steps: Sequence[Step], lane: int) -> str:
         record = _record(steps[-1], lane, measure, local)
         value = None if record is None else getattr(record, measure)
         if value is None or not compare(value, limit):
             return ""
-        return f"{'local ' * local}{measure} of {names[lane]} is {value:.4g}"
+        return f"{'local ' * local}{measure} of {names[lane]} is {value:.4g}{unit}"
 
     return test
 

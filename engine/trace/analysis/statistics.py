@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..divergence import chosen_tokens, differs, first_divergence
+from ..divergence import chosen_tokens, differs, first_divergence, is_tie
 from ..records import Drift, Step
 from ..trace import Trace
 from .breakpoints import repeated_period
@@ -55,6 +55,8 @@ class Statistics:
     local: Distances | None
     """Distances on the baseline's tokens, in context both."""
     first_divergence: int | None
+    tie: bool
+    """Whether that difference is a tie: the baseline's margin is under the noise floor."""
     divergent: float | None
     """Share of steps whose token differs from the baseline's, in 0..1."""
     collapse: int | None
@@ -76,10 +78,12 @@ def statistics(trace: Trace, lane: int) -> Statistics:
     running = [step for step in steps if step.lanes[0] or step.lanes[lane]]
     tokens = chosen_tokens(steps, lane)
     period = repeated_period(tokens)
+    first = first_divergence(steps, lane)
     return Statistics(
         propagated=_distances(own, same_text=context == "forced"),
         local=_distances(local, same_text=True) if context == "both" else None,
-        first_divergence=first_divergence(steps, lane),
+        first_divergence=first,
+        tie=first is not None and is_tie(trace.header, steps[first], lane),
         divergent=mean([float(differs(step, lane)) for step in running]),
         collapse=None if period is None else repetition_start(tokens, period),
         period=period,

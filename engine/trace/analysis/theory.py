@@ -41,10 +41,7 @@ class Fit:
 
 def measured_and_estimated(drift: Drift, space: str) -> tuple[float | None, float | None]:
     """1 − cos in h, z or p and its estimate, or KL(p ‖ q) and its estimate, in nats."""
-    if space == "kl":
-        return drift.kl, drift.est_kl
-    cosine = getattr(drift, f"cos_{space}")
-    return None if cosine is None else 1 - cosine, getattr(drift, f"est_{space}")
+    return drift.distance(space), getattr(drift, f"est_{space}")
 
 
 def fit(steps: Sequence[Step], lane: int, space: str) -> Fit:

@@ -1,58 +1,59 @@
 """A trace as one HTML page without scripts, other files or a server."""
 
-import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 
 import msgspec
 
 from ...options import Options
 from ..analysis.statistics import Distances, statistics
-from ..divergence import NOT_NUMBERS, differs, first_divergence, not_numbers_mark
+from ..analysis.theory import SPACES
+from ..divergence import differs, first_divergence, not_numbers_mark
 from ..printable import visible
-from ..records import Drift, Step
 from ..trace import Trace
+from .html_chart import chart
+from .session_facts import LANE_COLUMNS, lane_cells, session_facts
+from .statistics_table import DISTANCE_ROWS, LEFT_OUT, TEXT_ROWS, distance_cell
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 640, 150, 48, 18
-"""Size of a chart in pixels, and its margins for the axes' labels to the left and below."""
-LEAST_KL = 1e-6
-"""Lower end of the logarithmic KL axis, in nats; lower values are drawn there."""
+STATISTICS_NOTE = (
+    '<p class="note">KLD is KL(p‖q) in nats, p baseline, q variant; Δp is of the probability of '
+    "the baseline's token, variant minus baseline. Names are those of llama.cpp. "
+    "≈: a divergence by a tie, as the baseline's margin is under the noise floor.</p>"
+)
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72em; margin: 2em auto; padding: 0 1em;
-       color: #222; background: #fff; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f5f5f2; padding: .8em; }
-table { border-collapse: collapse; } th, td { padding: .15em .8em; text-align: right; }
-th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px solid #ddd; }
-.other { color: #a34700; } .first { border-left: 2px solid #a34700; padding-left: 2px; }
-figure { display: inline-block; margin: 0 1em 1em 0; } figcaption { color: #555; }
-svg { background: #fafaf8; } text { font-size: 11px; fill: #555; }
+:root { color-scheme: light dark; --ink: #1f2328; --quiet: #5c636b; --rule: #d8dce0;
+        --ground: #fff; --panel: #f6f7f8; --other: #a34700;
+        --h: #137a63; --z: #3b4fb8; --p: #8a3aa8; --kl: #b3213f; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #d7dbe0; --quiet: #929aa4; --rule: #343a42; --ground: #14171b; --panel: #1b1f24;
+          --other: #ff9e5e; --h: #5cc9ae; --z: #8ea2ff; --p: #d48df0; --kl: #ff7d8f; } }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 80em; margin: 2em auto; padding: 0 1.2em;
+       color: var(--ink); background: var(--ground); }
+h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin: 2em 0 .5em; } h3 { font-size: 1em; }
+p { max-width: 50em; } .note, caption, th { color: var(--quiet); font-weight: normal; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--panel); padding: .8em 1em;
+      border-radius: 4px; font: 13.5px/1.5 ui-monospace, monospace; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .2em .9em; text-align: right; border-bottom: 1px solid var(--rule); }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+.left th, .left td { text-align: left; vertical-align: top; }
+.group th { padding-top: 1.1em; color: var(--ink); }
+.other { color: var(--other); }
+.first { border-left: 2px solid var(--other); padding-left: 2px; }
+.charts { display: flex; flex-wrap: wrap; gap: 1em 1.5em; }
+figure { margin: 0; } svg { max-width: 100%; height: auto; }
+svg text { font: 11px system-ui, sans-serif; fill: var(--quiet); }
+svg .title { font-size: 12px; fill: var(--ink); }
+svg path { fill: none; stroke: var(--rule); } svg circle { fill: var(--ink); }
+svg .axis, svg .one { stroke: var(--quiet); } svg .one { stroke-dasharray: 1 3; }
+svg .diverges { stroke: var(--other); stroke-dasharray: 4 3; }
+svg .line { stroke-width: 1.4; stroke-linejoin: round; stroke-linecap: round; }
+svg .h { stroke: var(--h); } svg .z { stroke: var(--z); }
+svg .p { stroke: var(--p); } svg .kl { stroke: var(--kl); }
 """
-COLORS = {"cos_h": "#137a63", "cos_z": "#3b4fb8", "cos_p": "#8a3aa8", "kl": "#b3213f"}
-TITLES = {
-    "cos_h": "cosine similarity of h",
-    "cos_z": "cosine similarity of z",
-    "cos_p": "cosine similarity of p",
-    "kl": "KL(p‖q), nats, p baseline, logarithmic",
-}
-
-_ROWS = (
-    ("steps left out: not numbers", "not_comparable"),
-    ("mean KLD, nats", "kld_mean"),
-    ("median KLD", "kld_median"),
-    ("99% KLD", "kld_99"),
-    ("99.9% KLD", "kld_999"),
-    ("max KLD", "kld_max"),
-    ("same top p", "same_top"),
-    ("mean Δp", "dp_mean"),
-    ("RMS Δp", "dp_rms"),
-    ("1% Δp", "dp_1"),
-    ("5% Δp", "dp_5"),
-    ("95% Δp", "dp_95"),
-    ("99% Δp", "dp_99"),
-    ("PPL(q)/PPL(p)", "ppl_ratio"),
-)
 
 
 def to_html(trace: Trace) -> str:
@@ -60,34 +61,35 @@ def to_html(trace: Trace) -> str:
     header = trace.header
     title = f"{header.model.name}, decoded in lockstep"
     lanes = range(1, len(header.lanes))
+    facts = session_facts(trace).items()
     body = [
         f"<h1>{_text(title)}</h1>",
-        f"<p>{len(trace.steps)} steps, context {header.context}, {_text(header.model.dtype)} on "
-        f"{_text(header.model.device)}, {_text(header.created)}, prunetui "
-        f"{_text(header.versions.get('prunetui', '?'))}. Orange tokens are not the baseline's; a "
-        "line stands before the first.</p>",
+        _table([], [[_text(name), _text(fact)] for name, fact in facts], "left"),
         *(f"<p><b>Note:</b> {_text(note)}</p>" for note in header.notes),
+        "<h2>Lanes</h2>",
+        _table(
+            LANE_COLUMNS,
+            [[*map(_text, [lane.name, *lane_cells(lane)])] for lane in header.lanes],
+            "left",
+        ),
         "<h2>Prompt</h2>",
         f"<pre>{_text(header.prompt.text)}</pre>",
+        "<h2>Texts</h2>",
     ]
-    for lane, record in enumerate(header.lanes):
-        body += [f"<h2>{_text(record.name)}</h2>", f"<pre>{_lane(trace, lane)}</pre>"]
     if lanes:
-        body.append("<h2>Statistics</h2>")
         body.append(
-            "<p>KLD is KL(p‖q), p baseline, q variant; Δp is of the baseline's token, variant "
-            "minus baseline. Names are those of llama.cpp.</p>"
+            '<p class="note">Orange tokens are not the baseline\'s; a line stands before the '
+            "first.</p>"
         )
-        body += _statistics(trace)
-        body.append("<h2>Drift</h2><p>Lines: on the variant's own tokens.")
-        body.append("Points: on the baseline's.</p>" if header.context == "both" else "</p>")
-    for lane in lanes:
-        body.append(f"<h3>{_text(header.lanes[lane].name)}</h3>")
-        body += [_figure(trace.steps, lane, key) for key in COLORS]
+    for lane, record in enumerate(header.lanes):
+        body += [f"<h3>{_text(record.name)}</h3>", f"<pre>{_lane(trace, lane)}</pre>"]
+    if lanes:
+        body += ["<h2>Statistics</h2>", STATISTICS_NOTE, *_statistics(trace), *_drift(trace)]
     if header.options is not None:
         body += ["<h2>Again</h2>", f"<pre>{_text(command(header.options))}</pre>"]
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
         f"<title>{_text(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
@@ -137,90 +139,59 @@ def _lane(trace: Trace, lane: int) -> str:
 
 
 def _statistics(trace: Trace) -> Iterable[str]:
-    variants = [statistics(trace, lane) for lane in range(1, len(trace.header.lanes))]
-    names = "".join(f"<th>{_text(lane.name)}</th>" for lane in trace.header.lanes[1:])
-    yield f"<table><tr><th></th>{names}</tr>"
+    header = trace.header
+    variants = [statistics(trace, lane) for lane in range(1, len(header.lanes))]
+    names = "".join(f"<th>{_text(lane.name)}</th>" for lane in header.lanes[1:])
+    yield f'<div class="scroll"><table><tr><th></th>{names}</tr>'
+    own = "the baseline's tokens" if header.context == "forced" else "own tokens"
     groups: list[tuple[str, list[Distances | None]]] = [
-        ("on the variant's own tokens", [variant.propagated for variant in variants])
+        (own, [variant.propagated for variant in variants])
     ]
-    if trace.header.context == "both":
-        groups.insert(
-            0, ("local: on the baseline's tokens", [variant.local for variant in variants])
-        )
+    if header.context == "both":
+        groups.insert(0, ("local: the baseline's tokens", [variant.local for variant in variants]))
     for name, distances in groups:
-        yield f'<tr><th colspan="{len(variants) + 1}">{name}</th></tr>'
-        for label, key in _ROWS:
-            yield _row(label, [_distance(each, key) for each in distances])
-    yield f'<tr><th colspan="{len(variants) + 1}">text</th></tr>'
-    yield _row("first divergent step", [variant.first_divergence for variant in variants])
-    yield _row("share of divergent tokens", [variant.divergent for variant in variants])
-    yield _row("repeats from step", [variant.collapse for variant in variants])
-    yield "</table>"
+        yield _group(name, len(variants))
+        left_out = any(each and each.not_comparable for each in distances)
+        for label in [LEFT_OUT] * left_out + [*DISTANCE_ROWS]:
+            yield _row(label, [distance_cell(label, each) for each in distances])
+    yield _group("text", len(variants))
+    for label, text in TEXT_ROWS.items():
+        yield _row(label, [text(variant) for variant in variants])
+    yield "</table></div>"
 
 
-def _distance(distances: Distances | None, key: str) -> float | str | None:
-    value = getattr(distances, key) if distances else None
-    if distances and value is None and distances.not_comparable and not distances.steps:
-        return NOT_NUMBERS
-    return value
+def _group(name: str, variants: int) -> str:
+    return f'<tr class="group"><th colspan="{variants + 1}">{name}</th></tr>'
 
 
-def _row(label: str, values: Sequence[float | str | None]) -> str:
-    cells = "".join(
-        f"<td>{value if isinstance(value, str) else '–' if value is None else f'{value:.5g}'}</td>"
-        for value in values
-    )
-    return f"<tr><td>{label}</td>{cells}</tr>"
+def _row(label: str, cells: Iterable[str]) -> str:
+    return f"<tr><td>{label}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
-def _figure(steps: list[Step], lane: int, key: str) -> str:
-    own = [step.drift_of(lane) for step in steps]
-    local = [step.local_of(lane) for step in steps]
-    values = [value for drift in (*own, *local) if (value := _value(drift, key)) is not None]
-    low, high = (min([*values, 0.0]), 1.0) if key != "kl" else _kl_range(values)
-    labels = [(high, f"{high:.4g}"), (low, f"{low:.4g}")]
-    if key == "kl":
-        labels = [(power, f"1e{power:.0f}") for power in (high, low)]
-
-    def point(step: int, value: float) -> str:
-        x = LEFT + (WIDTH - LEFT - 4) * step / max(1, len(steps) - 1)
-        y = 4 + (HEIGHT - BOTTOM - 8) * (high - value) / (high - low)
-        return f"{x:.1f},{y:.1f}"
-
-    path, pen = [], "M"
-    for step, drift in enumerate(own):
-        value = _value(drift, key)
-        if value is not None:
-            path.append(pen + point(step, value))
-        pen = "M" if value is None else "L"
-    points = [
-        point(step, value).split(",")
-        for step, drift in enumerate(local)
-        if (value := _value(drift, key)) is not None
-    ]
-    dots = "".join(f'<circle cx="{x}" cy="{y}" r="1.6" fill="#222"/>' for x, y in points)
-    marks = "".join(
-        f'<text x="2" y="{float(point(0, value).split(",")[1]) + 4:.1f}">{label}</text>'
-        for value, label in labels
-    )
-    last = max(0, len(steps) - 1)
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]], style: str) -> str:
+    """Table of cells that are escaped."""
+    head = "".join(f"<th>{head}</th>" for head in heads)
+    lines = "".join(_row(label, cells) for label, *cells in rows)
     return (
-        f'<figure><svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{TITLES[key]}">'
-        f'<path d="{"".join(path)}" fill="none" stroke="{COLORS[key]}"/>{dots}{marks}'
-        f'<text x="{LEFT}" y="{HEIGHT - 4}">step 0</text>'
-        f'<text x="{WIDTH - 4}" y="{HEIGHT - 4}" text-anchor="end">{last}</text></svg>'
-        f"<figcaption>{TITLES[key]}</figcaption></figure>"
+        f'<div class="scroll"><table class="{style}">'
+        f"{f'<tr>{head}</tr>' if head else ''}{lines}</table></div>"
     )
 
 
-def _value(drift: Drift | None, key: str) -> float | None:
-    value = getattr(drift, key) if drift else None
-    if value is None or key != "kl":
-        return value
-    return math.log10(max(value, LEAST_KL))
-
-
-def _kl_range(logarithms: list[float]) -> tuple[float, float]:
-    """Exponents of the powers of ten around the values."""
-    low = math.floor(min(logarithms, default=0.0))
-    return float(low), float(max(math.ceil(max(logarithms, default=1.0)), low + 1))
+def _drift(trace: Trace) -> Iterable[str]:
+    steps = trace.steps
+    own = "the baseline's" if trace.header.context == "forced" else "the variant's own"
+    local = " Points: local, on the baseline's." * (trace.header.context == "both")
+    yield (
+        f'<h2>Drift from the baseline</h2><p class="note">Lines: on {own} tokens.{local} Dashed: '
+        "the first token that is not the baseline's. h: embedding, the head's input; z: logits; "
+        "p = softmax(z/T). At 1 − cos = 1 the vectors are orthogonal.</p>"
+    )
+    for lane in range(1, len(trace.header.lanes)):
+        yield f'<h3>{_text(trace.header.lanes[lane].name)}</h3><div class="charts">'
+        own_drifts = [step.drift_of(lane) for step in steps]
+        local_drifts = [step.local_of(lane) for step in steps]
+        first = first_divergence(steps, lane)
+        for space in SPACES:
+            yield f"<figure>{chart(space, own_drifts, local_drifts, first)}</figure>"
+        yield "</div>"

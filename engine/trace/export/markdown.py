@@ -5,44 +5,45 @@ import re
 from ..analysis.summary import summarize
 from ..printable import visible
 from ..trace import Trace
+from .session_facts import LANE_COLUMNS, lane_cells, session_facts
 from .summary_table import SUMMARY_COLUMNS, SUMMARY_NOTE, left_out, summary_cells
 
 
 def to_markdown(trace: Trace) -> str:
     """Markdown with the prompt, a table of the variants, and every lane's text."""
     header = trace.header
-    sampling = header.sampling
-    decoding = (
-        "greedy"
-        if sampling.temperature == 0
-        else f"temperature {sampling.temperature:g}, top-k {sampling.top_k or 'off'}, "
-        f"top-p {sampling.top_p:g}, seed {sampling.seed}"
-    )
+    lines = [[name, _cell(fact)] for name, fact in session_facts(trace).items()]
+    lanes = [[_inline(lane.name), *map(_cell, lane_cells(lane))] for lane in header.lanes]
     blocks = [
         f"# {_inline(header.model.name)}, decoded in lockstep",
-        f"{len(trace.steps)} steps, {header.context} context, {decoding}, "
-        f"{header.model.dtype} on {_inline(header.model.device)}, {header.created}, "
-        f"prunetui {header.versions.get('prunetui', '?')}.",
+        _table(["", ""], lines),
         *(f"Note: {_inline(note)}" for note in header.notes),
+        "## Lanes",
+        _table([*LANE_COLUMNS], lanes),
         "## Prompt",
         _fenced(header.prompt.text),
     ]
     if variants := summarize(trace):
-        columns = [*SUMMARY_COLUMNS]
-        lines = [
-            columns,
-            ["---", *["---:"] * (len(columns) - 1)],
-            *([_inline(v.name), *summary_cells(v)] for v in variants),
-        ]
+        rows = [[_inline(v.name), *summary_cells(v)] for v in variants]
         blocks += [
             "## Drift from the baseline",
-            "\n".join(f"| {' | '.join(row)} |" for row in lines),
+            _table([*SUMMARY_COLUMNS], rows, "---:"),
             *(f"{_inline(v.name)}: {note}." for v in variants if (note := left_out(v))),
             SUMMARY_NOTE,
         ]
     for number, lane in enumerate(header.lanes):
         blocks += [f"## {_inline(lane.name)}", _fenced(trace.marked_text(number))]
     return "\n\n".join(blocks) + "\n"
+
+
+def _table(head: list[str], rows: list[list[str]], alignment: str = "---") -> str:
+    lines = [head, ["---", *[alignment] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def _cell(text: str) -> str:
+    """Text as code, but for a dash."""
+    return text if text == "–" else _inline(text)
 
 
 def _inline(text: str) -> str:

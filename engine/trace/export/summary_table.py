@@ -2,6 +2,7 @@
 
 from ..analysis.summary import VariantSummary
 from ..divergence import NOT_NUMBERS
+from ..figures import MISSING, cosine, kl, share, step_number
 
 SUMMARY_COLUMNS = (
     "variant",
@@ -35,16 +36,11 @@ def left_out(variant: VariantSummary) -> str:
 
 def summary_cells(variant: VariantSummary) -> list[str]:
     """Cells in the order of `SUMMARY_COLUMNS`, without the name."""
-    none = NOT_NUMBERS if 0 < variant.not_comparable == variant.compared else "–"
-    cosines = (variant.cos_h, variant.cos_z, variant.cos_p)
-    kl = (variant.kl_mean, variant.kl_median, variant.kl_99)
-    return [
-        _figure(variant.first_divergence, "≈ {}" if variant.tie else "{}"),
-        _figure(variant.divergent, "{:.1%}"),
-        *(_figure(value, "{:.4f}", none) for value in cosines),
-        *(_figure(value, "{:.3g}", none) for value in kl),
+    means = [
+        *map(cosine, (variant.cos_h, variant.cos_z, variant.cos_p)),
+        *map(kl, (variant.kl_mean, variant.kl_median, variant.kl_99)),
     ]
-
-
-def _figure(value: float | None, form: str, none: str = "–") -> str:
-    return none if value is None else form.format(value)
+    if 0 < variant.not_comparable == variant.compared:
+        means = [NOT_NUMBERS if mean == MISSING else mean for mean in means]
+    first = step_number(variant.first_divergence, tie=variant.tie)
+    return [first, share(variant.divergent), *means]
