@@ -203,10 +203,15 @@ async def test_the_bars_of_the_layers_have_the_scale_of_their_page() -> None:
             rows = [line for line in lines if " attn" in line or " mlp" in line]
             bars = [row[47:69] for row in rows]
             filled = [8 * bar.count("█") + EIGHTHS.find(bar.strip("█ ") or " ") for bar in bars]
-            assert filled == eighths[lane]
-            figures = [f"{0.01 * lane * sublayer:.4f}" for sublayer in range(1, 6)]
-            assert [row.split()[-1] for row in rows] == ["0", *figures]
-            assert sum("0.01 log 1−cos     0.1   step 11" in line for line in lines) == 1
+            # There is room for the other lane's map, below.
+            other = 3 - lane
+            assert filled == eighths[lane] + eighths[other]
+            figures = [
+                [f"{0.01 * drawn * sublayer:.4f}" for sublayer in range(1, 6)]
+                for drawn in (lane, other)
+            ]
+            assert [row.split()[-1] for row in rows] == ["0", *figures[0], "0", *figures[1]]
+            assert sum("0.01 log 1−cos     0.1   step 11" in line for line in lines) == 2
             await pilot.press("down")
 
 

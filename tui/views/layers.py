@@ -18,6 +18,8 @@ from .base import InspectorView
 NAME_CELLS = 9
 PROFILE_CELLS = 32
 BAR_CELLS = 22
+LEAST_MAP_ROWS = 12
+"""Rows below the selected lane's map from which on another lane's is drawn there."""
 SHADES = " ·░▒▓█"
 LIMITS = (0.001, 0.01, 0.05, 0.2, 0.5)
 """1 − cos from which on a cell takes the next darker shade."""
@@ -60,7 +62,10 @@ class LayersView(InspectorView):
 
 
 class LayersPanel(Panel):
-    """Heat map of sublayers over a page of steps, and the profile of the cursor's step."""
+    """Heat map of sublayers over a page of steps, and the profile of the cursor's step.
+
+    A tall terminal shows those of other lanes below.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "layers--heat",
@@ -81,13 +86,19 @@ class LayersPanel(Panel):
         moment, self._page = self.moment, range(0)
         if moment is None or moment.step is None:
             return [self.title(width, "layers")]
-        quiet = self.style("panel--quiet")
         if moment.lane == 0:
-            return [
-                self.title(width, "layers"),
-                Line().add("The baseline does not drift from itself: ↓ selects a variant.", quiet),
-            ]
-        lane = moment.header.lanes[moment.lane]
+            baseline = "The baseline does not drift from itself: ↓ selects a variant."
+            return [self.title(width, "layers"), Line().add(baseline, self.style("panel--quiet"))]
+        lines = self._map(moment, moment.lane, width, height)
+        for lane in range(1, len(moment.header.lanes)):
+            if lane != moment.lane and height - len(lines) > LEAST_MAP_ROWS:
+                lines += [Line(), *self._map(moment, lane, width, height - len(lines) - 1)]
+        return lines
+
+    def _map(self, moment: Moment, number: int, width: int, height: int) -> list[Line]:
+        """Heat map of one lane, in at most `height` lines."""
+        quiet = self.style("panel--quiet")
+        lane = moment.header.lanes[number]
         legend = "1 − cos:" + "".join(
             f"  {shade} ≥{limit:g}" for shade, limit in zip(SHADES[1:], LIMITS, strict=True)
         )
@@ -102,13 +113,13 @@ class LayersPanel(Panel):
             lines.append(Line().add(legend, quiet))
         columns = max(1, width - NAME_CELLS - PROFILE_CELLS - 2)
         first = moment.cursor // columns * columns
-        page = [_layers(step, moment.lane) for step in moment.steps[first : first + columns]]
+        page = [_layers(step, number) for step in moment.steps[first : first + columns]]
         self._page = range(first, first + len(page))
-        now = _layers(moment.step, moment.lane)
+        now = _layers(moment.steps[moment.cursor], number)
         if now is None:
             why = "Not measured: a lane has ended, or the variant has another depth."
             return [*lines, Line().add(why, quiet)]
-        scale = _scale(page)
+        scale = _scale(moment, self._page)
         groups = _groups(len(now), height - len(lines) - 1)
         here = moment.cursor - first
         for places in groups:
@@ -166,9 +177,14 @@ def _layers(step: Step, lane: int) -> list[float | None] | None:
     return None if cosines is None else [one_minus(cosine) for cosine in cosines]
 
 
-def _scale(page: list[list[float | None] | None]) -> Decades:
-    """Scale of the bars, which is that of all steps shown, so that it stays from step to step."""
-    values = [value for layers in page if layers for value in layers if value]
+def _scale(moment: Moment, page: range) -> Decades:
+    """Scale of the bars: that of all variants and steps shown, so that bars can be compared."""
+    rows = [
+        _layers(moment.steps[number], lane)
+        for number in page
+        for lane in range(1, len(moment.header.lanes))
+    ]
+    values = [value for layers in rows if layers for value in layers if value]
     return decades_around(min(values, default=1.0), max(values, default=1.0))
 
 
