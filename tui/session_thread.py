@@ -16,7 +16,7 @@ from textual.message import Message
 from ..engine.errors import UserError
 from ..engine.options import Options
 from ..engine.out_of_memory import guard_memory_by_stage
-from ..engine.progress import IMPORTING, Progress
+from ..engine.progress import IMPORTING, Cancelled, Progress
 from ..engine.session.changes import RestartChanges
 from ..engine.trace.records import Step
 from ..engine.trace.trace import Trace
@@ -47,12 +47,23 @@ def open_engine_session(
 
 @dataclass
 class Stage:
-    """Part of loading, with `time.monotonic()` when it began and ended."""
+    """Part of loading or of other long work, with `time.monotonic()` when it began and ended."""
 
     text: str
     began: float
     fraction: float | None = None
     ended: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that it has taken so far, or took."""
+        return (self.ended or monotonic()) - self.began
+
+    @property
+    def line(self) -> str:
+        """What is done, how much of it and for how long: `reading the prompt 45% · 12 s`."""
+        share = "" if self.fraction is None else f" {self.fraction:.0%}"
+        return f"{self.text}{share}" + (f" · {self.seconds:.0f} s" if self.seconds >= 1 else "")
 
 
 class SessionChanged(Message):
@@ -68,6 +79,10 @@ class SessionFailed(Message):
         self.sentence = str(error)
 
 
+class WorkCancelled(Message):
+    """What was cancelled has not been done: all is as it was before."""
+
+
 class PlaybackStopped(Message):
     """A stop condition has ended playing; the reason is a clause."""
 
@@ -76,16 +91,16 @@ class PlaybackStopped(Message):
         self.reason = reason
 
 
+Command = Callable[[SessionPort], object]
+
+READING = "reading the prompt"
+
 StopCondition = Callable[[Sequence[Step]], str]
 """Maps the steps so far to the reason why playing stops after the last; empty to go on."""
 
 
 def _never(_steps: Sequence[Step]) -> str:
     return ""
-
-
-class _Closing(BaseException):
-    """Ends loading from within; no `except Exception` on the way may swallow it."""
 
 
 class SessionThread:
@@ -105,8 +120,10 @@ class SessionThread:
         self.session: SessionPort | None = None
         self.stages: list[Stage] = []
         self.playing = False
-        self.activity = ""
+        self.activity: Stage | None = None
         """Work that is not a step, such as reading a prompt."""
+        self._replacing_since: float | None = None
+        """When work began that is to give another trace."""
         self.importance: Similarity | None = None
         """Similarities of the baseline's sublayers, after `measure_importance`."""
         self.importance_error = ""
@@ -118,7 +135,14 @@ class SessionThread:
         self._open = open_session
         self._options = options
         self._record_to = record_to
-        self._commands: queue.SimpleQueue[Callable[[SessionPort], object]] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[tuple[int, Command]] = queue.SimpleQueue()
+        """Commands, each with the number of times that the user had cancelled before it."""
+        self._cancels = 0
+        """Number of times that the user has cancelled: earlier commands are not done."""
+        self._told_cancels = 0
+        """Number of them that the screen was told of."""
+        self._running = 0
+        """Number that the running command has."""
         self._stop_condition: StopCondition = _never
         self._closing = threading.Event()
         # A daemon: a load that hangs must not keep the program from ending.
@@ -129,48 +153,68 @@ class SessionThread:
 
     def play(self, stop_condition: StopCondition) -> None:
         """Step until nothing is left, `pause`, or a step at which the condition gives a reason."""
-        self._commands.put(lambda _: self._set_playing(True, stop_condition))
+        self._put(lambda _: self._set_playing(True, stop_condition))
 
     def pause(self) -> None:
-        self._commands.put(lambda _: self._set_playing(False))
+        self._put(lambda _: self._set_playing(False))
+
+    def cancel(self) -> None:
+        """Cancel the work that is being done and the commands that wait for it."""
+        self._cancels += 1
+
+    @property
+    def replacing_for(self) -> float:
+        """Seconds that work on another trace has taken, 0 if there is none."""
+        began = self._replacing_since
+        return monotonic() - began if began is not None else 0.0
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether the work that is being done is to end without effect, and has not yet."""
+        return self._running < self._cancels
 
     def step(self) -> None:
-        self._commands.put(self._step)
+        self._put(self._step)
 
     def restart(self, **changes: Unpack[RestartChanges]) -> None:
-        self._commands.put(lambda session: session.restart(**changes))
+        self._put(lambda session: self._replace(READING, lambda: session.restart(**changes)))
 
     def force(self, at: int, tokens: dict[int, int]) -> None:
         self._put_paused(lambda session: session.force(at, tokens))
 
     def read(self, step: int) -> None:
         """Read a step through the logit lens, unless a restart has taken it back."""
-        self._commands.put(lambda session: self._read(session, step))
+        self._put(lambda session: self._read(session, step))
 
     def switch(self, branch: int) -> None:
         self._put_paused(lambda session: session.switch(branch))
 
     def measure_importance(self) -> None:
         """Measure the importance of the baseline's sublayers, once."""
-        self._commands.put(self._measure_importance)
+        self._put(self._measure_importance)
 
     def set_variants(self, recipes: Sequence[str]) -> None:
         # The lane whose divergence playing was to stop at may not exist any more.
-        self._put_paused(lambda session: session.set_variants(recipes))
+        self._put_paused(
+            lambda session: self._replace("applying", lambda: session.set_variants(recipes))
+        )
 
     def close(self, timeout: float) -> None:
         """Close the session at the next step boundary; wait at most `timeout` seconds."""
         self._closing.set()
-        self._commands.put(lambda _: None)
+        self._put(lambda _: None)
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    def _put_paused(self, command: Callable[[SessionPort], object]) -> None:
+    def _put(self, command: Command) -> None:
+        self._commands.put((self._cancels, command))
+
+    def _put_paused(self, command: Command) -> None:
         def pause_and_run(session: SessionPort) -> None:
             self.playing = False
             command(session)
 
-        self._commands.put(pause_and_run)
+        self._put(pause_and_run)
 
     # -- on the thread ------------------------------------------------------------------------
 
@@ -181,7 +225,7 @@ class SessionThread:
             os.setpriority(os.PRIO_PROCESS, thread, niceness)
         try:
             session = self._open(self._options, self._record_to, self._report_progress)
-        except _Closing:
+        except Cancelled:
             return
         except BaseException as error:
             self._end_stage()
@@ -200,16 +244,22 @@ class SessionThread:
     def _run_command(self, session: SessionPort) -> None:
         try:
             try:
-                command = self._commands.get(block=not self.playing)
+                self._running, command = self._commands.get(block=not self.playing)
             except queue.Empty:
-                command = self._step
+                self._running, command = self._cancels, self._step
+            if self.cancelling:
+                raise Cancelled
             command(session)
-        except _Closing:
-            return
+        except Cancelled:
+            self.playing = False
+            # Once for all commands that are not done.
+            if self._told_cancels < self._cancels and not self._closing.is_set():
+                self._told_cancels = self._cancels
+                self._post(WorkCancelled())
         except Exception as error:
             self.playing = False
             self._post_failure(error)
-        self.activity = ""
+        self.activity = self._replacing_since = None
         self._post_change()
 
     def _set_playing(self, playing: bool, stop_condition: StopCondition = _never) -> None:
@@ -228,28 +278,40 @@ class SessionThread:
 
     def _read(self, session: SessionPort, step: int) -> None:
         if step < len(session.trace.steps):
-            self.activity = "reading the layers"
-            self._post_change()
+            self._begin("reading the layers")
             session.read(step)
 
     def _measure_importance(self, session: SessionPort) -> None:
         if self.importance is None and not self.importance_error:
+            self._begin("ranking the sublayers")
             try:
                 self.importance = session.importance()
             except UserError as error:
                 self.importance_error = str(error)
 
     def _report_progress(self, text: str, fraction: float | None) -> None:
-        if self._closing.is_set():
-            raise _Closing
+        if self._closing.is_set() or (self.session is not None and self.cancelling):
+            raise Cancelled
         if self.session is not None:
-            self.activity = text if fraction is None else f"{text} {fraction:.0%}"
-            self._post_change()
+            if self.activity is None or self.activity.text != text:
+                self._begin(text)
+            if self.activity is not None:
+                self.activity.fraction = fraction
             return
         if not self.stages or self.stages[-1].text != text:
             self._end_stage()
             self.stages.append(Stage(text, monotonic()))
         self.stages[-1].fraction = fraction
+
+    def _begin(self, text: str) -> None:
+        """Begin a stage of work; the screen looks by itself how far it comes."""
+        self.activity = Stage(text, monotonic())
+        self._post_change()
+
+    def _replace(self, text: str, command: Callable[[], object]) -> None:
+        self._replacing_since = monotonic()
+        self._begin(text)
+        command()
 
     def _post_change(self) -> None:
         if not self.change_pending:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import msgspec
 from prunetui.engine.errors import UserError
+from prunetui.engine.progress import Progress
 from prunetui.engine.session.changes import RestartChanges
 from prunetui.engine.trace.records import Header
 from prunetui.engine.trace.trace import Trace
@@ -36,6 +37,10 @@ class FakeSession:
         self.forced: list[tuple[int, dict[int, int]]] = []
         """Steps and tokens of each call of `force`."""
         self.closed = threading.Event()
+        self.progress: Progress = lambda *_: None
+        self.released = threading.Event()
+        """Long work goes on while this is not set."""
+        self.released.set()
 
     @property
     def finished(self) -> str | None:
@@ -48,7 +53,15 @@ class FakeSession:
         self.closed.wait(0.001)
         self.trace.append(make_step(len(self.trace.steps)))
 
+    def work(self, text: str, fraction: float | None = 0.25) -> None:
+        """Report until it is released."""
+        self.progress(text, fraction)
+        while not self.released.wait(0.001):
+            self.progress(text, fraction)
+        self.progress(text, fraction)
+
     def read(self, number: int) -> None:
+        self.work("reading the layers")
         self.trace.set_lens(number, make_lens())
 
     def force(self, at: int, tokens: dict[int, int]) -> None:
@@ -61,6 +74,7 @@ class FakeSession:
         self.trace.switch(branch)
 
     def restart(self, **changes: Unpack[RestartChanges]) -> None:
+        self.work("reading the prompt")
         header = self.trace.header
         changed = msgspec.structs.replace(
             header,

@@ -21,6 +21,7 @@ from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Input, Static, TextArea
 
+from .fake_session import FakeSession
 from .traces import make_trace
 
 SIZE = (120, 40)
@@ -32,6 +33,8 @@ def live(session: SessionPort) -> PrunetuiApp:
 
     def open_session(_options: Options, _record_to: Path | None, progress: Progress) -> SessionPort:
         progress("loading", 0.5)
+        if isinstance(session, FakeSession):
+            session.progress = progress
         return session
 
     return PrunetuiApp(Options(), None, open_session=open_session)

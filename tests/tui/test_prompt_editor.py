@@ -1,8 +1,10 @@
 """The editor of prompt and sampling: what it decodes, what it refuses, and its library."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from prunetui.engine.errors import UserError
 from prunetui.engine.options import POSTER_QUESTION, Options
@@ -110,6 +112,43 @@ async def test_a_number_stays_what_it_is_unless_it_is_edited(number: float) -> N
         await pilot.press("ctrl+r")
         await until(pilot, lambda: results)
     assert results == [decoding]
+
+
+class Extended(Sampling, frozen=True):
+    """Sampling with a field that the editor has none for."""
+
+    min_p: float = 0.0
+
+
+async def test_what_the_editor_has_no_field_for_stays() -> None:
+    sampling = Extended(**msgspec.structs.asdict(SAMPLED), min_p=0.25)
+    results: list[Decoding | None] = []
+    app = replay()
+    async with app.run_test(size=SIZE) as pilot:
+        editor = PromptEditor(replace(DECODING, sampling=sampling))
+        await app.push_screen(editor, results.append)
+        write(editor, seed="8")
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: results)
+    assert results[0] is not None
+    assert results[0].sampling == msgspec.structs.replace(sampling, seed=8)
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ("N", "N"),
+        (["right", "!"], "Why?!"),
+        (["left", "!"], "!Why?"),
+        (["end", "x", "ctrl+a", "N", "o"], "No"),
+    ],
+)
+async def test_the_old_text_is_selected(keys: Sequence[str], text: str) -> None:
+    app = replay()
+    async with app.run_test(size=SIZE) as pilot:
+        await app.push_screen(editor := PromptEditor(DECODING))
+        await pilot.press(*keys)
+        assert editor.query_one(TextBox).text == text
 
 
 @pytest.mark.parametrize(

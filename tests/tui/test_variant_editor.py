@@ -12,7 +12,7 @@ from prunetui.engine.trace.trace import Trace
 from prunetui.engine.variants.pruning.ranking import Similarity, known_drops
 from prunetui.engine.variants.recipes import Checkpoint, Drop, Recipe, parse, with_drops
 from prunetui.tui.app import InspectorApp
-from prunetui.tui.screens.ask import AskDialog
+from prunetui.tui.screens.ask import AskDialog, ConfirmDialog
 from prunetui.tui.screens.variants import VariantEditor
 from prunetui.tui.widgets.lane_list import LaneList
 from prunetui.tui.widgets.model_map import LABEL_CELLS, SHADES, ModelMap, limits
@@ -55,6 +55,7 @@ class EditedSession(FakeSession):
         self._begin(depth, ["drop:attn=4", "late=wanda:0.5+drop:mlp=8"])
 
     def importance(self) -> Similarity:
+        self.work("ranking the sublayers")
         if self.why:
             raise UserError(self.why)
         return similarity(self.trace.header.model.layers)
@@ -63,6 +64,7 @@ class EditedSession(FakeSession):
         self.asked.append([*recipes])
         if self.refuses:
             raise UserError(self.refuses)
+        self.work("applying wanda:0.5", 0.5)
         self._begin(self.trace.header.model.layers, recipes)
 
     def _begin(self, depth: int, recipes: Sequence[str]) -> None:
@@ -423,6 +425,113 @@ async def test_nothing_changed_is_nothing_decoded() -> None:
         await pilot.press("enter")
         await until(pilot, lambda: app.screen is inspector(app))
         assert len(session.asked) == 1
+
+
+# -- taking back ----------------------------------------------------------------------------------
+
+
+async def test_edits_are_undone_one_by_one() -> None:
+    app = live(EditedSession())
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        screen = await opened(pilot, app)
+        await pilot.press("space", "2", "m")
+        await ask(pilot, app, "n", "drop:mlp=[1]")
+        await pilot.press("shift+down", "d")
+        states = ["wanda:0.5+drop:mlp=8", "drop:mlp=[1]", "drop:mlp=[1]"]
+        with_gate = "drop:attn=[0,26,27,28,29]"
+        states += [f"{with_gate}+drop:mlp=[27,28]", with_gate, "drop:attn=4"]
+        seen = [recipe(screen)]
+        for _ in range(5):
+            await pilot.press("ctrl+z")
+            seen.append(recipe(screen))
+        assert seen == states
+        await pilot.press("ctrl+z")
+        assert said(screen) == "There is nothing to undo."
+        assert notices(app) == []
+        await pilot.press("escape")
+        assert app.screen is inspector(app)
+
+
+async def test_a_run_of_typing_is_one_edit_and_text_that_does_not_parse_is_not_lost() -> None:
+    app = live(EditedSession())
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot, app)
+        screen.query_one("#recipe", Input).focus()
+        await pilot.press("ctrl+a", *"drop:mlp=[3")
+        assert "does not parse at" in said(screen)
+        screen.query_one(LaneList).focus()
+        await pilot.press("down")
+        assert recipe(screen) == "wanda:0.5+drop:mlp=8"
+        await pilot.press("ctrl+z")
+        assert recipe(screen) == "drop:mlp=[3"
+        assert "does not parse at" in said(screen)
+        await pilot.press("ctrl+z")
+        assert recipe(screen) == "drop:attn=4"
+        assert not said(screen).startswith("Recipe")
+
+
+@pytest.mark.parametrize("edit", ["gate", "text"])
+async def test_leaving_with_edits_asks(edit: str) -> None:
+    app = live(session := EditedSession())
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot, app)
+        if edit == "text":
+            screen.query_one("#recipe", Input).focus()
+        await pilot.press("space" if edit == "gate" else "+", "escape")
+        edited = recipe(screen)
+        for key in ("escape", "n", "enter"):
+            assert isinstance(app.screen, ConfirmDialog)
+            await pilot.press(key)
+            assert app.screen is screen
+            assert recipe(screen) == edited
+            await pilot.press("escape")
+        await pilot.press("y")
+        assert app.screen is inspector(app)
+        assert session.asked == []
+
+
+async def test_esc_cancels_what_is_being_applied_and_the_edits_stay() -> None:
+    app = live(session := EditedSession())
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        screen = await opened(pilot, app)
+        trace = session.trace
+        session.released.clear()
+        await pilot.press("space", "ctrl+r")
+        await until(pilot, lambda: said(screen) == "… applying wanda:0.5 50% · esc cancels")
+        await pilot.press("escape")
+        sentence = "Cancelled: the lanes are as they were, and your edits are still here."
+        await until(pilot, lambda: said(screen) == sentence)
+        assert not screen.query_one("#variants-problem").has_class("problem")
+        assert recipe(screen) == "drop:attn=[0,26,27,28,29]"
+        assert session.trace is inspector(app).trace is trace
+        session.released.set()
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: app.screen is inspector(app))
+        assert inspector(app).trace is session.trace is not trace
+        assert notices(app) == []
+
+
+async def test_what_waits_behind_a_measurement_is_cancelled_with_it() -> None:
+    app = live(session := EditedSession())
+    session.released.clear()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await ready(pilot, app)
+        await pilot.press("v")
+        await until(pilot, lambda: isinstance(app.screen, VariantEditor))
+        screen = app.screen
+        assert isinstance(screen, VariantEditor)
+        await until(pilot, lambda: "ranking the sublayers 25%" in drawn(screen, ModelMap))
+        await pilot.press("space", "ctrl+r")
+        await pilot.press("escape")
+        await until(pilot, lambda: said(screen).startswith("Cancelled:"))
+        session.released.set()
+        await pilot.press("2", "m")
+        assert said(screen) == "What matters least is not measured: leave and come back to measure."
+        await pilot.press("ctrl+z")
+        await until(pilot, lambda: recipe(screen) == "drop:attn=4")
+        await pilot.press("escape")
+        await opened(pilot, app)
+        assert session.asked == []
 
 
 # -- what goes wrong ------------------------------------------------------------------------------

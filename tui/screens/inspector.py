@@ -138,6 +138,10 @@ class Inspector(Navigator):
         # A widget knows its size when it has been laid out.
         self.call_after_refresh(self.draw, by_key=True)
 
+    def action_leave(self) -> None:
+        """Show the overview; in a live session, cancel the work that is being done instead."""
+        self.action_view(OVERVIEW)
+
     def action_next_view(self) -> None:
         names = [OVERVIEW, *(name for name, _, _ in VIEWS)]
         self.action_view(names[(names.index(self.chosen_view) + 1) % len(names)])

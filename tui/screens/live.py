@@ -18,8 +18,15 @@ from ...engine.trace.file import SUFFIX
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Sampling, Step
 from ..session_port import OpenSession
-from ..session_thread import PlaybackStopped, SessionChanged, SessionFailed, SessionThread
+from ..session_thread import (
+    PlaybackStopped,
+    SessionChanged,
+    SessionFailed,
+    SessionThread,
+    WorkCancelled,
+)
 from ..user.connection import connection_note
+from ..widgets.key_line import key_for
 from ..widgets.loading import LoadingPanel
 from .ask import AskDialog
 from .choose import ForceDialog
@@ -31,6 +38,12 @@ NEXT_CONTEXT: dict[Context, Context] = {"free": "forced", "forced": "both", "bot
 
 CLOSE_SECONDS = 1.5
 """Seconds that quitting waits for a step to end and the trace file to be closed."""
+
+WORK_FRAMES = 4
+"""Times a second that the screen looks how far long work has come."""
+
+STALE_SECONDS = 0.3
+"""Seconds of work on another trace after which the one shown is greyed."""
 
 
 class LiveInspector(Inspector):
@@ -45,6 +58,8 @@ class LiveInspector(Inspector):
         self._shown_error = ""
         self._left_out: list[str] = []
         self._editor: VariantEditor | None = None
+        self._unapplied: RestartChanges = {}
+        """What was asked of the session and has given no other trace: the editors begin with it."""
 
     def compose(self) -> ComposeResult:
         note = connection_note(self._record_to)
@@ -53,6 +68,7 @@ class LiveInspector(Inspector):
 
     def on_mount(self) -> None:
         self.add_class("loading")
+        self._ticks = self.set_interval(1 / WORK_FRAMES, self._show_work, pause=True)
         self.call_after_refresh(self._thread.start)
 
     def on_unmount(self) -> None:
@@ -82,6 +98,7 @@ class LiveInspector(Inspector):
                 self.notify(visible(sentence), severity="warning", markup=False)
         if session.trace is not self.trace:
             self.trace = session.trace
+            self._unapplied = {}
             self.follow()
             self._fit_to_lanes(session.trace.header)
             if self._editor is not None and self._editor.applying:
@@ -89,9 +106,20 @@ class LiveInspector(Inspector):
         if session.recording_error and session.recording_error != self._shown_error:
             self._shown_error = session.recording_error
             self._show_error(self._shown_error)
+        if self._thread.activity is None:
+            self._ticks.pause()
+        else:
+            self._ticks.resume()
+        self._show_work()
+
+    def _show_work(self) -> None:
+        """Draw how far the work is that is being done, and grey what it is to replace."""
+        thread = self._thread
+        stage = thread.activity
+        late = stage is not None and thread.replacing_for > STALE_SECONDS
+        self.set_class(late, "stale")
         if self._editor is not None:
-            thread = self._thread
-            self._editor.show_state(thread.importance, thread.importance_error, thread.activity)
+            self._editor.show_state(thread.importance, thread.importance_error, self._work)
         self.draw()
 
     def _fit_to_lanes(self, header: Header) -> None:
@@ -117,6 +145,15 @@ class LiveInspector(Inspector):
         else:
             self._show_error(event.sentence)
 
+    @on(WorkCancelled)
+    def _tell_cancelled(self) -> None:
+        if self._editor is not None:
+            self._editor.show_cancelled()
+        else:
+            edits = f" {key_for(self, 'prompt')} has your edits." if self._unapplied else ""
+            self.notify(f"Cancelled: all is as it was.{edits}", markup=False)
+        self.draw()
+
     def _show_error(self, sentence: str) -> None:
         self.alert = sentence
         self.notify(visible(sentence), severity="error", markup=False)
@@ -127,13 +164,32 @@ class LiveInspector(Inspector):
     @property
     def state(self) -> str:
         session = self._thread.session
-        if self._thread.activity:
-            return f"… {self._thread.activity}"
+        if work := self._work:
+            return f"… {work}"
         if self._thread.playing:
             return "▶ decoding"
         if self.playing_recorded:
             return "▶ recorded"
         return "■ finished" if session and session.finished else "‖ paused"
+
+    @property
+    def _work(self) -> str:
+        """What is being done that takes long, how far it is and what cancels it."""
+        stage = self._thread.activity
+        if stage is None:
+            return ""
+        ending = "cancelling" if self._thread.cancelling else f"{key_for(self, 'leave')} cancels"
+        return f"{stage.line} · {ending}"
+
+    def _cancel_work(self) -> None:
+        self._thread.cancel()
+        self._show_work()
+
+    def action_leave(self) -> None:
+        if self._thread.activity is None:
+            super().action_leave()
+        else:
+            self._cancel_work()
 
     @property
     def recording(self) -> str:
@@ -255,10 +311,15 @@ class LiveInspector(Inspector):
 
     @property
     def _decoding(self) -> Decoding:
-        """Prompt and sampling of the session, or of the options if none has opened."""
+        """Prompt and sampling of the session as asked for last, or of the options if none has
+        opened."""
         if self.trace is not None:
-            header = self.trace.header
-            return Decoding(header.prompt.text, not header.prompt.chat_template, header.sampling)
+            header, asked = self.trace.header, self._unapplied
+            return Decoding(
+                asked.get("prompt", header.prompt.text),
+                asked.get("raw", not header.prompt.chat_template),
+                asked.get("sampling", header.sampling),
+            )
         options = self._options
         fields = {name: getattr(options, name) for name in Sampling.__struct_fields__}
         return Decoding(options.prompt, options.raw, Sampling(**fields))
@@ -268,7 +329,9 @@ class LiveInspector(Inspector):
         if self.trace is None:
             return
         try:
-            editor = VariantEditor(self.trace.header, self.lane, self._thread.set_variants)
+            editor = VariantEditor(
+                self.trace.header, self.lane, self._thread.set_variants, self._cancel_work
+            )
         except UserError as error:
             self._show_error(str(error))
             return
@@ -284,13 +347,14 @@ class LiveInspector(Inspector):
         if self.trace is None:
             return
         answers_now = self.trace.header.answers
+        texts = self._unapplied.get("answers", answers_now.texts if answers_now else ())
         answers = await self.app.push_screen_wait(
             AskDialog(
                 "Answers",
                 "Texts of one token each, separated by commas; spaces count. "
                 "Decoding begins again from the prompt.",
                 lambda text: tuple(text.split(",")),
-                ",".join(answers_now.texts) if answers_now else "",
+                ",".join(texts),
             )
         )
         if answers is not None:
@@ -299,6 +363,7 @@ class LiveInspector(Inspector):
     def _restart(self, **changes: Unpack[RestartChanges]) -> None:
         self.alert = ""
         self.follow()
+        self._unapplied |= changes
         self._thread.restart(**changes)
 
     def _decode(self, command: Callable[[], None]) -> None:

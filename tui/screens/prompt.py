@@ -27,7 +27,7 @@ from ..user.prompt_library import (
 from ..widgets.choices import Choices
 from ..widgets.fields import TextBox, TextField, Tick
 from ..widgets.panel import shorten
-from .ask import AskDialog
+from .ask import AskDialog, ConfirmDialog
 from .dialog import Dialog
 
 NAME_CELLS = 18
@@ -89,6 +89,7 @@ class PromptEditor(Dialog[Decoding | None]):
     def __init__(self, decoding: Decoding) -> None:
         super().__init__()
         self._decoding = decoding
+        self._fields_at_first: list[object] = []
         self._saved = saved_prompt_names()
 
     def compose(self) -> ComposeResult:
@@ -123,7 +124,10 @@ class PromptEditor(Dialog[Decoding | None]):
 
     def on_mount(self) -> None:
         self.query_one(OptionList).highlighted = None
-        self.query_one(TextBox).focus()
+        box = self.query_one(TextBox)
+        box.select_all()
+        box.focus()
+        self._fields_at_first = self._fields()
 
     def _names(self) -> list[Content | None]:
         """Names in the library: the built-in prompts, a rule, the user's own."""
@@ -183,7 +187,15 @@ class PromptEditor(Dialog[Decoding | None]):
                 return
         sampling["ignore_eos"] = self.query_one("#ignore_eos", Tick).value
         raw = not self.query_one("#template", Tick).value
-        self.dismiss(Decoding(text, raw, msgspec.convert(sampling, Sampling)))
+        # A field that the editor lacks stays as it is.
+        changed = msgspec.structs.replace(self._decoding.sampling, **sampling)
+        self.dismiss(Decoding(text, raw, changed))
+
+    def _fields(self) -> list[object]:
+        """What every field holds."""
+        inputs = [field.value for field in self.query(Input)]
+        ticks = [tick.value for tick in self.query(Tick)]
+        return [self.query_one(TextBox).text, *inputs, *ticks]
 
     def _text(self) -> str | None:
         """Text of the prompt; None, and a sentence on the screen, if it is empty."""
@@ -202,4 +214,13 @@ class PromptEditor(Dialog[Decoding | None]):
 
     @on(Button.Pressed, "#cancel")
     def action_cancel(self) -> None:
-        self.dismiss(None)
+        """Leave, after a question if there are edits."""
+        if self._fields() == self._fields_at_first:
+            self.dismiss(None)
+        else:
+            dialog = ConfirmDialog("Discard the edits?", "The prompt stays as it is.", "Discard")
+            self.app.push_screen(dialog, self._leave_if)
+
+    def _leave_if(self, discarded: bool | None) -> None:
+        if discarded:
+            self.dismiss(None)

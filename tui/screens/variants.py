@@ -6,77 +6,73 @@ from typing import ClassVar
 
 from textual import events, on, work
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.widgets import Input, Label
 
 from ...engine.errors import UserError
 from ...engine.model.dropped import Dropped
-from ...engine.trace.figures import share
 from ...engine.trace.printable import visible
-from ...engine.trace.records import Header, Lane
+from ...engine.trace.records import Header
 from ...engine.variants.pruning.ranking import (
     Similarity,
     known_drops,
     least_important,
 )
-from ...engine.variants.recipes import (
-    Checkpoint,
-    Drop,
-    Kind,
-    Pattern,
-    Recipe,
-    Sparsify,
-    parse,
-    with_drops,
-)
+from ...engine.variants.recipes import Checkpoint, Drop, Kind, Recipe, parse, with_drops
+from ..widgets.fields import TextField
 from ..widgets.key_line import KeyLine
 from ..widgets.lane_list import LaneLine, LaneList
 from ..widgets.model_map import MapContent, ModelMap
-from .ask import AskDialog
+from .ask import AskDialog, ConfirmDialog
 from .dialog import UpperScreen
+from .edit_history import EditHistory
+from .variant_keys import KEYS
+from .variant_notes import changes_of, recipe_of
 
 HINT = "A number, then a, m, j or b, closes that many of the least important."
+NOT_YET = "What matters least is not measured yet."
+NOT_MEASURED = "What matters least is not measured: leave and come back to measure."
 BASELINE = "The baseline is the model as it is; n adds a variant."
-
-KEYS = [
-    Binding("space", "gate", "gate", tooltip="Open or close the gate under the cursor", id="gate"),
-    Binding("tab", "app.focus_next", "next part", key_display="⇥", id="next-part"),
-    Binding("n", "new", "new", id="new-variant"),
-    Binding("d,delete", "remove", "remove", key_display="d", id="remove-variant"),
-    Binding("r", "rename", "rename", id="rename-variant"),
-    Binding("shift+up", "carry(-1)", "up", key_display="⇧↑", id="variant-up"),
-    Binding("shift+down", "carry(1)", "down", key_display="⇧↓", id="variant-down"),
-    Binding("a", "least('attn')", "attention", show=False, id="least-attention"),
-    Binding("m", "least('mlp')", "MLP", show=False, id="least-mlp"),
-    Binding("j", "least('joint')", "joint", show=False, id="least-joint"),
-    Binding("b", "least('block')", "blocks", show=False, id="least-blocks"),
-    Binding("ctrl+r,enter", "apply", "apply", key_display="^r", id="apply-variants"),
-    Binding("escape", "leave", "leave", id="leave-variants"),
-]
 
 
 class VariantEditor(UpperScreen[None]):
-    """Screen that edits recipes and applies them by a callback; its opener reports the outcome."""
+    """Screen that edits recipes and applies them by a callback; its opener reports the outcome.
+
+    What is applied or measured can be cancelled by another callback; the edits stay.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [*KEYS]
     AUTO_FOCUS = "ModelMap"
 
-    def __init__(self, header: Header, lane: int, apply: Callable[[Sequence[str]], object]) -> None:
+    def __init__(
+        self,
+        header: Header,
+        lane: int,
+        apply: Callable[[Sequence[str]], object],
+        cancel: Callable[[], object],
+    ) -> None:
         """Raises `UserError` if a lane's recipe no longer parses, as with a path that is gone."""
         super().__init__()
         self.applying = False
         self._header = header
         self._apply = apply
+        self._cancel = cancel
         self._applied = {lane.recipe: lane for lane in header.lanes[1:]}
-        self._recipes = [_recipe(lane) for lane in header.lanes[1:]]
+        self._recipes = [recipe_of(lane) for lane in header.lanes[1:]]
         self._original_recipes = [*self._recipes]
         self._lane = min(lane, len(self._recipes))
+        self._text = ""
+        """Text of the recipe field, which need not parse."""
+        self._history = EditHistory[tuple[list[Recipe], int, str]]()
+        """Recipes, selected lane and text before each edit."""
         self._similarity: Similarity | None = None
         self._unmeasured = ""
         self._busy = ""
         self._problem = ""
+        self._notice = ""
+        """Sentence in place of the hint, until the next key."""
         self._digits = ""
 
     def compose(self) -> ComposeResult:
@@ -84,7 +80,7 @@ class VariantEditor(UpperScreen[None]):
         yield ModelMap(id="model-map")
         with Horizontal(id="recipe-line"):
             yield Label("recipe", id="recipe-label")
-            yield Input(id="recipe", compact=True)
+            yield TextField(id="recipe", compact=True)
         yield Label("", id="variants-problem")
         yield KeyLine(KEYS)
 
@@ -107,10 +103,20 @@ class VariantEditor(UpperScreen[None]):
         self.applying = False
         self._say(sentence)
 
+    def show_cancelled(self) -> None:
+        """Show that what was being done has been cancelled."""
+        self.applying = False
+        self._say("")
+        self._notice = "Cancelled: the lanes are as they were, and your edits are still here."
+        self._draw()
+
     # -- the lanes ----------------------------------------------------------------------------
 
     @on(LaneList.Picked)
     def _pick(self, event: LaneList.Picked) -> None:
+        if self._text != self._selected_text:
+            # It does not parse, and would be lost with another lane's in the field.
+            self._remember()
         self._select(event.lane)
 
     def _select(self, lane: int) -> None:
@@ -132,11 +138,13 @@ class VariantEditor(UpperScreen[None]):
             )
         )
         if recipe is not None:
+            self._remember()
             self._recipes.insert(self._lane, recipe)
             self._select(self._lane + 1)
 
     def action_remove(self) -> None:
         if self._may_edit():
+            self._remember()
             del self._recipes[self._lane - 1]
             self._select(min(self._lane, len(self._recipes)))
 
@@ -158,10 +166,24 @@ class VariantEditor(UpperScreen[None]):
         if renamed is not None:
             self._edit(renamed)
 
+    def action_undo(self) -> None:
+        """Go back to before the last edit."""
+        if self.applying:
+            return
+        before = self._history.pop()
+        if before is None:
+            self._say("There is nothing to undo.")
+            return
+        self._recipes, lane, text = before
+        self._select(lane)
+        if text != self._text:
+            self._write(text)
+
     def action_carry(self, by: int) -> None:
         """Move the lane; the baseline stays lane 0."""
         to = self._lane + by
         if self._may_edit() and 1 <= to <= len(self._recipes):
+            self._remember()
             self._recipes.insert(to - 1, self._recipes.pop(self._lane - 1))
             self._select(to)
 
@@ -199,7 +221,7 @@ class VariantEditor(UpperScreen[None]):
         if dropped is None:
             return
         if self._similarity is None:
-            self._say("What matters least is not measured yet.")
+            self._say(NOT_YET if self._busy else NOT_MEASURED)
             return
         part = Drop(kind, count)
         most = self._header.model.layers * (2 if kind == "joint" else 1)
@@ -245,11 +267,16 @@ class VariantEditor(UpperScreen[None]):
 
     @on(Input.Changed, "#recipe")
     def _read(self, event: Input.Changed) -> None:
-        if not self._lane:
+        if not self._lane or event.value == self._text:
             return
+        self._remember(typing=True)
+        self._text = event.value
+        self._parse_text()
+
+    def _parse_text(self) -> None:
         recipe = self._recipes[self._lane - 1]
         try:
-            read = parse(event.value.strip())
+            read = parse(self._text.strip())
         except UserError as error:
             self._say(str(error))
             return
@@ -261,14 +288,30 @@ class VariantEditor(UpperScreen[None]):
     def _to_the_map(self) -> None:
         self.query_one(ModelMap).focus()
 
+    @property
+    def _selected_text(self) -> str:
+        """Text of the selected lane's recipe, as the field shows it."""
+        return visible(self._recipes[self._lane - 1].text) if self._lane else ""
+
     def _show_recipe(self) -> None:
+        self._write(self._selected_text)
+
+    def _write(self, text: str) -> None:
+        """Put text into the field; if it does not parse, say so."""
         field = self.query_one("#recipe", Input)
-        text = self._recipes[self._lane - 1].text if self._lane else ""
+        self._text = text
         with field.prevent(Input.Changed):
-            field.value = visible(text)
+            field.value = text
         field.disabled = not self._lane
+        if text != self._selected_text:
+            self._parse_text()
+
+    def _remember(self, *, typing: bool = False) -> None:
+        """Keep the state before an edit, to undo it."""
+        self._history.push(([*self._recipes], self._lane, self._text), typing=typing)
 
     def _edit(self, recipe: Recipe) -> None:
+        self._remember()
         self._recipes[self._lane - 1] = recipe
         self._show_recipe()
         self._say("")
@@ -285,7 +328,7 @@ class VariantEditor(UpperScreen[None]):
             return
         if self._lane:
             try:
-                parse(self.query_one("#recipe", Input).value.strip())
+                parse(self._text.strip())
             except UserError as error:
                 self._say(str(error))
                 return
@@ -297,17 +340,26 @@ class VariantEditor(UpperScreen[None]):
         self._apply([str(recipe) for recipe in self._recipes])
 
     def action_leave(self) -> None:
-        """Discard the typed digits, or leave if there are none."""
+        """Discard the typed digits, cancel what is being done, or leave, in this order."""
         if self._digits:
             self._digits = ""
             self._say("")
+        elif self._busy or self.applying:
+            self._cancel()
+        elif (self._recipes, self._text) == (self._original_recipes, self._selected_text):
+            self.dismiss()
         else:
+            dialog = ConfirmDialog("Discard the edits?", "The lanes stay as they are.", "Discard")
+            self.app.push_screen(dialog, self._leave_if)
+
+    def _leave_if(self, discarded: bool | None) -> None:
+        if discarded:
             self.dismiss()
 
     # -- drawing ------------------------------------------------------------------------------
 
     def _say(self, problem: str) -> None:
-        self._problem = problem
+        self._problem, self._notice = problem, ""
         self._draw()
 
     def _draw(self) -> None:
@@ -319,14 +371,14 @@ class VariantEditor(UpperScreen[None]):
         self.query_one(ModelMap).show(self._map_content())
         busy = f"… {self._busy or 'applying'}" if self.applying else ""
         label = self.query_one("#variants-problem", Label)
-        label.update(Content(visible(busy or self._problem or HINT)))
+        label.update(Content(visible(busy or self._problem or self._notice or HINT)))
         label.set_class(bool(self._problem and not busy), "problem")
 
     def _note(self, recipe: Recipe) -> str:
         dropped = self._drops_of(recipe)
         if dropped is None:
             return "known when applied"
-        changes = _changes(recipe, dropped, self._applied.get(recipe.text))
+        changes = changes_of(recipe, dropped, self._applied.get(recipe.text))
         return changes if recipe in self._original_recipes else f"edited: {changes}"
 
     def _map_content(self) -> MapContent:
@@ -349,26 +401,3 @@ class VariantEditor(UpperScreen[None]):
         if self._similarity is None and self._busy:
             notes.append(f"… {self._busy}")
         return MapContent(depth, self._similarity, self._drops(), tuple(notes))
-
-
-def _changes(recipe: Recipe, dropped: Dropped, applied: Lane | None) -> str:
-    """Clause on what a variant changes: `4 attn, 2 MLP closed, 50% of weights zero`."""
-    counts = {"attn": len(dropped.attention), "MLP": len(dropped.mlp)}
-    closed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    changes = [f"{closed} closed"] if closed else []
-    if applied is not None and applied.sparsity is not None:
-        pattern = f" ({applied.pattern})" if applied.pattern else ""
-        changes.append(f"{share(applied.sparsity)} of weights zero{pattern}")
-    else:
-        asked = [part.sparsity for part in recipe.parts if isinstance(part, Sparsify)]
-        changes += [
-            f"{zeros if isinstance(zeros, Pattern) else f'{100 * zeros:.4g}%'} of weights zero"
-            for zeros in asked
-        ]
-    return ", ".join(changes) or "nothing changed"
-
-
-def _recipe(lane: Lane) -> Recipe:
-    """Recipe of a lane as it was typed, with its given name."""
-    named = lane.name != lane.recipe
-    return parse(f"{lane.name}={lane.recipe}" if named else str(lane.recipe))

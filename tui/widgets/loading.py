@@ -1,7 +1,6 @@
 """Progress of loading as text with figures: a spinner sends 60 KB a second."""
 
 from collections.abc import Callable
-from time import monotonic
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -51,7 +50,6 @@ class LoadingPanel(Panel):
     def draw(self, width: int, height: int) -> list[Line]:
         note = self._wrap(self._note, width, "loading--now") if self._note else []
         height -= len(note)
-        now = monotonic()
         stages = self._stages()[-(height - 3) :]
         cells = max([20, *(cell_len(stage.text) for stage in stages)])
         lines = [self.title(width, f"opening {self._name}"), Line()]
@@ -61,8 +59,7 @@ class LoadingPanel(Panel):
             share = "" if done or stage.fraction is None else f"{stage.fraction:4.0%}"
             line = Line().add(f"  {'✓' if done else '…'} {shorten(stage.text, width - 24)}", style)
             line.pad_to(min(cells, width - 24) + 6, self.rich_style)
-            seconds = (stage.ended or now) - stage.began
-            line.add(f"{share:>5} {seconds:6.1f} s", self.style("panel--quiet"))
+            line.add(f"{share:>5} {stage.seconds:6.1f} s", self.style("panel--quiet"))
             lines.append(line)
         if self.problem:
             lines += [Line(), *self._wrap(self.problem, width, "loading--problem")]
