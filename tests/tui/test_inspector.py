@@ -219,7 +219,7 @@ async def test_p_edits_the_prompt() -> None:
         await until(pilot, lambda: "prompt: Tell me." in panel_text(app, "#text"))
         await pilot.press("p")
         await until(pilot, lambda: isinstance(app.screen, PromptEditor))
-        await pilot.press("x", "escape")
+        await pilot.press("x", "escape", "y")
         await until(pilot, lambda: isinstance(app.screen, Inspector))
     assert session.trace.header.prompt.text == "Tell me."
 

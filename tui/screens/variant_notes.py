@@ -1,9 +1,14 @@
-"""What a variant is, in the words of the variant editor."""
+"""The words of the variant editor: its sentences, and what a variant changes."""
 
 from ...engine.model.dropped import Dropped
 from ...engine.trace.figures import share
 from ...engine.trace.records import Lane
 from ...engine.variants.recipes import Pattern, Recipe, Sparsify, parse
+
+HINT = "A number, then a, m, j or b, closes that many of the least important."
+NOT_YET = "What matters least is not measured yet."
+NOT_MEASURED = "What matters least is not measured: leave and come back to measure."
+BASELINE = "The baseline is the model as it is; n adds a variant."
 
 
 def changes_of(recipe: Recipe, dropped: Dropped, applied: Lane | None) -> str:

@@ -29,12 +29,7 @@ from .ask import AskDialog, ConfirmDialog
 from .dialog import UpperScreen
 from .edit_history import EditHistory
 from .variant_keys import KEYS
-from .variant_notes import changes_of, recipe_of
-
-HINT = "A number, then a, m, j or b, closes that many of the least important."
-NOT_YET = "What matters least is not measured yet."
-NOT_MEASURED = "What matters least is not measured: leave and come back to measure."
-BASELINE = "The baseline is the model as it is; n adds a variant."
+from .variant_notes import BASELINE, HINT, NOT_MEASURED, NOT_YET, changes_of, recipe_of
 
 
 class VariantEditor(UpperScreen[None]):
