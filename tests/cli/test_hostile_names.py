@@ -44,7 +44,10 @@ def test_no_sentence_of_a_command_carries_an_escape(hostile: Path, tmp_path: Pat
         assert code == 0 or "␛]52" in err
 
 
-async def test_a_replay_shows_the_name_with_its_escapes_visible(tmp_path: Path) -> None:
+async def test_a_replay_shows_the_name_with_its_escapes_visible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     app = PrunetuiApp.replay(make_trace(3), tmp_path / f"{NAME}.trace.jsonl")
     async with app.run_test(size=(160, 24)) as pilot:
         await settle(pilot)

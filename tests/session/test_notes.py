@@ -75,7 +75,9 @@ async def test_the_screen_counts_them_and_the_help_says_them(width: int) -> None
             await pilot.press("question_mark")
             assert isinstance(app.screen, HelpScreen)
             titles = [
-                str(title.visual) for title in app.screen.query(".dialog-title").results(Static)
+                str(title.visual)
+                for title in app.screen.query(".dialog-title").results(Static)
+                if title.display
             ]
             assert ("Notes on the numbers" in titles) == bool(count)
             assert titles[0] == ("Notes on the numbers" if count else "Keys")

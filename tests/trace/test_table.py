@@ -163,10 +163,10 @@ async def test_the_dialog_writes_parquet_and_says_what_it_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = make_trace(5)
+    monkeypatch.chdir(tmp_path)
     app = PrunetuiApp.replay(trace, tmp_path / "some.trace.jsonl")
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("e")
-        await pilot.click("#parquet")
+        await pilot.press("e", "p")
         with monkeypatch.context() as without:
             without.setitem(sys.modules, "pyarrow", None)
             await pilot.press("enter")
@@ -177,11 +177,13 @@ async def test_the_dialog_writes_parquet_and_says_what_it_lacks(
         assert (tmp_path / "some.parquet").read_bytes() == to_parquet(trace)
 
 
-async def test_the_dialog_writes_the_screen_beneath_it(tmp_path: Path) -> None:
+async def test_the_dialog_writes_the_screen_beneath_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     app = replay(make_trace(30), tmp_path / "some.trace.jsonl")
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("e")
-        await pilot.click("#svg")
+        await pilot.press("e", "s")
         assert app.screen.query_one(Input).value == str(tmp_path / "some.svg")
         assert isinstance(app.screen, ExportDialog)
         await pilot.press("enter")

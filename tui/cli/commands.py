@@ -132,10 +132,11 @@ def inspector(
 @with_decoding_options()
 def record(*, options: Options, output: Output = None, no_trace: NoTrace = False) -> None:
     """Decode without a screen, write the trace and print a table."""
+    record_to = _recording_path(options, output, no_trace)
     check_options(options)
     from .record import record as decode
 
-    decode(options, _recording_path(options, output, no_trace))
+    decode(options, record_to)
 
 
 @app.command()
