@@ -47,7 +47,7 @@ def in_five_cells(value: float | None) -> str:
         return "0"
     if value < 0.0005:
         return "<.001"
-    return f"{value:.{3 if value < 9.9995 else 1}f}" if value < 999.95 else _scientific(value)
+    return f"{value:.3f}" if value < 0.9995 else kl(value)
 
 
 def share(value: float | None) -> str:

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 MOST_DECADES = 6
-"""Length of a scale, at most: below it, values are noise, and would flatten all others."""
+"""Length of most scales, at most: below it, values are noise, and would flatten all others."""
 
 
 class Decades(NamedTuple):
@@ -24,12 +24,12 @@ class Decades(NamedTuple):
         return min(max(math.log10(value) if value > 0 else -math.inf, self.low), self.high)
 
 
-def decades_around(least: float, greatest: float) -> Decades:
+def decades_around(least: float, greatest: float, most: int = MOST_DECADES) -> Decades:
     """Shortest scale that holds both, which are positive; without the lowest values where it would
-    be too long."""
+    be longer than `most` decades."""
     high = math.ceil(math.log10(greatest))
     low = min(math.floor(math.log10(least)), high - 1)
-    return Decades(max(low, high - MOST_DECADES), high)
+    return Decades(max(low, high - most), high)
 
 
 def power_of_ten(exponent: int) -> str:

@@ -38,7 +38,7 @@ from ..support.traces import make_trace
         (
             figures.in_five_cells,
             {None: "n/a", 0.0: "0", 0.0004: "<.001", 0.0123: "0.012", 9.9996: "10.0"}
-            | {123.46: "123.5", 1234.5: "1.2e3"},
+            | {0.9996: "1.00", 8.7234: "8.72", 123.46: "123", 1234.5: "1.2e3"},
         ),
         (figures.share, {None: "n/a", 0.84615: "84.6%", 1.0: "100.0%"}),
         (figures.difference, {None: "n/a", -0.02134: "-2.13%", 0.5: "+50.00%"}),
@@ -95,6 +95,7 @@ def test_a_scale_is_as_short_as_whole_decades_can_be(
     least: float, greatest: float, scale: Decades
 ) -> None:
     assert decades_around(least, greatest) == scale
+    assert decades_around(least, greatest, 3) == (max(scale.low, scale.high - 3), scale.high)
 
 
 def test_a_value_has_its_place_in_a_scale_and_none_lies_outside() -> None:

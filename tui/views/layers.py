@@ -23,6 +23,8 @@ LEAST_MAP_ROWS = 12
 SHADES = " ·░▒▓█"
 LIMITS = (0.001, 0.01, 0.05, 0.2, 0.5)
 """1 − cos from which on a cell takes the next darker shade."""
+MOST_DECADES = 3
+"""Length of the bars' scale, at most: about that of the shades. Lower values have no bar."""
 DROPPED = "✕"
 
 
@@ -185,7 +187,7 @@ def _scale(moment: Moment, page: range) -> Decades:
         for lane in range(1, len(moment.header.lanes))
     ]
     values = [value for layers in rows if layers for value in layers if value]
-    return decades_around(min(values, default=1.0), max(values, default=1.0))
+    return decades_around(min(values, default=1.0), max(values, default=1.0), MOST_DECADES)
 
 
 def _groups(sublayers: int, rows: int) -> list[range]:
