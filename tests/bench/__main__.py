@@ -3,10 +3,13 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# As the command line does.
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "passive")
 
 from .decoding import context_growth, decoding, large_vocabulary, measuring
 from .loading import loading
 from .memory import long_run, memory
+from .sharing import sharing
 from .terminal import first_frame, key_to_paint, long_trace, traffic
 
 for dtype in ("float32", "bfloat16"):
@@ -27,6 +30,8 @@ for dtype in ("float32", "bfloat16"):
     large_vocabulary(dtype)
 print("\nloading: the proof that what decodes is the model (demo model, five lanes, float32)")
 loading()
+print("\nsharing: a step of two sessions at once over one alone (demo, five lanes, float32)")
+sharing()
 print("\nmemory: what lanes add, each in a process of its own (float32)")
 memory()
 print("\nlong run: five lanes of a tiny model, resident")
