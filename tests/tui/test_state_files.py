@@ -67,6 +67,7 @@ def test_settings_are_replaced_whole(state: Path) -> None:
     assert msgspec.json.decode((state / "settings.json").read_bytes()) == {
         "theme": "b",
         "export_format": None,
+        "told_of_ssh": False,
     }
 
 
