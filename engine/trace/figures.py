@@ -57,7 +57,9 @@ def share(value: float | None) -> str:
 
 def difference(value: float | None) -> str:
     """Difference of two probabilities, in percent: `-2.13%`."""
-    return MISSING if value is None else f"{value:+.2%}"
+    if value is None:
+        return MISSING
+    return f"{value:+.2%}" if abs(value) >= 0.00005 else "0.00%"
 
 
 def deviation(value: float | None) -> str:

@@ -41,7 +41,7 @@ from ..support.traces import make_trace
             | {0.9996: "1.00", 8.7234: "8.72", 123.46: "123", 1234.5: "1.2e3"},
         ),
         (figures.share, {None: "n/a", 0.84615: "84.6%", 1.0: "100.0%"}),
-        (figures.difference, {None: "n/a", -0.02134: "-2.13%", 0.5: "+50.00%"}),
+        (figures.difference, {None: "n/a", -0.02134: "-2.13%", 0.5: "+50.00%", -1e-6: "0.00%"}),
         (figures.deviation, {None: "n/a", 0.02134: "2.13%"}),
         (figures.ratio, {None: "n/a", 1.03412: "1.034"}),
         (figures.step_number, {None: "–", 4: "4"}),
