@@ -2,9 +2,11 @@
 
 import os
 
+from prunetui.tui.cli.main import SPINS
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 # As the command line does.
-os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "passive")
+os.environ["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", SPINS)
 
 from .decoding import context_growth, decoding, large_vocabulary, measuring
 from .loading import loading
