@@ -16,8 +16,8 @@ RESERVE_BYTES = 16 << 20
 """Address space, none of it written, that is freed for the last sentence when memory runs out."""
 
 SPINS = "1000"
-"""Checks, some microseconds in all, after which a waiting thread of OpenMP sleeps: so one session is
-as fast as ever, and two on one machine share it fairly. `make bench` shows both."""
+"""Checks, some microseconds in all, after which a waiting thread of OpenMP sleeps: one session is
+as fast as ever then, and two on one machine share it fairly. `make bench` shows both."""
 
 OUT_OF_MEMORY = "out of memory; a smaller model or fewer variants need less"
 
