@@ -24,7 +24,8 @@ class LinearScale:
         self.top = LEAST_TOP
 
     def include(self, value: float) -> None:
-        self.top = ratchet(self.top, value)
+        if value > self.top:
+            self.top = ratchet(self.top, value)
 
     def share(self, value: float) -> float:
         """Height of a value, in 0..1."""
@@ -45,7 +46,7 @@ class LogScale:
         self._least, self._greatest = math.inf, LEAST_TOP_DECADE
 
     def include(self, value: float) -> None:
-        if value > 0:
+        if value > 0 and not self._least <= value <= self._greatest:
             self._least = min(self._least, value)
             self._greatest = max(self._greatest, value)
             self.decades = decades_around(self._least, self._greatest)
