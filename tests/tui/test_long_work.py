@@ -2,6 +2,7 @@
 
 import pytest
 from prunetui.engine.errors import UserError
+from prunetui.tui.app import InspectorApp
 from prunetui.tui.screens import live as live_module
 from prunetui.tui.screens.ask import AskDialog, ConfirmDialog
 from prunetui.tui.screens.prompt import PromptEditor
@@ -24,6 +25,12 @@ def test_a_stage_says_its_share_and_its_seconds() -> None:
     assert Stage("reading", began=10.0, fraction=0.456, ended=22.4).line == "reading 46% · 12 s"
 
 
+def is_at_work(app: InspectorApp, stage: str) -> bool:
+    """Whether the status line shows the stage, after however many seconds."""
+    status = panel_text(app, "#status")
+    return f"… {stage}" in status and "· esc cancels" in status
+
+
 async def test_a_prompt_that_is_read_is_shown_cancelled_and_there_to_edit_on() -> None:
     app = live(session := FakeSession())
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
@@ -33,8 +40,7 @@ async def test_a_prompt_that_is_read_is_shown_cancelled_and_there_to_edit_on() -
         trace = session.trace
         session.released.clear()
         await pilot.press("p", *"Other", "ctrl+r")
-        state = "… reading the prompt 25% · esc cancels"
-        await until(pilot, lambda: state in panel_text(app, "#status"))
+        await until(pilot, lambda: is_at_work(app, "reading the prompt 25%"))
         await until(pilot, lambda: screen.has_class("stale"))
         # What was asked for after it is not done either.
         await pilot.press("right", "space", "escape")
@@ -61,8 +67,7 @@ async def test_the_layers_that_are_read_replace_nothing_and_esc_stays_in_the_vie
         await until(pilot, lambda: session.trace.steps)
         session.released.clear()
         await pilot.press("2", "l")
-        state = "… reading the layers 25% · esc cancels"
-        await until(pilot, lambda: state in panel_text(app, "#status"))
+        await until(pilot, lambda: is_at_work(app, "reading the layers 25%"))
         assert not screen.has_class("stale")
         await pilot.press("escape")
         await until(pilot, lambda: notices(app) == ["Cancelled: all is as it was."])
