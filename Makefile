@@ -6,13 +6,17 @@ BIN := .venv/bin
 # One more than there are cores: some tests wait for terminals and other processes.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 5))')
 
-.PHONY: demo test slow bench setup lint clean
+.PHONY: demo test pytest slow bench setup lint clean
 
 demo: setup
 	@$(BIN)/prunetui --ignore-eos
 
+# At the same time, as the type checker leaves a core idle.
+test: setup
+	@$(MAKE) --no-print-directory --jobs=2 lint pytest
+
 # A thread each: workers that share the cores would wait for one another.
-test: lint
+pytest: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Sweeps over families and fuzzing, too long for every change; sessions without numba.

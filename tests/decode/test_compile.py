@@ -35,6 +35,7 @@ def tokens(session: Session) -> list[list[int]]:
     return [[token.token for token in step.lanes if token] for step in session.trace.steps]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 def test_tokens_are_those_of_plain_steps(tmp_path: Path) -> None:
     """Two weight groups, and a sliding window shorter than the decoded text."""
