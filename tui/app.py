@@ -153,10 +153,7 @@ class InspectorApp(App[None], inherit_bindings=False):
         if isinstance(event, events.Key):
             self._drop_information()
         try:
-            if self._exit:
-                # What was typed after the key that quits opens no dialog on the way out.
-                pass
-            elif not self._too_small:
+            if not self._too_small:
                 await super().on_event(event)
             elif isinstance(event, events.Key):
                 if event.key == "ctrl+c":

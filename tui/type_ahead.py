@@ -41,10 +41,11 @@ class TypeAhead:
             self._task = asyncio.create_task(self._dispatch_all())
 
     async def _dispatch_all(self) -> None:
-        while self._waiting:
+        # What was typed after the key that quits opens no dialog on the way out.
+        while self._waiting and self._app.return_code is None:
             event = self._waiting.popleft()
             await self._dispatch(event)
-            if not isinstance(event, events.MouseMove):
+            if not isinstance(event, events.MouseMove) and self._app.return_code is None:
                 await self._settle()
 
     async def _settle(self) -> None:

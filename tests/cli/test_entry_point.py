@@ -93,11 +93,11 @@ OF_PROMPTS = [
 
 def commands_with_mistakes(directory: Path) -> list[tuple[list[str], str]]:
     prune = ["prune", "-o", str(directory / "pruned")]
-    found = [([*prune, *mistake], said) for mistake, said in MISTAKES[:3]]
-    found += [(["rank", *mistake], said) for mistake, said in MISTAKES[4:]]
+    refusals = [([*prune, *mistake], said) for mistake, said in MISTAKES[:3]]
+    refusals += [(["rank", *mistake], said) for mistake, said in MISTAKES[4:]]
     for command in ([], ["record"]):
-        found += [([*command, *mistake], said) for mistake, said in MISTAKES + OF_PROMPTS]
-    return found
+        refusals += [([*command, *mistake], said) for mistake, said in MISTAKES + OF_PROMPTS]
+    return refusals
 
 
 def test_a_mistake_is_answered_before_torch_is_imported(tmp_path: Path) -> None:

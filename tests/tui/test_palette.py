@@ -119,8 +119,8 @@ def test_every_word_of_the_help_finds_a_command_that_it_is_a_word_of_first() -> 
     for key in KEYS:
         assert first(key.noun) == key
         for word in {*words_of(key.tooltip)} - FILLERS:
-            found = first(word)
-            assert word in words_of(f"{found.noun} {found.keywords} {found.tooltip}"), word
+            command = first(word)
+            assert word in words_of(f"{command.noun} {command.keywords} {command.tooltip}"), word
 
 
 async def test_a_command_typed_in_one_burst_runs() -> None:

@@ -114,10 +114,10 @@ class HelpScreen(Dialog[None]):
         tables = self.query(".help-rows").results(Static)
         count = 0
         for section, title, table in zip(self._sections, titles, tables, strict=True):
-            found = [row for row in section.rows if row.has(words)]
-            title.display = table.display = bool(found)
-            table.update(_table(found))
-            count += len(found)
+            rows = [row for row in section.rows if row.has(words)]
+            title.display = table.display = bool(rows)
+            table.update(_table(rows))
+            count += len(rows)
         self.query_one("#help-none").display = not count
         self.query_one(VerticalScroll).scroll_home(animate=False)
 

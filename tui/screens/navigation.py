@@ -192,10 +192,10 @@ class Navigator(Screen[None]):
             return
         self.stop_playing()
         steps = self.trace.steps
-        found = [first_divergence(steps, lane) for lane in self.compared_lanes()]
-        recorded = [step for step in found if step is not None]
-        if recorded:
-            self.move_to(min(recorded))
+        per_lane = [first_divergence(steps, lane) for lane in self.compared_lanes()]
+        divergences = [step for step in per_lane if step is not None]
+        if divergences:
+            self.move_to(min(divergences))
         else:
             self.run_to_divergence()
 
