@@ -42,8 +42,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     file, `self` for text that the baseline samples, or `hf:NAME[:CONFIG]`, a data set, of which
     `calibration_samples` samples of `calibration_length` tokens are used. `keep` names the spaces,
     h or z, whose vectors are recorded beside the trace. `lens` reads the layers of every step
-    through the logit lens. `compile` compiles the step, at load and for other lanes or a longer
-    prompt.
+    through the logit lens. `graphs` replays
+    a step on a GPU as one CUDA graph.
     """
 
     model: str = DEMO
@@ -69,4 +69,4 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     trust_remote_code: bool = False
     keep: tuple[Literal["h", "z"], ...] = ()
     lens: bool = False
-    compile: bool = False
+    graphs: bool = True

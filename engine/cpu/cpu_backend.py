@@ -20,12 +20,9 @@ PROBE_COLUMNS = 4096
 class CpuBackend:
     """Compiled operations on CPU tensors in float32 and bfloat16."""
 
-    def prepare(
-        self, rows: Mapping[PreTrainedModel, int], *, linears: bool = True
-    ) -> "PreparedModels":
-        """Choose the fastest operations for models that decode so many rows; without `linears`,
-        linear layers stay stock."""
-        return PreparedModels(rows, linears)
+    def prepare(self, rows: Mapping[PreTrainedModel, int]) -> "PreparedModels":
+        """Choose the fastest operations for models that decode so many rows."""
+        return PreparedModels(rows)
 
     def step(self, model: Any, closed: Mapping[nn.Module, Tensor]) -> CompiledLlamaStep | None:
         """A step for a model of Llama's kind; None where the kernels cannot read its weights.
@@ -59,9 +56,9 @@ class CpuBackend:
 class PreparedModels:
     """Models with fast linear layers and fast attention, between `install` and `remove`."""
 
-    def __init__(self, rows: Mapping[PreTrainedModel, int], linears: bool) -> None:
+    def __init__(self, rows: Mapping[PreTrainedModel, int]) -> None:
         self._attention = FastAttention(rows, faster_attention(rows))
-        self._linears = FastLinears(rows if linears else [])
+        self._linears = FastLinears(rows)
 
     def install(self) -> None:
         """Replace the stock operations; after an error, all of them are stock again."""

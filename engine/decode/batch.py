@@ -2,15 +2,13 @@
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
-from ..errors import UserError
 from ..model.dropped import Dropped
 from ..model.outputs import Outputs
 from ..model.rope import ChangingRope
 from ..model.weight_group import WeightGroup
-from .kv_cache import TokenLayer, is_recurrent, new_cache, new_static_cache
-from .steps import ForwardPass, Step, TorchCompiledStep, choose_step
+from .kv_cache import TokenLayer, is_recurrent, new_cache
+from .steps import ForwardPass, Step, choose_step
 
 
 class Batch:
@@ -25,16 +23,14 @@ class Batch:
         lanes: Tensor,
         dropped: list[Dropped],
         *,
-        compiled: bool,
         reread: bool,
     ) -> None:
         """`lanes`: int64 [rows], the lane of each row; `dropped`: what each row drops."""
         self.group = group
         self.lanes = lanes
         self._reread = reread
-        self._compiled = compiled
         model = group.model
-        self.cache = new_static_cache(model, 0) if compiled else new_cache(model, reread)
+        self.cache = new_cache(model, reread)
         self.rope = ChangingRope(model)
         self.reads_in_parts = self.rope.limit is None and not is_recurrent(self.cache)
         """Whether a text read part by part leaves the same in the cache, but for rounding."""
@@ -50,10 +46,7 @@ class Batch:
         self._step: Step = self._forward_pass
 
     def install(self) -> None:
-        if self._compiled:
-            self._step = TorchCompiledStep(self._forward_pass)
-        else:
-            self._step = choose_step(self.group, self._closed, self.cache, self._forward_pass)
+        self._step = choose_step(self.group, self._closed, self.cache, self._forward_pass)
         self._forward_pass.install()
 
     def remove(self) -> None:
@@ -71,31 +64,9 @@ class Batch:
         """Bytes of keys and values that the last step has read."""
         return self._step.cache_bytes(self.cache)
 
-    def clear(self) -> None:
-        """Start again with an empty cache."""
-        self.cache = new_cache(self.group.model, self._reread)
-
-    def has_capacity(self, positions: int) -> bool:
-        """Whether the static cache can hold so many positions."""
-        return self.cache.is_initialized and self.cache.get_max_length() >= positions
-
-    def compile(self, capacity: int, tokens: Tensor) -> None:
-        """Replace the cache by an empty static one and compile a step for it.
-
-        `tokens`, int64 [lanes, positions], are any to try. Raises `UserError` if the model cannot
-        be compiled.
-        """
-        self.cache = new_static_cache(self.group.model, capacity)
-        first = tokens[self.lanes, :1]
-        self.advance(first, 0)
-        try:
-            self.advance(first, 1)
-        except TorchDynamoException as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"a step of this model cannot be compiled ({reason}); leave --compile out"
-            ) from error
-        self.cache.reset()
+    def clear(self, capacity: int) -> None:
+        """Start again with an empty cache with memory for so many positions."""
+        self.cache = new_cache(self.group.model, self._reread, capacity)
 
     def advance(self, tokens: Tensor, length: int) -> Outputs:
         """Read int64 [rows, positions] after the `length` positions in the cache."""
@@ -104,7 +75,7 @@ class Batch:
             self.rope.forget()
             self.tokens = torch.cat([self.tokens[:, :length], tokens], dim=1)
             if length and self.rope.crosses(length, length + tokens.shape[1]):
-                self.clear()
+                self.clear(length)
                 tokens, length = self.tokens, 0
         step = self._step if tokens.shape[1] == 1 else self._forward_pass
         return step(tokens, self.cache, length)

@@ -1,4 +1,4 @@
-"""Key-value caches: one that grows in place, one of fixed shape, and one that keeps the tokens."""
+"""Key-value caches: one that grows in place, and one that keeps the tokens."""
 
 import functools
 import inspect
@@ -8,24 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..errors import UserError
-from ..model.rope import ChangingRope
 
 MIN_CAPACITY = 256
-"""Positions that a new cache has memory for."""
+"""Positions that a new cache has memory for at least."""
 
 
 class GrowingLayer(DynamicLayer):
     """Cache layer that writes new positions in place and doubles its capacity when it is full.
 
-    The stock layer copies its whole cache at every step, which soon costs more than reading it.
+    A capacity that is known to be needed is allocated at once. The stock layer copies its whole
+    cache at every step, which soon costs more than reading it.
     `keys` and `values` are views of the filled part: [rows, heads, positions, head dimension].
     """
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int = 0) -> None:
         super().__init__()
+        self._capacity = max(MIN_CAPACITY, capacity)
         self._buffers: list[Tensor] = []
         """Keys and values, [rows, heads, capacity, head dimension] each."""
         self._shared_prefix: Tensor | None = None
@@ -74,7 +75,12 @@ class GrowingLayer(DynamicLayer):
         length = self.get_seq_length()
         end = length + key_states.shape[-2]
         if not self._buffers or end > self._buffers[0].shape[-2]:
-            self._buffers = [_new_buffer(new, 2 * end) for new in (key_states, value_states)]
+            if end > self._capacity:
+                self._capacity = 2 * end
+            self._buffers = [
+                new.new_empty((*new.shape[:-2], self._capacity, new.shape[-1]))
+                for new in (key_states, value_states)
+            ]
             for buffer, filled in zip(self._buffers, (self.keys, self.values), strict=True):
                 if length and filled is not None:
                     buffer[..., :length, :] = filled
@@ -112,10 +118,6 @@ def _equal_prefix(a: Tensor, b: Tensor, positions: int) -> int:
     return begin
 
 
-def _new_buffer(states: Tensor, positions: int) -> Tensor:
-    return states.new_empty((*states.shape[:-2], max(MIN_CAPACITY, positions), states.shape[-1]))
-
-
 class TokenLayer:
     """Cache layer that keeps the tokens, int64 [rows, positions], to be reread at every step.
 
@@ -137,8 +139,9 @@ class TokenLayer:
             self.tokens = self.tokens[:, :positions]
 
 
-def new_cache(model: PreTrainedModel, reread: bool = False) -> DynamicCache:
-    """An empty cache with the layers that the model's config asks for.
+def new_cache(model: PreTrainedModel, reread: bool = False, capacity: int = 0) -> DynamicCache:
+    """An empty cache with the layers that the model's config asks for, with memory for `capacity`
+    positions where all of them are kept.
 
     With `reread`, and for a model that takes no cache, it keeps the tokens alone.
     """
@@ -149,7 +152,7 @@ def new_cache(model: PreTrainedModel, reread: bool = False) -> DynamicCache:
         return cache
     cache = DynamicCache(config=model.config)
     cache.layers = [
-        GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
+        GrowingLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache
 
@@ -170,9 +173,8 @@ def read(model: PreTrainedModel, tokens: Tensor, cache: DynamicCache, length: in
             )
         return model(**inputs).logits[:, -1]
     inputs: dict[str, Any] = {_cache_argument(model): cache}
-    # Most models count the cache's positions themselves, but some begin at 0 again. With position
-    # ids, a compiled step would be compiled for each position.
-    if not isinstance(layer, StaticLayer) and "position_ids" in _parameters(type(model)):
+    # Most models count the cache's positions themselves, but some begin at 0 again.
+    if "position_ids" in _parameters(type(model)):
         positions = torch.arange(length, length + tokens.shape[1], device=tokens.device)
         inputs["position_ids"] = positions.expand_as(tokens)
     out = model(input_ids=tokens, **inputs, use_cache=True, logits_to_keep=1)
@@ -199,28 +201,6 @@ def _cache_argument(model: PreTrainedModel) -> str:
     return "cache_params" if "mamba" in type(model).__name__.lower() else "past_key_values"
 
 
-def new_static_cache(model: PreTrainedModel, positions: int) -> DynamicCache:
-    """An empty cache of keys and values of a fixed shape, which a compiled step needs.
-
-    A layer with a sliding window keeps all positions too; the mask hides those outside the window.
-    Raises `UserError` for a model with other layers.
-    """
-    if ChangingRope(model).limit is not None:
-        raise UserError(
-            f"this {model.config.model_type} model's positions change with what is read, which a "
-            "compiled step cannot; leave --compile out"
-        )
-    cache = DynamicCache(config=model.config)
-    for number, layer in enumerate(cache.layers):
-        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
-            raise UserError(
-                f"{model.config.model_type} keeps more than keys and values, "
-                "which a compiled step cannot; leave --compile out"
-            )
-        cache.layers[number] = StaticLayer(max_cache_len=positions)
-    return cache
-
-
 def is_recurrent(cache: DynamicCache) -> bool:
     """Whether a layer has states, which some models reset where several tokens are read at once."""
     return any(hasattr(layer, "recurrent_states") for layer in cache.layers)
@@ -239,10 +219,7 @@ def crop(caches: list[DynamicCache], positions: int) -> bool:
     for cache in caches:
         layers: list[Any] = cache.layers
         for layer in layers:
-            if isinstance(layer, StaticLayer):
-                layer.cumulative_length.sub_(positions)
-            else:
-                layer.crop(-positions)
+            layer.crop(-positions)
     return True
 
 
@@ -257,18 +234,10 @@ def snapshot(caches: list[DynamicCache]) -> Callable[[], None]:
         # A step writes into it.
         if state.get("_shared_prefix") is not None:
             state["_shared_prefix"] = state["_shared_prefix"].clone()
-    # A compiled step is bound to the tensor that holds the length.
-    lengths = [
-        layer.cumulative_length.clone() if isinstance(layer, StaticLayer) else None
-        for layer in layers
-    ]
 
-    @torch.inference_mode()
     def restore() -> None:
-        for layer, state, length in zip(layers, states, lengths, strict=True):
+        for layer, state in zip(layers, states, strict=True):
             vars(layer).update(state)
-            if length is not None:
-                layer.cumulative_length.copy_(length)
 
     return restore
 
@@ -283,4 +252,4 @@ def _croppable(layer: object) -> bool:
     # Subclasses of these keep more.
     if type(layer) is DynamicSlidingWindowLayer:
         return layer.get_seq_length() < layer.sliding_window
-    return type(layer) in (GrowingLayer, StaticLayer, TokenLayer)
+    return type(layer) in (GrowingLayer, TokenLayer)

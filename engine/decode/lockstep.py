@@ -16,10 +16,6 @@ from .layer_hooks import LayerHooks
 PREFILL_CHUNK = 512
 """Positions per forward pass; bounds the activations that a long prompt needs."""
 
-STATIC_CAPACITY_STRIDE = 256
-"""Positions that the capacity of a compiled step's cache is a multiple of, so that most prompts
-share a shape."""
-
 
 class Lockstep:
     """Feeds tokens to all lanes at once, lanes of one weight group in one forward pass.
@@ -35,15 +31,9 @@ class Lockstep:
         self,
         lanes: Sequence[tuple[WeightGroup, Dropped]],
         *,
-        compiled: bool = False,
         reread: Collection[WeightGroup] = (),
     ) -> None:
-        """Models in `reread` read all tokens again at every step, without a cache.
-
-        Raises `UserError` if a step is to be compiled of a model that keeps more than keys and
-        values.
-        """
-        self._compiled = compiled
+        """Models in `reread` read all tokens again at every step, without a cache."""
         self.reread = reread
         self.length = 0
         """Positions in the caches."""
@@ -60,7 +50,6 @@ class Lockstep:
                 group,
                 torch.tensor(rows, device=self._device),
                 [lanes[row][1] for row in rows],
-                compiled=compiled,
                 reread=group in reread,
             )
             for group, rows in rows_by_group.items()
@@ -79,9 +68,6 @@ class Lockstep:
     def remove(self) -> None:
         for batch in self._batches:
             batch.remove()
-        if self._compiled:
-            # Compiled for the hooks that are gone now.
-            torch.compiler.reset()
 
     @property
     def row_count(self) -> int:
@@ -117,39 +103,21 @@ class Lockstep:
     ) -> Outputs:
         """Empty the caches, read int64 [lanes, positions], return the last position's outputs.
 
-        A compiled step can read `capacity` positions more. `report` gets the fraction that is read,
-        after every layer. Raises `UserError` if a step should be compiled and cannot be.
+        The caches have room for `capacity` positions more. `report` gets the fraction that is
+        read, after every layer.
         """
         tokens = tokens.to(self._device)
         self.length = 0
         self.prefill_count += 1
-        if self._compiled:
-            self._compile(tokens, tokens.shape[1] + capacity)
-        else:
-            for batch in self._batches:
-                batch.clear()
+        for batch in self._batches:
+            batch.clear(tokens.shape[1] + capacity)
         chunk = PREFILL_CHUNK if self.reads_in_parts else tokens.shape[1]
         *chunks, last = tokens.split(chunk, dim=1)
-        # No hook of ours may be there while torch compiles.
-        watched = [] if self._compiled else [batch.group.anatomy for batch in self._batches]
+        watched = [batch.group.anatomy for batch in self._batches]
         with LayerHooks(watched, len(chunks) + 1, report):
             for chunk in chunks:
                 self.advance(chunk)
             return self.advance(last)
-
-    @torch.inference_mode()
-    def _compile(self, tokens: Tensor, positions: int) -> None:
-        """Empty static caches for at least so many positions, and steps compiled for them."""
-        capacity = -(-positions // STATIC_CAPACITY_STRIDE) * STATIC_CAPACITY_STRIDE
-        # All batches have the same capacity; a compiled step is bound to its cache's tensors.
-        if all(batch.has_capacity(capacity) for batch in self._batches):
-            for batch in self._batches:
-                batch.cache.reset()
-            return
-        # Programs for smaller caches would count against the compiler's limit.
-        torch.compiler.reset()
-        for batch in self._batches:
-            batch.compile(capacity, tokens)
 
     @torch.inference_mode()
     def advance(self, tokens: Tensor) -> Outputs:

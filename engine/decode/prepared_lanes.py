@@ -28,8 +28,6 @@ class PreparedLanes:
         context: Context,
         prompt: list[int],
         progress: Progress,
-        *,
-        compiled: bool = False,
     ) -> None:
         """Install the lanes; the noise floor is measured on `prompt`, token ids.
 
@@ -38,8 +36,6 @@ class PreparedLanes:
         self.models = models
         self._prompt = prompt
         self._progress = progress
-        self.compiled = compiled
-        """Whether a step is compiled by torch."""
         self.records = [_record(lane, is_baseline=lane is models[0]) for lane in models]
         depths = [len(lane.group.anatomy.layers) for lane in models]
         self.same_depth = [depth == depths[0] for depth in depths]
@@ -47,10 +43,7 @@ class PreparedLanes:
         self._row_counts = Counter(lane.group.model for lane in self._rows(context))
         model = models[0].group.model
         backend = backend_for(model.device, model.dtype)
-        # Torch's compiler does not see through our products.
-        self._prepared = (
-            backend.prepare(self._row_counts, linears=not compiled) if backend else None
-        )
+        self._prepared = backend.prepare(self._row_counts) if backend else None
         self._prepare_models()
         try:
             self.weight_bytes = weight_bytes([*self._row_counts])
@@ -123,7 +116,7 @@ class PreparedLanes:
             lambda done: self._progress("measuring the noise floor", done),
         )
         self._progress("proving the step against transformers", None)
-        lockstep = Lockstep(rows, compiled=self.compiled)
+        lockstep = Lockstep(rows)
         lockstep.install()
         notes = [note for group, _ in rows for note in group.notes]
         try:
@@ -131,7 +124,7 @@ class PreparedLanes:
             notes += proof.notes
             if proof.reread:
                 lockstep.remove()
-                lockstep = Lockstep(rows, compiled=self.compiled, reread=proof.reread)
+                lockstep = Lockstep(rows, reread=proof.reread)
                 lockstep.install()
                 notes += prove(lockstep, rows).notes
         except BaseException:

@@ -63,12 +63,6 @@ class ForwardPass:
 
     def __call__(self, tokens: Tensor, cache: DynamicCache, length: int) -> Outputs:
         """Read int64 [rows, positions]; return the outputs of the last position."""
-        return Outputs(*self.tensors(tokens, cache, length))
-
-    def tensors(
-        self, tokens: Tensor, cache: DynamicCache, length: int = 0
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """h, z and streams of the last position, as a tuple that torch's compiler can return."""
         self._points = []
         z = read(self._group.model, tokens, cache, length)
         if self._points:
@@ -78,7 +72,7 @@ class ForwardPass:
             points = 2 * len(self._group.anatomy.layers) + 1
             streams = z.new_full((points, len(z), 1), torch.nan)
         h, self._h, self._points = self._h.to(z.device), torch.empty(0), []
-        return h, z, streams
+        return Outputs(h, z, streams)
 
     def cache_bytes(self, cache: DynamicCache) -> int:
         return cache_bytes(cache)
@@ -89,23 +83,6 @@ class ForwardPass:
 
     def _keep_h(self, h: Tensor) -> None:
         self._h = h[:, -1]
-
-
-class TorchCompiledStep:
-    """A forward pass of one position compiled by torch, bound to the tensors of a static cache."""
-
-    def __init__(self, forward_pass: ForwardPass) -> None:
-        self._forward_pass = forward_pass
-        self._compiled = torch.compile(forward_pass.tensors, dynamic=False, fullgraph=True)
-
-    def __call__(self, tokens: Tensor, cache: DynamicCache, length: int) -> Outputs:
-        if not cache.is_initialized:
-            # The first pass allocates the cache's tensors, which a compiler must not trace.
-            return self._forward_pass(tokens, cache, length)
-        return Outputs(*self._compiled(tokens, cache))
-
-    def cache_bytes(self, cache: DynamicCache) -> int:
-        return cache_bytes(cache)
 
 
 def choose_step(

@@ -43,8 +43,6 @@ def check_model_options(options: Options) -> None:
     """Raise `UserError` for a model that is not there, and for options that exclude each other."""
     if options.device_map is not None and options.device != "auto":
         raise OptionError("--device-map chooses the devices itself; leave --device out")
-    if options.device_map is not None and options.compile:
-        raise OptionError("--compile takes a model on one device; leave it or --device-map out")
     find_source(options.model)
 
 

@@ -68,7 +68,6 @@ class TokenHistory:
         # The last token is read for its outputs in any case.
         prefix = _shared_prefix(cached or [], chosen[:-1])
         prompt = len(self._trace.header.prompt.tokens)
-        # A compiled step's caches know their length on the device only: a crop waits for it.
         if cached is None or (prefix < len(cached) and not lockstep.crop(prompt + prefix)):
             self._prefill()
             prefix = 0
@@ -102,8 +101,7 @@ class TokenHistory:
         return self._cached if same_caches else None
 
     def _read_prompt(self) -> Outputs:
-        compiled = self._lanes.compiled
-        self._progress("compiling the step" if compiled else READING, None)
+        self._progress(READING, None)
         tokens, rows = self._trace.header.prompt.tokens, self._lanes.lockstep.row_count
         with guard_memory(
             f"out of memory while reading the prompt of {len(tokens)} tokens in {rows} lanes; "

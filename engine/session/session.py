@@ -305,9 +305,7 @@ class Session:
     def _prepare(
         self, models: list[LaneModel], context: Context, prompt: list[int]
     ) -> PreparedLanes:
-        return PreparedLanes(
-            models, context, prompt, self._progress, compiled=self._options.compile
-        )
+        return PreparedLanes(models, context, prompt, self._progress)
 
     def _begin(self, prompt: ReadPrompt, context: Context, resume: Trace | None = None) -> None:
         """Begin a new trace and file with the lanes; after an error, the trace before goes on."""

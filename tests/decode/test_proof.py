@@ -14,6 +14,7 @@ from prunetui.engine.errors import UserError
 from prunetui.engine.model import reference
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
+from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.model.reference import PROMPT, STEPS, take_reference
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Options
@@ -179,15 +180,13 @@ def test_a_cache_that_is_wrong_is_not_believed(tiny: Path, monkeypatch) -> None:
 
 
 def test_a_model_that_no_way_decodes_is_refused(tiny: Path, monkeypatch) -> None:
-    tensors = steps.ForwardPass.tensors
+    call = steps.ForwardPass.__call__
 
-    def wrong(
-        forward_pass: steps.ForwardPass, *arguments: Any
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        h, z, streams = tensors(forward_pass, *arguments)
-        return h, z.roll(1, -1), streams
+    def wrong(forward_pass: steps.ForwardPass, *arguments: Any) -> Outputs:
+        outputs = call(forward_pass, *arguments)
+        return Outputs(outputs.h, outputs.z.roll(1, -1), outputs.streams)
 
-    monkeypatch.setattr(steps.ForwardPass, "tensors", wrong)
+    monkeypatch.setattr(steps.ForwardPass, "__call__", wrong)
     with pytest.raises(UserError, match="tiny cannot be decoded: its logits are not those of one"):
         session_of(tiny)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from prunetui.engine.decode.lockstep import Lockstep
-from prunetui.engine.errors import UserError
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.weight_group import WeightGroup
@@ -126,13 +125,6 @@ def test_looking_back_changes_nothing(family: str) -> None:
             torch.testing.assert_close(seen.z[0], logits[step], rtol=1e-4, atol=1e-4)
     ours, _, _ = decode(lockstep, z, STEPS - 8)
     assert done + ours == tokens
-
-
-@EVERY_KIND
-def test_it_is_not_compiled(family: str) -> None:
-    model = make_model(family, **KINDS[family])
-    with pytest.raises(UserError, match="positions change with what is read"):
-        Lockstep([(WeightGroup(model, find_anatomy(model)), Dropped())], compiled=True)
 
 
 def test_steps_are_read_again_one_by_one(tmp_path: Path) -> None:

@@ -126,12 +126,12 @@ def decoding_options(
         bool,
         typer.Option("--lens", help="Read the layers of every step through the logit lens."),
     ] = False,
-    compile: Annotated[  # noqa: A002
+    no_graphs: Annotated[
         bool,
         typer.Option(
-            "--compile",
-            help="Compile the step, which takes a minute at the start. Meant for a GPU; on a CPU "
-            "the step that prunetui compiles itself is faster.",
+            "--no-graphs",
+            help="Launch the operations of a step on a GPU one by one, not as one CUDA graph: "
+            "slower, with the same numbers.",
         ),
     ] = False,
 ) -> Options:
@@ -173,7 +173,7 @@ def decoding_options(
         trust_remote_code=trust_remote_code,
         keep=_parse_spaces(keep) if keep is not None else (),
         lens=lens,
-        compile=compile,
+        graphs=not no_graphs,
     )
 
 
