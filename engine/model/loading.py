@@ -68,6 +68,8 @@ def load(options: Options, progress: Progress) -> Loaded:
     transformers.utils.logging.disable_progress_bar()
     check_model_options(options)
     device = find_device(options.device)
+    # SDPA prefers cuDNN on recent GPUs, which plans anew for every length of the caches: each step.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if device.type == "cpu":
         keep_freed_memory()
     if options.threads:

@@ -4,13 +4,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import torch
 from prunetui.engine.errors import UserError
+from prunetui.engine.model import loading
 from prunetui.engine.model.checkpoint_files import read_checkpoint_files, read_header
 from prunetui.engine.model.pretrained import stored_dtype
+from prunetui.engine.model.reference import Reference, take_reference
 from prunetui.engine.model.weight_group import checksum, checksums
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session
@@ -100,6 +103,22 @@ def local_kl(baseline: Path, variant: Path, steps: list[Step]) -> list[float]:
 
 
 # -- heads of their own ---------------------------------------------------------------------------
+
+
+def test_no_model_reads_a_token_with_the_attention_of_cudnn(tiny: Path, monkeypatch) -> None:
+    def spied(*arguments: Any) -> Reference:
+        enabled.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return take_reference(*arguments)
+
+    enabled: list[bool] = []
+    monkeypatch.setattr(loading, "take_reference", spied)
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    options = Options(model=str(tiny))
+    loading.load_checkpoint(
+        str(tiny), options, loading.load(options, lambda *_: None), lambda *_: None
+    )
+    assert enabled == [False, False]
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_a_head_of_its_own_stays_though_the_config_says_tied(tmp_path: Path) -> None:
