@@ -17,7 +17,7 @@ from ..errors import UserError, reason
 from ..files import exists
 from .source import ADAPTER
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
 """The limit that the format sets."""
 
@@ -81,7 +81,7 @@ def read_checkpoint_files(directory: Path, name: str) -> CheckpointFiles:
     format, for an adapter, and for a config of more layers than there are tensors.
     """
     _refuse_adapter(directory, name)
-    config = _read_json(directory / "config.json")
+    config = _read_json(directory / CONFIG)
     notes: list[str] = []
     tensors = _read_tensors(directory, name, notes)
     _check_depth(config, len(tensors), name)
@@ -111,12 +111,7 @@ def _read_tensors(directory: Path, name: str, notes: list[str]) -> dict[str, Sto
         return read_header(single)
     if not exists(index):
         raise UserError(_why_no_weights(directory, name))
-    weight_map = _read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(
-        isinstance(file, str) and re.fullmatch(r"[^/\\\0]+\.safetensors", file)
-        for file in weight_map.values()
-    ):
-        raise UserError(f"{index} is damaged: its weight_map does not name safetensors files")
+    weight_map = read_weight_map(index)
     tensors: dict[str, StoredTensor] = {}
     for file in sorted(set(weight_map.values())):
         tensors |= read_header(directory / file)
@@ -126,6 +121,20 @@ def _read_tensors(directory: Path, name: str, notes: list[str]) -> dict[str, Sto
             f"{weight_map[absent[0]]} does not hold; fetch the files again"
         )
     return tensors
+
+
+def read_weight_map(index: Path) -> dict[str, str]:
+    """The file of each weight, by the weight's name, in an index of shards beside them.
+
+    Raises `UserError` for an index that does not name safetensors files of its own directory.
+    """
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(
+        isinstance(file, str) and re.fullmatch(r"[^/\\\0]+\.safetensors", file)
+        for file in weight_map.values()
+    ):
+        raise UserError(f"{index} is damaged: its weight_map does not name safetensors files")
+    return weight_map
 
 
 def _why_no_weights(directory: Path, name: str) -> str:

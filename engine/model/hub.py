@@ -2,22 +2,26 @@
 
 import glob
 import io
-import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.hf_api import RepoFile
 from tqdm.auto import tqdm
 
 from ..errors import UserError, reason
 from ..files import exists
 from ..foreign import foreign_code
 from ..progress import Progress
-from .checkpoint_files import INDEX, WEIGHTS
+from .checkpoint_files import CONFIG, INDEX, WEIGHTS, read_weight_map
 from .source import ADAPTER, HubName
 
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+"""Patterns of configs and of what tokenizers read, whose names are theirs to choose."""
+MAX_SMALL_BYTES = 100_000_000
+"""Larger files of those patterns are data; Gemma 3's tokenizer.json, a large one, has 33 MB."""
 MAX_LISTED = 20
 """The most file names in a sentence."""
 
@@ -63,11 +67,13 @@ class _Repository:
         self._progress_bar = ProgressBar
 
     def fetch(self, code: bool) -> Path:
-        patterns = [*SMALL_FILES, "*.py"] if code else [*SMALL_FILES]
-        directory = self._snapshot(patterns, ignore=["*/*"])
+        directory = self._snapshot([CONFIG])
         # The rest is fetched from the same commit, whatever is pushed meanwhile.
         self.revision = directory.name
         files = self._list_files()
+        large = [file for file, size in (files or {}).items() if size > MAX_SMALL_BYTES]
+        patterns = [*SMALL_FILES, "*.py"] if code else [*SMALL_FILES]
+        self._snapshot(patterns, ignore=["*/*", *map(glob.escape, large)])
         if self.name.gguf is not None:
             return self._fetch_gguf(self.name.gguf, files)
         index = directory / INDEX
@@ -78,8 +84,8 @@ class _Repository:
             raise self._refusal(files)
         # The choice that transformers makes.
         if exists(index) and WEIGHTS not in (files or ()):
-            shards = {*json.loads(index.read_bytes())["weight_map"].values()}
-            return self._snapshot(glob.escape(shard) for shard in shards)
+            # Refuses what would be refused once it is fetched.
+            return self._snapshot(map(glob.escape, {*read_weight_map(index).values()}))
         return self._snapshot([WEIGHTS])
 
     def _snapshot(self, patterns: Any, ignore: list[str] | None = None) -> Path:
@@ -94,14 +100,18 @@ class _Repository:
             )
         )
 
-    def _list_files(self) -> list[str] | None:
-        """All files of the commit; None without a network, where the cached ones must do."""
+    def _list_files(self) -> dict[str, int] | None:
+        """Bytes of all files of the commit by name; None without a network, where the cached ones
+        must do."""
         try:
-            return HfApi().list_repo_files(self.name.repository, revision=self.revision)
+            tree = HfApi().list_repo_tree(
+                self.name.repository, recursive=True, revision=self.revision
+            )
+            return {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
         except Exception:
             return None
 
-    def _fetch_gguf(self, file: str, files: list[str] | None) -> Path:
+    def _fetch_gguf(self, file: str, files: Iterable[str] | None) -> Path:
         if files is not None and file not in files:
             raise UserError(f"{self.name.repository} has no file {file}; {self._choices(files)}")
         shards = [file]
@@ -111,19 +121,19 @@ class _Repository:
         directory = self._snapshot(glob.escape(shard) for shard in shards)
         return directory / shards[0]
 
-    def _refusal(self, files: list[str]) -> UserError:
+    def _refusal(self, files: Iterable[str]) -> UserError:
         name = HubName(self.name.repository, None, self.name.revision)
         if any(file.endswith(".gguf") for file in files):
             return UserError(f"{name} is a repository of GGUF files; {self._choices(files)}")
-        if "config.json" not in files:
-            return UserError(f"{name} holds no model: it has no config.json")
+        if CONFIG not in files:
+            return UserError(f"{name} holds no model: it has no {CONFIG}")
         weights = [file for file in files if file.endswith((".bin", ".pt", ".pth", ".safetensors"))]
         return UserError(
             f"{name} has no {WEIGHTS}, and weights are read from safetensors alone; it has "
             f"{_listed(weights) or 'no weights at all'}"
         )
 
-    def _choices(self, files: list[str]) -> str:
+    def _choices(self, files: Iterable[str]) -> str:
         ggufs = [file for file in files if file.endswith(".gguf")]
         # The first of several shards stands for all.
         ggufs = [f for f in ggufs if not (match := _SHARD.fullmatch(f)) or int(match[2]) == 1]

@@ -74,16 +74,73 @@ def test_only_what_is_read_is_fetched(tmp_path: Path, served: Hub) -> None:
     assert served.asked == []
 
 
-def test_of_shards_those_that_the_index_names(tmp_path: Path, served: Hub) -> None:
+def publish_in_shards(tmp_path: Path) -> tuple[Path, list[str]]:
+    """A repository with an index and no model.safetensors, and the names of its three shards."""
     model = publish(tmp_path)
-    make_model("llama").save_pretrained(model, max_shard_size="20KB")
+    make_model("llama").save_pretrained(model, max_shard_size="64KB")
     (model / "model.safetensors").unlink()
-    shards = {file.name for file in model.glob("model-*.safetensors")}
-    shutil.copy(model / min(shards), model / "model-00001-of-00001.safetensors")
-    assert len(shards) > 1
+    shards = sorted(file.name for file in model.glob("model-*.safetensors"))
+    assert len(shards) == 3
+    return model, shards
+
+
+def test_of_a_repository_like_mistrals_the_shards_of_the_index(
+    tmp_path: Path, served: Hub, monkeypatch
+) -> None:
+    """All that is fetched: neither the weights once more, nor data under the names of configs."""
+    model, shards = publish_in_shards(tmp_path)
+    monkeypatch.setattr("prunetui.engine.model.hub.MAX_SMALL_BYTES", 20_000)
+    read = {file.name for file in model.iterdir()} - {*shards}
+    for name in (
+        "consolidated.safetensors",
+        "model-00001-of-00001.safetensors",
+        "model.fp16.safetensors",
+        "pytorch_model-00001-of-00001.bin",
+        "original/consolidated.00.pth",
+        "original/params.json",
+        "tokenizer.model.v3",
+        "evaluation.json",
+        "[1] log.txt",
+        "large.model",
+    ):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_bytes(b"{}" + b" " * 20_000)
+    (model / "params.json").write_text("{}")
+    assert record(tmp_path, "-m", "some/model", "-v", "control") == 0
+    assert read == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert sorted(served.asked) == sorted([*read, *shards, "params.json"])
+
+
+def test_of_shards_and_the_whole_the_whole_alone(tmp_path: Path, served: Hub) -> None:
+    model, _ = publish_in_shards(tmp_path)
+    make_model("llama").save_pretrained(tmp_path / "whole")
+    shutil.copy(tmp_path / "whole" / "model.safetensors", model)
     assert record(tmp_path, "-m", "some/model", "-v", "control") == 0
     fetched = [name for name in served.asked if name.endswith(".safetensors")]
-    assert sorted(fetched) == sorted(shards)
+    assert fetched == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("file", ["weights/{}", "pytorch_model.bin"])
+def test_an_index_of_files_that_are_not_read_fetches_none(
+    file: str, tmp_path: Path, served: Hub, capsys
+) -> None:
+    model, shards = publish_in_shards(tmp_path)
+    index = model / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_bytes())["weight_map"]
+    renamed = {key: file.format(shard) for key, shard in weight_map.items()}
+    index.write_text(json.dumps({"weight_map": renamed}))
+    (model / "weights").mkdir()
+    for shard in shards:
+        (model / shard).rename(model / "weights" / shard)
+    (model / "pytorch_model.bin").write_bytes(b"pickled")
+    assert "its weight_map does not name safetensors files" in said(capsys, "-m", "some/model")
+    assert not [name for name in served.asked if name.endswith((".safetensors", ".bin"))]
 
 
 @pytest.mark.usefixtures("served")
@@ -215,4 +272,4 @@ def test_an_index_that_is_none(tmp_path: Path, capsys) -> None:
     model = publish(tmp_path)
     (model / "model.safetensors").rename(model / "model-00001-of-00001.safetensors")
     (model / "model.safetensors.index.json").write_text(json.dumps({"weights": {}}))
-    assert "did not give a model of that name" in said(capsys, "-m", "some/model")
+    assert "its weight_map does not name safetensors files" in said(capsys, "-m", "some/model")
