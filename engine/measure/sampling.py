@@ -7,18 +7,19 @@ from ..trace.records import Sampling
 from .top_k import argmax
 
 
-def sample(z: Tensor, sampling: Sampling, step: int) -> Tensor:
+def sample(z: Tensor, sampling: Sampling, noise: Tensor) -> Tensor:
     """Sample one token per lane, int64 [lanes], from logits z, float32 [lanes, vocabulary].
 
-    The noise is the same for every lane, keyed by seed and step: lanes differ because their
-    distributions differ and for no other reason, and a step decoded again gives the same tokens.
+    The Gumbel noise, float32 [vocabulary], is the same for every lane, keyed by seed and step:
+    lanes differ because their distributions differ and for no other reason, and a step decoded
+    again gives the same tokens.
     """
     scores = z / sampling.temperature
     if sampling.top_k:
         scores = keep_top_k(scores, sampling.top_k)
     if sampling.top_p < 1:
         scores = keep_top_p(scores, sampling.top_p)
-    return argmax(scores + gumbel(z.shape[-1], sampling.seed, step, z.device))
+    return argmax(scores + noise)
 
 
 def keep_top_k(scores: Tensor, k: int) -> Tensor:
@@ -35,11 +36,11 @@ def keep_top_p(scores: Tensor, top_p: float) -> Tensor:
     return scores.masked_fill((before >= top_p).gather(-1, order.argsort(dim=-1)), -torch.inf)
 
 
-def gumbel(size: int, seed: int, step: int, device: torch.device) -> Tensor:
-    """Standard Gumbel noise, float32 [size]: argmax(log p + noise) is a sample of p."""
+def draw_gumbel(noise: Tensor, seed: int, step: int) -> None:
+    """Fill float32 [size] with standard Gumbel noise: argmax(log p + noise) is a sample of p."""
     # The CPU's generator reads 32 bits of its seed, so seed and step are mixed into those.
     key = (seed * 0x9E3779B1 + step) % 2**32
-    generator = torch.Generator(device).manual_seed(key)
-    uniform = torch.rand(size, generator=generator, device=device)
-    # rand may give 0, whose logarithm would be infinite.
-    return -(-uniform.clamp_min(torch.finfo(uniform.dtype).tiny).log()).log()
+    generator = torch.Generator(noise.device).manual_seed(key)
+    noise.uniform_(generator=generator)
+    # A uniform number may be 0, whose logarithm would be infinite.
+    noise.clamp_min_(torch.finfo(noise.dtype).tiny).log_().neg_().log_().neg_()

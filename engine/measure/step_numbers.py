@@ -1,29 +1,12 @@
-"""One step's numbers, computed on the model's device and brought to the host in one transfer."""
+"""One step's numbers on the host, as lists, from the reductions of its outputs."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ..model.outputs import Outputs
-from ..trace.records import Sampling
 from .drift import MEASURES, measure
-from .reductions import reduce_logits
-from .sampling import sample
-
-
-@dataclass(frozen=True)
-class StepRequest:
-    """Choice of what is recorded of a step."""
-
-    lanes: int
-    """Number of rows that choose tokens, the first ones; the others are only measured."""
-    candidates: int
-    """Top tokens per lane."""
-    answers: Tensor
-    """Tokens of the answers, int64 [answers]."""
+from .step_reduction import ReducedArrays, StepRequest
 
 
 @dataclass(frozen=True)
@@ -62,69 +45,40 @@ class StepNumbers:
 
 
 def step_numbers(
-    outputs: Outputs,
-    sampling: Sampling,
-    step: int,
-    request: StepRequest,
-    forced: dict[int, int],
-) -> tuple[StepNumbers, Tensor]:
-    """Choose each lane's token and measure the step; return the numbers and the tokens.
+    reduced: ReducedArrays, request: StepRequest, vocabulary: int, temperature: float
+) -> StepNumbers:
+    """Compute the numbers of a step from its reductions.
 
-    The tokens, int64 [lanes], stay on the model's device; `forced` are tokens by lane that replace
-    what those lanes would choose.
+    `vocabulary` is the number of logits of a row, `temperature` that of the measures.
     """
-    count, temperature = request.lanes, sampling.measured_temperature
-    z = outputs.z
-    reductions = reduce_logits(outputs, max(request.candidates, 2), temperature)
-    if sampling.temperature:
-        chosen = sample(z[:count].float(), sampling, step)
-    else:
-        chosen = reductions.tokens[:count, 0].clone()
-    for lane, token in forced.items():
-        chosen[lane] = token
-    top = reductions.tokens[:count, : request.candidates]
-    logits = z.index_select(-1, torch.cat([chosen, top.flatten(), request.answers.to(z.device)]))
-    tokens, ranked, sums, highest, logits, h_dots, stream_dots = _on_host(
-        [
-            *(chosen, reductions.tokens, reductions.sums, reductions.highest, logits),
-            *(reductions.h_dots, reductions.stream_dots),
-        ]
-    )
-    measures = measure(sums, highest, logits, h_dots, stream_dots, z.shape[-1], temperature)
+    _, ranked, sums, highest, logits, h_dots, stream_dots = reduced
+    count = request.lanes
+    measures = measure(sums, highest, logits, h_dots, stream_dots, vocabulary, temperature)
     # NaN counts as the highest, and any number is above minus infinity.
     broken = ~np.isfinite(highest[:, 0])
     if broken.any():
         # A token beside infinity would have the probability 0.
         for values in (measures.probs, measures.logprobs, measures.entropies, measures.margins):
             values[broken] = np.nan
-    first_answer, logprobs, probs = count + top.numel(), measures.logprobs, measures.probs
-    to_list = np.ndarray.tolist if measures.finite else _to_list_with_none
+    logprobs, probs = measures.logprobs, measures.probs
     ranking = ranked.astype(int).tolist()
-    numbers = StepNumbers(
-        tokens=tokens.astype(int).tolist(),
+    top = [tokens[: request.candidates] for tokens in ranking[:count]]
+    first_answer = count + sum(map(len, top))
+    to_list = np.ndarray.tolist if measures.finite else _to_list_with_none
+    return StepNumbers(
+        tokens=reduced.tokens.astype(int).tolist(),
         not_numbers=broken[:count].tolist(),
         probs=to_list(probs.diagonal()[:count]),
         logprobs=to_list(logprobs.diagonal()[:count]),
         entropies=to_list(measures.entropies[:count]),
         margins=to_list(measures.margins[:count]),
-        top=[tokens[: request.candidates] for tokens in ranking[:count]],
+        top=top,
         top_probs=to_list(probs[:count, count:first_answer]),
         drift=_drift_by_name(to_list(measures.drift), [row[0] for row in ranking], broken),
         layers=to_list(measures.layers),
         answer_z=to_list(logits[:, first_answer:]),
         answer_logprobs=to_list(logprobs[:, first_answer:]),
     )
-    return numbers, chosen
-
-
-def _on_host(tensors: list[Tensor]) -> list[np.ndarray]:
-    """Copies on the host as float64, which is exact for a token id; in one transfer."""
-    if tensors[0].device == torch.device("cpu"):
-        return [tensor.double().numpy() for tensor in tensors]
-    flat = torch.cat([tensor.double().flatten() for tensor in tensors]).cpu().numpy()
-    ends = np.cumsum([tensor.numel() for tensor in tensors])
-    pieces = np.split(flat, ends[:-1])
-    return [piece.reshape(tensor.shape) for piece, tensor in zip(pieces, tensors, strict=True)]
 
 
 def _drift_by_name(

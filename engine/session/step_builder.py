@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..decode.prepared_lanes import PreparedLanes
 from ..measure.logit_lens import read_lens
-from ..measure.step_numbers import StepRequest, step_numbers
+from ..measure.step_numbers import step_numbers
 from ..measure.step_record import (
     answer_records,
     candidate_records,
@@ -17,6 +17,7 @@ from ..measure.step_record import (
     layer_records,
     token_records,
 )
+from ..measure.step_reduction import StepReduction, StepRequest
 from ..model.detokenize import LaneText, TokenTexts
 from ..model.generation import end_tokens
 from ..model.loading import Loaded
@@ -51,14 +52,10 @@ class StepBuilder:
         self._token_texts = TokenTexts(loaded.tokenizer)
         self._end_tokens = end_tokens(loaded.model, loaded.tokenizer)
         answers = trace.header.answers
-        self._request = StepRequest(
-            len(lanes.records),
-            candidates,
-            torch.tensor(
-                answers.tokens if answers else [],
-                dtype=torch.int64,
-                device=lanes.models[0].group.model.device,
-            ),
+        tokens = torch.tensor(answers.tokens if answers else [], dtype=torch.int64)
+        self._request = StepRequest(len(lanes.records), candidates, tokens)
+        self._reduction = StepReduction(
+            trace.header.sampling, self._request, lanes.models[0].group.model.device
         )
         self.read_texts()
 
@@ -120,7 +117,11 @@ class StepBuilder:
         int64 [lanes]."""
         header, lanes = self._trace.header, self._lanes
         number, variant_count = len(steps), len(lanes.records) - 1
-        numbers, chosen = step_numbers(outputs, header.sampling, number, self._request, forced)
+        vocabulary = outputs.z.shape[-1]
+        self._reduction.draw_noise(number, vocabulary)
+        reduced = self._reduction(outputs, forced)
+        arrays, temperature = reduced.fetch()(), header.sampling.measured_temperature
+        numbers = step_numbers(arrays, self._request, vocabulary, temperature)
         running = running_lanes(steps, variant_count + 1)
         ended = ending_lanes(header, numbers, running, forced, self._end_tokens)
         measured = [running[0] and runs for runs in running[1:]]
@@ -155,7 +156,7 @@ class StepBuilder:
             if answers and both
             else None,
         )
-        return step, chosen
+        return step, reduced.chosen
 
     @torch.inference_mode()
     def lens(

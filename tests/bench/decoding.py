@@ -13,7 +13,7 @@ from prunetui.engine.decode.bandwidth import read_bandwidth
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.decode.prepared_lanes import PreparedLanes
 from prunetui.engine.measure.reductions import reduce_logits
-from prunetui.engine.measure.step_numbers import StepRequest, step_numbers
+from prunetui.engine.measure.step_reduction import StepRequest
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.device import find_device
 from prunetui.engine.model.dropped import Dropped
@@ -30,6 +30,7 @@ from prunetui.engine.variants.recipes import parse
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from tests.support.lockstep import install_lockstep
+from tests.support.measures import numbers_and_tokens
 
 from ..support.models import generate
 
@@ -146,7 +147,7 @@ def large_vocabulary(dtype: str) -> None:
         outputs = lockstep.prefill(torch.arange(100).repeat(5, 1))
         for step in range(STEPS):
             began = time.perf_counter()
-            _, chosen = step_numbers(outputs, GREEDY, step, request, {})
+            _, chosen = numbers_and_tokens(outputs, GREEDY, step, request)
             measured = time.perf_counter()
             outputs = lockstep.advance(chosen[:, None])
             _finish(outputs)
@@ -168,7 +169,7 @@ def measuring() -> None:
         h, streams = torch.randn(5, 576, device=device), torch.randn(60, 5, 576, device=device)
         outputs = Outputs(h, z, streams)
         with torch.inference_mode():
-            whole = _median_seconds(lambda o=outputs: step_numbers(o, GREEDY, 0, request, {}))
+            whole = _median_seconds(lambda o=outputs: numbers_and_tokens(o, GREEDY, 0, request))
             look = _median_seconds(lambda o=outputs: reduce_logits(o, 10, 1.0).sums.cpu())
             exp = _median_seconds(lambda z=z: z.double().exp_()[0, 0].item())
         print(

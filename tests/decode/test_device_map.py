@@ -9,7 +9,8 @@ import torch
 from prunetui.engine.decode import steps
 from prunetui.engine.errors import UserError
 from prunetui.engine.measure import reductions
-from prunetui.engine.measure.step_numbers import StepNumbers, StepRequest, step_numbers
+from prunetui.engine.measure.step_numbers import StepNumbers
+from prunetui.engine.measure.step_reduction import StepRequest
 from prunetui.engine.model import loading, pretrained
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from ..support.devices import FIRST, SECOND, Devices, move, spread, where
 from ..support.lockstep import install_lockstep
+from ..support.measures import numbers_and_tokens
 from ..support.models import make_model, save_model_directory
 
 PROMPT = [5, 17, 200, 31, 8, 99]
@@ -183,7 +185,7 @@ def _steps(lanes: list[tuple[WeightGroup, Dropped]]) -> list[StepNumbers]:
     request = StepRequest(lanes=len(lanes), candidates=3, answers=torch.tensor([1, 2]))
     with torch.inference_mode():
         for step in range(3):
-            numbers, chosen = step_numbers(outputs, SAMPLING, step, request, {})
+            numbers, chosen = numbers_and_tokens(outputs, SAMPLING, step, request)
             steps.append(numbers)
             outputs = lockstep.advance(chosen[:, None].cpu())
     lockstep.remove()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from prunetui.engine.measure import reductions
-from prunetui.engine.measure.step_numbers import StepRequest, step_numbers
+from prunetui.engine.measure.step_reduction import StepRequest
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.trace.records import Sampling
 
-from ..support.measures import measured, measures
+from ..support.measures import measured, measures, numbers_and_tokens
 from ..support.models import needs_kernels
 from ..support.references import cos, softmax
 
@@ -201,7 +201,7 @@ def test_stream_cosines() -> None:
     streams = torch.randn(6, 3, 8)
     request = StepRequest(lanes=3, candidates=2, answers=torch.empty(0, dtype=torch.int64))
     outputs = Outputs(torch.randn(3, 8), torch.randn(3, 40), streams)
-    numbers, _ = step_numbers(outputs, GREEDY, 0, request, {})
+    numbers, _ = numbers_and_tokens(outputs, GREEDY, 0, request)
     for variant in (1, 2):
         assert len(numbers.layers[variant - 1]) == 5
         for point in range(1, 6):
@@ -213,7 +213,7 @@ def test_what_is_not_finite_is_none_and_the_rest_stands() -> None:
     z, streams = torch.randn(3, 40), torch.randn(5, 3, 8)
     z[1, 7] = streams[2, 2, 0] = torch.nan
     outputs = Outputs(streams[-1], z, streams)
-    numbers, _ = step_numbers(outputs, GREEDY, 0, StepRequest(3, 2, torch.tensor([4])), {})
+    numbers, _ = numbers_and_tokens(outputs, GREEDY, 0, StepRequest(3, 2, torch.tensor([4])))
     assert numbers.tokens[1] == 7
     assert (numbers.logprobs[1], numbers.entropies[1], numbers.answer_logprobs[1]) == (
         None,

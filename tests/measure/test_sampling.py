@@ -1,9 +1,8 @@
 import pytest
 import torch
-from prunetui.engine.measure.sampling import gumbel, keep_top_k, keep_top_p, sample
+from prunetui.engine.measure.sampling import draw_gumbel, keep_top_k, keep_top_p
+from prunetui.engine.measure.sampling import sample as sample_by_noise
 from prunetui.engine.trace.records import Sampling
-
-CPU = torch.device("cpu")
 
 
 def sampling(
@@ -17,6 +16,16 @@ def sampling(
         max_new_tokens=1,
         ignore_eos=False,
     )
+
+
+def gumbel(size: int, seed: int, step: int) -> torch.Tensor:
+    noise = torch.empty(size)
+    draw_gumbel(noise, seed, step)
+    return noise
+
+
+def sample(z: torch.Tensor, sampling: Sampling, step: int) -> torch.Tensor:
+    return sample_by_noise(z, sampling, gumbel(z.shape[-1], sampling.seed, step))
 
 
 def test_equal_lanes_choose_alike() -> None:
@@ -62,7 +71,7 @@ def test_filters_bind_the_choice() -> None:
 
 
 def test_noise_is_gumbel() -> None:
-    noise = gumbel(200_000, 0, 0, CPU)
+    noise = gumbel(200_000, 0, 0)
     assert noise.isfinite().all()
     assert noise.mean().item() == pytest.approx(0.5772, abs=0.01)
     assert noise.var().item() == pytest.approx(torch.pi**2 / 6, abs=0.03)

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from prunetui.engine.measure.step_numbers import StepRequest, step_numbers
+from prunetui.engine.measure.step_reduction import StepRequest
 from prunetui.engine.measure.top_k import LARGE, argmax, topk
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.trace.records import Sampling
 from torch import Tensor
+
+from ..support.measures import numbers_and_tokens
 
 SIZES = (1, 7, 31, 33, LARGE - 1, LARGE, LARGE + 1, 3 * LARGE, 40 * LARGE + 17)
 
@@ -61,7 +63,7 @@ def test_the_greedy_token_is_the_first_candidate_and_the_same_top_token():
         temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=1, ignore_eos=False
     )
     request = StepRequest(lanes=3, candidates=3, answers=torch.empty(0, dtype=torch.int64))
-    numbers, chosen = step_numbers(outputs, greedy, 0, request, {})
+    numbers, chosen = numbers_and_tokens(outputs, greedy, 0, request)
     assert chosen.tolist() == numbers.tokens == [5, 5, 700]
     assert numbers.top == [[5, 700, 1900], [5, 700, 1900], [700, 1900, 5]]
     assert [drift["top1"] for drift in numbers.drift] == [True, False]

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from prunetui.engine.measure.step_numbers import StepNumbers, StepRequest, step_numbers
+from prunetui.engine.measure.step_numbers import StepNumbers
+from prunetui.engine.measure.step_reduction import StepRequest
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session
@@ -27,6 +28,7 @@ from prunetui.engine.trace.trace import Trace
 from prunetui.tui.views.catalog import VIEWS
 from prunetui.tui.views.theory import TheoryTable
 
+from ..support.measures import numbers_and_tokens
 from ..support.models import END, make_model, make_tokenizer
 from ..support.screens import inspector, panel_text, replay, settle
 from ..support.steps import drift_of, present, token_of, whole
@@ -42,7 +44,7 @@ NAN, INF = torch.nan, torch.inf
 def numbers_of(z: torch.Tensor, lanes: int | None = None) -> StepNumbers:
     streams = torch.ones(3, len(z), 4, dtype=z.dtype)
     request = StepRequest(lanes or len(z), 4, torch.tensor([1]))
-    return step_numbers(Outputs(streams[-1], z, streams), GREEDY, 0, request, {})[0]
+    return numbers_and_tokens(Outputs(streams[-1], z, streams), GREEDY, 0, request)[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -8,13 +8,13 @@ import pytest
 import torch
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.errors import UserError
+from prunetui.engine.measure.step_reduction import StepReduction
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.loading import Loaded
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Options
 from prunetui.engine.progress import Progress
-from prunetui.engine.session import step_builder
 from prunetui.engine.session.session import Session, open_session
 from prunetui.engine.trace.file import TraceWriter, read_trace
 from prunetui.engine.trace.records import Step
@@ -146,14 +146,17 @@ def test_the_measures_use_the_sampling_temperature(models) -> None:
 
 def end_at(monkeypatch, lane: int, step: int) -> None:
     """Make one lane choose the end token at one step."""
-    numbers = step_builder.step_numbers
+    draw, reduce, drawn_for = StepReduction.draw_noise, StepReduction.__call__, [-1]
 
-    def ending(outputs, sampling, number, wanted, forced):
-        if number == step:
-            forced = {**forced, lane: END}
-        return numbers(outputs, sampling, number, wanted, forced)
+    def drawing(self, number, vocabulary):
+        drawn_for[0] = number
+        draw(self, number, vocabulary)
 
-    monkeypatch.setattr(step_builder, "step_numbers", ending)
+    def ending(self, outputs, forced):
+        return reduce(self, outputs, {**forced, lane: END} if drawn_for == [step] else forced)
+
+    monkeypatch.setattr(StepReduction, "draw_noise", drawing)
+    monkeypatch.setattr(StepReduction, "__call__", ending)
 
 
 def test_a_lane_that_ended_keeps_its_row_and_says_nothing(models, monkeypatch) -> None:

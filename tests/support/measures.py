@@ -1,10 +1,13 @@
-"""Measures of given h and z, as a step computes them."""
+"""Measures of given outputs, as a step computes them."""
 
 import numpy as np
 import torch
 from prunetui.engine.measure.drift import MEASURES, Measures, measure
 from prunetui.engine.measure.reductions import Reductions, reduce_logits
+from prunetui.engine.measure.step_numbers import StepNumbers, step_numbers
+from prunetui.engine.measure.step_reduction import StepReduction, StepRequest
 from prunetui.engine.model.outputs import Outputs
+from prunetui.engine.trace.records import Sampling
 from torch import Tensor
 
 
@@ -34,3 +37,14 @@ def measures(h: Tensor, z: Tensor, temperature: float) -> Measures:
 def measured(h: Tensor, z: Tensor, temperature: float) -> dict[str, np.ndarray]:
     """Drift measures by name, [variants] each."""
     return dict(zip(MEASURES, measures(h, z, temperature).drift.T, strict=True))
+
+
+def numbers_and_tokens(
+    outputs: Outputs, sampling: Sampling, step: int, request: StepRequest
+) -> tuple[StepNumbers, Tensor]:
+    """Numbers of a step, and the chosen tokens, int64 [lanes]."""
+    reduction, vocabulary = StepReduction(sampling, request, outputs.z.device), outputs.z.shape[-1]
+    reduction.draw_noise(step, vocabulary)
+    reduced = reduction(outputs)
+    arrays = reduced.fetch()()
+    return step_numbers(arrays, request, vocabulary, sampling.measured_temperature), reduced.chosen

@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from prunetui.engine.measure.step_reduction import StepReduction
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.options import Options
-from prunetui.engine.session import step_builder
 from prunetui.engine.session.session import open_session
 from prunetui.engine.trace.analysis.statistics import Statistics, repetition_start, statistics
 from prunetui.engine.trace.analysis.subspace import choice, choices, subspace_drift
@@ -196,13 +196,13 @@ def test_a_session_keeps_the_answers_logits(
     )
     session = open_session(options, None, lambda *_: None)
     read: list[Outputs] = []
-    numbers_of = step_builder.step_numbers
+    reduce = StepReduction.__call__
 
-    def watched(outputs: Outputs, *more: Any) -> Any:
+    def watched(self: StepReduction, outputs: Outputs, *more: Any) -> Any:
         read.append(outputs)
-        return numbers_of(outputs, *more)
+        return reduce(self, outputs, *more)
 
-    monkeypatch.setattr(step_builder, "step_numbers", watched)
+    monkeypatch.setattr(StepReduction, "__call__", watched)
     step = session.step()
     header, (outputs,) = session.trace.header, read
     assert header.answers is not None
