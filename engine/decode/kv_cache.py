@@ -11,6 +11,8 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..errors import UserError
+from ..model.rope import ChangingRope
+from .fixed_cache import FixedLayer
 
 MIN_CAPACITY = 256
 """Positions that a new cache has memory for at least."""
@@ -145,7 +147,7 @@ def new_cache(model: PreTrainedModel, reread: bool = False, capacity: int = 0) -
 
     With `reread`, and for a model that takes no cache, it keeps the tokens alone.
     """
-    if reread or not _takes_cache(model):
+    if reread or not takes_cache(model):
         cache = DynamicCache()
         layers: list[Any] = [TokenLayer()]
         cache.layers = layers
@@ -157,9 +159,27 @@ def new_cache(model: PreTrainedModel, reread: bool = False, capacity: int = 0) -
     return cache
 
 
-def read(model: PreTrainedModel, tokens: Tensor, cache: DynamicCache, length: int) -> Tensor:
+def supports_fixed_cache(model: PreTrainedModel) -> bool:
+    """Whether all that a model keeps of a text is keys and values of its positions, on one device.
+
+    A layer with a sliding window can keep all positions too: the mask hides those outside of it.
+    """
+    return (
+        takes_cache(model)
+        and ChangingRope(model).limit is None
+        and len({parameter.device for parameter in model.parameters()}) == 1
+        and all(
+            type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
+            for layer in DynamicCache(config=model.config).layers
+        )
+    )
+
+
+def read(
+    model: PreTrainedModel, tokens: Tensor, cache: DynamicCache, length: int | Tensor
+) -> Tensor:
     """Read int64 [rows, positions] after the `length` positions in the cache; return the last
-    position's logits, [rows, vocabulary]."""
+    position's logits, [rows, vocabulary]. A length on the device, int64 [1], takes one position."""
     if isinstance(layer := cache.layers[0], TokenLayer):
         tokens = layer.extend(tokens)
         generates: Any = model
@@ -175,13 +195,17 @@ def read(model: PreTrainedModel, tokens: Tensor, cache: DynamicCache, length: in
     inputs: dict[str, Any] = {_cache_argument(model): cache}
     # Most models count the cache's positions themselves, but some begin at 0 again.
     if "position_ids" in _parameters(type(model)):
-        positions = torch.arange(length, length + tokens.shape[1], device=tokens.device)
+        positions = (
+            length
+            if isinstance(length, Tensor)
+            else torch.arange(length, length + tokens.shape[1], device=tokens.device)
+        )
         inputs["position_ids"] = positions.expand_as(tokens)
     out = model(input_ids=tokens, **inputs, use_cache=True, logits_to_keep=1)
     return out.logits[:, -1]
 
 
-def _takes_cache(model: PreTrainedModel) -> bool:
+def takes_cache(model: PreTrainedModel) -> bool:
     """Whether the model uses a cache that it is given.
 
     Others ignore it and read each token as if it were the first.
@@ -252,4 +276,4 @@ def _croppable(layer: object) -> bool:
     # Subclasses of these keep more.
     if type(layer) is DynamicSlidingWindowLayer:
         return layer.get_seq_length() < layer.sliding_window
-    return type(layer) in (GrowingLayer, TokenLayer)
+    return type(layer) in (GrowingLayer, FixedLayer, TokenLayer)

@@ -10,8 +10,10 @@ from ..model.dropped import Dropped
 from ..model.outputs import Outputs
 from ..model.weight_group import WeightGroup
 from .batch import Batch
+from .fixed_cache import finite_after, room_for, room_of, set_length
 from .kv_cache import can_crop, crop, snapshot
 from .layer_hooks import LayerHooks
+from .static_steps import Reduction, StaticSteps
 
 PREFILL_CHUNK = 512
 """Positions per forward pass; bounds the activations that a long prompt needs."""
@@ -32,8 +34,12 @@ class Lockstep:
         lanes: Sequence[tuple[WeightGroup, Dropped]],
         *,
         reread: Collection[WeightGroup] = (),
+        static: bool = False,
+        graphs: bool = False,
     ) -> None:
-        """Models in `reread` read all tokens again at every step, without a cache."""
+        """Models in `reread` read all tokens again at every step, without a cache. `static` steps
+        run over caches of fixed room, which all models must support, with `graphs` as one CUDA
+        graph."""
         self.reread = reread
         self.length = 0
         """Positions in the caches."""
@@ -45,11 +51,18 @@ class Lockstep:
         # Tokens are chosen on this device; indices of rows lie there too, or each step would move
         # them.
         self._device = lanes[0][0].model.device
+        self.static = static
+        """Whether a step's tensors stay where they are."""
+        self._graphs = graphs
+        self._position = torch.zeros(1, dtype=torch.int64, device=self._device)
+        self._static_steps: StaticSteps | None = None
+        self._reduction: Reduction | None = None
         self._batches = [
             Batch(
                 group,
                 torch.tensor(rows, device=self._device),
                 [lanes[row][1] for row in rows],
+                position=self._position if static else None,
                 reread=group in reread,
             )
             for group, rows in rows_by_group.items()
@@ -66,6 +79,7 @@ class Lockstep:
             raise
 
     def remove(self) -> None:
+        self._static_steps = None
         for batch in self._batches:
             batch.remove()
 
@@ -95,6 +109,7 @@ class Lockstep:
         """Bytes of keys and values that the last step has read."""
         return sum(batch.cache_bytes for batch in self._batches)
 
+    @torch.inference_mode()
     def prefill(
         self,
         tokens: Tensor,
@@ -109,6 +124,9 @@ class Lockstep:
         tokens = tokens.to(self._device)
         self.length = 0
         self.prefill_count += 1
+        if self.static and room_for(tokens.shape[1] + capacity) != room_of(self.caches[0]):
+            # Before there are new caches: a graph keeps the memory that it was captured with.
+            self._static_steps = None
         for batch in self._batches:
             batch.clear(tokens.shape[1] + capacity)
         chunk = PREFILL_CHUNK if self.reads_in_parts else tokens.shape[1]
@@ -116,15 +134,54 @@ class Lockstep:
         watched = [batch.group.anatomy for batch in self._batches]
         with LayerHooks(watched, len(chunks) + 1, report):
             for chunk in chunks:
-                self.advance(chunk)
-            return self.advance(last)
+                self._read(chunk)
+            return self._read(last)
+
+    def reduce_with(self, reduction: Reduction) -> None:
+        """Run a reduction in the same launch as a static step."""
+        self._reduction = reduction
+        if self._static_steps:
+            self._static_steps.reduce_with(reduction)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why static steps cannot be captured as a CUDA graph; None if they can, or no step ran."""
+        return self._static_steps and self._static_steps.refusal
 
     @torch.inference_mode()
-    def advance(self, tokens: Tensor) -> Outputs:
-        """Read int64 [lanes, positions] after what the caches hold."""
+    def advance(self, tokens: Tensor, choosing: int | None = None) -> Outputs:
+        """Read int64 [lanes, positions] after what the caches hold.
+
+        `choosing` is the number of the step that chooses from the outputs: those of a static step
+        come reduced then.
+        """
         tokens = tokens.to(self._device)
+        if not self.static or tokens.shape[1] > 1:
+            return self._read(tokens)
+        outputs = self._static_step(tokens, self.length, choosing)
+        self.length += 1
+        for cache in self.caches:
+            set_length(cache, self.length)
+        return outputs
+
+    def _static_step(self, tokens: Tensor, length: int, choosing: int | None) -> Outputs:
+        """Read int64 [lanes, 1] after `length` positions, of which the caches are not told."""
+        if self._static_steps is None:
+            self._static_steps = StaticSteps(
+                *(self._batches, self._join, self._position, self._reduction),
+                graphs=self._graphs,
+            )
+        return self._static_steps.advance(tokens, length, choosing)
+
+    @torch.inference_mode()
+    def _read(self, tokens: Tensor) -> Outputs:
+        """Read int64 [lanes, positions] by every batch's own way."""
         outputs = [batch.advance(tokens[batch.lanes], self.length) for batch in self._batches]
         self.length += tokens.shape[1]
+        return self._join(outputs)
+
+    def _join(self, outputs: Sequence[Outputs]) -> Outputs:
+        """Outputs of all lanes from those of the batches."""
         first = outputs[0]
         if len(outputs) == 1:
             return first
@@ -154,11 +211,14 @@ class Lockstep:
         self.length = positions
         return True
 
+    @torch.inference_mode()
     def advance_from(self, positions: int, tokens: Tensor) -> Outputs | None:
         """Read int64 [lanes, 1] after the first `positions` only and leave the caches unchanged.
 
         None, with nothing done, if the caches cannot be cut.
         """
+        if self.static:
+            return self._look_back(positions, tokens)
         caches = self.caches
         # A cache that cannot be cut could not forget these tokens either.
         if not can_crop(caches) or any(
@@ -175,3 +235,12 @@ class Lockstep:
             self.length = length
             for batch, before in zip(self._batches, tokens_before, strict=True):
                 batch.tokens = before
+
+    def _look_back(self, positions: int, tokens: Tensor) -> Outputs | None:
+        """Read again at a position of fixed caches: what is written there was there before.
+
+        None, with nothing done, if what comes after has no numbers, of which a mask makes none.
+        """
+        if not all(finite_after(cache, positions) for cache in self.caches):
+            return None
+        return self._static_step(tokens.to(self._device), positions, None)

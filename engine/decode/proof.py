@@ -101,9 +101,13 @@ def lockstep_logits(lockstep: Lockstep, texts: Tensor) -> tuple[Tensor, list[int
     """
     ends = PREFILL_ENDS if lockstep.reads_in_parts else PREFILL_ENDS[-1:]
     ends = [*ends, *range(ends[-1] + 1, texts.shape[1] + 1)]
-    outputs = [lockstep.prefill(texts[:, : ends[0]], STEPS)]
-    outputs += [lockstep.advance(texts[:, begin:end]) for begin, end in itertools.pairwise(ends)]
-    return torch.stack([out.z.float().cpu() for out in outputs]), [end - 1 for end in ends]
+    # A captured step's logits are overwritten by the next one's.
+    z = [lockstep.prefill(texts[:, : ends[0]], STEPS).z.float().cpu()]
+    z += [
+        lockstep.advance(texts[:, begin:end]).z.float().cpu()
+        for begin, end in itertools.pairwise(ends)
+    ]
+    return torch.stack(z), [end - 1 for end in ends]
 
 
 def difference(z: Tensor, expected: Tensor, dtype: torch.dtype) -> float:

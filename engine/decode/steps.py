@@ -1,7 +1,7 @@
 """The ways to read tokens with one batch, behind one protocol."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,10 @@ from ..model.gates import Gates
 from ..model.outputs import Outputs
 from ..model.residual_stream import HeadHook, StreamHooks
 from ..model.weight_group import WeightGroup
+from .fixed_cache import fixed_cache_bytes
 from .kv_cache import cache_bytes, read
 from .llama_step import LlamaStep, supports_llama_step
+from .static_llama import StaticLlamaStep, supports_static_llama
 
 ClosedRows = Mapping[nn.Module, Tensor]
 """For each attention and MLP, bool [rows]: the rows whose gate is closed."""
@@ -24,6 +26,18 @@ class Step(Protocol):
 
     def __call__(self, tokens: Tensor, cache: DynamicCache, length: int) -> Outputs:
         """Read int64 [rows, 1] after the `length` positions that the cache holds."""
+        ...
+
+    def cache_bytes(self, cache: DynamicCache) -> int:
+        """Bytes of keys and values that the last call has read."""
+        ...
+
+
+class StaticStep(Protocol):
+    """One way to read one position in every row, where a tensor on the device says."""
+
+    def __call__(self, tokens: Tensor) -> Outputs:
+        """Read int64 [rows, 1] at the position."""
         ...
 
     def cache_bytes(self, cache: DynamicCache) -> int:
@@ -61,8 +75,11 @@ class ForwardPass:
         for hook in self._hooks:
             hook.remove()
 
-    def __call__(self, tokens: Tensor, cache: DynamicCache, length: int) -> Outputs:
-        """Read int64 [rows, positions]; return the outputs of the last position."""
+    def __call__(self, tokens: Tensor, cache: DynamicCache, length: int | Tensor) -> Outputs:
+        """Read int64 [rows, positions]; return the outputs of the last position.
+
+        A length on the device, int64 [1], takes one position.
+        """
         self._points = []
         z = read(self._group.model, tokens, cache, length)
         if self._points:
@@ -83,6 +100,40 @@ class ForwardPass:
 
     def _keep_h(self, h: Tensor) -> None:
         self._h = h[:, -1]
+
+
+class StaticForwardPass:
+    """A forward pass of one position over a cache of fixed room."""
+
+    def __init__(self, forward_pass: ForwardPass, cache: DynamicCache, position: Tensor) -> None:
+        self._forward_pass, self._cache, self._position = forward_pass, cache, position
+
+    def __call__(self, tokens: Tensor) -> Outputs:
+        """Read int64 [rows, 1] at the position."""
+        layers: list[Any] = self._cache.layers
+        for layer in layers:
+            layer.stepping = True
+        try:
+            return self._forward_pass(tokens, self._cache, self._position)
+        finally:
+            for layer in layers:
+                layer.stepping = False
+
+    def cache_bytes(self, cache: DynamicCache) -> int:
+        return fixed_cache_bytes(cache, whole_room=True)
+
+
+def choose_static_step(
+    group: WeightGroup,
+    closed: ClosedRows,
+    cache: DynamicCache,
+    forward_pass: ForwardPass,
+    position: Tensor,
+) -> StaticStep:
+    """The fastest step over a cache of fixed room, which has a text."""
+    if supports_static_llama(group.model):
+        return StaticLlamaStep(group.model, closed, cache, position)
+    return StaticForwardPass(forward_pass, cache, position)
 
 
 def choose_step(

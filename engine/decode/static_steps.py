@@ -1,0 +1,114 @@
+"""Steps of one position of all batches, at fixed addresses, replayed as one CUDA graph."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..model.outputs import Outputs
+from ..out_of_memory import out_of_memory
+from .batch import Batch
+from .cuda_graph import capture
+from .fixed_cache import clear_position, room_of
+
+log = logging.getLogger(__name__)
+
+
+class Reduction(Protocol):
+    """What is made of a step's outputs in the same launch: numbers, and the tokens to choose."""
+
+    def draw_noise(self, step: int) -> None:
+        """Prepare the noise that step number `step` samples with, at a fixed address."""
+        ...
+
+    def __call__(self, outputs: Outputs) -> Any:
+        """Reduce outputs on their device, without a look at them on the host."""
+        ...
+
+
+class StaticSteps:
+    """One position after another, whose tokens and position are tensors at fixed addresses.
+
+    A CUDA graph holds the step of every batch and the reduction; it is captured at the first step,
+    and again for another reduction. Without graphs the same operations are launched one by one.
+    """
+
+    def __init__(
+        self,
+        batches: Sequence[Batch],
+        join: Callable[[Sequence[Outputs]], Outputs],
+        position: Tensor,
+        reduction: Reduction | None,
+        *,
+        graphs: bool,
+    ) -> None:
+        """`join` makes one of the batches' outputs; `position` is int64 [1], that of the caches."""
+        self._batches = batches
+        self._join = join
+        self._position = position
+        self._reduction = reduction
+        self._graphs = graphs
+        rows = sum(len(batch.lanes) for batch in batches)
+        self._tokens = torch.zeros(rows, 1, dtype=torch.int64, device=position.device)
+        self._steps = [batch.static_step() for batch in batches]
+        self._replay: Callable[[], None] | None = None
+        self._outputs: Outputs | None = None
+        self.refusal: str | None = None
+        """Why the steps cannot be captured, once that is known."""
+
+    def reduce_with(self, reduction: Reduction | None) -> None:
+        """Run another reduction in the same launch from now on."""
+        if reduction is not self._reduction:
+            self._reduction = reduction
+            self._replay = self._outputs = None
+
+    def advance(self, tokens: Tensor, length: int, choosing: int | None) -> Outputs:
+        """Read int64 [lanes, 1] after `length` positions; `choosing` is the number of the step that
+        chooses from the outputs, None if they are not reduced."""
+        if self._graphs and self._replay is None and self.refusal is None:
+            self._capture()
+        self._tokens.copy_(tokens)
+        self._position.fill_(length)
+        if self._reduction is not None and choosing is not None:
+            self._reduction.draw_noise(choosing)
+        if self._replay is None or self._outputs is None:
+            outputs = self._run()
+        else:
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            self._replay()
+            end.record()
+            outputs = dataclasses.replace(
+                self._outputs, device_seconds=lambda: begin.elapsed_time(end) / 1e3
+            )
+        return outputs if choosing is not None else dataclasses.replace(outputs, reduced=None)
+
+    def _run(self) -> Outputs:
+        tokens = (
+            [self._tokens]
+            if len(self._batches) == 1
+            else [self._tokens.index_select(0, batch.lanes) for batch in self._batches]
+        )
+        outputs = self._join([step(rows) for step, rows in zip(self._steps, tokens, strict=True)])
+        if self._reduction is None:
+            return outputs
+        return dataclasses.replace(outputs, reduced=self._reduction(outputs))
+
+    def _capture(self) -> None:
+        """Capture the step, tried out at the last position, which no text reaches: what a model
+        keeps of the position in a number of the host is wrong in all others, and so found."""
+        scratch = room_of(self._batches[0].cache) - 1
+        self._position.fill_(scratch)
+        try:
+            self._replay, self._outputs = capture(self._run, self._position.device)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            self.refusal = str(error).strip().partition("\n")[0] or type(error).__name__
+            log.warning("a step cannot be captured as a CUDA graph", exc_info=True)
+        finally:
+            for batch in self._batches:
+                clear_position(batch.cache, scratch)
