@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .attention import FastAttention, faster_attention
+from ..model.attention import GroupedAttention
+from .attention import ATTENTIONS, faster_attention
 from .kernels.packing import PackedWeight
 from .linears import FastLinear, FastLinears, stored_weight
 from .llama_step import CompiledLlamaStep, supports_compiled_step
@@ -57,7 +58,7 @@ class PreparedModels:
     """Models with fast linear layers and fast attention, between `install` and `remove`."""
 
     def __init__(self, rows: Mapping[PreTrainedModel, int]) -> None:
-        self._attention = FastAttention(rows, faster_attention(rows))
+        self._attention = GroupedAttention(rows, ATTENTIONS[faster_attention(rows)])
         self._linears = FastLinears(rows)
 
     def install(self) -> None:

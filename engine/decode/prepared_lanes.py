@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from ..cpu.backend import backend_for
+from ..model.attention import GroupedAttention
 from ..model.rope import ChangingRope
 from ..options import Context
 from ..progress import Progress
@@ -43,14 +44,16 @@ class PreparedLanes:
         self._row_counts = Counter(lane.group.model for lane in self._rows(context))
         model = models[0].group.model
         backend = backend_for(model.device, model.dtype)
-        self._prepared = backend.prepare(self._row_counts) if backend else None
-        self._prepare_models()
+        self._prepared = (
+            backend.prepare(self._row_counts) if backend else GroupedAttention(self._row_counts)
+        )
+        self._prepared.install()
         try:
             self.weight_bytes = weight_bytes([*self._row_counts])
             """Bytes of weights that a step reads."""
             self._build_lockstep(context)
         except BaseException:
-            self._restore_models()
+            self._prepared.remove()
             raise
 
     def set_context(self, context: Context) -> Callable[[], None]:
@@ -87,20 +90,12 @@ class PreparedLanes:
         return [*notes]
 
     def install(self) -> None:
-        self._prepare_models()
+        self._prepared.install()
         self.lockstep.install()
 
     def remove(self) -> None:
         self.lockstep.remove()
-        self._restore_models()
-
-    def _prepare_models(self) -> None:
-        if self._prepared:
-            self._prepared.install()
-
-    def _restore_models(self) -> None:
-        if self._prepared:
-            self._prepared.remove()
+        self._prepared.remove()
 
     def _build_lockstep(self, context: Context) -> None:
         """Build and prove the lockstep, and measure the noise floor with its number of rows."""

@@ -7,10 +7,9 @@ from prunetui.engine.cpu.attention import (
     ATTENTIONS,
     KERNEL,
     PRODUCTS,
-    FastAttention,
     faster_attention,
 )
-from prunetui.engine.model.attention import choose_attention, chosen_attention
+from prunetui.engine.model.attention import GroupedAttention, choose_attention, chosen_attention
 from torch import nn
 from transformers import AttentionInterface
 
@@ -69,7 +68,7 @@ def test_a_model_decodes_the_same_and_is_left_as_it_was(family: str, name: str) 
 
     with torch.inference_mode():
         expected = last()
-        fast = FastAttention([model], name)
+        fast = GroupedAttention([model], ATTENTIONS[name])
         fast.install()
         got = last()
         fast.remove()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from prunetui.engine.cpu.attention import ATTENTIONS, FastAttention
+from prunetui.engine.cpu.attention import ATTENTIONS
 from prunetui.engine.cpu.kernels.attention import PART
 from prunetui.engine.cpu.kernels.linear import MAX_ROWS
 from prunetui.engine.cpu.linears import FastLinears
@@ -12,6 +12,7 @@ from prunetui.engine.decode import steps
 from prunetui.engine.decode.kv_cache import new_cache
 from prunetui.engine.decode.llama_step import supports_llama_step
 from prunetui.engine.model.anatomy import find_anatomy
+from prunetui.engine.model.attention import GroupedAttention
 from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.model.weight_group import WeightGroup
@@ -83,7 +84,7 @@ def test_a_step_is_the_stock_step(
 ) -> None:
     """Bit for bit, with the model's own layers."""
     model = make(name, dtype)
-    attention = FastAttention([model], attention_name)
+    attention = GroupedAttention([model], ATTENTIONS[attention_name])
     attention.install()
     assert supports_llama_step(model, new_cache(model))
     assert not supports_compiled_step(model, len(LANES))
