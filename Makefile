@@ -6,7 +6,7 @@ BIN := .venv/bin
 # One more than there are cores: some tests wait for terminals and other processes.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 5))')
 
-.PHONY: demo test pytest slow bench setup lint clean
+.PHONY: demo test pytest slow bench bench-gpu setup lint clean
 
 demo: setup
 	@$(BIN)/prunetui --ignore-eos
@@ -32,6 +32,10 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m tests.bench
+
+# Targets on an NVIDIA GPU, and the tests that need one.
+bench-gpu: setup
+	$(BIN)/python -m tests.bench.gpu
 
 setup: .venv/installed
 

@@ -1,8 +1,7 @@
 """Seconds per step of one, two and five lanes against `model.generate`, in one run."""
 
-import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 from typing import Any
@@ -17,7 +16,7 @@ from prunetui.engine.measure.step_reduction import StepRequest
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.device import find_device
 from prunetui.engine.model.dropped import Dropped
-from prunetui.engine.model.loading import Loaded, load
+from prunetui.engine.model.loading import load
 from prunetui.engine.model.memory import keep_freed_memory
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.model.weight_group import WeightGroup
@@ -32,7 +31,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from tests.support.lockstep import install_lockstep
 from tests.support.measures import numbers_and_tokens
 
-from ..support.models import generate
+from .stock_generate import generate_seconds
 
 VARIANTS = ("drop:attn=4", "drop:attn=8", "drop:mlp=4", "drop:mlp=8")
 SESSIONS: tuple[tuple[int, Context], ...] = ((1, "free"), (2, "free"), (5, "free"), (5, "both"))
@@ -69,7 +68,7 @@ def decoding(dtype: str) -> None:
     read = {}
     # Interleaved, so that a machine that slows down slows all of them.
     for _ in range(ROUNDS):
-        generate += _generate(loaded, prompt)
+        generate += generate_seconds(loaded.model, prompt["input_ids"], STEPS)
         for opened in SESSIONS:
             with _timed(TokenHistory, "outputs_before", forward[opened]):
                 seconds, read[opened] = _lockstep(dtype, *opened)
@@ -101,8 +100,7 @@ def context_growth(dtype: str) -> None:
     for _ in range(2):
         for length in CONTEXTS:
             tokens = torch.arange(length, device=builder.loaded.model.device)[None] % 1000 + 100
-            prompt = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-            generate[length] += _generate(builder.loaded, prompt)
+            generate[length] += generate_seconds(builder.loaded.model, tokens, STEPS)
         lanes = PreparedLanes(variants, "free", [*range(100, 110)], _silent)
         for (length, apart), seconds in five.items():
             begins = apart * torch.arange(len(variants))[:, None]
@@ -231,26 +229,6 @@ def _seconds(run) -> list[float]:
 def _finish(outputs: Outputs) -> None:
     """Wait until the device has finished all work."""
     outputs.z[0, 0].item()
-
-
-def _generate(loaded: Loaded, prompt: Mapping[str, torch.Tensor]) -> list[float]:
-    """Seconds of each step of `generate`, from the times at which it hands out tokens."""
-
-    class Clock:
-        def __init__(self) -> None:
-            self.times: list[float] = []
-
-        def put(self, _tokens: torch.Tensor) -> None:
-            self.times.append(time.perf_counter())
-
-        def end(self) -> None:
-            pass
-
-    clock = Clock()
-    settings = {"do_sample": False, "min_new_tokens": STEPS, "max_new_tokens": STEPS}
-    generate(loaded.model, prompt["input_ids"], **settings, streamer=clock)
-    # The first put is the prompt, the second follows the prefill.
-    return [after - before for before, after in itertools.pairwise(clock.times[1:])]
 
 
 def _lockstep(dtype: str, count: int, context: Context) -> tuple[list[float], int]:

@@ -76,7 +76,7 @@ def _measure(name: str) -> dict[str, int]:
     while session.finished is None:
         session.step()
     used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _in_use()
-    caches, baseline = _cache_room(session.lanes.lockstep), session.lanes.models[0].group
+    caches, baseline = cache_room(session.lanes.lockstep), session.lanes.models[0].group
     session.close()
     own = {
         id(parameter): parameter.nbytes
@@ -115,9 +115,7 @@ def long_run() -> None:
         for steps in LONG:
             while len(session.trace.steps) < steps:
                 session.step()
-            found.append(
-                (_in_use(), _cache_room(session.lanes.lockstep), _deep_size(session.trace))
-            )
+            found.append((_in_use(), cache_room(session.lanes.lockstep), _deep_size(session.trace)))
             used, caches, trace = (count / 1e6 for count in found[-1])
             print(
                 f"  step {steps:5}          {used:7.1f} MB   caches {caches:.1f}, trace {trace:.1f}"
@@ -140,7 +138,7 @@ def _in_use() -> int:
     return memory_in_use(find_device("auto"))
 
 
-def _cache_room(lockstep: Lockstep) -> int:
+def cache_room(lockstep: Lockstep) -> int:
     """Bytes allocated for keys and values, filled or not."""
     return sum(
         tensor.untyped_storage().nbytes()

@@ -1,0 +1,181 @@
+"""Speed and exactness of the lockstep on a GPU, in under eight minutes and without a network.
+
+`make bench-gpu` runs it. Each shape and number of rows has a process of its own, so that its first
+steps are those of a session that has just begun. Without a GPU it says so and exits with 2; with
+one, with 0 if all targets are met and 1 if not.
+"""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+# Nothing comes from a hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import msgspec
+import torch
+
+from .gpu_report import Target, result_lines, targets
+from .gpu_results import Generate, Result
+
+BUDGET = 470
+"""Seconds for everything.
+
+An estimate, before any GPU has run it: a process takes 8 s to import torch and to make its model, a
+session of it 1 s to open, of which there are five. 7B at 9 rows then takes some 900 steps of 6 to
+9 ms, and 24 of up to 40 ms with cuDNN: 20 s, and the twelve processes of rows 4 minutes. `generate`
+takes 15 s and its compilation 40, for three shapes 2.5 minutes; loading 20 s; the tests a minute.
+What comes too late is named as left out: the targets' shape is first, the largest last."""
+TESTS = 60
+"""Seconds of them that are left to the tests."""
+LIMIT = 120
+"""Seconds after which a process is given up."""
+LEAST = 20
+"""Seconds that must be left to begin another one."""
+ROWS = (9, 1, 5, 17)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process measures: a shape's sessions of some rows, `generate`, or loading."""
+
+    shape: str
+    what: str
+    """Number of rows, `generate` or `load`."""
+
+    def __str__(self) -> str:
+        return f"{self.shape}, {self.what}{' rows' if self.what.isdigit() else ''}"
+
+
+class JobFailedError(Exception):
+    """A process that gave no result, with the reason."""
+
+
+def jobs() -> list[Job]:
+    """All jobs, those of the targets first."""
+    from .gpu_shapes import EIGHT, ONE, SEVEN
+
+    whats = ("generate", *map(str, ROWS))
+    return [
+        *(Job(SEVEN.name, what) for what in whats),
+        *(Job(ONE.name, what) for what in (*whats, "load")),
+        *(Job(EIGHT.name, what) for what in whats),
+    ]
+
+
+def bench(
+    todo: Sequence[Job],
+    measure: Callable[[Job, float], Result],
+    run_tests: Callable[[float], Target],
+) -> int:
+    """Measure the jobs in time, run the tests, print all; the exit status.
+
+    `measure` gets a job and how many seconds it may take, `run_tests` the seconds that are left.
+    The first job's shape is that of the targets on time.
+    """
+    began = time.monotonic()
+
+    def left() -> float:
+        return BUDGET - (time.monotonic() - began)
+
+    results: dict[tuple[str, str], Result] = {}
+    left_out: list[str] = []
+    for job in todo:
+        seconds = left() - TESTS
+        if seconds < LEAST:
+            left_out.append(f"{job}: no time was left")
+            continue
+        print(f"\n{job}", flush=True)
+        try:
+            result = measure(job, min(seconds, LIMIT))
+        except JobFailedError as error:
+            print(f"  failed: {error}", flush=True)
+            left_out.append(f"{job}: {error}")
+            continue
+        results[job.shape, job.what] = result
+        generate = results.get((job.shape, "generate"))
+        for line in result_lines(result, generate if isinstance(generate, Generate) else None):
+            print(f"  {line}", flush=True)
+    print("\ntests marked gpu", flush=True)
+    found = [*targets(results, todo[0].shape), run_tests(left())]
+    print(f"\nmeasured in {BUDGET - left():.0f} s")
+    for line in left_out:
+        print(f"left out      {line}")
+    for target in found:
+        print(target.line)
+    return 0 if all(target.met for target in found) else 1
+
+
+def heading() -> str:
+    """The card, its driver and the versions of what computes."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        driver = subprocess.check_output(query, text=True, timeout=20).splitlines()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        driver = "unknown"
+    version = importlib.metadata.version
+    return (
+        f"{torch.cuda.get_device_name()}, driver {driver}, CUDA {torch.version.cuda}, "
+        f"torch {torch.__version__}, transformers {version('transformers')}, "
+        f"prunetui {version('prunetui')}"
+    )
+
+
+def measure_in_process(job: Job, seconds: float) -> Result:
+    """Measure a job in a fresh process. Raises `JobFailedError` if it gives no result in time."""
+    command = [sys.executable, "-m", "tests.bench.gpu", "--one", job.shape, job.what]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise JobFailedError(f"not done after {seconds:.0f} s") from error
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise JobFailedError(said[-1])
+    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Result)
+
+
+def measure_here(job: Job) -> Result:
+    """Measure a job in this process, which should be fresh."""
+    from .gpu_measures import measure_generate, measure_loading, measure_rows
+    from .gpu_shapes import SHAPES
+
+    shape = SHAPES[job.shape]
+    if job.what == "generate":
+        return measure_generate(shape)
+    return measure_loading(shape) if job.what == "load" else measure_rows(shape, int(job.what))
+
+
+def run_gpu_tests(seconds: float) -> Target:
+    """Run the engine's tests marked `gpu` and print what they say."""
+    what = "the engine's tests marked gpu pass"
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-rs", "tests/gpu"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=max(seconds, 1))
+    except subprocess.TimeoutExpired:
+        return Target(what, None, f"not done after {seconds:.0f} s")
+    lines = done.stdout.strip().splitlines() or [done.stderr.strip()[-500:]]
+    for line in lines[-40:]:
+        print(f"  {line}")
+    return Target(what, done.returncode == 0, lines[-1].strip("= "))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the benchmark, or with `--one SHAPE JOB` one job of it, as a line of JSON."""
+    if arguments[:1] == ["--one"]:
+        print(msgspec.json.encode(measure_here(Job(*arguments[1:]))).decode())
+        return 0
+    if not torch.cuda.is_available():
+        print(
+            "make bench-gpu needs an NVIDIA GPU that torch can use; there is none", file=sys.stderr
+        )
+        return 2
+    print(heading())
+    return bench(jobs(), measure_in_process, run_gpu_tests)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

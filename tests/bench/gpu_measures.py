@@ -1,0 +1,284 @@
+"""Measurements of one shape in this process: sessions of some rows, `generate`, and loading."""
+
+import gc
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from prunetui.engine.model.loading import load
+from prunetui.engine.options import Options
+from prunetui.engine.session.session import Session
+from prunetui.engine.trace.trace import Trace
+from prunetui.engine.trace.vector_file import write_safetensors
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from ..support.models import make_tokenizer
+from .gpu_results import Generate, Kernels, Loading, Rows, Timing, Way
+from .gpu_shapes import Lanes, Shape
+from .memory import cache_room
+from .stock_generate import generate_seconds
+
+FIRST_STEPS = 256
+"""Steps of a fresh process, from its first on."""
+STEPS = 96
+"""Steps of every other timing."""
+STALLED_STEPS = 24
+"""Steps with cuDNN's attention, which may build a plan in each."""
+EQUAL_STEPS = 24
+"""Steps that are compared bit for bit."""
+WATCHED_STEPS = 4
+"""Steps under a profiler, and steps in which the host must not wait."""
+PAINT, IDLE = 0.011, 0.022
+"""Seconds for which the thread that paints holds the interpreter, and those between."""
+
+
+def measure_rows(shape: Shape, rows: int) -> Rows:
+    """Measure sessions of one number of rows, the program's default first."""
+    lanes = Lanes(shape, rows)
+    with lanes.session(_room(FIRST_STEPS)) as session:
+        bandwidth = session.trace.header.bandwidth
+        notes = session.trace.header.notes
+        graph = _measure_way(session, FIRST_STEPS)
+        weights = sum(p.nbytes for p in {*lanes.model.parameters()})
+        caches, peak = cache_room(session.lanes.lockstep), torch.cuda.max_memory_allocated()
+    with lanes.session(_room(STEPS) + STALLED_STEPS, graphs=False) as session:
+        eager = _measure_way(session, STEPS)
+        with _cudnn_attention():
+            cudnn = _time_steps(session, STALLED_STEPS)
+    with _unfused(), lanes.session(STEPS + 1) as session:
+        session.step()
+        unfused = _time_steps(session, STEPS)
+    differences, control = compare(lanes)
+    return Rows(
+        *(rows, bandwidth, graph, eager, unfused, cudnn, differences, control),
+        *(weights, caches, peak, notes),
+    )
+
+
+def measure_generate(shape: Shape) -> Generate:
+    """Time transformers' own `generate` after the same prompt."""
+    model, tokens = shape.make(), shape.prompt_tokens()
+
+    def timed(steps: int, **settings: Any) -> Timing:
+        return _timing(generate_seconds(model, tokens, steps, **settings))
+
+    generate_seconds(model, tokens, WATCHED_STEPS)
+    dynamic = timed(STEPS)
+    with _cudnn_attention():
+        cudnn = timed(STALLED_STEPS)
+    static, error, began = None, "", time.perf_counter()
+    first_call = 0.0
+    try:
+        for _ in range(2):
+            static = timed(STEPS, cache_implementation="static")
+            first_call = first_call or time.perf_counter() - began
+    # The compiler's errors are of many types, those of a missing C compiler too.
+    except Exception as failure:
+        static, error = None, f"{type(failure).__name__}: {failure}".strip().splitlines()[0]
+    return Generate(dynamic, cudnn, static, hasattr(model, "_compiled_call"), first_call, error)
+
+
+def measure_loading(shape: Shape) -> Loading:
+    """Time the program's loading of a folder that is written here, from the page cache."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model: Any = shape.make()
+        model.save_pretrained(folder)
+        make_tokenizer().save_pretrained(folder)
+        del model
+        gc.collect()
+        torch.cuda.empty_cache()
+        began = time.perf_counter()
+        load(Options(model=str(folder), raw=True, device=shape.device), _silent)
+        seconds = time.perf_counter() - began
+        return Loading(seconds, sum(file.stat().st_size for file in folder.glob("*.safetensors")))
+
+
+# -- a session ------------------------------------------------------------------------------------
+
+
+def _measure_way(session: Session, steps: int) -> Way:
+    # Step 0 chooses from the prompt's logits and needs no forward pass.
+    session.step()
+    plain = _time_steps(session, steps)
+    with _painting():
+        painting = _time_steps(session, STEPS)
+    kernels = _profile(session)
+    return Way(_captured(session), plain, painting, kernels, host_wait(session))
+
+
+def _room(steps: int) -> int:
+    """Steps that a session needs in which a way is measured for so many."""
+    return 1 + steps + STEPS + 2 * WATCHED_STEPS
+
+
+def _time_steps(session: Session, count: int) -> Timing:
+    seconds: list[float] = []
+    marks: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def marked(forward: Callable[[], Any]) -> Any:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        outputs = forward()
+        end.record()
+        marks.append((begin, end))
+        return outputs
+
+    with _around_forward(session, marked):
+        for _ in range(count):
+            began = time.perf_counter()
+            session.step()
+            seconds.append(time.perf_counter() - began)
+    torch.cuda.synchronize()
+    read = median(step.read for step in session.trace.steps[-count:])
+    gpu = median(begin.elapsed_time(end) for begin, end in marks) / 1e3
+    return _timing(seconds, gpu, int(read))
+
+
+def _timing(seconds: list[float], gpu: float = 0.0, read: int = 0) -> Timing:
+    return Timing(
+        median(seconds), quantiles(seconds, n=20, method="inclusive")[-1], max(seconds), gpu, read
+    )
+
+
+@contextmanager
+def _painting() -> Iterator[None]:
+    """Let a thread hold the interpreter for a third of the time, as a screen that is drawn."""
+    done = threading.Event()
+
+    def paint() -> None:
+        while not done.wait(IDLE):
+            end = time.perf_counter() + PAINT
+            while time.perf_counter() < end:
+                pass
+
+    thread = threading.Thread(target=paint)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _profile(session: Session) -> Kernels:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        for _ in range(WATCHED_STEPS):
+            session.step()
+        torch.cuda.synchronize()
+    events = [event for event in profiler.events() or [] if event.device_type.name == "CUDA"]
+    return Kernels(
+        len(events) / WATCHED_STEPS,
+        sum(event.time_range.elapsed_us() for event in events) / 1e6 / WATCHED_STEPS,
+        sorted({event.name for event in events if "cudnn" in event.name.lower()}),
+    )
+
+
+def host_wait(session: Session) -> str | None:
+    """The error of an operation in the forward part of a few steps that made the host wait."""
+
+    def watched(forward: Callable[[], Any]) -> Any:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return forward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    try:
+        with _around_forward(session, watched):
+            for _ in range(WATCHED_STEPS):
+                session.step()
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+@contextmanager
+def _cudnn_attention() -> Iterator[None]:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+# -- what is built elsewhere ----------------------------------------------------------------------
+
+
+@contextmanager
+def _around_forward(session: Session, call: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
+    """Have each forward part of a step taken by `call`."""
+    lockstep = session.lanes.lockstep
+    forward = lockstep.advance
+
+    def advance(tokens: Tensor) -> Any:
+        return call(lambda: forward(tokens))
+
+    with patch.object(lockstep, "advance", advance):
+        yield
+
+
+def _captured(_session: Session) -> bool:
+    """Whether the session's steps replay a graph."""
+    return False
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Let no weights be fused."""
+    yield
+
+
+# -- bit for bit ----------------------------------------------------------------------------------
+
+
+def compare(lanes: Lanes) -> tuple[list[str], list[str]]:
+    """What differs between the graph and the eager step, and between control and baseline."""
+    with tempfile.TemporaryDirectory() as name:
+        (graph, vectors), (eager, eager_vectors) = (
+            _recorded(lanes, Path(name) / f"{on}.trace.jsonl", on) for on in (True, False)
+        )
+    differences = [
+        what
+        for what, parts in {
+            "tokens": [[step.lanes for step in trace.steps] for trace in (graph, eager)],
+            "candidates": [[step.candidates for step in trace.steps] for trace in (graph, eager)],
+            "drift": [[step.drift for step in trace.steps] for trace in (graph, eager)],
+            "layers": [[step.layers for step in trace.steps] for trace in (graph, eager)],
+        }.items()
+        if parts[0] != parts[1]
+    ]
+    differences += [s for s in ("h", "z") if not _same_bits(vectors[s], eager_vectors[s])]
+    if len(graph.lane_names) == 1:
+        return differences, []
+    control = [s for s in ("h", "z") if not _same_bits(vectors[s][:, 0], vectors[s][:, 1])]
+    if any(step.lanes[0] != step.lanes[1] for step in graph.steps):
+        control.insert(0, "tokens")
+    return differences, control
+
+
+def _recorded(lanes: Lanes, path: Path, graphs: bool) -> tuple[Trace, dict[str, Tensor]]:
+    """A trace, and h and z of each step, [steps, rows, width]."""
+    with lanes.session(EQUAL_STEPS, path, keep=("h", "z"), graphs=graphs) as session:
+        while session.finished is None:
+            session.step()
+    output = path.with_suffix(".safetensors")
+    write_safetensors(session.trace, path, output)
+    return session.trace, load_file(output)
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+
+
+def _silent(_what: str, _done: float | None) -> None:
+    pass
