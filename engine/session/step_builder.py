@@ -23,6 +23,7 @@ from ..model.generation import end_tokens
 from ..model.loading import Loaded
 from ..model.memory import memory_in_use
 from ..model.outputs import Outputs
+from ..model.weight_group import WeightGroup
 from ..trace import records
 from ..trace.trace import Trace
 from .ends import ending_lanes, running_lanes, why_full
@@ -170,19 +171,17 @@ class StepBuilder:
         `report` gets the fraction of the rows that is read.
         """
         models = self._lanes.models
-        temperature = self._trace.header.sampling.measured_temperature
-        rows: list[records.LaneLens | None] = []
         row_count = self._lanes.lockstep.row_count
+        rows: dict[WeightGroup, list[int]] = {}
         for row in range(row_count):
-            report(row / row_count)
             # After the lanes' rows come those of the variants on the baseline's tokens.
             local = row >= len(models)
             lane = row - len(models) + 1 if local else row
             group = models[lane].group
             runs = running[0 if local else lane] and self._lanes.same_depth[lane]
             if runs and group.anatomy.takes_lens:
-                streams, z = outputs.streams[:, row], outputs.z[row]
-                rows.append(read_lens(group, streams, z, temperature, self._token_texts))
-            else:
-                rows.append(None)
-        return records.Lens(lanes=rows[: len(models)], local=rows[len(models) :] or None)
+                rows.setdefault(group, []).append(row)
+        temperature = self._trace.header.sampling.measured_temperature
+        by_row = read_lens(rows, outputs, temperature, self._token_texts, report)
+        lenses = [by_row.get(row) for row in range(row_count)]
+        return records.Lens(lanes=lenses[: len(models)], local=lenses[len(models) :] or None)

@@ -4,11 +4,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from prunetui.engine.decode import steps
 from prunetui.engine.errors import UserError
-from prunetui.engine.measure import reductions
+from prunetui.engine.measure import logit_lens, reductions
 from prunetui.engine.measure.step_numbers import StepNumbers
 from prunetui.engine.measure.step_reduction import StepRequest
 from prunetui.engine.model import loading, pretrained
@@ -124,12 +125,9 @@ def _prune(
     return _steps(lanes), [*group.model.parameters()]
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("context", ["free", "forced", "both"])
-def test_a_step_waits_for_the_device_once(
-    context: Context, temperature: float, monkeypatch, tmp_path: Path
-) -> None:
-    """Lanes of two weight groups, before and after a rewind; all that is fetched is the record."""
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path: Path) -> Options:
+    """Options of a session with two weight groups, whose model is loaded to another device."""
     source = save_model_directory(tmp_path / "model")
 
     def load_elsewhere(options: Options, progress: Progress) -> loading.Loaded:
@@ -140,15 +138,22 @@ def test_a_step_waits_for_the_device_once(
 
     monkeypatch.setattr(variants, "load", load_elsewhere)
     monkeypatch.setattr(session, "read_bandwidth", lambda *_: 1e9)
-    options = Options(
+    return Options(
         model=str(source),
         prompt="hello",
         variants=("drop:attn=[1]", "magnitude:0.5"),
-        context=context,
-        temperature=temperature,
-        top_k=20,
-        top_p=0.9,
         ignore_eos=True,
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("context", ["free", "forced", "both"])
+def test_a_step_waits_for_the_device_once(
+    context: Context, temperature: float, elsewhere: Options
+) -> None:
+    """Lanes of two weight groups, before and after a rewind; all that is fetched is the record."""
+    options = msgspec.structs.replace(
+        elsewhere, context=context, temperature=temperature, top_k=20, top_p=0.9
     )
     with Devices() as devices:
         opened = session.open_session(options, None, lambda *_: None)
@@ -158,6 +163,22 @@ def test_a_step_waits_for_the_device_once(
                 devices.waits.clear()
                 opened.step()
                 assert devices.waits == ["cpu"]
+        opened.close()
+
+
+def test_the_layers_of_all_rows_are_fetched_once(elsewhere: Options, monkeypatch) -> None:
+    """In parts too; the lens of a step that is read at once waits beside the step's record."""
+    monkeypatch.setattr(logit_lens, "_points_at_once", lambda _: 2)
+    options = msgspec.structs.replace(elsewhere, context="both", lens=True)
+    with Devices() as devices:
+        opened = session.open_session(options, None, lambda *_: None)
+        devices.waits.clear()
+        opened.step()
+        opened.step()
+        assert devices.waits == ["cpu", "cpu"] * 2
+        devices.waits.clear()
+        opened.read(1)
+        assert devices.waits == ["cpu"]
         opened.close()
 
 

@@ -1,5 +1,6 @@
 """The logit lens and the layerwise transitions against float64 on tiny models."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,21 @@ import numpy as np
 import pytest
 import torch
 from prunetui.engine.errors import UserError
-from prunetui.engine.measure.logit_lens import check_lens, lens_logits, read_lens, transitions
+from prunetui.engine.measure import logit_lens
+from prunetui.engine.measure.logit_lens import (
+    COPIES,
+    check_lens,
+    lens_logits,
+    read_lens,
+    transitions,
+)
 from prunetui.engine.model.anatomy import find_anatomy
+from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.model.residual_stream import StreamHooks
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import Session, open_session
+from prunetui.engine.trace import records
 from prunetui.engine.trace.file import read_trace
 from prunetui.engine.trace.trace import Trace
 from torch import nn
@@ -75,7 +85,7 @@ def weight_of(module: nn.Module | None) -> torch.Tensor:
 def test_transitions_equal_their_formulas(temperature: float) -> None:
     model, anatomy, points, _ = read("llama")
     changes = transitions(points, lens_logits(model, anatomy, points), temperature)
-    assert len(changes) == 8
+    assert changes.shape == (8, 4)
     x = points.double().numpy()
     root = np.sqrt((x**2).mean(axis=1, keepdims=True) + model.config.rms_norm_eps)
     normed = x / root * weight_of(anatomy.norm).numpy()
@@ -88,7 +98,8 @@ def test_transitions_equal_their_formulas(temperature: float) -> None:
             "cos_p": cos(p[n], p[n + 1]),
             "kl": p[n] @ np.log(p[n] / p[n + 1]),
         }
-        assert msgspec.structs.asdict(change) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+        found = msgspec.structs.asdict(records.Transition(*change.tolist()))
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_a_family_that_does_more_before_its_head_is_refused() -> None:
@@ -96,6 +107,23 @@ def test_a_family_that_does_more_before_its_head_is_refused() -> None:
     without = replace(anatomy, norm=None)
     with pytest.raises(UserError, match="more than a norm"):
         check_lens(WeightGroup(model, without))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_what_reading_takes_is_bounded(temperature: float) -> None:
+    """Peaks of the allocations, in logits as float64."""
+    logits, points = torch.randn(17, 3, 20_000), torch.randn(17, 3, 8)
+    for read in (
+        lambda: transitions(points, logits, temperature),
+        lambda: logit_lens.top_tokens(logits, temperature),
+    ):
+        with torch.profiler.profile(profile_memory=True) as profile:
+            read()
+        assert profile.profiler is not None
+        events: list[Any] = present(profile.profiler.kineto_results).events()
+        sizes = [event.nbytes() for event in events if event.name() == "[memory]"]
+        peak = max(itertools.accumulate(sizes)) / (logits.numel() * 8)
+        assert 1 < peak < COPIES + 0.01
 
 
 def lens_session(folder: Path, record_to: Path | None = None, **options) -> Session:
@@ -132,6 +160,61 @@ def test_every_row_of_a_session_is_read_with_its_own_lanes_drift(llama: Path) ->
         for closed in (first[2], second[1], second[5]):
             assert msgspec.structs.astuple(closed) == pytest.approx((1, 1, 1, 0))
         assert present(first[3].kl) > 0
+    session.close()
+
+
+@pytest.mark.parametrize("most", [9, 4, 1])
+def test_rows_are_read_together_and_in_parts_as_alone(llama: Path, monkeypatch, most: int) -> None:
+    session = lens_session(llama, context="both")
+    for _ in range(3):
+        session.step()
+    kept: list[tuple[Any, ...]] = []
+
+    def spied(*arguments: Any) -> dict[int, records.LaneLens]:
+        kept.append(arguments)
+        return read_lens(*arguments)
+
+    def counted(_model: Any, _anatomy: Any, stream: torch.Tensor, **raw: bool) -> torch.Tensor:
+        products.append(len(stream))
+        return lens_logits(_model, _anatomy, stream, **raw)
+
+    products: list[int] = []
+    fractions: list[float] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("prunetui.engine.session.step_builder.read_lens", spied)
+        patch.setattr(logit_lens, "lens_logits", counted)
+        patch.setattr(logit_lens, "_points_at_once", lambda _: most)
+        patch.setattr(session, "_progress", lambda _, fraction: fractions.append(fraction))
+        session.read(2)
+    ((rows, outputs, *_),) = kept
+    assert [*rows.values()] == [[0, 1, 2, 4, 5], [3, 6]]
+    # The normed and the raw lens of all points of each weight group's rows.
+    sizes = [len(range(9)[first : first + most]) for first in range(0, 9, most)]
+    assert products == [count * size for count in (5, 2) for size in sizes for _ in range(2)]
+    lens_fractions = [fraction for fraction in fractions if fraction is not None]
+    assert lens_fractions[-2 * len(sizes) :] == pytest.approx(
+        [
+            (done + count * most * part / 9) / 7
+            for done, count in ((0, 5), (5, 2))
+            for part in range(len(sizes))
+        ]
+    )
+    lens = present(session.trace.steps[2].lens)
+    for group, members in rows.items():
+        for row in members:
+            points = outputs.streams[:, row]
+            read = present([*lens.lanes, *present(lens.local)][row])
+            for raw, tokens, probs in (
+                (False, read.tokens, read.probs),
+                (True, read.raw_tokens, read.raw_probs),
+            ):
+                p = lens_logits(group.model, group.anatomy, points, raw=raw).double().softmax(-1)
+                assert tokens == p.argmax(-1).tolist()
+                assert probs == pytest.approx(p.max(-1).values.tolist(), rel=1e-5)
+            z = lens_logits(group.model, group.anatomy, points)
+            changes = [msgspec.structs.astuple(change) for change in read.transitions]
+            expected = transitions(points, z, 1.0)
+            assert torch.tensor(changes, dtype=torch.float64).allclose(expected, atol=1e-6)
     session.close()
 
 
@@ -236,9 +319,9 @@ def test_logits_that_the_lens_cannot_make_are_refused(llama: Path, monkeypatch) 
     session = lens_session(llama)
     session.step()
 
-    def scaled(group: WeightGroup, points: torch.Tensor, own_z: torch.Tensor, *more: Any) -> Any:
+    def scaled(rows: Any, outputs: Outputs, *more: Any) -> Any:
         """Read the lens of a family that scales its logits in a way of its own."""
-        return read_lens(group, points, own_z * 1.5, *more)
+        return read_lens(rows, replace(outputs, z=outputs.z * 1.5), *more)
 
     with monkeypatch.context() as patch:
         patch.setattr("prunetui.engine.session.step_builder.read_lens", scaled)
