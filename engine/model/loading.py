@@ -20,6 +20,7 @@ from .device import find_device, placement
 from .dropped import Dropped
 from .fetch import fetch_model
 from .fingerprint import files_fingerprint
+from .fused_weights import fuse_weights
 from .generation import generation_notes
 from .llm_drop import has_drop_lists, read_drop_lists
 from .memory import keep_freed_memory
@@ -95,6 +96,7 @@ def load(options: Options, progress: Progress) -> Loaded:
     notes += generation_notes(model)
     progress(f"reading a few tokens with {name} as it is", None)
     reference = _reference(model, name, _first_tokens(tokenizer, options.prompt, vocabulary))
+    fuse_weights(model)
     fingerprint = files_fingerprint(directory, model)
     return Loaded(model, tokenizer, name, source, fingerprint, files, reference, notes)
 

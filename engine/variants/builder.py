@@ -12,6 +12,7 @@ from ..disk_cache import cached
 from ..errors import OptionError, UserError
 from ..model.anatomy import Anatomy, find_anatomy
 from ..model.dropped import SUBLAYERS, Dropped
+from ..model.fused_weights import fuse_weights
 from ..model.gates import Gates
 from ..model.loading import Loaded, load, load_checkpoint
 from ..model.weight_group import WeightGroup, share_equal_tensors, unchanged_weights
@@ -149,6 +150,7 @@ class VariantBuilder:
                 windows,
                 lambda done: self._progress(f"applying {part}", done),
             )
+        fuse_weights(group.model, state.group.model)
         return group
 
     def _load(self, part: Checkpoint) -> tuple[WeightGroup, Dropped]:
@@ -157,6 +159,7 @@ class VariantBuilder:
         model = loaded.model
         with unchanged_weights(model):
             share_equal_tensors(model, self.loaded.model)
+        fuse_weights(model, self.loaded.model)
         group = WeightGroup(
             *(model, find_anatomy(model), loaded.name, loaded.files, loaded.reference),
             notes=tuple(loaded.notes),

@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -76,8 +77,11 @@ def _write_weights(
 ) -> None:
     """Write weights under the names of the files, without wrappers' prefixes, undoing the splits
     and joins of loading."""
-    state = remove_tied_weights_from_state_dict(model.state_dict(), model)
-    weights = revert_weight_conversion(model, state)
+    state = model.state_dict()
+    # Without numbers, tied weights are told by their parameter. Told by their memory, weights that
+    # only lie in one storage, as fused ones do, would be copied, all of them at once.
+    names = remove_tied_weights_from_state_dict(_sizes(state), model)
+    weights = revert_weight_conversion(model, {name: state[name] for name in names})
     wide = {*(model._keep_in_fp32_modules_strict or ())}
     if dtype == torch.float16:
         wide.update(model._keep_in_fp32_modules or ())
@@ -87,11 +91,11 @@ def _write_weights(
         target = files.dtype_of(name) if dtype is None else dtype
         if not tensor.is_floating_point() or (dtype and not wide.isdisjoint(name.split("."))):
             target = tensor.dtype
-        tensor = tensor.to(target).contiguous()
+        tensor = tensor.to("cpu", target).contiguous()
         # A view, such as one expert of many, would be written with its whole storage.
         return tensor if tensor.nbytes == tensor.untyped_storage().nbytes() else tensor.clone()
 
-    plan = split_torch_state_dict_into_shards(weights, max_shard_size=SHARD)
+    plan = split_torch_state_dict_into_shards(_sizes(weights), max_shard_size=SHARD)
     # Cast a shard at a time: all of them would not fit beside the model.
     for file, names in plan.filename_to_tensors.items():
         shard = {unwrapped(name): stored(name) for name in names}
@@ -100,6 +104,14 @@ def _write_weights(
         weight_map = {unwrapped(name): file for name, file in plan.tensor_to_filename.items()}
         index = {"metadata": plan.metadata, "weight_map": weight_map}
         (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+
+
+def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the same shapes and dtypes, each with a storage of its own, without memory."""
+    return {
+        name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+        for name, tensor in tensors.items()
+    }
 
 
 def _write_config(
