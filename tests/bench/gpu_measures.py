@@ -4,7 +4,7 @@ import gc
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
@@ -15,6 +15,7 @@ import torch
 from prunetui.engine.model.loading import load
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import Session
+from prunetui.engine.trace.records import Step
 from prunetui.engine.trace.trace import Trace
 from prunetui.engine.trace.vector_file import write_safetensors
 from safetensors.torch import load_file
@@ -220,8 +221,8 @@ def _around_forward(session: Session, call: Callable[[Callable[[], Any]], Any]) 
     lockstep = session.lanes.lockstep
     forward = lockstep.advance
 
-    def advance(tokens: Tensor) -> Any:
-        return call(lambda: forward(tokens))
+    def advance(*args: Any) -> Any:
+        return call(lambda: forward(*args))
 
     with patch.object(lockstep, "advance", advance):
         yield
@@ -258,12 +259,15 @@ def compare(lanes: Lanes) -> tuple[list[str], list[str]]:
         if parts[0] != parts[1]
     ]
     differences += [s for s in ("h", "z") if not _same_bits(vectors[s], eager_vectors[s])]
-    if len(graph.lane_names) == 1:
-        return differences, []
-    control = [s for s in ("h", "z") if not _same_bits(vectors[s][:, 0], vectors[s][:, 1])]
-    if any(step.lanes[0] != step.lanes[1] for step in graph.steps):
-        control.insert(0, "tokens")
-    return differences, control
+    return differences, control_differences(graph.steps, vectors)
+
+
+def control_differences(steps: Sequence[Step], vectors: Mapping[str, Tensor]) -> list[str]:
+    """What differs between the baseline and the lane after it, if there is one."""
+    if vectors["z"].shape[1] == 1:
+        return []
+    tokens = ["tokens"] if any(step.lanes[0] != step.lanes[1] for step in steps) else []
+    return tokens + [s for s in ("h", "z") if not _same_bits(vectors[s][:, 0], vectors[s][:, 1])]
 
 
 def _recorded(lanes: Lanes, path: Path, graphs: bool) -> tuple[Trace, dict[str, Tensor]]:

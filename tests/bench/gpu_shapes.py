@@ -1,6 +1,7 @@
 """Random models of the shapes that users decode, made on the device and opened as sessions."""
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +18,10 @@ from prunetui.engine.options import POSTER_QUESTION, Options
 from prunetui.engine.session.session import Session
 from prunetui.engine.variants.builder import LaneModel, VariantBuilder
 from prunetui.engine.variants.recipes import parse
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel
 
 from ..support.models import make_tokenizer
-
-_LLAMA_3: dict[str, Any] = {
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-    "rms_norm_eps": 1e-5,
-    "bos_token_id": 128000,
-    "eos_token_id": 128001,
-}
-_LLAMA_3_ROPE: dict[str, Any] = {
-    "rope_type": "llama3",
-    "rope_theta": 500000.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
+from ..support.real_shapes import REAL_SHAPES
 
 
 @dataclass(frozen=True)
@@ -42,8 +29,7 @@ class Shape:
     """A model's config, and where and in which dtype its random weights are made."""
 
     name: str
-    family: str
-    config: dict[str, Any]
+    config: PretrainedConfig
     dtype: torch.dtype = torch.bfloat16
     device: str = "cuda"
     prompt_length: int = 500
@@ -65,74 +51,29 @@ class Shape:
         # As loading does.
         torch.backends.cuda.enable_cudnn_sdp(False)
         torch.manual_seed(0)
-        # An end token would add a look at every logit to each step of `generate`.
-        config = AutoConfig.for_model(self.family, **self.config)
+        config = copy.deepcopy(self.config)
         with torch.device(self.device):
             model = AutoModelForCausalLM.from_config(config, dtype=self.dtype)
+        # An end token would add a look at every logit to each step of `generate`.
         model.generation_config.eos_token_id = None
         model.generation_config.pad_token_id = 0
         return model.eval().requires_grad_(False)
 
 
-SEVEN = Shape(
-    "Mistral-7B-v0.3",
-    "mistral",
-    {
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "vocab_size": 32768,
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-5,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
-        "sliding_window": None,
-        "tie_word_embeddings": False,
-    },
-)
-EIGHT = Shape(
-    "Llama-3.1-8B",
-    "llama",
-    _LLAMA_3
-    | {
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "rope_parameters": _LLAMA_3_ROPE | {"factor": 8.0},
-        "tie_word_embeddings": False,
-    },
-)
-ONE = Shape(
-    "Llama-3.2-1B",
-    "llama",
-    _LLAMA_3
-    | {
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 64,
-        "rope_parameters": _LLAMA_3_ROPE | {"factor": 32.0},
-        "tie_word_embeddings": True,
-    },
+SEVEN, EIGHT, ONE = (
+    Shape(name, REAL_SHAPES[name]) for name in ("Mistral-7B-v0.3", "Llama-3.1-8B", "Llama-3.2-1B")
 )
 TINY = Shape(
     "tiny",
-    "llama",
-    {
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": 512,
-        "max_position_embeddings": 2048,
-    },
+    LlamaConfig(
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=512,
+        max_position_embeddings=2048,
+    ),
     # The compiled CPU path does not take it: torch's operations decode, as on a GPU.
     dtype=torch.float16,
     device="cpu",
