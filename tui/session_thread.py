@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("prunetui")
 
 NICENESS = 5
-"""Added to the niceness of the thread and of torch's threads that it starts: with few cores, keys
-are answered sooner."""
+"""Added to the niceness of the thread and of torch's threads where a CPU decodes: with few cores,
+keys are answered sooner. A GPU would wait for a thread that comes last."""
 
 
 def open_engine_session(
@@ -40,9 +40,21 @@ def open_engine_session(
     with guard_memory_by_stage(progress) as report:
         report(IMPORTING, None)
         # The window must not wait for torch.
+        from ..engine.model.device import find_device
         from ..engine.session.session import open_session
 
+        # Before torch starts its threads, which inherit the niceness; it can only grow.
+        if find_device(options.device).type == "cpu":
+            _be_nice()
         return open_session(options, record_to, report, resume)
+
+
+def _be_nice() -> None:
+    """Let other threads go before this one and those that it starts."""
+    if sys.platform == "linux":  # elsewhere it would be the whole process's
+        thread = threading.get_native_id()
+        niceness = os.getpriority(os.PRIO_PROCESS, thread) + NICENESS
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
 @dataclass
@@ -219,10 +231,6 @@ class SessionThread:
     # -- on the thread ------------------------------------------------------------------------
 
     def _run(self) -> None:
-        if sys.platform == "linux":  # elsewhere it would be the whole process's
-            thread = threading.get_native_id()
-            niceness = os.getpriority(os.PRIO_PROCESS, thread) + NICENESS
-            os.setpriority(os.PRIO_PROCESS, thread, niceness)
         try:
             session = self._open(self._options, self._record_to, self._report_progress)
         except Cancelled:

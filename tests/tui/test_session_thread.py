@@ -1,31 +1,66 @@
-"""Thread that owns the session: its priority."""
+"""Thread that owns the session: its priority, and that of the threads that torch starts for it."""
 
 import os
 import sys
 import threading
+from pathlib import Path
 
 import pytest
-from prunetui.engine.errors import UserError
+import torch
+from prunetui.engine.model import device as device_module
 from prunetui.engine.options import Options
-from prunetui.tui.session_thread import NICENESS, SessionFailed, SessionThread
+from prunetui.engine.session import session as session_module
+from prunetui.tui.session_thread import (
+    NICENESS,
+    SessionThread,
+    open_engine_session,
+)
+
+from ..support.fake_session import FakeSession
+
+
+def niceness(thread: int) -> int:
+    return os.getpriority(os.PRIO_PROCESS, thread)
+
+
+def threads() -> set[int]:
+    return {int(path.name) for path in Path("/proc/self/task").iterdir()}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a thread has no priority of its own")
-def test_the_screen_goes_before_the_session() -> None:
-    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    priorities = []
-    told = threading.Event()
+@pytest.mark.parametrize(("device", "added"), [("cpu", NICENESS), ("cuda", 0)])
+def test_the_screen_goes_before_a_session_on_a_cpu_alone(
+    device: str, added: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = niceness(threading.get_native_id())
+    asked: list[str] = []
+    nicenesses: set[int] = set()
+    opened = threading.Event()
 
-    def open_session(*_: object):
-        priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        raise UserError("enough")
+    def find_device(name: str) -> torch.device:
+        asked.append(name)
+        return torch.device(device)
 
-    def post(message: object) -> None:
-        if isinstance(message, SessionFailed):
-            told.set()
+    def open_session(*_: object) -> FakeSession:
+        before, thread_count = threads(), torch.get_num_threads()
+        # A thread gets its own pool of torch's threads with its first large operation.
+        torch.set_num_threads(3)
+        torch.ones(1 << 17).sum()
+        pool = threads() - before
+        torch.set_num_threads(thread_count)
+        assert len(pool) >= 2
+        nicenesses.update(map(niceness, [threading.get_native_id(), *pool]))
+        return FakeSession()
 
-    thread = SessionThread(post, open_session, Options(), None)
+    monkeypatch.setattr(device_module, "find_device", find_device)
+    monkeypatch.setattr(session_module, "open_session", open_session)
+    thread = SessionThread(
+        lambda _: opened.set(), open_engine_session, Options(device="auto"), None
+    )
     thread.start()
-    assert told.wait(10)
-    assert priorities == [min(own + NICENESS, 19)]
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
+    assert opened.wait(10)
+    thread.close(10)
+    assert thread.session is not None
+    assert asked == ["auto"]
+    assert nicenesses == {min(own + added, 19)}
+    assert niceness(threading.get_native_id()) == own
