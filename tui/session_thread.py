@@ -278,7 +278,7 @@ class SessionThread:
         if session.finished:
             self.playing = False
         else:
-            session.step()
+            session.step(ahead=self.playing)
             if self.playing and (reason := self._stop_condition(session.trace.steps)):
                 self.playing = False
                 self._post(PlaybackStopped(reason))

@@ -56,7 +56,7 @@ class Lockstep:
         self._graphs = graphs
         self._position = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._static_steps: StaticSteps | None = None
-        self._reduction: Reduction | None = None
+        self._vocabulary = 0
         self._batches = [
             Batch(
                 group,
@@ -137,47 +137,43 @@ class Lockstep:
                 self._read(chunk)
             return self._read(last)
 
-    def reduce_with(self, reduction: Reduction) -> None:
-        """Run a reduction in the same launch as a static step."""
-        self._reduction = reduction
-        if self._static_steps:
-            self._static_steps.reduce_with(reduction)
-
     @property
     def refusal(self) -> str | None:
         """Why static steps cannot be captured as a CUDA graph; None if they can, or no step ran."""
         return self._static_steps and self._static_steps.refusal
 
     @torch.inference_mode()
-    def advance(self, tokens: Tensor, choosing: int | None = None) -> Outputs:
+    def advance(self, tokens: Tensor, reduction: Reduction | None = None, step: int = 0) -> Outputs:
         """Read int64 [lanes, positions] after what the caches hold.
 
-        `choosing` is the number of the step that chooses from the outputs: those of a static step
-        come reduced then.
+        Outputs of a static step come with what a reduction made of them, as step number `step`.
         """
         tokens = tokens.to(self._device)
         if not self.static or tokens.shape[1] > 1:
             return self._read(tokens)
-        outputs = self._static_step(tokens, self.length, choosing)
+        outputs = self._static_step(tokens, self.length, reduction, step)
         self.length += 1
         for cache in self.caches:
             set_length(cache, self.length)
         return outputs
 
-    def _static_step(self, tokens: Tensor, length: int, choosing: int | None) -> Outputs:
+    def _static_step(
+        self, tokens: Tensor, length: int, reduction: Reduction | None, step: int
+    ) -> Outputs:
         """Read int64 [lanes, 1] after `length` positions, of which the caches are not told."""
         if self._static_steps is None:
             self._static_steps = StaticSteps(
-                *(self._batches, self._join, self._position, self._reduction),
+                *(self._batches, self._join, self._position, self._vocabulary),
                 graphs=self._graphs,
             )
-        return self._static_steps.advance(tokens, length, choosing)
+        return self._static_steps.advance(tokens, length, reduction, step)
 
     @torch.inference_mode()
     def _read(self, tokens: Tensor) -> Outputs:
         """Read int64 [lanes, positions] by every batch's own way."""
         outputs = [batch.advance(tokens[batch.lanes], self.length) for batch in self._batches]
         self.length += tokens.shape[1]
+        self._vocabulary = outputs[0].z.shape[-1]
         return self._join(outputs)
 
     def _join(self, outputs: Sequence[Outputs]) -> Outputs:
@@ -243,4 +239,4 @@ class Lockstep:
         """
         if not all(finite_after(cache, positions) for cache in self.caches):
             return None
-        return self._static_step(tokens.to(self._device), positions, None)
+        return self._static_step(tokens.to(self._device), positions, None, 0)

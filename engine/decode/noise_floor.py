@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import torch
-from transformers import PreTrainedModel
+from torch import Tensor
 
-from ..foreign import foreign_code
-from .kv_cache import new_cache, read
+from .lockstep import Lockstep
 
 MAX_POSITIONS = 32
 """Positions of the prompt that are read at most."""
@@ -15,26 +14,26 @@ STEPS = 4
 
 @torch.inference_mode()
 def noise_floor(
-    model: PreTrainedModel, rows: int, prompt: list[int], report: Callable[[float], None]
+    alone: Lockstep, batch: Lockstep, prompt: list[int], report: Callable[[float], None]
 ) -> float:
-    """Largest difference of a logit between the model alone and as one of `rows` rows.
+    """Largest difference of a logit between a model alone and as one of several rows.
 
-    Measured over the beginning of the prompt and a few greedy steps, with the same tokens in every
-    row. Rounding alone can flip what is smaller. Raises `UserError` for a model that cannot be
-    decoded.
+    `alone` has one row of the model, `batch` has several, none of which drops anything; neither is
+    installed. Measured over the beginning of the prompt and a few greedy steps, with the same
+    tokens in every row. Rounding alone can flip what is smaller.
     """
-    tokens = torch.tensor([prompt[:MAX_POSITIONS]], device=model.device)
-    caches = [new_cache(model) for _ in range(2)]
-    floor, length = 0.0, 0
-    family = model.config.model_type
-    for step in range(STEPS):
-        report(step / STEPS)
-        with foreign_code(f"this {family} model does not read one token after another"):
-            alone, batch = (
-                read(model, tokens.repeat(count, 1), cache, length).float()
-                for count, cache in zip((1, rows), caches, strict=True)
-            )
-        floor = max(floor, (batch - alone).abs().max().item())
-        length += tokens.shape[1]
-        tokens = alone.argmax(dim=-1, keepdim=True)
-    return floor
+    texts: list[Tensor] = [torch.tensor([prompt[:MAX_POSITIONS]])]
+    z: list[list[Tensor]] = [[], []]
+    for number, lockstep in enumerate((alone, batch)):
+        lockstep.install()
+        try:
+            for step in range(STEPS):
+                report((number * STEPS + step) / (2 * STEPS))
+                tokens = texts[step].expand(lockstep.row_count, -1)
+                read = lockstep.advance if step else lockstep.prefill
+                z[number].append(read(tokens).z.float())
+                if lockstep is alone:
+                    texts.append(z[number][-1].argmax(dim=-1, keepdim=True))
+        finally:
+            lockstep.remove()
+    return max((y - x).abs().max().item() for x, y in zip(*z, strict=True))

@@ -1,19 +1,30 @@
 """The lanes of a session ready to decode: models prepared, lockstep built and proven."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 
 from ..cpu.backend import backend_for
+from ..foreign import foreign_code, message
 from ..model.attention import GroupedAttention
+from ..model.dropped import Dropped
 from ..model.rope import ChangingRope
+from ..model.weight_group import WeightGroup
 from ..options import Context
+from ..out_of_memory import out_of_memory
 from ..progress import Progress
 from ..trace import records
 from ..variants.builder import LaneModel
 from .bandwidth import weight_bytes
 from .lockstep import Lockstep
 from .noise_floor import noise_floor
-from .proof import prove
+from .proof import Proof, prove
+from .static_steps import supports_static_steps
+
+log = logging.getLogger(__name__)
+
+Rows = list[tuple[WeightGroup, Dropped]]
+"""Weights and dropped sublayers of each row."""
 
 
 class PreparedLanes:
@@ -29,14 +40,18 @@ class PreparedLanes:
         context: Context,
         prompt: list[int],
         progress: Progress,
+        *,
+        graphs: bool = True,
     ) -> None:
-        """Install the lanes; the noise floor is measured on `prompt`, token ids.
+        """Install the lanes; the noise floor is measured on `prompt`, token ids; with `graphs` a
+        step on a GPU is one CUDA graph.
 
         Raises `UserError` for a model that cannot be decoded.
         """
         self.models = models
         self._prompt = prompt
         self._progress = progress
+        self._graphs = graphs
         self.records = [_record(lane, is_baseline=lane is models[0]) for lane in models]
         depths = [len(lane.group.anatomy.layers) for lane in models]
         self.same_depth = [depth == depths[0] for depth in depths]
@@ -98,40 +113,83 @@ class PreparedLanes:
         self._prepared.remove()
 
     def _build_lockstep(self, context: Context) -> None:
-        """Build and prove the lockstep, and measure the noise floor with its number of rows."""
+        """Build, prove and install the lockstep, and measure the noise floor with its number of
+        rows."""
         rows = [(lane.group, lane.dropped) for lane in self._rows(context)]
-        self._progress("measuring the noise floor", None)
         baseline = self.models[0].group
+        family = baseline.model.config.model_type
         # At least two rows: a lane of another weight group is a batch of its own.
         row_count = max(2, sum(group is baseline for group, _ in rows))
-        floor = noise_floor(
-            baseline.model,
-            row_count,
-            self._prompt,
-            lambda done: self._progress("measuring the noise floor", done),
-        )
-        self._progress("proving the step against transformers", None)
-        lockstep = Lockstep(rows)
+        with foreign_code(f"this {family} model does not read one token after another"):
+            self._progress("proving the step against transformers", None)
+            lockstep, notes = self._proven(rows)
+            self._progress("measuring the noise floor", None)
+            alone, batch = (
+                Lockstep(
+                    [(baseline, Dropped())] * count,
+                    static=lockstep.static,
+                    reread=lockstep.reread,
+                )
+                for count in (1, row_count)
+            )
+            floor = noise_floor(
+                alone,
+                batch,
+                self._prompt,
+                lambda done: self._progress("measuring the noise floor", done),
+            )
         lockstep.install()
-        notes = [note for group, _ in rows for note in group.notes]
-        try:
-            proof = prove(lockstep, rows)
-            notes += proof.notes
-            if proof.reread:
-                lockstep.remove()
-                lockstep = Lockstep(rows, reread=proof.reread)
-                lockstep.install()
-                notes += prove(lockstep, rows).notes
-        except BaseException:
-            lockstep.remove()
-            raise
         self.noise_floor, self.lockstep = floor, lockstep
-        self.notes = [*dict.fromkeys(notes)]
+        self.notes = [*dict.fromkeys([note for group, _ in rows for note in group.notes] + notes)]
         """Notes on the models for readers of the numbers, a sentence each."""
+
+    def _proven(self, rows: Rows) -> tuple[Lockstep, list[str]]:
+        """A lockstep that is proven and not installed, and notes on how it decodes."""
+        notes = []
+        if supports_static_steps([group.model for group, _ in rows]):
+            lockstep = Lockstep(rows, static=True, graphs=self._graphs)
+            refusal, proof = _prove_static(lockstep, rows)
+            if proof is not None:
+                return lockstep, proof.notes
+            notes.append(
+                f"A step of {rows[0][0].name} cannot run as one CUDA graph ({refusal}); its "
+                "operations are launched one by one, which is slower."
+            )
+        lockstep = Lockstep(rows)
+        proof = _prove_installed(lockstep, rows)
+        notes += proof.notes
+        if proof.reread:
+            lockstep = Lockstep(rows, reread=proof.reread)
+            notes += _prove_installed(lockstep, rows).notes
+        return lockstep, notes
 
     def _rows(self, context: Context) -> list[LaneModel]:
         """The lane of each row; in context both, each variant has a second row after all lanes."""
         return self.models + (self.models[1:] if context == "both" else [])
+
+
+def _prove_static(lockstep: Lockstep, rows: Rows) -> tuple[str, Proof | None]:
+    """The proof of static steps; None, with the reason before it, where they are not to be used."""
+    try:
+        proof = _prove_installed(lockstep, rows)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        log.warning("no static steps", exc_info=True)
+        return message(error), None
+    if lockstep.refusal:
+        return lockstep.refusal, None
+    if proof.reread:
+        return "it then gives other logits than transformers", None
+    return "", proof
+
+
+def _prove_installed(lockstep: Lockstep, rows: Rows) -> Proof:
+    lockstep.install()
+    try:
+        return prove(lockstep, rows)
+    finally:
+        lockstep.remove()
 
 
 def _record(lane: LaneModel, *, is_baseline: bool) -> records.Lane:

@@ -69,10 +69,7 @@ class MaskedAttention:
 
 
 class VarlenAttention:
-    """Torch's flash kernel for rows of unequal length, which reads what is filled alone.
-
-    One split of the keys makes a row's result independent of the other rows.
-    """
+    """Torch's flash kernel for rows of unequal length, which reads what is filled alone."""
 
     def __init__(self, shape: Shape, position: Tensor) -> None:
         """`position`: int64 [1], the position of the queries."""
@@ -102,10 +99,8 @@ class VarlenAttention:
             1,
             shape.room,
             scale=shape.scaling,
-            window_size=(-1, -1) if shape.window is None else (shape.window - 1, 0),
             enable_gqa=True,
             seqused_k=self._filled,
-            num_splits=1,
         )
         assert isinstance(attended, Tensor)
         return attended
@@ -116,9 +111,10 @@ StaticAttention = MaskedAttention | VarlenAttention
 
 def choose_attention(shape: Shape) -> Callable[[Shape, Tensor], StaticAttention]:
     """The fastest attention that is right on this device, as its constructor."""
-    if shape.device.type == "cuda" and shape.dtype in (torch.bfloat16, torch.float16):
-        if _varlen_is_right(dataclasses.replace(shape, room=256)):
-            return VarlenAttention
+    # With a window it would read the keys again for each query that shares them.
+    flash = shape.device.type == "cuda" and shape.dtype.itemsize == 2 and shape.window is None
+    if flash and _varlen_is_right(dataclasses.replace(shape, room=256)):
+        return VarlenAttention
     return MaskedAttention
 
 

@@ -6,13 +6,16 @@ product where their weights lie next to one another.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import DynamicCache, Gemma3ForCausalLM, PreTrainedModel
 
 from ..model.attention import STOCK_ATTENTION
+from ..model.fused_weights import fused_parameters
 from ..model.llama import Norm
 from ..model.outputs import Outputs
 from .fixed_cache import FixedLayer, fixed_cache_bytes
@@ -216,7 +219,9 @@ class _Mlp:
 
 def product(linears: tuple[nn.Linear, ...]) -> Callable[[Tensor], Tensor]:
     """The outputs of several linear layers, one after another in the last dimension."""
-    forwards = [linear.forward for linear in linears]
+    if fused := fused_parameters(linears):
+        return partial(linear, weight=fused[0], bias=fused[1])
+    forwards = [layer.forward for layer in linears]
     return lambda x: torch.cat([forward(x) for forward in forwards], dim=-1)
 
 

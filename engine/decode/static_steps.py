@@ -7,21 +7,39 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from ..model.outputs import Outputs
 from ..out_of_memory import out_of_memory
 from .batch import Batch
 from .cuda_graph import capture
 from .fixed_cache import clear_position, room_of
+from .kv_cache import supports_fixed_cache
 
 log = logging.getLogger(__name__)
+
+
+DEVICES = {"cuda"}
+"""Types of devices on which launching a step's operations costs more than what a static step reads
+in vain."""
+
+
+def supports_static_steps(models: Sequence[PreTrainedModel]) -> bool:
+    """Whether models are on one device that static steps are for, and keep nothing of a text that
+    they cannot."""
+    devices = {model.device for model in models}
+    return (
+        len(devices) == 1
+        and {device.type for device in devices} <= DEVICES
+        and all(map(supports_fixed_cache, models))
+    )
 
 
 class Reduction(Protocol):
     """What is made of a step's outputs in the same launch: numbers, and the tokens to choose."""
 
-    def draw_noise(self, step: int) -> None:
-        """Prepare the noise that step number `step` samples with, at a fixed address."""
+    def draw_noise(self, step: int, vocabulary: int) -> None:
+        """Draw the noise that a step samples its tokens with, at a fixed address."""
         ...
 
     def __call__(self, outputs: Outputs) -> Any:
@@ -41,16 +59,18 @@ class StaticSteps:
         batches: Sequence[Batch],
         join: Callable[[Sequence[Outputs]], Outputs],
         position: Tensor,
-        reduction: Reduction | None,
+        vocabulary: int,
         *,
         graphs: bool,
     ) -> None:
-        """`join` makes one of the batches' outputs; `position` is int64 [1], that of the caches."""
+        """`join` makes one of the batches' outputs; `position` is int64 [1], that of the caches;
+        `vocabulary` is the number of logits of a row."""
         self._batches = batches
         self._join = join
         self._position = position
-        self._reduction = reduction
+        self._vocabulary = vocabulary
         self._graphs = graphs
+        self._reduction: Reduction | None = None
         rows = sum(len(batch.lanes) for batch in batches)
         self._tokens = torch.zeros(rows, 1, dtype=torch.int64, device=position.device)
         self._steps = [batch.static_step() for batch in batches]
@@ -59,21 +79,19 @@ class StaticSteps:
         self.refusal: str | None = None
         """Why the steps cannot be captured, once that is known."""
 
-    def reduce_with(self, reduction: Reduction | None) -> None:
-        """Run another reduction in the same launch from now on."""
-        if reduction is not self._reduction:
-            self._reduction = reduction
-            self._replay = self._outputs = None
-
-    def advance(self, tokens: Tensor, length: int, choosing: int | None) -> Outputs:
-        """Read int64 [lanes, 1] after `length` positions; `choosing` is the number of the step that
-        chooses from the outputs, None if they are not reduced."""
+    def advance(
+        self, tokens: Tensor, length: int, reduction: Reduction | None, step: int
+    ) -> Outputs:
+        """Read int64 [lanes, 1] after `length` positions, and reduce the outputs, for a reduction's
+        step number `step`."""
+        if reduction is not None:
+            if reduction is not self._reduction:
+                self._reduction, self._replay, self._outputs = reduction, None, None
+            reduction.draw_noise(step, self._vocabulary)
         if self._graphs and self._replay is None and self.refusal is None:
             self._capture()
         self._tokens.copy_(tokens)
         self._position.fill_(length)
-        if self._reduction is not None and choosing is not None:
-            self._reduction.draw_noise(choosing)
         if self._replay is None or self._outputs is None:
             outputs = self._run()
         else:
@@ -84,7 +102,7 @@ class StaticSteps:
             outputs = dataclasses.replace(
                 self._outputs, device_seconds=lambda: begin.elapsed_time(end) / 1e3
             )
-        return outputs if choosing is not None else dataclasses.replace(outputs, reduced=None)
+        return dataclasses.replace(outputs, reduced=None) if reduction is None else outputs
 
     def _run(self) -> Outputs:
         tokens = (

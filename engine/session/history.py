@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..decode.prepared_lanes import PreparedLanes
+from ..decode.static_steps import Reduction
 from ..model.outputs import Outputs
 from ..out_of_memory import guard_memory
 from ..progress import Progress
@@ -35,6 +36,8 @@ class TokenHistory:
         baseline's device; branches that share a step share its tensor."""
         self._cached: list[Tensor] | None = []
         """Tokens in the caches after the prompt; None if that is not known."""
+        self._ahead: Outputs | None = None
+        """The outputs after the tokens in the caches, while nothing else has been read."""
         tensors: dict[int, Tensor] = {}
         for steps in trace.branches:
             self._chosen.append(
@@ -55,16 +58,22 @@ class TokenHistory:
 
     def forget_caches(self) -> None:
         """Mark the caches as unknown after an error: the next outputs read from the prompt on."""
-        self._cached = None
+        self._cached = self._ahead = None
 
     @torch.inference_mode()
-    def outputs_before(self, step: int) -> Outputs:
-        """Read the tokens before a step into the caches; return the outputs it chooses from."""
+    def outputs_before(self, step: int, reduction: Reduction | None = None) -> Outputs:
+        """Read the tokens before a step into the caches; return the outputs it chooses from.
+
+        Those of a static step come with what the reduction made of them.
+        """
         if step == 0:
             return self._first
         chosen = self._chosen[self._trace.branch][:step]
         lockstep = self._lanes.lockstep
         cached = self._known_tokens()
+        ahead, self._ahead = self._ahead, None
+        if ahead and cached and len(cached) == step == _shared_prefix(cached, chosen):
+            return ahead
         # The last token is read for its outputs in any case.
         prefix = _shared_prefix(cached or [], chosen[:-1])
         prompt = len(self._trace.header.prompt.tokens)
@@ -77,9 +86,19 @@ class TokenHistory:
         for number, tokens in enumerate(before):
             self._progress("reading the steps before", number / len(before))
             lockstep.advance(tokens)
-        outputs = lockstep.advance(last)
+        outputs = lockstep.advance(last, reduction, step)
         self._cached = chosen
         return outputs
+
+    @torch.inference_mode()
+    def read_ahead(self, chosen: Tensor, reduction: Reduction) -> None:
+        """Begin to read what the lanes chose from the outputs before a step, int64 [lanes], before
+        it is appended; the outputs wait for the step after it. Not at step 0, whose outputs need
+        not be those after the caches."""
+        assert self._cached is not None
+        step = len(self._cached) + 1
+        self._ahead = self._lanes.lockstep.advance(self._rows(chosen), reduction, step)
+        self._cached = [*self._cached, chosen]
 
     def outputs_again(self, step: int) -> Outputs:
         """The outputs that a recorded step chose from; the caches stay as they are if they can."""
@@ -88,6 +107,7 @@ class TokenHistory:
         chosen = self._chosen[self._trace.branch][:step]
         cached = self._known_tokens()
         if cached is not None and _shared_prefix(cached, chosen[:-1]) == step - 1:
+            self._ahead = None
             positions = len(self._trace.header.prompt.tokens) + step - 1
             outputs = self._lanes.lockstep.advance_from(positions, self._rows(chosen[-1]))
             if outputs is not None:

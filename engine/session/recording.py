@@ -31,9 +31,9 @@ class Recording:
     """
 
     def __init__(self, named: Path | None, spaces: Sequence[Space] = ()) -> None:
-        """Vectors of these `spaces` are recorded too, in files beside the trace."""
         self._named = named
-        self._spaces = spaces
+        self.spaces = spaces
+        """Spaces whose vectors are recorded too, in files beside the trace."""
         self._writer: TraceWriter | None = None
         self._vectors: dict[Space, VectorWriter] = {}
         self._blocks = 0
@@ -44,7 +44,7 @@ class Recording:
         self.close()
         if self._named is None:
             return
-        path = _free_name(self._named, self._spaces)
+        path = _free_name(self._named, self.spaces)
         try:
             self._writer = TraceWriter(path, header)
             self.path = path
@@ -63,11 +63,11 @@ class Recording:
     def keep(self, vectors: dict[Space, Tensor], running: list[bool]) -> int | None:
         """Write a step's vectors, [rows, width] each, if they are recorded; return the `block`
         of the step, which is written after them. Rows that do not run become NaN."""
-        if self._writer is None or not self._spaces:
+        if self._writer is None or not self.spaces:
             return None
         # All of them first: where memory runs out, no file has a block more than the others.
         blocks: dict[Space, bytes] = {
-            space: vector_bytes(vectors[space], running) for space in self._spaces
+            space: vector_bytes(vectors[space], running) for space in self.spaces
         }
         path = self._writer.path
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import msgspec
+from torch import Tensor
 
 from ..decode.bandwidth import read_bandwidth
 from ..decode.prepared_lanes import PreparedLanes
@@ -24,7 +25,7 @@ from ..variants.builder import LaneModel, VariantBuilder, check_droppable, open_
 from ..variants.pruning.ranking import Similarity
 from ..variants.recipes import parse
 from .changes import RestartChanges
-from .ends import running_lanes, why_finished
+from .ends import running_lanes, why_finished, why_full
 from .header import check_resumable, check_same_model, describe_model, make_header
 from .history import TokenHistory
 from .recording import Recording
@@ -104,17 +105,18 @@ class Session:
         """Why no step can follow; None while one can."""
         return why_finished(self.trace.header, self.trace.steps)
 
-    def step(self, forced: dict[int, int] | None = None) -> records.Step:
+    def step(self, forced: dict[int, int] | None = None, *, ahead: bool = False) -> records.Step:
         """Decode one token in every lane; those in `forced` take the token given.
 
+        `ahead` has a GPU begin with the next step while this one is recorded.
         Raises `UserError` if no step can follow or memory runs out; the trace is then unchanged.
         """
         if why := self.finished:
             raise UserError(f"nothing is left to decode: {why}")
         began, number = time.perf_counter(), len(self.trace.steps)
         with self._guard_step(number):
-            outputs = self._history.outputs_before(number)
-        return self._append_step(outputs, forced or {}, began)
+            outputs = self._history.outputs_before(number, self._steps.reduction)
+        return self._append_step(outputs, forced or {}, began, ahead=ahead)
 
     def read(self, number: int) -> None:
         """Read a recorded step through the logit lens.
@@ -170,7 +172,7 @@ class Session:
         began, parent = time.perf_counter(), self.trace.branch
         # Before there is a branch: this may read many tokens, and be cancelled.
         with self._guard_step(at):
-            outputs = self._history.outputs_before(at)
+            outputs = self._history.outputs_before(at, self._steps.reduction)
         if self.trace.steps:
             self.trace.fork(at)
             self._history.fork(parent, at)
@@ -293,10 +295,25 @@ class Session:
             self._steps.read_texts()
             raise
 
-    def _append_step(self, outputs: Outputs, forced: dict[int, int], began: float) -> records.Step:
+    def _append_step(
+        self, outputs: Outputs, forced: dict[int, int], began: float, *, ahead: bool = False
+    ) -> records.Step:
         """Build, record and return the next step; `began` is the `perf_counter()` of its begin."""
-        with self._guard_step(len(self.trace.steps)):
-            step, chosen = self._steps.build(outputs, forced, began)
+        number = len(self.trace.steps)
+        ahead = (
+            ahead
+            and number > 0
+            and self.lanes.lockstep.static
+            and not self._steps.keeps_outputs
+            and why_full(self.trace.header, number + 1) is None
+        )
+
+        def read_ahead(chosen: Tensor) -> None:
+            if ahead:
+                self._history.read_ahead(chosen, self._steps.reduction)
+
+        with self._guard_step(number):
+            step, chosen = self._steps.build(outputs, forced, began, read_ahead)
         self._history.append(chosen)
         self.trace.append(step)
         self._recording.write(step)
@@ -305,7 +322,7 @@ class Session:
     def _prepare(
         self, models: list[LaneModel], context: Context, prompt: list[int]
     ) -> PreparedLanes:
-        return PreparedLanes(models, context, prompt, self._progress)
+        return PreparedLanes(models, context, prompt, self._progress, graphs=self._options.graphs)
 
     def _begin(self, prompt: ReadPrompt, context: Context, resume: Trace | None = None) -> None:
         """Begin a new trace and file with the lanes; after an error, the trace before goes on."""

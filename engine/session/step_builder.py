@@ -71,23 +71,39 @@ class StepBuilder:
                 if text.add(token.token) != token.text:
                     text.flush()
 
+    @property
+    def reduction(self) -> StepReduction:
+        """What is made of a step's outputs on their device."""
+        return self._reduction
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """Whether more is read of a step's outputs than the reduction."""
+        return self._with_lens or bool(self._recording.spaces)
+
     @torch.inference_mode()
     def build(
-        self, outputs: Outputs, forced: dict[int, int], began: float
+        self,
+        outputs: Outputs,
+        forced: dict[int, int],
+        began: float,
+        on_choice: Callable[[Tensor], None] = lambda _: None,
     ) -> tuple[records.Step, Tensor]:
         """Build the next step; return it and the chosen tokens, int64 [lanes].
 
         `forced` gives lanes their token; `began` is the `perf_counter()` at which the step began.
+        `on_choice` gets the chosen tokens before the host waits for the step's numbers.
         """
         steps = self._trace.steps
-        step, chosen = self._step(outputs, steps, self._lane_texts, forced)
+        step, chosen = self._step(outputs, steps, self._lane_texts, forced, on_choice)
         running = running_lanes(steps, len(self._lanes.records))
         both = self._trace.header.context == "both"
         lens = self.lens(outputs, running) if self._with_lens else None
         measured_locally = [running[0]] * (len(running) - 1)
         step = msgspec.structs.replace(
             step,
-            seconds=time.perf_counter() - began,
+            # What was read ahead took longer than this step had to wait for it.
+            seconds=max(time.perf_counter() - began, outputs.device_seconds()),
             block=self._recording.keep(
                 {"h": outputs.h, "z": outputs.z}, running + measured_locally * both
             ),
@@ -113,16 +129,22 @@ class StepBuilder:
         steps: Sequence[records.Step],
         texts: list[LaneText],
         forced: dict[int, int],
+        on_choice: Callable[[Tensor], None] = lambda _: None,
     ) -> tuple[records.Step, Tensor]:
         """Build the step after `steps`, whose lanes have `texts`; return it and the chosen tokens,
         int64 [lanes]."""
         header, lanes = self._trace.header, self._lanes
         number, variant_count = len(steps), len(lanes.records) - 1
         vocabulary = outputs.z.shape[-1]
-        self._reduction.draw_noise(number, vocabulary)
-        reduced = self._reduction(outputs, forced)
-        arrays, temperature = reduced.fetch()(), header.sampling.measured_temperature
-        numbers = step_numbers(arrays, self._request, vocabulary, temperature)
+        reduced = outputs.reduced
+        if reduced is None or forced:
+            self._reduction.draw_noise(number, vocabulary)
+            reduced = self._reduction(outputs, forced)
+        # The next static step overwrites it.
+        fetched, chosen = reduced.fetch(), reduced.chosen.clone()
+        on_choice(chosen)
+        temperature = header.sampling.measured_temperature
+        numbers = step_numbers(fetched(), self._request, vocabulary, temperature)
         running = running_lanes(steps, variant_count + 1)
         ended = ending_lanes(header, numbers, running, forced, self._end_tokens)
         measured = [running[0] and runs for runs in running[1:]]
@@ -157,7 +179,7 @@ class StepBuilder:
             if answers and both
             else None,
         )
-        return step, reduced.chosen
+        return step, chosen
 
     @torch.inference_mode()
     def lens(

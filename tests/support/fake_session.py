@@ -46,7 +46,7 @@ class FakeSession:
     def finished(self) -> str | None:
         return f"{self.most} new tokens" if len(self.trace.steps) >= self.most else None
 
-    def step(self) -> None:
+    def step(self, *, ahead: bool = False) -> None:  # noqa: ARG002
         if self.fails:
             raise self.fails
         # A step of a millisecond: none of a model's is shorter.

@@ -49,7 +49,7 @@ def _decode(session: SessionPort, bar: ProgressBar, max_new_tokens: int) -> User
     task = bar.add_task("decoding", total=max_new_tokens)
     try:
         while session.finished is None and session.recording_error is None:
-            session.step()
+            session.step(ahead=True)
             bar.advance(task)
     except ShutdownRequested:
         # The results so far are printed; the exit code tells of the signal.
