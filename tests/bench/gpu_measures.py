@@ -45,23 +45,35 @@ PAINT, IDLE = 0.011, 0.022
 def measure_rows(shape: Shape, rows: int) -> Rows:
     """Measure sessions of one number of rows, the program's default first."""
     lanes = Lanes(shape, rows)
-    with lanes.session(_room(FIRST_STEPS)) as session:
-        bandwidth = session.trace.header.bandwidth
-        notes = session.trace.header.notes
-        graph = _measure_way(session, FIRST_STEPS)
+    with lanes.session(1 + FIRST_STEPS + STEPS) as session:
+        header = session.trace.header
+        graph = _time_way(session, FIRST_STEPS)
+        refusal = _refusal(session)
         weights = sum(p.nbytes for p in {*lanes.model.parameters()})
         caches, peak = cache_room(session.lanes.lockstep), torch.cuda.max_memory_allocated()
-    with lanes.session(_room(STEPS) + STALLED_STEPS, graphs=False) as session:
-        eager = _measure_way(session, STEPS)
+    with lanes.session(1 + 2 * STEPS + STALLED_STEPS, graphs=False) as session:
+        eager = _time_way(session, STEPS)
         with _cudnn_attention():
             cudnn = _time_steps(session, STALLED_STEPS)
-    with _unfused(), lanes.session(STEPS + 1) as session:
+    with _unfused(), lanes.session(1 + STEPS) as session:
         session.step()
         unfused = _time_steps(session, STEPS)
+    # A profiler may slow down whatever follows it.
     differences, control = compare(lanes)
     return Rows(
-        *(rows, bandwidth, graph, eager, unfused, cudnn, differences, control),
-        *(weights, caches, peak, notes),
+        rows=rows,
+        bandwidth=header.bandwidth,
+        refusal=refusal,
+        graph=Way(*graph, *_watch(lanes, graphs=True)),
+        eager=Way(*eager, *_watch(lanes, graphs=False)),
+        unfused=unfused,
+        cudnn=cudnn,
+        differences=differences,
+        control=control,
+        weights=weights,
+        caches=caches,
+        peak=peak,
+        notes=header.notes,
     )
 
 
@@ -107,19 +119,22 @@ def measure_loading(shape: Shape) -> Loading:
 # -- a session ------------------------------------------------------------------------------------
 
 
-def _measure_way(session: Session, steps: int) -> Way:
+def _time_way(session: Session, steps: int) -> tuple[Timing, Timing]:
+    """Time a session's first steps, then others while a thread paints."""
     # Step 0 chooses from the prompt's logits and needs no forward pass.
     session.step()
     plain = _time_steps(session, steps)
     with _painting():
-        painting = _time_steps(session, STEPS)
-    kernels = _profile(session)
-    return Way(_captured(session), plain, painting, kernels, host_wait(session))
+        return plain, _time_steps(session, STEPS)
 
 
-def _room(steps: int) -> int:
-    """Steps that a session needs in which a way is measured for so many."""
-    return 1 + steps + STEPS + 2 * WATCHED_STEPS
+def _watch(lanes: Lanes, graphs: bool) -> tuple[Kernels, str | None]:
+    """What a profiler sees of a few steps, and which of their operations makes the host wait."""
+    with lanes.session(2 + 2 * WATCHED_STEPS, graphs=graphs) as session:
+        # In the first of them that reads a token, a graph is captured.
+        for _ in range(2):
+            session.step()
+        return _profile(session), host_wait(session)
 
 
 def _time_steps(session: Session, count: int) -> Timing:
@@ -140,9 +155,18 @@ def _time_steps(session: Session, count: int) -> Timing:
             session.step()
             seconds.append(time.perf_counter() - began)
     torch.cuda.synchronize()
-    read = median(step.read for step in session.trace.steps[-count:])
     gpu = median(begin.elapsed_time(end) for begin, end in marks) / 1e3
-    return _timing(seconds, gpu, int(read))
+    return _timing(seconds, gpu, _floor_bytes(session, count))
+
+
+def _floor_bytes(session: Session, count: int) -> int:
+    """Bytes of weights and filled caches that the step in the middle of the last ones must read."""
+    config = session.lanes.models[0].group.model.config
+    position = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    trace = session.trace
+    filled = len(trace.header.prompt.tokens) + len(trace.steps) - count // 2
+    itemsize = session.lanes.models[0].group.model.dtype.itemsize
+    return session.lanes.weight_bytes + len(trace.lane_names) * filled * position * itemsize
 
 
 def _timing(seconds: list[float], gpu: float = 0.0, read: int = 0) -> Timing:
@@ -228,9 +252,10 @@ def _around_forward(session: Session, call: Callable[[Callable[[], Any]], Any]) 
         yield
 
 
-def _captured(_session: Session) -> bool:
-    """Whether the session's steps replay a graph."""
-    return False
+def _refusal(session: Session) -> str | None:
+    """Why the session's steps replay no graph; None if they do."""
+    lockstep = session.lanes.lockstep
+    return lockstep.refusal if lockstep.static else "the steps are not static"
 
 
 @contextmanager

@@ -38,8 +38,8 @@ def _rows_lines(rows: Rows, generate: Generate | None) -> list[str]:
         f"floor {_ms(floor)}: {rows.graph.plain.read / 1e9:.2f} GB at {rows.bandwidth / 1e9:.0f} "
         "GB/s, as measured"
     ]
-    if not rows.graph.captured:
-        lines.append("NO GRAPH WAS CAPTURED: its lines are of eager steps; the log has the reason")
+    if rows.refusal:
+        lines.append(f"NO GRAPH WAS CAPTURED, its lines are of eager steps: {rows.refusal}")
     for name, timing in _timings(rows).items():
         lines.append(f"{name:<21}{_timing(timing)}, {_floor(timing, rows):.2f} of the floor")
         if generate and name in ("graph", "eager"):
@@ -188,7 +188,7 @@ def _judge(
 ) -> Target:
     if rows is None:
         return Target(what, None, NO_RESULT)
-    if graph and not rows.graph.captured:
+    if graph and rows.refusal:
         return Target(what, False, "no graph was captured")
     number = value(rows)
     return Target(what, meets(number), f"{number:.2f}")
@@ -220,7 +220,7 @@ def _exact_targets(results: Results) -> list[Target]:
 
 
 def _graph_faults(rows: Rows) -> list[str]:
-    return [*rows.differences, *([] if rows.graph.captured else ["no graph was captured"])]
+    return [*rows.differences, *(["no graph was captured"] if rows.refusal else [])]
 
 
 def _kernel_faults(rows: Rows) -> list[str]:

@@ -13,7 +13,7 @@ class Timing(msgspec.Struct):
     """Median seconds from the first kernel of a step's forward part to the end of its last, by the
     GPU's own clock; waits for the host in between count."""
     read: int = 0
-    """Median of the bytes of weights and caches that a step must read."""
+    """Bytes of weights and filled caches that a step must read, in the middle of them."""
 
 
 class Kernels(msgspec.Struct):
@@ -30,7 +30,6 @@ class Kernels(msgspec.Struct):
 class Way(msgspec.Struct):
     """One way to take a step: as a captured graph or launched kernel by kernel."""
 
-    captured: bool
     plain: Timing
     painting: Timing
     """While a thread paints."""
@@ -45,6 +44,8 @@ class Rows(msgspec.Struct, tag=True):
     rows: int
     bandwidth: float
     """Bytes a second."""
+    refusal: str | None
+    """Why no graph was captured; None if one was."""
     graph: Way
     eager: Way
     unfused: Timing

@@ -11,6 +11,7 @@ import msgspec
 import torch
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.checkpoint_files import CheckpointFiles
+from prunetui.engine.model.fused_weights import fuse_weights
 from prunetui.engine.model.loading import Loaded
 from prunetui.engine.model.reference import PROMPT as REFERENCE_PROMPT
 from prunetui.engine.model.reference import take_reference
@@ -95,7 +96,7 @@ class Lanes:
     """The lanes of a shape: one model, its gates, and sessions over both, one after another."""
 
     def __init__(self, shape: Shape, rows: int) -> None:
-        """Make the model and its reference logits, with stock transformers."""
+        """Make the model as loading does, with its reference logits by stock transformers."""
         self.model = model = shape.make()
         tokens = shape.prompt_tokens()[0, :REFERENCE_PROMPT].tolist()
         loaded = Loaded(
@@ -107,6 +108,7 @@ class Lanes:
             files=CheckpointFiles(Path(), {}, {}),
             reference=take_reference(model, tokens),
         )
+        fuse_weights(model)
         self._options = Options(
             variants=recipes(rows, model.config.num_hidden_layers),
             prompt=shape.prompt,

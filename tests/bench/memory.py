@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+from prunetui.engine.decode.fixed_cache import FixedLayer
 from prunetui.engine.decode.lockstep import Lockstep
 from prunetui.engine.model.device import find_device
 from prunetui.engine.model.memory import memory_in_use
@@ -145,9 +146,13 @@ def cache_room(lockstep: Lockstep) -> int:
         for cache in lockstep.caches
         for layer in cache.layers
         if isinstance(layer, DynamicLayer)
-        for tensor in (layer.keys, layer.values)
+        for tensor in _keys_and_values(layer)
         if tensor is not None
     )
+
+
+def _keys_and_values(layer: DynamicLayer) -> tuple[torch.Tensor | None, ...]:
+    return layer.buffers if isinstance(layer, FixedLayer) else (layer.keys, layer.values)
 
 
 def _deep_size(root: object) -> int:

@@ -68,8 +68,10 @@ SESSIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
-@pytest.mark.parametrize("kind", SESSIONS)
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [*(("llama", kind) for kind in SESSIONS), ("gemma3_text", "both"), ("gpt2", "other weights")],
+)
 def test_graph_and_eager_agree_in_every_bit(
     folders, family: str, kind: str, device: str, tmp_path: Path
 ) -> None:
