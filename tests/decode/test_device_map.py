@@ -26,7 +26,7 @@ from prunetui.engine.variants.pruning.layerwise import sparsify_model
 from prunetui.engine.variants.recipes import Method, Sparsify
 from torch import Tensor
 
-from ..support.devices import FIRST, SECOND, Devices, move, spread, where
+from ..support.devices import FIRST, SECOND, Devices, Placement, move, spread, where
 from ..support.lockstep import install_lockstep
 from ..support.measures import numbers_and_tokens
 from ..support.models import make_model, save_model_directory
@@ -74,7 +74,7 @@ def test_a_spread_model_gives_the_numbers_of_a_whole_one(family: str, monkeypatc
     # A spread model does not take the steps that attend in other ways.
     monkeypatch.setattr(steps, "supports_llama_step", lambda *_: False)
     expected, ranks = _decode(family)
-    with Devices():
+    with Placement():
         found, spread_ranks = _decode(family, spread_out=True)
     assert found == expected
     assert spread_ranks == ranks
@@ -83,7 +83,7 @@ def test_a_spread_model_gives_the_numbers_of_a_whole_one(family: str, monkeypatc
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "gpt2"])
 def test_on_another_device_nothing_is_on_the_cpu(family: str) -> None:
     expected, ranks = _decode(family)
-    with Devices():
+    with Placement():
         found, other_ranks = _decode(family, place=SECOND)
     assert found == expected
     assert other_ranks == ranks
@@ -96,7 +96,7 @@ def test_a_spread_model_is_pruned_and_decodes_like_a_whole_one(
 ) -> None:
     monkeypatch.setattr(steps, "supports_llama_step", lambda *_: False)
     expected, weights = _prune(family, method, spread_out=False)
-    with Devices():
+    with Placement():
         found, spread_weights = _prune(family, method, spread_out=True)
         assert {where(weight) for weight in spread_weights} == {FIRST, SECOND}
         assert all(map(torch.equal, map(Tensor.cpu, spread_weights), weights))
@@ -159,10 +159,12 @@ def test_a_step_waits_for_the_device_once(
         opened = session.open_session(options, None, lambda *_: None)
         for rewound_to in (0, 2):
             opened.rewind(rewound_to)
-            for _ in range(4):
+            for step in range(4):
                 devices.waits.clear()
-                opened.step()
+                devices.copies.clear()
+                opened.step({1: 7} if step == 2 else None)
                 assert devices.waits == ["cpu"]
+                assert devices.copies == []
         opened.close()
 
 

@@ -8,6 +8,7 @@ step only if the next one would make equal calls.
 # Much of torch has no public name.
 # ruff: noqa: SLF001
 
+import functools
 import itertools
 import sys
 from collections import Counter
@@ -17,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch._subclasses import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from .fake_device import FUSED, is_on_device, made_of
+from .transfers import leaves_in, tensors_in
 
 aten = torch.ops.aten
 
@@ -58,6 +60,8 @@ class DeviceCalls(TorchDispatchMode):
         self._storages: list[torch.UntypedStorage] = []
         """Those in `_addresses`: no other may come to lie where one was."""
         self._temporaries = itertools.count()
+        self._numbers: set[int] = set()
+        """Storages of numbers that would be on the host, were this CUDA."""
 
     @property
     def names(self) -> Counter[str]:
@@ -72,40 +76,49 @@ class DeviceCalls(TorchDispatchMode):
         if make and func not in FUSED:
             with self:
                 return make(*args, **kwargs)
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        leaves = leaves_in((args, kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        launches = _launches(func)
         # Before the call, which may be the first to name a storage.
-        arguments = tuple(map(self._describe, tree_leaves((args, kwargs))))
+        arguments = tuple(map(self._describe, leaves)) if launches else ()
         if make:
             with self:
                 output = make(*args, **kwargs)
         else:
             output = func(*args, **kwargs)
-        outputs = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        outputs = tensors_in(output)
         for tensor in outputs:
             self._address(tensor, f"output {next(self._temporaries)}")
-        self._note_copies(func, tensors, outputs)
-        if any(map(is_on_device, [*tensors, *outputs])) and _launches(func):
+        if launches and any(map(is_on_device, [*tensors, *outputs])):
             self.calls.append(Call(str(func), arguments, _line()))
+            self._note_copies(func, tensors, outputs)
         return output
 
     def _note_copies(self, func: OpOverload, tensors: list[Tensor], outputs: list[Tensor]) -> None:
-        note = f"{func} at {_line()}"
         to_device = any(map(is_on_device, outputs))
-        # A number without dimensions is an argument of the kernel, but where it is copied.
-        copies = func in (aten._to_copy.default, aten.copy_.default)
-        if to_device and any(
-            not is_on_device(tensor) and (tensor.ndim or copies) for tensor in tensors
-        ):
-            self.copies.append(note)
-        if outputs and not to_device and any(map(is_on_device, tensors)):
-            self.fetches.append(note)
+        if func is aten.copy_.default:
+            # A number without dimensions that is written to another is copied, or else an argument.
+            numbers = tensors[0].ndim == 0 and tensors[1].untyped_storage()._cdata in self._numbers
+            from_host = numbers or not is_on_device(tensors[1])
+        else:
+            from_host = any(
+                not is_on_device(tensor) and (tensor.ndim or func is aten._to_copy.default)
+                for tensor in tensors
+            )
+        if func is aten.scalar_tensor.default:
+            self._numbers.add(outputs[0].untyped_storage()._cdata)
+        if to_device and from_host:
+            self.copies.append(f"{func} at {_line()}")
+        if not to_device and outputs:
+            self.fetches.append(f"{func} at {_line()}")
 
     def _describe(self, value: object) -> str:
         if not isinstance(value, Tensor):
             return repr(value)
         dtype = str(value.dtype).removeprefix("torch.")
         if not is_on_device(value):
-            return f"{dtype}{[*value.shape]} on the host"
+            number = "" if value.ndim or isinstance(value, FakeTensor) else value.item()
+            return f"{dtype}{[*value.shape]} {number} on the host"
         return (
             f"{dtype}{[*value.shape]} with strides {[*value.stride()]} at "
             f"{value.storage_offset()} of {self._address(value)}"
@@ -135,6 +148,7 @@ def replay_differences(first: DeviceCalls, second: DeviceCalls) -> list[str]:
     return lines
 
 
+@functools.cache
 def _launches(func: OpOverload) -> bool:
     """Whether an operator launches work."""
     schema = func._schema

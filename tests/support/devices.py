@@ -1,19 +1,19 @@
 """Two pretended devices: tensors on the CPU say where they are, and refuse to mix."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 from transformers import PreTrainedModel
+
+from .transfers import FETCHES, MAKERS, READING_KERNELS, Transfers, tensors_in
 
 FIRST, SECOND = torch.device("cpu:0"), torch.device("cpu:1")
 CPU = torch.device("cpu")
-
-
-FETCHES = {"cpu", "item", "tolist", "numpy", "nonzero", "__bool__", "__int__", "__float__"}
 
 
 class Placed(Tensor):
@@ -22,16 +22,12 @@ class Placed(Tensor):
     place: torch.device
 
 
-class Devices(TorchFunctionMode):
+class Placement(TorchFunctionMode):
     """Mode in which tensors of pretended devices are `Placed` and do not mix.
 
-    As CUDA has it: numbers without dimensions may come from the CPU, and copies from anywhere.
+    As CUDA has it: numbers without dimensions and indices may come from the CPU, and copies from
+    anywhere.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits: list[str] = []
-        """Functions by which the host has waited for a device."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -40,23 +36,12 @@ class Devices(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if func == Tensor.device.__get__:  # pyright: ignore[reportAttributeAccessIssue]
             return where(args[0])
-        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        inputs = tensors_in((args, kwargs))
         met = {where(tensor) for tensor in inputs if isinstance(tensor, Placed) or tensor.ndim}
-        if len(met) > 1 and name not in ("to", "copy_", "__setitem__"):
+        if len(met) > 1 and name not in ("to", "copy_", "__getitem__", "__setitem__"):
             raise RuntimeError(f"{name} got tensors on {sorted(map(str, met))}")
-        place = next((where(tensor) for tensor in inputs if isinstance(tensor, Placed)), CPU)
-        place = kwargs.get("device") or place
-        if name == "to":
-            place = next((arg for arg in args[1:] if isinstance(arg, torch.device)), place)
-        if name == "cpu":
-            place = CPU
-        with torch._C.DisableTorchFunctionSubclass():
-            output = func(*args, **kwargs)
-
-        if any(isinstance(tensor, Placed) for tensor in inputs) and (
-            name in FETCHES or (name == "to" and place == CPU) or _picks_by_mask(name, args)
-        ):
-            self.waits.append(name)
+        place = _place_of_output(name, args, kwargs, inputs)
+        output = self._call(func, args, kwargs, place)
 
         def placed(value: Any) -> Any:
             if not isinstance(value, Tensor):
@@ -67,14 +52,67 @@ class Devices(TorchFunctionMode):
                 return value
             return put(value, place)
 
-        return tree_map(placed, output)
+        return placed(output) if isinstance(output, Tensor) else tree_map(placed, output)
+
+    def _call(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        place: torch.device,  # noqa: ARG002
+    ) -> Any:
+        """Call the function, whose output is on the device `place`."""
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs)
 
 
-def _picks_by_mask(name: str, args: tuple[Any, ...]) -> bool:
-    """Whether a function indexes by a mask, whose count only the device knows."""
-    return name in ("__getitem__", "__setitem__") and any(
-        isinstance(leaf, Tensor) and leaf.dtype == torch.bool for leaf in tree_leaves(args[1])
-    )
+class Devices(Placement):
+    """Placement that lists what the host waits for, and what it copies to a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[str] = []
+        """Functions by which the host has waited for a number of a device."""
+        self.copies: list[str] = []
+        """Functions that have copied from the host to a device."""
+
+    def _call(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: torch.device
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        inputs = tensors_in((args, kwargs))
+        on_host = [tensor for tensor in inputs if not isinstance(tensor, Placed)]
+        from_device = len(on_host) < len(inputs)
+        transfers = Transfers(on_host)
+        with transfers if from_device and name != "__get__" else nullcontext():
+            output = super()._call(func, args, kwargs, place)
+        listed = args[name == "new_tensor"] if name in MAKERS else None
+        makes = listed is not None and not isinstance(listed, Tensor)
+        if from_device and (
+            transfers.reads
+            or name in FETCHES | READING_KERNELS
+            or (name == "to" and place == CPU)
+            # A list of numbers on the device is read one by one.
+            or (makes and any(isinstance(number, Placed) for number in tensors_in(listed)))
+        ):
+            self.waits.append(name)
+        moves = name == "to" and isinstance(args[0], Tensor) and where(args[0]) == CPU
+        if transfers.copies or (place != CPU and (moves or makes)):
+            self.copies.append(name)
+        return output
+
+
+def _place_of_output(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[Tensor]
+) -> torch.device:
+    if name == "cpu":
+        return CPU
+    for target in (kwargs.get("device"), *(args[1:] if name == "to" else ())):
+        if isinstance(target, str | torch.device):
+            return torch.device(target)
+        if isinstance(target, Tensor):
+            return where(target)
+    return next((where(tensor) for tensor in inputs if isinstance(tensor, Placed)), CPU)
 
 
 def where(tensor: Tensor) -> torch.device:

@@ -22,11 +22,13 @@ from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.weight_group import WeightGroup
 from torch import Tensor
 from torch._subclasses import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
+
+from .transfers import MASKS, VALUE_READING, is_composite, leaves_in
 
 DEVICE = "pretended"
 
@@ -90,11 +92,15 @@ class _FakeDevice(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if not any(map(_is_fake, tree_leaves((args, kwargs)))):
+        if not any(map(_is_fake, leaves_in((args, kwargs)))):
             return func(*args, **kwargs)
         if make := made_of(func):
             with self:
                 return make(*args, **kwargs)
+        if func in VALUE_READING and is_on_device(args[-1]):
+            raise DataDependentOutputException(func)
+        if func.overloadpacket is aten.index_put_ and args[2].ndim and _has_mask(args[1]):
+            raise DynamicOutputShapeException(func)
         with self._fake:
             return func(*args, **kwargs)
 
@@ -133,6 +139,10 @@ def _is_fake(value: object) -> bool:
     return isinstance(value, FakeTensor) or (
         isinstance(value, torch.device) and value.type == DEVICE
     )
+
+
+def _has_mask(indices: list[Tensor | None]) -> bool:
+    return any(index is not None and index.dtype in MASKS for index in indices)
 
 
 def _rms_norm(x: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -175,4 +185,4 @@ def made_of(func: Any) -> Callable[..., Any] | None:
     """What an operator that is no kernel of its own does; None for others."""
     if func in FUSED:
         return FUSED[func]
-    return func.decompose if func.namespace != "prim" and func._can_decompose() else None
+    return func.decompose if is_composite(func) else None
