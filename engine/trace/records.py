@@ -105,7 +105,9 @@ class Header(Record, frozen=True):
     noise_floor: float
     """Largest change of a logit when the baseline is a row of a batch instead of alone."""
     bandwidth: float
-    """Bytes per second at which the device reads its memory, measured at load."""
+    """Bytes per second at which the device reads its memory, the fastest of a few large reads at
+    load: by the GPU's clock on CUDA, elsewhere by the host's; the first GPU's where a model is
+    spread."""
     versions: dict[str, str]
     """Versions of prunetui and of the libraries that computed the numbers."""
     created: str
@@ -261,7 +263,8 @@ class Step(Record, frozen=True):
     sublayer, in the order attention 0, MLP 0, attention 1, …, to seven decimals, which is what
     float32 has near 1; None as in `drift`."""
     seconds: float
-    """Wall time of the whole step, drift included."""
+    """Wall time of the whole step on the host: forward passes, choice of tokens, measures and lens;
+    writing it down is left out."""
     read: Int
     """Bytes of weights and caches that the step's forward passes read."""
     memory: Int

@@ -105,7 +105,8 @@ def _pace(steps: list[Step]) -> str:
 
 
 def bandwidth_share(header: Header, steps: list[Step]) -> str:
-    """Share of a step's time that reading its bytes at the memory's bandwidth takes, as text."""
+    """Share of a step's wall time that reading its weights and caches once would take at the
+    bandwidth measured at load, as text: the median of the last steps."""
     shares = [
         step.read / header.bandwidth / step.seconds for step in steps[-RECENT:] if step.seconds > 0
     ]
