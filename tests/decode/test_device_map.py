@@ -10,26 +10,30 @@ import torch
 from prunetui.engine.decode import steps
 from prunetui.engine.errors import UserError
 from prunetui.engine.measure import logit_lens, reductions
+from prunetui.engine.measure.logit_lens import read_lens
 from prunetui.engine.measure.step_numbers import StepNumbers
 from prunetui.engine.measure.step_reduction import StepRequest
 from prunetui.engine.model import loading, pretrained
 from prunetui.engine.model.anatomy import find_anatomy
+from prunetui.engine.model.detokenize import TokenTexts
 from prunetui.engine.model.dropped import Dropped
+from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Context, Options
 from prunetui.engine.progress import Progress
 from prunetui.engine.session import session
-from prunetui.engine.trace.records import Sampling
+from prunetui.engine.trace.records import LaneLens, Sampling
 from prunetui.engine.variants import builder as variants
 from prunetui.engine.variants.pruning.importance import measure_similarity
 from prunetui.engine.variants.pruning.layerwise import sparsify_model
 from prunetui.engine.variants.recipes import Method, Sparsify
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from ..support.devices import FIRST, SECOND, Devices, Placement, move, spread, where
 from ..support.lockstep import install_lockstep
 from ..support.measures import numbers_and_tokens
-from ..support.models import make_model, save_model_directory
+from ..support.models import make_model, make_tokenizer, save_model_directory
 
 PROMPT = [5, 17, 200, 31, 8, 99]
 LANES = [Dropped(), Dropped(frozenset({0, 3})), Dropped(mlp=frozenset({1, 2}))]
@@ -175,13 +179,42 @@ def test_the_layers_of_all_rows_are_fetched_once(elsewhere: Options, monkeypatch
     with Devices() as devices:
         opened = session.open_session(options, None, lambda *_: None)
         devices.waits.clear()
+        devices.copies.clear()
         opened.step()
         opened.step()
         assert devices.waits == ["cpu", "cpu"] * 2
+        assert devices.copies == []
         devices.waits.clear()
         opened.read(1)
         assert devices.waits == ["cpu"]
         opened.close()
+
+
+def test_the_layers_of_a_spread_model_are_those_of_a_whole_one() -> None:
+    expected = _lenses(make_model("llama"))
+    model = make_model("llama")
+    anatomy = find_anatomy(model)
+    with Placement():
+        spread(model, [layer.module for layer in anatomy.layers], anatomy.head)
+        found = _lenses(model)
+    assert found == expected
+
+
+def _lenses(model: PreTrainedModel) -> dict[int, LaneLens]:
+    """Lenses of two rows of made-up streams, of which the model's own z are made."""
+    group = WeightGroup(model, find_anatomy(model))
+    norm = group.anatomy.norm
+    assert norm is not None
+    hidden = model.config.hidden_size
+    # As a model's outputs, on its first device.
+    streams = torch.randn(9, 2, hidden, generator=torch.Generator().manual_seed(0))
+    streams = streams.to(model.device)
+    with torch.inference_mode():
+        h = norm(streams[-1])
+        z = group.anatomy.head(h).to(model.device)
+    outputs = Outputs(h.to(model.device), z, streams)
+    texts = TokenTexts(make_tokenizer())
+    return read_lens({group: [0, 1]}, outputs, 1.0, texts, lambda _: None)
 
 
 def _decode(
