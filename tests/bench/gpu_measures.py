@@ -5,13 +5,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from prunetui.engine.decode import static_llama
 from prunetui.engine.model.loading import load
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import Session
@@ -152,7 +153,8 @@ def _time_steps(session: Session, count: int) -> Timing:
     with _around_forward(session, marked):
         for _ in range(count):
             began = time.perf_counter()
-            session.step()
+            # As the screen plays.
+            session.step(ahead=True)
             seconds.append(time.perf_counter() - began)
     torch.cuda.synchronize()
     gpu = median(begin.elapsed_time(end) for begin, end in marks) / 1e3
@@ -236,9 +238,6 @@ def _cudnn_attention() -> Iterator[None]:
         torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-# -- what is built elsewhere ----------------------------------------------------------------------
-
-
 @contextmanager
 def _around_forward(session: Session, call: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
     """Have each forward part of a step taken by `call`."""
@@ -258,10 +257,9 @@ def _refusal(session: Session) -> str | None:
     return lockstep.refusal if lockstep.static else "the steps are not static"
 
 
-@contextmanager
-def _unfused() -> Iterator[None]:
-    """Let no weights be fused."""
-    yield
+def _unfused() -> AbstractContextManager[object]:
+    """Let no products be fused."""
+    return patch.object(static_llama, "fused_parameters", lambda _linears: None)
 
 
 # -- bit for bit ----------------------------------------------------------------------------------

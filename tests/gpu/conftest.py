@@ -1,8 +1,8 @@
 """Devices of the tests that a GPU must pass: CUDA if there is one, and the CPU in every run.
 
-`[cuda]` is marked `gpu`, which `make bench-gpu` runs. On the CPU torch's operations decode, not the
-compiled functions, as on a GPU; so the same tests find their own mistakes where there is none. For
-that, the first of a test's parameters are enough; the others are marked `slow` there.
+`[cuda]` is marked `gpu`, which `make bench-gpu` runs. The CPU is taken for a GPU, so that the same
+tests find their own mistakes where there is none. For that, the first of a test's parameters are
+enough; the others are marked `slow` there.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ..support.models import save_model_directory
+from ..support.pretended_graphs import pretend_graphs
 
 HERE = Path(__file__).parent
 CUDA_AND_CPU = [pytest.param("cuda", marks=pytest.mark.gpu), "cpu"]
@@ -30,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of the device that decodes."""
     if request.param == "cpu":
-        monkeypatch.setattr("prunetui.engine.cpu.backend._compiled_backend", lambda: None)
+        pretend_graphs(monkeypatch)
     elif not torch.cuda.is_available():
         pytest.skip("there is no GPU that torch can use")
     return request.param
@@ -40,7 +41,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 def two_devices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     """Names of two devices; the CPU stands for both."""
     if request.param == "cpu":
-        monkeypatch.setattr("prunetui.engine.cpu.backend._compiled_backend", lambda: None)
+        pretend_graphs(monkeypatch)
         return "cpu", "cpu"
     if torch.cuda.device_count() < 2:
         pytest.skip("there are no two GPUs that torch can use")

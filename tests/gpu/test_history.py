@@ -72,3 +72,25 @@ def test_a_rewind_and_a_branch_decode_what_a_fresh_session_does(
             fresh.step({0: 65} if number == 4 else None)
         assert without_cost(fresh.trace.steps) == branch
         assert lane_tokens(fresh.trace.steps)[4] == 65
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.8, "seed": 3}])
+def test_steps_ahead_change_no_number(
+    folders, options: dict[str, Any], graphs: bool, device: str
+) -> None:
+    with open_tiny(folders["llama"], device, graphs=graphs, **options) as session:
+        expected = without_cost(decode_all(session))
+        session.rewind(0)
+        while session.finished is None:
+            session.step(ahead=True)
+        assert without_cost(session.trace.steps) == expected
+        # What was begun ahead of a command is not taken for what follows it.
+        session.rewind(3)
+        session.step(ahead=True)
+        session.force(2, {1: 65})
+        session.switch(0)
+        session.rewind(4)
+        session.step(ahead=True)
+        session.read(2)
+        assert without_cost(decode_all(session)) == expected

@@ -81,8 +81,7 @@ def test_graph_and_eager_agree_in_every_bit(
         options = SESSIONS[kind] | {"graphs": graphs, "keep": ("h", "z")}
         with open_tiny(folders[family], device, path, **options) as session:
             steps = without_cost(decode_all(session))
-            if graphs and device == "cuda":
-                assert session.lanes.lockstep.static
-                assert session.lanes.lockstep.refusal is None
+            assert session.lanes.lockstep.static
+            assert session.lanes.lockstep.refusal is None
         found.append((steps, *(vectors_path(path, space).read_bytes() for space in ("h", "z"))))
     assert found[0] == found[1]
