@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from unittest.mock import Mock, call, create_autospec
 import msgspec
 import pytest
 import torch
+import transformers
 
 from ..support.pretended_graphs import pretend_graphs
 from . import gpu, gpu_measures, gpu_shapes
@@ -110,6 +112,43 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys) -> None:
     said = capsys.readouterr()
     assert said.err == "make bench-gpu needs an NVIDIA GPU that torch can use; there is none\n"
     assert said.out == ""
+
+
+def test_with_a_gpu_it_says_which_and_runs_all_jobs(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+    monkeypatch.setattr(gpu.subprocess, "check_output", lambda *_, **__: "570.86.10\n570.86.10\n")
+    bench = create_autospec(gpu.bench, return_value=0)
+    monkeypatch.setattr(gpu, "bench", bench)
+    assert gpu.main([]) == 0
+    bench.assert_called_once_with(gpu.jobs(), gpu.measure_in_process, gpu.run_gpu_tests)
+    assert gpu.jobs()[:2] == [Job("Mistral-7B-v0.3", "generate"), Job("Mistral-7B-v0.3", "9")]
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    head = capsys.readouterr().out
+    assert head.startswith("NVIDIA H100, driver 570.86.10, CUDA ")
+    assert versions in head
+    no_tool = Mock(side_effect=FileNotFoundError)
+    monkeypatch.setattr(gpu.subprocess, "check_output", no_tool)
+    assert gpu.heading().startswith("NVIDIA H100, driver unknown, ")
+
+
+@pytest.mark.parametrize(
+    ("status", "last", "met"),
+    [
+        (0, "35 passed, 2 skipped, 37 deselected in 40.01s", True),
+        (0, "37 skipped, 37 deselected in 2.10s", False),
+        (1, "1 failed, 34 passed in 40.01s", False),
+    ],
+)
+def test_the_tests_are_judged(monkeypatch, capsys, status: int, last: str, met: bool) -> None:
+    done = subprocess.CompletedProcess([], status, f"..s.\n{last}\n", "")
+    run = create_autospec(subprocess.run, return_value=done)
+    monkeypatch.setattr(gpu.subprocess, "run", run)
+    assert gpu.run_gpu_tests(30.0) == Target(PASSED.what, met, last)
+    assert capsys.readouterr().out == f"  ..s.\n  {last}\n"
+    assert run.call_args.kwargs["timeout"] == 30.0
+    run.side_effect = subprocess.TimeoutExpired([], 30)
+    assert gpu.run_gpu_tests(30.0) == Target(PASSED.what, None, "not done after 30 s")
 
 
 @pytest.mark.parametrize(
