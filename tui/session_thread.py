@@ -15,7 +15,7 @@ from textual.message import Message
 
 from ..engine.errors import UserError
 from ..engine.options import Options
-from ..engine.out_of_memory import guard_memory_by_stage
+from ..engine.out_of_memory import guard_memory_by_stage, release_failed_attempt
 from ..engine.progress import IMPORTING, Cancelled, Progress
 from ..engine.session.changes import RestartChanges
 from ..engine.trace.records import Step
@@ -331,6 +331,8 @@ class SessionThread:
             self.stages[-1].ended = monotonic()
 
     def _post_failure(self, error: BaseException) -> None:
+        # The screen keeps the error, and what follows may need the memory: `r` loads again.
+        release_failed_attempt(error)
         if isinstance(error, UserError):
             self._post(SessionFailed(error))
         else:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..model.memory import give_back_freed_memory
+from ..out_of_memory import roll_back
 from .kernels.linear import MAX_ROWS, can_multiply, linear_instruction, linear_scratch_size
 from .kernels.packing import PackedWeight
 from .packed_weights import pack_weight, unpack_weight
@@ -48,22 +49,22 @@ class FastLinears:
 
     def install(self) -> None:
         """Replace the stock layers; those that a `remove` could not put back stay replaced."""
+        with roll_back(self.remove):
+            self._replace_all()
+
+    def _replace_all(self) -> None:
         weights: dict[nn.Parameter, Tensor | PackedWeight] = {
             _parameter(linear): vars(linear)["forward"].weight
             for linear in self._linears
             if _is_replaced(linear)
         }
-        try:
-            for linear in self._linears:
-                if not _is_replaced(linear):
-                    self._replace(linear, weights)
-            packed = [parameter for parameter, w in weights.items() if isinstance(w, PackedWeight)]
-            if packed and not any(map(_is_mapped, set(weights).difference(packed))):
-                self._release_files()
-                give_back_freed_memory()
-        except BaseException:
-            self.remove()
-            raise
+        for linear in self._linears:
+            if not _is_replaced(linear):
+                self._replace(linear, weights)
+        packed = [parameter for parameter, w in weights.items() if isinstance(w, PackedWeight)]
+        if packed and not any(map(_is_mapped, set(weights).difference(packed))):
+            self._release_files()
+            give_back_freed_memory()
 
     def _replace(
         self, linear: nn.Linear, weights: dict[nn.Parameter, Tensor | PackedWeight]

@@ -11,7 +11,7 @@ from ..model.dropped import Dropped
 from ..model.rope import ChangingRope
 from ..model.weight_group import WeightGroup
 from ..options import Context
-from ..out_of_memory import out_of_memory
+from ..out_of_memory import out_of_memory, roll_back
 from ..progress import Progress
 from ..trace import records
 from ..variants.builder import LaneModel
@@ -63,13 +63,10 @@ class PreparedLanes:
             backend.prepare(self._row_counts) if backend else GroupedAttention(self._row_counts)
         )
         self._prepared.install()
-        try:
+        with roll_back(self._prepared.remove):
             self.weight_bytes = weight_bytes([*self._row_counts])
             """Bytes of weights that a step reads."""
             self._build_lockstep(context)
-        except BaseException:
-            self._prepared.remove()
-            raise
 
     def set_context(self, context: Context) -> Callable[[], None]:
         """Rebuild the lockstep if the row count changes; return a function that puts the one before
@@ -78,11 +75,8 @@ class PreparedLanes:
             return lambda: None
         before = self.lockstep, self.noise_floor, self.notes
         self.lockstep.remove()
-        try:
+        with roll_back(self.lockstep.install):
             self._build_lockstep(context)
-        except BaseException:
-            self.lockstep.install()
-            raise
 
         def put_back() -> None:
             self.lockstep.remove()

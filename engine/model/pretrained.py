@@ -101,20 +101,21 @@ def _from_pretrained(
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model and its loading report; with sdpa, and a note, if its own attention fails."""
     attention = arguments["config"]._attn_implementation
+    load: Any = AutoModelForCausalLM.from_pretrained
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(files.directory, **arguments)
+        return load(files.directory, **arguments)
     except (ImportError, ValueError) as error:
         # Anything else that is wrong would be wrong again.
         if attention in (None, "sdpa", "eager"):
             raise
         log.warning("loading %s with %s", name, attention, exc_info=error)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            files.directory, **arguments, attn_implementation="sdpa"
-        )
-        notes.append(
-            f"config.json of {name} asks for the attention {attention}, which cannot be used here "
-            f"({message(error)}); it runs with sdpa."
-        )
+        reason = message(error)
+    # Outside of the handler: the error would keep what is loaded already.
+    loaded = load(files.directory, **arguments, attn_implementation="sdpa")
+    notes.append(
+        f"config.json of {name} asks for the attention {attention}, which cannot be used here "
+        f"({reason}); it runs with sdpa."
+    )
     return loaded
 
 

@@ -60,6 +60,8 @@ def take_reference(model: PreTrainedModel, prompt: list[int]) -> Reference:
         if out_of_memory(error):
             raise
         log.exception("generate of %s", model.config.model_type)
+    # Outside of the handler: the error would keep what `generate` has allocated.
+    if generated is None:
         for _ in range(STEPS - 1):
             tokens = torch.cat([tokens, _logits(model, tokens)[-1:].argmax(-1)[None]], dim=1)
     full = _logits(model, tokens).float().cpu()

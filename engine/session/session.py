@@ -2,8 +2,8 @@
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,13 +17,13 @@ from ..measure.logit_lens import check_lens
 from ..model.outputs import Outputs
 from ..model.prompts import ReadPrompt, find_answers, read_prompt, recorded_prompt
 from ..options import Context, Options, default_variants
-from ..out_of_memory import guard_memory
+from ..out_of_memory import guard_memory, roll_back
 from ..progress import Progress
 from ..trace import records
 from ..trace.trace import Trace
 from ..variants.builder import LaneModel, VariantBuilder, check_droppable, open_builder
 from ..variants.pruning.ranking import Similarity
-from ..variants.recipes import parse
+from ..variants.recipes import Recipe, parse
 from .changes import RestartChanges
 from .ends import running_lanes, why_finished, why_full
 from .header import check_resumable, check_same_model, describe_model, make_header
@@ -230,12 +230,14 @@ class Session:
         Raises `UserError` if the family takes no dropping or the text cannot be used.
         """
         check_droppable(self._builder.baseline)
-        try:
-            with guard_memory("out of memory while ranking the sublayers"):
-                self.lanes.remove()
-                return self._builder.baseline_similarity()
-        finally:
-            self.lanes.install()
+        with (
+            roll_back(self.lanes.install),
+            guard_memory("out of memory while ranking the sublayers"),
+        ):
+            self.lanes.remove()
+            similarity = self._builder.baseline_similarity()
+        self.lanes.install()
+        return similarity
 
     def set_variants(self, recipes: Iterable[str]) -> None:
         """Decode the prompt again with other variants, in a new trace and file.
@@ -244,30 +246,36 @@ class Session:
         Raises `UserError` for a recipe that does not parse or apply; nothing has changed then.
         """
         parsed = [parse(recipe) for recipe in recipes]
-        header, before = self.trace.header, (self.lanes, self._options)
-        lanes = None
-        try:
-            with guard_memory(
-                "out of memory with these variants; those before go on, and fewer need less"
-            ):
+        before = self.lanes, self._options
+
+        def put_back() -> None:
+            if self.lanes is not before[0]:
                 self.lanes.remove()
-                models, left_out = self._builder.build_lanes(parsed)
-                lanes = self._prepare(models, header.context, header.prompt.tokens)
-                self.lanes = lanes
-                self._options = msgspec.structs.replace(
-                    self._options, variants=tuple(str(lane.recipe) for lane in models[1:])
-                )
-                self._begin(self._prompt, header.context)
-        except BaseException:
-            # Outside the guard: what fails here is no refusal that left all as it was.
-            if lanes is not None:
-                lanes.remove()
             self.lanes, self._options = before
             self._builder.forget_all_but(self.lanes.models)
             self.lanes.install()
-            raise
-        self.left_out = left_out
-        self._builder.forget_all_but(models)
+
+        # Outside the guard: what fails as lanes are put back is no refusal that left all as it was.
+        with (
+            roll_back(put_back),
+            guard_memory(
+                "out of memory with these variants; those before go on, and fewer need less"
+            ),
+        ):
+            self.left_out = self._replace_lanes(parsed)
+        self._builder.forget_all_but(self.lanes.models)
+
+    def _replace_lanes(self, recipes: list[Recipe]) -> list[str]:
+        """Decode the prompt again with other variants; return a sentence for each left out."""
+        header = self.trace.header
+        self.lanes.remove()
+        models, left_out = self._builder.build_lanes(recipes)
+        self.lanes = self._prepare(models, header.context, header.prompt.tokens)
+        self._options = msgspec.structs.replace(
+            self._options, variants=tuple(str(lane.recipe) for lane in models[1:])
+        )
+        self._begin(self._prompt, header.context)
+        return left_out
 
     def close(self) -> None:
         """Close the trace's file and leave the model as it was."""
@@ -280,20 +288,22 @@ class Session:
 
     # -- one trace ----------------------------------------------------------------------------
 
-    @contextmanager
-    def _guard_step(self, number: int) -> Iterator[None]:
+    def _guard_step(self, number: int) -> ExitStack:
         """Guard of a part of a step: after an error all is read again, from the prompt on."""
-        try:
-            with guard_memory(
+        guards = ExitStack()
+        guards.enter_context(roll_back(self._forget_step))
+        guards.enter_context(
+            guard_memory(
                 f"out of memory at step {number}; the steps before it stand, and "
                 "a shorter prompt or fewer variants need less"
-            ):
-                yield
-        except BaseException:
-            # The caches and the lanes' texts may have the token already.
-            self._history.forget_caches()
-            self._steps.read_texts()
-            raise
+            )
+        )
+        return guards
+
+    def _forget_step(self) -> None:
+        """Forget what the caches and the lanes' texts may have of a step that failed."""
+        self._history.forget_caches()
+        self._steps.read_texts()
 
     def _append_step(
         self, outputs: Outputs, forced: dict[int, int], began: float, *, ahead: bool = False
@@ -330,12 +340,8 @@ class Session:
             answers = find_answers(self._options.answers, self._loaded, prompt.text)
         else:
             answers = resume.header.answers
-        put_back = self.lanes.set_context(context)
-        try:
+        with roll_back(self.lanes.set_context(context)):
             self._begin_in_context(prompt, context, answers, resume)
-        except BaseException:
-            put_back()
-            raise
 
     def _begin_in_context(
         self,

@@ -17,7 +17,7 @@ from ..model.gates import Gates
 from ..model.loading import Loaded, load, load_checkpoint
 from ..model.weight_group import WeightGroup, share_equal_tensors, unchanged_weights
 from ..options import Options
-from ..out_of_memory import out_of_memory
+from ..out_of_memory import guard_memory, release_failed_attempt
 from ..progress import Progress
 from .calibration import Calibration
 from .option_checks import check_lane_count
@@ -88,17 +88,15 @@ class VariantBuilder:
         """Apply a recipe to the baseline. Raises `UserError` for a part that cannot apply."""
         state = _State(self.baseline)
         for part in recipe.parts:
+            left_out = f"variant {recipe.name} is left out: out of memory while applying {part}"
             try:
-                self._apply(part, state)
+                with guard_memory(left_out, VariantTooBigError):
+                    self._apply(part, state)
+            except VariantTooBigError:
+                raise
             except UserError as error:
                 kind = OptionError if isinstance(error, OptionError) else UserError
                 raise kind(f"recipe {recipe}: {error}") from error
-            except Exception as error:
-                if not out_of_memory(error):
-                    raise
-                raise VariantTooBigError(
-                    f"variant {recipe.name} is left out: out of memory while applying {part}"
-                ) from error
         group, dropped = state.group, state.dropped
         sparsity = None if group is self.baseline else find_sparsity(group, dropped)
         return LaneModel(recipe, group, dropped, sparsity)
@@ -113,10 +111,16 @@ class VariantBuilder:
         lanes = [LaneModel(Recipe((), "baseline"), self.baseline, Dropped())]
         left_out: list[str] = []
         for recipe in recipes:
+            built_before = {*self._built}
             try:
                 lanes.append(self.build(recipe))
             except VariantTooBigError as error:
                 left_out.append(str(error))
+                # Those of the recipe's first parts, which no lane reads.
+                for key in self._built.keys() - built_before:
+                    del self._built[key]
+                # Before the next one is built, which may fit.
+                release_failed_attempt(error)
         return lanes, left_out
 
     def forget_all_but(self, lanes: Iterable[LaneModel]) -> None:

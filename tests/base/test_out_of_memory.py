@@ -5,12 +5,19 @@ import os
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from prunetui.engine.errors import UserError
-from prunetui.engine.out_of_memory import guard_memory_by_stage, out_of_memory
+from prunetui.engine.out_of_memory import (
+    guard_memory,
+    guard_memory_by_stage,
+    out_of_memory,
+    release_failed_attempt,
+    roll_back,
+)
 from safetensors import SafetensorError
 
 from ..support.command_line import complaint
@@ -35,9 +42,33 @@ def chained(cause: BaseException, *, explicit: bool) -> Exception:
         torch.OutOfMemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("CUDA error: out of memory"),
+        torch.AcceleratorError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'"),
+        RuntimeError("CUDA driver error: out of memory"),
+        RuntimeError("CUDA NVRTC error: NVRTC_ERROR_OUT_OF_MEMORY"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError(
+            "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"
+        ),
+        RuntimeError(
+            "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasLtCreate(<handle)`"
+        ),
+        RuntimeError(
+            "CUDA error: CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasCreate(handle)`"
+        ),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
         RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `x`"),
+        RuntimeError(
+            "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling "
+            "`cusolverDnCreate(handle)`. If you keep seeing this error, you may use"
+        ),
+        RuntimeError("CUDA error: CUSPARSE_STATUS_ALLOC_FAILED when calling `cusparseSpMM(x)`"),
+        RuntimeError("CUDA error: resource allocation failed when calling `cusparseSpMM(x)`"),
+        RuntimeError("CUDA error: insufficient resources when calling `cusparseSpGEMM_compute(x)`"),
+        RuntimeError("CUDA error: initialization error when calling `cusparseCreate(handle)`"),
         RuntimeError(
             "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate "
             "memory: you tried to allocate 268435456 bytes. Error code 12 (Cannot allocate memory)"
@@ -71,6 +102,17 @@ def test_memory_that_ran_out_is_known(error: Exception) -> None:
     "error",
     [
         RuntimeError("size mismatch"),
+        torch.AcceleratorError(
+            "CUDA error: an illegal memory access was encountered\n"
+            "Search for `cudaErrorIllegalAddress' in https://docs.nvidia.com/cuda"
+        ),
+        torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        torch.AcceleratorError("CUDA error: too many resources requested for launch"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(x)`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasGemmEx(x)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("CUDA error: internal error when calling `cusparseSpMM(x)`"),
+        RuntimeError("No CUDA GPUs are available"),
         ValueError("the prompt says: out of memory"),
         OSError(errno.ENOSPC, "No space left on device"),
         chained(ValueError(), explicit=True),
@@ -88,6 +130,78 @@ def test_other_errors_are_not(error: Exception) -> None:
 def test_what_says_something_else_is_no_lack_of_memory(error: BaseException) -> None:
     error.__context__ = MemoryError()
     assert not out_of_memory(error)
+
+
+@pytest.fixture
+def emptied(monkeypatch) -> list[str]:
+    """A call of torch's that frees GPU memory, as if CUDA were initialized."""
+    calls: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("empty_cache"))
+    return calls
+
+
+class Loop:
+    """An object in a reference cycle, as models with hooks are."""
+
+    def __init__(self) -> None:
+        self.itself: Loop | None = self
+
+
+def test_what_memory_ran_out_for_is_freed(emptied: list[str]) -> None:
+    alive: weakref.WeakSet[Loop] = weakref.WeakSet()
+
+    def load() -> None:
+        loop = Loop()
+        alive.add(loop)
+        with guard_memory("too big"):
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(UserError, match=r"^too big$") as raised:
+        load()
+    release_failed_attempt(raised.value)
+    assert len(alive) == 0
+    assert emptied == ["empty_cache"]
+
+
+def test_other_errors_leave_the_memory_of_gpus_alone(emptied: list[str]) -> None:
+    release_failed_attempt(ValueError())
+    assert emptied == []
+
+
+def test_a_gpu_that_has_failed_does_not_hide_the_first_error(monkeypatch) -> None:
+    def fail() -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", fail)
+    release_failed_attempt(MemoryError())
+
+
+def test_torch_is_not_imported_to_free_memory(monkeypatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
+    release_failed_attempt(MemoryError())
+    assert "torch" not in sys.modules
+
+
+def test_state_is_put_back_when_what_failed_is_freed() -> None:
+    alive: list[weakref.ref[Loop]] = []
+    at_recovery: list[bool] = []
+
+    def attempt() -> None:
+        block = Loop()
+        block.itself = None
+        alive.append(weakref.ref(block))
+        raise KeyboardInterrupt
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        roll_back(lambda: at_recovery.append(alive[0]() is None)),
+    ):
+        attempt()
+    with roll_back(lambda: at_recovery.append(False)):
+        pass
+    assert at_recovery == [True]
 
 
 def test_what_was_being_done_reaches_who_asked() -> None:

@@ -1,5 +1,6 @@
 """Linear layers that multiply a few rows by our products: those of plain ones, on every family."""
 
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -205,15 +206,27 @@ def test_no_memory_for_a_narrow_weight_leaves_the_model_as_it_was(
     model = rounded(make_model("llama"))
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     left = iter(range(3))
+    packed: weakref.WeakSet[PackedWeight] = weakref.WeakSet()
+    alive: list[int] = []
 
     def pack_thrice(weight: Tensor) -> Tensor | PackedWeight:
         if next(left, None) is None:
             raise MemoryError
-        return pack_weight(weight)
+        result = pack_weight(weight)
+        assert isinstance(result, PackedWeight)
+        packed.add(result)
+        return result
+
+    def unpack(weight: PackedWeight) -> Tensor:
+        alive.append(len(packed))
+        return unpack_weight(weight)
 
     monkeypatch.setattr("prunetui.engine.cpu.linears.pack_weight", pack_thrice)
+    monkeypatch.setattr("prunetui.engine.cpu.linears.unpack_weight", unpack)
     with pytest.raises(MemoryError):
         FastLinears([model]).install()
+    # Each is freed before the next is unpacked.
+    assert alive == [3, 2, 1]
     assert replaced(model) == []
     assert all(torch.equal(weights[name], now) for name, now in model.state_dict().items())
 

@@ -1,17 +1,20 @@
-"""Thread that owns the session: its priority, and that of the threads that torch starts for it."""
+"""Thread that owns the session: its priority, its pool's, and what a failure leaves."""
 
 import os
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
+from prunetui.engine.errors import UserError
 from prunetui.engine.model import device as device_module
 from prunetui.engine.options import Options
 from prunetui.engine.session import session as session_module
 from prunetui.tui.session_thread import (
     NICENESS,
+    SessionFailed,
     SessionThread,
     open_engine_session,
 )
@@ -64,3 +67,27 @@ def test_the_screen_goes_before_a_session_on_a_cpu_alone(
     assert asked == ["auto"]
     assert nicenesses == {min(own + added, 19)}
     assert niceness(threading.get_native_id()) == own
+
+
+def test_an_error_that_the_screen_keeps_holds_nothing_of_what_failed() -> None:
+    """`r` loads the model again while the first one's error is shown."""
+    model: list[weakref.ref[torch.Tensor]] = []
+    failures: list[tuple[SessionFailed, bool]] = []
+
+    def open_session(*_: object):
+        weights = torch.empty(8)
+        model.append(weakref.ref(weights))
+        try:
+            raise torch.OutOfMemoryError
+        except torch.OutOfMemoryError as error:
+            raise UserError("out of memory") from error
+
+    def post(message: object) -> None:
+        if isinstance(message, SessionFailed):
+            failures.append((message, model[0]() is not None))
+            told.set()
+
+    told = threading.Event()
+    SessionThread(post, open_session, Options(), None).start()
+    assert told.wait(10)
+    assert [(failure.sentence, alive) for failure, alive in failures] == [("out of memory", False)]
