@@ -1,5 +1,6 @@
 """Reductions of a step's outputs: top-k logits, and the sums that all measures are made of."""
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -40,53 +41,61 @@ def reduce_logits(outputs: Outputs, k: int, temperature: float) -> Reductions:
     if backend and (reduced := backend.reduce(z, h, streams, k, temperature)):
         return Reductions(*reduced)
     highest, tokens = topk(z, k)
-    sums = _sums(z, highest[:, :1].double(), temperature)
-    return Reductions(sums, highest, tokens, _dots(h)[:, 0], _dots(streams))
+    chunks = z.split(CHUNK if z.device.type == "cpu" else z.shape[-1], dim=-1)
+    parts = [_sums(chunk, highest[:, :1], temperature) for chunk in chunks]
+    sums = torch.stack([*itertools.chain(*parts)], dim=-1).unflatten(-1, (len(parts), -1))
+    return Reductions(sums.transpose(0, 1), highest, tokens, _dots(h)[:, 0], _dots(streams))
 
 
-def _sums(z: Tensor, highest: Tensor, temperature: float) -> Tensor:
-    """`LogitSums`, float64 [1, lanes, fields], in products by vectors: thin matrix products are
-    slower."""
-    lanes, vocabulary = z.shape
-    table = z.new_zeros(len(LogitSums._fields), lanes, dtype=torch.float64)
-    sums = LogitSums(*table)
-    for chunk in z.split(CHUNK if z.device.type == "cpu" else vocabulary, dim=-1):
-        y = chunk.double()
-        # In every chunk e is the same multiple of the lane's probabilities.
-        e = y - highest
-        if temperature != 1:
-            e.div_(temperature)
-        e.exp_()
-        x, e0 = y[0], e[0]
-        d, e0_e0 = y - x, e0.square()
-        # Minus infinity that no probability falls on has no part in a mean.
-        empty = e == 0
-        sums.e.add_(e.sum(dim=-1))
-        sums.e_y.add_(_dot_rows(e, y.masked_fill(empty, 0)))
-        sums.e_d.add_(_dot_rows(e, d.masked_fill(empty, 0)))
-        sums.e_e0.addmv_(e, e0)
-        sums.e_e.add_(_dot_rows(e, e))
-        sums.y.add_(y.sum(dim=-1))
-        sums.x_x.add_(torch.dot(x, x))
-        sums.x_d.addmv_(d, x)
-        sums.d_d.add_(_dot_rows(d, d))
-        d.masked_fill_(empty[0], 0)
-        sums.e0_d.addmv_(d, e0)
-        sums.e0_e0_d.addmv_(d, e0_e0)
-        squares = d.square_()
-        sums.e0_d_d.addmv_(squares, e0)
-        sums.e0_e0_d_d.addmv_(squares, e0_e0)
-    return table.T[None]
+def _sums(z: Tensor, highest: Tensor, temperature: float) -> LogitSums[Tensor]:
+    """Sums, float64 [lanes] each, of a part of the vocabulary: z [lanes, tokens].
 
-
-def _dot_rows(a: Tensor, b: Tensor) -> Tensor:
-    """Dot product of each row of a with that of b: [rows]."""
-    return torch.stack([*map(torch.dot, a, b)])
+    `highest` [lanes, 1] are the highest logits of the whole vocabulary. On a GPU each operation is
+    a launch, which costs more than its arithmetic.
+    """
+    y = z.double()
+    # In every part e is the same multiple of the lane's probabilities.
+    e = y - highest
+    if temperature != 1:
+        e.div_(temperature)
+    e.exp_()
+    x, e0 = y[0], e[0]
+    d = y - x
+    # Minus infinity that no probability falls on is left out: its product with 0 is NaN. Where NaN
+    # comes from logits, Σ e of this lane or of lane 0 is NaN, and so is each mean.
+    e_y, e_d = (e * y).nansum(dim=-1), (e * d).nansum(dim=-1)
+    e_e0, e_e = (e * e0).sum(dim=-1), e.square().sum(dim=-1)
+    x_x, x_d, d_d = (x * x).sum(), (d * x).sum(dim=-1), d.square().sum(dim=-1)
+    e_sum, y_sum = e.sum(dim=-1), y.sum(dim=-1)
+    weights = torch.stack([e0, e0.square()])[:, None]
+    d.masked_fill_(e0 == 0, 0)
+    # Memory for the weighted d.
+    del y, e, x, e0
+    weighted = weights * d
+    e0_d, e0_e0_d = weighted.sum(dim=-1)
+    e0_d_d, e0_e0_d_d = weighted.mul_(d).sum(dim=-1)
+    return LogitSums(
+        e=e_sum,
+        e_y=e_y,
+        e_d=e_d,
+        e_e0=e_e0,
+        e_e=e_e,
+        e0_d=e0_d,
+        e0_d_d=e0_d_d,
+        e0_e0_d=e0_e0_d,
+        e0_e0_d_d=e0_e0_d_d,
+        y=y_sum,
+        x_x=x_x.expand_as(y_sum),
+        x_d=x_d,
+        d_d=d_d,
+    )
 
 
 def _dots(vectors: Tensor) -> Tensor:
     """Dot products of vectors [points, lanes, size]: float64 [3, points, variants]."""
-    vectors = vectors.double()
-    x, d = vectors[:, :1], vectors[:, 1:] - vectors[:, :1]
-    x_dot_x = x.square().sum(dim=-1).expand(d.shape[:-1])
-    return torch.stack([x_dot_x, (x * d).sum(dim=-1), d.square().sum(dim=-1)])
+    # The first is x, the others become d.
+    vectors = vectors.to(torch.float64, copy=True)
+    x = vectors[:, :1]
+    d = vectors[:, 1:].sub_(x)
+    with_x, d_d = (vectors * x).sum(dim=-1), d.square().sum(dim=-1)
+    return torch.stack([with_x[:, :1].expand_as(d_d), with_x[:, 1:], d_d])

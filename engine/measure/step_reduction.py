@@ -101,16 +101,17 @@ class StepReduction:
         self._sampling = sampling
         self._request = request
         self._answers = request.answers.to(device)
-        self._noise = torch.empty(0, device=device)
+        self.noise = torch.empty(0, device=device)
+        """Gumbel noise of the step drawn for last, float32 [vocabulary]; empty before."""
 
     @torch.inference_mode()
     def draw_noise(self, step: int, vocabulary: int) -> None:
         """Draw the noise by which the step samples its tokens, in place; nothing where the highest
         logit is taken."""
         if self._sampling.temperature:
-            if len(self._noise) != vocabulary:
-                self._noise = torch.empty(vocabulary, device=self._noise.device)
-            draw_gumbel(self._noise, self._sampling.seed, step)
+            if len(self.noise) != vocabulary:
+                self.noise = torch.empty(vocabulary, device=self.noise.device)
+            draw_gumbel(self.noise, self._sampling.seed, step)
 
     @torch.inference_mode()
     def __call__(self, outputs: Outputs, forced: Mapping[int, int] | None = None) -> Reduced:
@@ -122,11 +123,13 @@ class StepReduction:
         candidates, z = self._request.candidates, outputs.z
         reductions = reduce_logits(outputs, max(candidates, 2), sampling.measured_temperature)
         if sampling.temperature:
-            chosen = sample(z[:lanes].float(), sampling, self._noise)
+            chosen = sample(z[:lanes].float(), sampling, self.noise)
         else:
-            chosen = reductions.tokens[:lanes, 0].clone()
-        for lane, token in (forced or {}).items():
-            chosen[lane].fill_(token)
+            chosen = reductions.tokens[:lanes, 0]
+        if forced:
+            chosen = chosen.clone()
+            for lane, token in forced.items():
+                chosen[lane].fill_(token)
         top = reductions.tokens[:lanes, :candidates]
         parts = [
             *(chosen, reductions.tokens, reductions.sums, reductions.highest),

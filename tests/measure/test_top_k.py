@@ -2,15 +2,22 @@
 
 import pytest
 import torch
+from prunetui.engine.measure import top_k
 from prunetui.engine.measure.step_reduction import StepRequest
-from prunetui.engine.measure.top_k import LARGE, argmax, topk
+from prunetui.engine.measure.top_k import CPU_BLOCKS, GPU_BLOCKS, argmax, topk
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.trace.records import Sampling
 from torch import Tensor
 
 from ..support.measures import numbers_and_tokens
 
+LARGE = CPU_BLOCKS[0]
 SIZES = (1, 7, 31, 33, LARGE - 1, LARGE, LARGE + 1, 3 * LARGE, 40 * LARGE + 17)
+
+
+@pytest.fixture(autouse=True, params=[CPU_BLOCKS, GPU_BLOCKS])
+def blocks(request, monkeypatch) -> None:
+    monkeypatch.setattr(top_k, "CPU_BLOCKS", request.param)
 
 
 def logits(size: int, dtype: torch.dtype) -> Tensor:
