@@ -56,6 +56,8 @@ class Lockstep:
         self._graphs = graphs
         self._position = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._static_steps: StaticSteps | None = None
+        self.refusal: str | None = None
+        """Why static steps cannot be captured as a CUDA graph; None if they can, or no step ran."""
         self._vocabulary = 0
         self._batches = [
             Batch(
@@ -137,11 +139,6 @@ class Lockstep:
                 self._read(chunk)
             return self._read(last)
 
-    @property
-    def refusal(self) -> str | None:
-        """Why static steps cannot be captured as a CUDA graph; None if they can, or no step ran."""
-        return self._static_steps and self._static_steps.refusal
-
     @torch.inference_mode()
     def advance(self, tokens: Tensor, reduction: Reduction | None = None, step: int = 0) -> Outputs:
         """Read int64 [lanes, positions] after what the caches hold.
@@ -166,7 +163,9 @@ class Lockstep:
                 *(self._batches, self._join, self._position, self._vocabulary),
                 graphs=self._graphs,
             )
-        return self._static_steps.advance(tokens, length, reduction, step)
+        outputs = self._static_steps.advance(tokens, length, reduction, step)
+        self.refusal = self._static_steps.refusal
+        return outputs
 
     @torch.inference_mode()
     def _read(self, tokens: Tensor) -> Outputs:

@@ -9,8 +9,9 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 # Nothing comes from a hub.
@@ -26,7 +27,7 @@ BUDGET = 470
 """Seconds for everything.
 
 An estimate, before any GPU has run it: a process takes 8 s to import torch and to make its model, a
-session of it 1 s to open, of which there are seven. 7B at 9 rows then takes some 900 steps of 6 to
+session of it 1 s to open, of which there are seven. 7B at 9 rows then takes some 700 steps of 6 to
 9 ms, and 24 of up to 40 ms with cuDNN: 20 s, and the twelve processes of rows 4 minutes. `generate`
 takes 15 s and its compilation 40, for three shapes 2.5 minutes; loading 20 s; the tests a minute.
 What comes too late is named as left out: the targets' shape is first, the largest last."""
@@ -128,25 +129,31 @@ def heading() -> str:
 def measure_in_process(job: Job, seconds: float) -> Result:
     """Measure a job in a fresh process. Raises `JobFailedError` if it gives no result in time."""
     command = [sys.executable, "-m", "tests.bench.gpu", "--one", job.shape, job.what]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired as error:
-        raise JobFailedError(f"not done after {seconds:.0f} s") from error
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise JobFailedError(said[-1])
-    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Result)
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        try:
+            status = subprocess.run(command, stdout=output, stderr=errors, timeout=seconds)
+            failure = f"exit status {status.returncode}"
+        except subprocess.TimeoutExpired:
+            failure = f"not done after {seconds:.0f} s"
+        output.seek(0)
+        errors.seek(0)
+        # What was measured before a failure counts.
+        if results := [line for line in output if line.startswith("{") and line.endswith("\n")]:
+            return msgspec.json.decode(results[-1], type=Result)
+        said = errors.read().strip().splitlines()
+    raise JobFailedError(f"{failure}: {said[-1]}" if said else failure)
 
 
-def measure_here(job: Job) -> Result:
-    """Measure a job in this process, which should be fresh."""
+def measure_here(job: Job) -> Iterator[Result]:
+    """Measure a job in this process, which should be fresh; the last result is the whole one."""
     from .gpu_measures import measure_generate, measure_loading, measure_rows
     from .gpu_shapes import SHAPES
 
     shape = SHAPES[job.shape]
     if job.what == "generate":
-        return measure_generate(shape)
-    return measure_loading(shape) if job.what == "load" else measure_rows(shape, int(job.what))
+        yield from measure_generate(shape)
+    else:
+        yield measure_loading(shape) if job.what == "load" else measure_rows(shape, int(job.what))
 
 
 def run_gpu_tests(seconds: float) -> Target:
@@ -165,9 +172,10 @@ def run_gpu_tests(seconds: float) -> Target:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the benchmark, or with `--one SHAPE JOB` one job of it, as a line of JSON."""
+    """Run the benchmark, or with `--one SHAPE JOB` one job of it, in lines of JSON."""
     if arguments[:1] == ["--one"]:
-        print(msgspec.json.encode(measure_here(Job(*arguments[1:]))).decode())
+        for result in measure_here(Job(*arguments[1:])):
+            print(msgspec.json.encode(result).decode(), flush=True)
         return 0
     if not torch.cuda.is_available():
         print(

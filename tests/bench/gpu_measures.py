@@ -49,7 +49,7 @@ def measure_rows(shape: Shape, rows: int) -> Rows:
     with lanes.session(1 + FIRST_STEPS + STEPS) as session:
         header = session.trace.header
         graph = _time_way(session, FIRST_STEPS)
-        refusal = _refusal(session)
+        refusal = why_no_graph(session)
         weights = sum(p.nbytes for p in {*lanes.model.parameters()})
         caches, peak = cache_room(session.lanes.lockstep), torch.cuda.max_memory_allocated()
     with lanes.session(1 + 2 * STEPS + STALLED_STEPS, graphs=False) as session:
@@ -78,8 +78,9 @@ def measure_rows(shape: Shape, rows: int) -> Rows:
     )
 
 
-def measure_generate(shape: Shape) -> Generate:
-    """Time transformers' own `generate` after the same prompt."""
+def measure_generate(shape: Shape) -> Iterator[Generate]:
+    """Time transformers' own `generate` after the same prompt; once more with what compiles, which
+    may take longer than there is time."""
     model, tokens = shape.make(), shape.prompt_tokens()
 
     def timed(steps: int, **settings: Any) -> Timing:
@@ -89,16 +90,16 @@ def measure_generate(shape: Shape) -> Generate:
     dynamic = timed(STEPS)
     with _cudnn_attention():
         cudnn = timed(STALLED_STEPS)
-    static, error, began = None, "", time.perf_counter()
-    first_call = 0.0
+    yield Generate(dynamic, cudnn, None, False, 0.0, "its process ended before it was measured")
+    began, first_call, error = time.perf_counter(), 0.0, ""
     try:
-        for _ in range(2):
-            static = timed(STEPS, cache_implementation="static")
-            first_call = first_call or time.perf_counter() - began
+        timed(STEPS, cache_implementation="static")
+        first_call = time.perf_counter() - began
+        static = timed(STEPS, cache_implementation="static")
     # The compiler's errors are of many types, those of a missing C compiler too.
     except Exception as failure:
         static, error = None, f"{type(failure).__name__}: {failure}".strip().splitlines()[0]
-    return Generate(dynamic, cudnn, static, hasattr(model, "_compiled_call"), first_call, error)
+    yield Generate(dynamic, cudnn, static, hasattr(model, "_compiled_call"), first_call, error)
 
 
 def measure_loading(shape: Shape) -> Loading:
@@ -251,7 +252,7 @@ def _around_forward(session: Session, call: Callable[[Callable[[], Any]], Any]) 
         yield
 
 
-def _refusal(session: Session) -> str | None:
+def why_no_graph(session: Session) -> str | None:
     """Why the session's steps replay no graph; None if they do."""
     lockstep = session.lanes.lockstep
     return lockstep.refusal if lockstep.static else "the steps are not static"

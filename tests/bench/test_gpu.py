@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import torch
 import transformers
+from prunetui.engine.decode import static_steps
 
 from ..support.pretended_graphs import pretend_graphs
 from . import gpu, gpu_measures, gpu_shapes
@@ -53,7 +54,7 @@ def no_profile(*, activities: list[torch.profiler.ProfilerActivity]) -> Iterator
 
 def test_every_job_runs_and_is_printed(sync_debug_mode: Mock, capsys) -> None:
     todo = [Job("tiny", what) for what in ("generate", "9", "load")]
-    status = gpu.bench(todo, lambda job, _: gpu.measure_here(job), lambda _: PASSED)
+    status = gpu.bench(todo, lambda job, _: [*gpu.measure_here(job)][-1], lambda _: PASSED)
     # Around every forward part that is watched, of the graph's steps and of the eager ones.
     assert sync_debug_mode.mock_calls == 4 * [call("error"), call("default")]
     out = capsys.readouterr().out
@@ -85,12 +86,55 @@ def test_a_process_hands_back_what_it_has_measured() -> None:
     assert not result.compiled
 
 
-def test_a_process_that_fails_or_hangs_is_named(monkeypatch) -> None:
-    with pytest.raises(JobFailedError, match=r"not done after 0 s"):
-        gpu.measure_in_process(Job("tiny", "5"), 0.1)
-    monkeypatch.setattr(sys, "executable", "false")
-    with pytest.raises(JobFailedError, match="exit status 1"):
-        gpu.measure_in_process(Job("tiny", "5"), 10)
+@pytest.mark.parametrize(
+    ("script", "seconds", "failure"),
+    [
+        ("sleep 9", 0.1, "not done after 0 s"),
+        ("echo 'no: room' >&2; exit 3", 9, "exit status 3: no: room"),
+        ("echo words; exit 0", 9, "exit status 0"),
+        ("printf '{\"type\"'; kill -9 $$", 9, "exit status -9"),
+    ],
+)
+def test_a_process_that_gives_no_result(
+    monkeypatch, tmp_path: Path, script: str, seconds: float, failure: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", run_instead(tmp_path, script))
+    with pytest.raises(JobFailedError, match=f"^{failure}$"):
+        gpu.measure_in_process(Job("tiny", "5"), seconds)
+
+
+@pytest.mark.parametrize("end", ["exit 1", "sleep 9", ""])
+def test_what_was_measured_before_a_process_ended_counts(
+    monkeypatch, tmp_path: Path, end: str
+) -> None:
+    line = msgspec.json.encode(GENERATE).decode()
+    script = f"cat <<'END'\nwords\n{{}}\n{line}\nEND\n{end}"
+    monkeypatch.setattr(sys, "executable", run_instead(tmp_path, script))
+    assert gpu.measure_in_process(Job("tiny", "generate"), 1) == GENERATE
+
+
+def run_instead(directory: Path, script: str) -> str:
+    """A program that runs a shell's script, whatever its arguments."""
+    program = directory / "program"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+@pytest.mark.usefixtures("sync_debug_mode")
+def test_generate_that_cannot_be_compiled_is_no_crash(monkeypatch) -> None:
+    def seconds(*_: object, **settings: object) -> list[float]:
+        if settings:
+            raise RuntimeError("no C compiler\nanywhere")
+        return [0.02, 0.02]
+
+    monkeypatch.setattr(gpu_measures, "generate_seconds", seconds)
+    first, last = gpu.measure_here(Job("tiny", "generate"))
+    assert isinstance(first, Generate)
+    assert isinstance(last, Generate)
+    assert first.dynamic == last.dynamic == timing(0.02, 0.02, 0, gpu=0.0)
+    assert (first.static, first.error) == (None, "its process ended before it was measured")
+    assert (last.static, last.error) == (None, "RuntimeError: no C compiler")
 
 
 def test_what_has_no_time_left_or_fails_is_left_out_by_name(monkeypatch, capsys) -> None:
@@ -193,6 +237,14 @@ def test_what_differs_in_any_bit_is_named(monkeypatch) -> None:
     )
 
 
+@pytest.mark.usefixtures("sync_debug_mode")
+def test_steps_that_replay_no_graph_are_named(monkeypatch) -> None:
+    monkeypatch.setattr(static_steps, "capture", Mock(side_effect=RuntimeError("it reads\nmore")))
+    with Lanes(SHAPE, 1).session(3) as session:
+        assert gpu_measures.why_no_graph(session) == "the steps are not static"
+        assert "cannot run as one CUDA graph (it reads)" in session.trace.header.notes[0]
+
+
 def test_a_bit_of_the_control_lane_is_seen() -> None:
     vectors = {space: torch.zeros(3, 4, 5) for space in ("h", "z")}
     assert gpu_measures.control_differences([], vectors) == []
@@ -213,8 +265,8 @@ def test_a_wait_for_the_device_is_named() -> None:
         assert gpu_measures.host_wait(session) == "called a synchronizing CUDA operation"
 
 
-def timing(median: float, p95: float = 0.0, read: int = 700) -> Timing:
-    return Timing(median, p95, p95, median, read)
+def timing(median: float, p95: float = 0.0, read: int = 700, gpu: float = 0.005) -> Timing:
+    return Timing(median, p95, p95, gpu, read)
 
 
 def rows(**changes: object) -> Rows:
@@ -288,7 +340,7 @@ def test_targets_that_cannot_be_judged() -> None:
 def test_the_lines_of_a_process() -> None:
     assert result_lines(GOOD, GENERATE)[:2] == [
         "floor 7.00 ms: 0.00 GB at 0 GB/s, as measured",
-        "graph                10.00 ms, p95 11.00 ms, longest 11.00 ms, GPU 10.00 ms, "
+        "graph                10.00 ms, p95 11.00 ms, longest 11.00 ms, GPU 5.00 ms, "
         "0.70 of the floor, 0.50 × generate, 1.35 × static",
     ]
     assert result_lines(GOOD, None)[-4:] == [
@@ -297,6 +349,9 @@ def test_the_lines_of_a_process() -> None:
         "memory               at most 0.00 GB, 1.10 × weights (0.00 GB) and caches (0.00 GB)",
         "note: a note",
     ]
+    assert result_lines(rows(refusal="it reads a number"), None)[1] == (
+        "NO GRAPH WAS CAPTURED, its lines are of eager steps: it reads a number"
+    )
     failed = msgspec.structs.replace(GENERATE, static=None, error="RuntimeError: no C compiler")
     assert result_lines(failed, None)[-1] == (
         "generate, static     failed: RuntimeError: no C compiler"
