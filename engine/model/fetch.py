@@ -1,6 +1,7 @@
 """The directory of a model, downloaded or converted if need be."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import UserError
 from ..files import exists
@@ -11,8 +12,17 @@ from .hub import download
 from .source import DEMO_HUB_ID, find_source, hub_name
 
 
-def fetch_model(model: str, options: Options, progress: Progress) -> tuple[Path, str]:
-    """The directory of a model's safetensors, and its name.
+class FetchedModel(NamedTuple):
+    """A directory of safetensors, and the name of the model."""
+
+    directory: Path
+    name: str
+    dequantized: bool
+    """Whether the weights are those of a GGUF file, in float32."""
+
+
+def fetch_model(model: str, options: Options, progress: Progress) -> FetchedModel:
+    """Find, download or convert a model.
 
     Raises `UserError` if it cannot be had.
     """
@@ -23,8 +33,8 @@ def fetch_model(model: str, options: Options, progress: Progress) -> tuple[Path,
         name = model if model != DEMO else DEMO_HUB_ID
         source = _download(name, options, progress)
     if source.is_file():
-        return convert_gguf(source, progress), name
-    return source, name
+        return FetchedModel(convert_gguf(source, progress), name, True)
+    return FetchedModel(source, name, False)
 
 
 def _download(hub_id: str, options: Options, progress: Progress) -> Path:

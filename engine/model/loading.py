@@ -17,6 +17,7 @@ from ..progress import Progress
 from .chat_template import has_template, start_renderer
 from .checkpoint_files import CheckpointFiles, read_checkpoint_files
 from .device import find_device, placement
+from .device_map import describe_device_map, device_map_of, install_device_hooks
 from .dropped import Dropped
 from .fetch import fetch_model
 from .fingerprint import files_fingerprint
@@ -28,6 +29,7 @@ from .pretrained import dtype_to_load, read_config, read_model
 from .reference import PROMPT, Reference, take_reference
 from .source import check_model_options, find_source
 from .tokenizer import read_tokenizer
+from .weight_group import share_equal_tensors, share_tensors, unchanged_weights
 
 
 @dataclass(frozen=True)
@@ -75,21 +77,23 @@ def load(options: Options, progress: Progress) -> Loaded:
         keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    directory, name = fetch_model(options.model, options, progress)
+    directory, name, dequantized = fetch_model(options.model, options, progress)
     progress(f"loading {name}", None)
     files = read_checkpoint_files(directory, name)
     if not options.raw and has_template(directory):
         start_renderer()
     trust = options.trust_remote_code
-    model, notes = read_model(
+    model, notes, _ = read_model(
         files,
         read_config(files, name, trust=trust),
         name,
         device=device,
         placement=placement(options, device),
-        dtype=dtype_to_load(options, device, files),
+        dtype=dtype_to_load(options, device, files, dequantized=dequantized),
         trust=trust,
     )
+    if spread := describe_device_map(name, device_map_of(model)):
+        notes.append(spread)
     vocabulary = model.config.get_text_config().vocab_size
     tokenizer = read_tokenizer(directory, name, vocabulary, trust=trust)
     source = str(directory) if exists(find_source(options.model)) else name
@@ -108,7 +112,7 @@ def load_checkpoint(
 
     Raises `UserError` as `load` does, and for another vocabulary or hidden size.
     """
-    directory, name = fetch_model(model, options, progress)
+    directory, name, _ = fetch_model(model, options, progress)
     progress(f"loading {name}", None)
     files = read_checkpoint_files(directory, name)
     # LLM-Drop's own model code is not needed: its lists are complete.
@@ -123,18 +127,28 @@ def load_checkpoint(
                 f"the baseline's {baseline_size}"
             )
     dropped = read_drop_lists(files.config, text_config.num_hidden_layers, name)
-    device = baseline.model.device
-    loaded, notes = read_model(
+    # Libraries quantize for the device that they load to. Other weights wait in files mapped into
+    # memory, and those that equal the baseline's never reach its devices to stay.
+    device_map = device_map_of(baseline.model)
+    quantized = "quantization_config" in files.config
+    loaded, notes, missing = read_model(
         files,
         config,
         name,
-        device=device,
-        # On the devices of the baseline's layers, so that equal weights can be shared.
-        placement=getattr(baseline.model, "hf_device_map", None) or placement(options, device),
+        device=baseline.model.device if quantized else torch.device("cpu"),
+        placement=device_map if quantized else None,
         dtype=baseline.model.dtype,
         trust=trust,
         may_be_missing=dropped.explains,
     )
+    # What a dropped sublayer gives is replaced: any weights do, and the baseline's cost no memory.
+    share_tensors(loaded, baseline.model, missing)
+    with unchanged_weights(loaded):
+        share_equal_tensors(loaded, baseline.model)
+    if not quantized:
+        install_device_hooks(loaded, device_map)
+    # Of stock transformers with the checkpoint's own weights: those that are shared are the same
+    # bits.
     reference = _reference(loaded, name, baseline.reference.tokens[:PROMPT].tolist())
     fingerprint = files_fingerprint(directory, loaded)
     return LoadedCheckpoint(loaded, name, dropped, fingerprint, files, reference, notes)

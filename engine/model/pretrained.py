@@ -59,8 +59,9 @@ def read_model(
     dtype: torch.dtype | None,
     trust: bool,
     may_be_missing: Callable[[str], bool] = lambda _: False,
-) -> tuple[PreTrainedModel, list[str]]:
-    """The model in `dtype`, for None in that of its config, and notes on its weights.
+) -> tuple[PreTrainedModel, list[str], set[str]]:
+    """The model in `dtype`, for None in that of its config; notes on its weights; the names of the
+    weights that the files lack.
 
     `may_be_missing` says of a weight's name whether the files may lack it. Raises `UserError` for a
     kind of model that writes no text, files that do not fit it, and one that does not fit into
@@ -93,7 +94,7 @@ def read_model(
     if device.type == "cuda" and {"cpu", "disk"} & {*getattr(model, "hf_device_map", {}).values()}:
         raise UserError(f"{name} does not fit into the memory of all GPUs together")
     notes += [*files.notes, *check_report(report, files, name, may_be_missing)]
-    return model.eval().requires_grad_(False), notes
+    return model.eval().requires_grad_(False), notes, {*report["missing_keys"]}
 
 
 def _from_pretrained(
@@ -120,12 +121,22 @@ def _from_pretrained(
 
 
 def dtype_to_load(
-    options: Options, device: torch.device, files: CheckpointFiles
+    options: Options, device: torch.device, files: CheckpointFiles, *, dequantized: bool
 ) -> torch.dtype | None:
-    """The dtype that the options name; for auto float32 on a CPU, elsewhere that of the files."""
+    """The dtype that the options name; for auto float32 on a CPU, elsewhere that of the files.
+
+    Weights of a GGUF file have been `dequantized` to float32, which says nothing about them: on a
+    CUDA device they take 16 bits.
+    """
     if options.dtype != "auto":
         return getattr(torch, options.dtype)
-    return torch.float32 if device.type == "cpu" else stored_dtype(files)
+    if device.type == "cpu":
+        return torch.float32
+    if dequantized and device.type == "cuda":
+        # Older cards emulate bfloat16, slowly.
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
+    return stored_dtype(files)
 
 
 def stored_dtype(files: CheckpointFiles) -> torch.dtype | None:

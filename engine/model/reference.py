@@ -1,6 +1,6 @@
 """Logits of stock transformers for a few tokens, which the proof compares with the lockstep's.
 
-They are taken as a model is loaded, before anything is shared, tied or installed.
+They are taken as a model is loaded, before anything is tied or installed.
 """
 
 import logging

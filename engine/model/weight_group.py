@@ -2,16 +2,17 @@
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .anatomy import Anatomy, find_anatomy
 from .checkpoint_files import CheckpointFiles
+from .device_map import device_map_of, device_of
 from .reference import Reference
 
 
@@ -42,22 +43,63 @@ class WeightGroup:
         return WeightGroup(model, find_anatomy(model), self.name, self.files, notes=self.notes)
 
 
-def share_equal_tensors(model: PreTrainedModel, baseline: PreTrainedModel) -> None:
-    """Give `model` the baseline's parameter wherever it is equal to its own.
+def share_tensors(model: PreTrainedModel, baseline: PreTrainedModel, names: Iterable[str]) -> None:
+    """Give `model` the baseline's parameters of these names, where it has them in that shape."""
+    originals = dict(baseline.named_parameters(remove_duplicate=False))
+    own = dict(model.named_parameters(remove_duplicate=False))
+    for name in names:
+        if name in originals and name in own and originals[name].shape == own[name].shape:
+            _set_tensor(model, name, originals[name])
 
-    Every name of a parameter is replaced, so that tied weights stay tied, and no others are.
+
+def share_equal_tensors(model: PreTrainedModel, baseline: PreTrainedModel) -> None:
+    """Put `model` where the baseline is, with the baseline's parameter wherever it is equal.
+
+    Parameters are moved one by one, so that the devices hold, beside the baseline, those that
+    differ and at most one more. Every name of a parameter is replaced, so that tied weights stay
+    tied, and no others are.
     """
     originals = dict(baseline.named_parameters(remove_duplicate=False))
-    for name, parameter in [*model.named_parameters(remove_duplicate=False)]:
-        original = originals.get(name)
-        if original is not None and _is_equal(original, parameter):
-            owner, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(owner), attribute, original)
+    tensors = originals | dict(baseline.named_buffers(remove_duplicate=False))
+    device_map = device_map_of(baseline)
+
+    def device_for(name: str) -> torch.device:
+        return tensors[name].device if name in tensors else device_of(name, device_map)
+
+    # A function, whose variables do not keep one tensor while the next is moved.
+    def replace(names: list[str]) -> None:
+        own = model.get_parameter(names[0])
+        by_device = {own.device: own}
+        for name in names:
+            device, original = device_for(name), originals.get(name)
+            if device not in by_device:
+                by_device[device] = nn.Parameter(own.to(device), requires_grad=False)
+            moved = by_device[device]
+            equal = original is not None and _is_equal(original, moved)
+            _set_tensor(model, name, original if original is not None and equal else moved)
+
+    for names in _tied_names(model):
+        replace(names)
+    for name, buffer in [*model.named_buffers(remove_duplicate=False)]:
+        _set_tensor(model, name, buffer.to(device_for(name)))
+
+
+def _tied_names(model: PreTrainedModel) -> list[list[str]]:
+    """Names of the parameters, those of one tied parameter together."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [*names.values()]
+
+
+def _set_tensor(model: PreTrainedModel, name: str, tensor: Tensor) -> None:
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, tensor)
 
 
 def _is_equal(x: Tensor, y: Tensor) -> bool:
     alike = (x.shape, x.dtype, x.device) == (y.shape, y.dtype, y.device)
-    return alike and torch.equal(x, y)
+    return x is y or (alike and torch.equal(x, y))
 
 
 @contextmanager

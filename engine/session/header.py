@@ -85,8 +85,8 @@ def check_same_model(old: records.Model, new: records.Model) -> None:
         same = old.fingerprint == new.fingerprint
     if not same:
         raise OptionError(
-            f"the trace is of {old.name} ({old.parameters} parameters), and {new.name} "
-            f"({new.parameters}) has other weights; it cannot be resumed"
+            f"the trace is of {old.name} ({old.parameters} parameters in {old.dtype}), and "
+            f"{new.name} ({new.parameters} in {new.dtype}) has other weights; it cannot be resumed"
         )
 
 

@@ -15,7 +15,7 @@ from ..model.dropped import SUBLAYERS, Dropped
 from ..model.fused_weights import fuse_weights
 from ..model.gates import Gates
 from ..model.loading import Loaded, load, load_checkpoint
-from ..model.weight_group import WeightGroup, share_equal_tensors, unchanged_weights
+from ..model.weight_group import WeightGroup
 from ..options import Options
 from ..out_of_memory import guard_memory, release_failed_attempt
 from ..progress import Progress
@@ -161,8 +161,6 @@ class VariantBuilder:
         loaded = load_checkpoint(part.source, self._options, self.loaded, self._progress)
         self._fingerprints[str(part)] = loaded.fingerprint
         model = loaded.model
-        with unchanged_weights(model):
-            share_equal_tensors(model, self.loaded.model)
         fuse_weights(model, self.loaded.model)
         group = WeightGroup(
             *(model, find_anatomy(model), loaded.name, loaded.files, loaded.reference),

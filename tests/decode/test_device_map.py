@@ -16,24 +16,26 @@ from prunetui.engine.measure.step_reduction import StepRequest
 from prunetui.engine.model import loading, pretrained
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.detokenize import TokenTexts
+from prunetui.engine.model.device_map import DeviceMap, describe_device_map
 from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Context, Options
 from prunetui.engine.progress import Progress
 from prunetui.engine.session import session
-from prunetui.engine.trace.records import LaneLens, Sampling
+from prunetui.engine.trace.records import LaneLens, Sampling, Step
 from prunetui.engine.variants import builder as variants
 from prunetui.engine.variants.pruning.importance import measure_similarity
 from prunetui.engine.variants.pruning.layerwise import sparsify_model
 from prunetui.engine.variants.recipes import Method, Sparsify
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..support.devices import FIRST, SECOND, Devices, Placement, move, spread, where
 from ..support.lockstep import install_lockstep
 from ..support.measures import numbers_and_tokens
-from ..support.models import make_model, make_tokenizer, save_model_directory
+from ..support.models import changed, make_model, make_tokenizer, save_model_directory
+from ..support.steps import present
 
 PROMPT = [5, 17, 200, 31, 8, 99]
 LANES = [Dropped(), Dropped(frozenset({0, 3})), Dropped(mlp=frozenset({1, 2}))]
@@ -59,12 +61,55 @@ def test_the_map_reaches_the_loader_and_what_spills_over_is_refused(
     model.hf_device_map = {"model.embed_tokens": 0, "model.layers": 1}
     baseline = loading.load(options, lambda *_: None)
     assert baseline.model is model
-    # A pruned checkpoint goes where the baseline is.
-    loading.load_checkpoint(str(source), options, baseline, lambda *_: None)
+    assert baseline.notes == [
+        "model is spread over 2 devices: embed_tokens on cuda:0; layers on cuda:1."
+    ]
+    # What is quantized for its device goes where the baseline is; all else is moved there later.
+    quantized = changed(source, "quantized", quantization_config={"quant_method": "fp8"})
+    loading.load_checkpoint(str(quantized), options, baseline, lambda *_: None)
     assert seen == ["auto", model.hf_device_map]
     model.hf_device_map = {"model.embed_tokens": 0, "model.layers": "cpu"}
     with pytest.raises(UserError, match="model does not fit into the memory of all GPUs together"):
         loading.load(options, lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("device_map", "said"),
+    [
+        ({"": 0}, ""),
+        ({"model.embed_tokens": 1, "model.layers.0": 1, "lm_head": 1}, ""),
+        (
+            {
+                "model.embed_tokens": 0,
+                **{f"model.layers.{layer}": int(layer > 15) for layer in range(32)},
+                "model.norm": 1,
+                "lm_head": 1,
+            },
+            "layers 0 to 15, embed_tokens on cuda:0; layers 16 to 31, norm, lm_head on cuda:1",
+        ),
+        # Offloaded parts, a layer cut in two, and one layer alone.
+        (
+            {
+                "wte": torch.device("cuda:1"),
+                **{f"h.{layer}": torch.device("cuda:1") for layer in (0, 2, 3)},
+                "h.1.attn": torch.device("cuda:1"),
+                "h.1.mlp": "cpu",
+                "h.4": "disk",
+                "ln_f": "cpu",
+            },
+            "layers 0, 2 to 3, wte, h.1.attn on cuda:1; h.1.mlp, ln_f on cpu; layers 4 on disk",
+        ),
+        # Two stacks of layers.
+        (
+            {"vision.layers.0": 0, "vision.layers.1": 0, "text.layers.0": 0, "text.layers.1": 1},
+            "vision.layers 0 to 1, text.layers 0 on cuda:0; text.layers 1 on cuda:1",
+        ),
+    ],
+)
+def test_the_map_is_said_in_words(device_map: DeviceMap, said: str) -> None:
+    devices = len({*device_map.values()})
+    expected = f"m is spread over {devices} devices: {said}." if said else ""
+    assert describe_device_map("m", device_map) == expected
 
 
 @pytest.fixture(autouse=True)
@@ -111,14 +156,79 @@ def test_a_spread_model_is_pruned_and_decodes_like_a_whole_one(
             assert drift == pytest.approx(other, rel=1e-5)
 
 
+def test_variants_of_a_spread_model_decode_like_those_of_a_whole_one(
+    monkeypatch, tmp_path: Path
+) -> None:
+    """Checkpoints, one of LLM-Drop's among them, pruning and drops, before and after a rewind."""
+    monkeypatch.setattr(steps, "supports_llama_step", lambda *_: False)
+    source = save_model_directory(tmp_path / "model", tie_word_embeddings=True)
+    checkpoint = changed(
+        source, "pruned", change=lambda key, weight: weight * 0.9 if _is_changed(key) else weight
+    )
+    dropped = changed(source, "dropped", drop_attn_list=[1, 2])
+    recipes = (
+        str(checkpoint),
+        str(dropped),
+        f"both={checkpoint}+wanda:0.5+drop:block=1",
+        "magnitude:0.5+drop:attn=1",
+    )
+    whole, _ = _decode_variants(Options(model=str(source), variants=recipes))
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained
+
+    def load_spread(*given: Any, device_map: object = None, **others: Any) -> Any:
+        model, report = from_pretrained(*given, **others)
+        if device_map == "auto":
+            spread(model)
+        return model, report
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load_spread)
+    with Placement():
+        options = Options(model=str(source), variants=recipes, device_map="auto")
+        spread_out, groups = _decode_variants(options)
+        baseline, pruned, llm_drop = (dict(group.model.named_parameters()) for group in groups[:3])
+        for name, weight in baseline.items():
+            assert (pruned[name] is weight) == (not _is_changed(name))
+            assert llm_drop[name] is weight
+            assert where(pruned[name]) == where(weight)
+        assert {where(weight) for weight in pruned.values()} == {FIRST, SECOND}
+    assert len(spread_out) == len(whole)
+    for here, there in zip(spread_out, whole, strict=True):
+        assert [lane and lane.token for lane in here.lanes] == [
+            lane and lane.token for lane in there.lanes
+        ]
+        # Where weights lie in memory changes how a product rounds.
+        for drift, other in zip(here.drift, there.drift, strict=True):
+            assert present(drift).kl == pytest.approx(present(other).kl, rel=1e-4)
+
+
+def _is_changed(name: str) -> bool:
+    """Whether the checkpoint has another weight: one on either device."""
+    return name in {f"model.layers.{layer}.mlp.up_proj.weight" for layer in (0, 3)}
+
+
+def _decode_variants(options: Options) -> tuple[list[Step], list[WeightGroup]]:
+    """The steps after a rewind, and the weight groups of the lanes."""
+    settings = {"prompt": "hello", "raw": True, "context": "both", "ignore_eos": True}
+    settings |= {"calibration_samples": 1, "calibration_length": 24, "temperature": 0.0}
+    opened = session.open_session(
+        msgspec.structs.replace(options, **settings), None, lambda *_: None
+    )
+    for rewound_to in (0, 1):
+        opened.rewind(rewound_to)
+        for _ in range(2):
+            opened.step()
+    groups = [lane.group for lane in opened.lanes.models]
+    opened.close()
+    return opened.trace.steps, groups
+
+
 def _prune(
     family: str, method: Method, *, spread_out: bool
 ) -> tuple[list[StepNumbers], list[Tensor]]:
     """Steps of the baseline beside a pruned variant, and the variant's weights."""
     model = make_model(family)
     if spread_out:
-        anatomy = find_anatomy(model)
-        spread(model, [layer.module for layer in anatomy.layers], anatomy.head)
+        spread(model)
     baseline = WeightGroup(model, find_anatomy(model))
     before = [weight.clone() for weight in model.parameters()]
     group = baseline.copy()
@@ -193,9 +303,8 @@ def test_the_layers_of_all_rows_are_fetched_once(elsewhere: Options, monkeypatch
 def test_the_layers_of_a_spread_model_are_those_of_a_whole_one() -> None:
     expected = _lenses(make_model("llama"))
     model = make_model("llama")
-    anatomy = find_anatomy(model)
     with Placement():
-        spread(model, [layer.module for layer in anatomy.layers], anatomy.head)
+        spread(model)
         found = _lenses(model)
     assert found == expected
 
@@ -226,8 +335,7 @@ def _decode(
             move(module, place)
         assert model.device == place
     if spread_out:
-        anatomy = find_anatomy(model)
-        spread(model, [layer.module for layer in anatomy.layers], anatomy.head)
+        spread(model)
         assert {p.device for p in model.parameters()} == {FIRST, SECOND}
     anatomy = find_anatomy(model)
     steps = _steps([(WeightGroup(model, anatomy), gates) for gates in LANES])

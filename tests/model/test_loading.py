@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,13 @@ from prunetui.engine.model.weight_group import checksum, checksums
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session
 from prunetui.engine.trace.records import Step
-from prunetui.engine.variants import builder as variants
 from prunetui.tui.cli.prune import prune
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..support.gguf_files import write_gguf
-from ..support.models import make_model, make_tokenizer, save_model_directory
+from ..support.models import changed, make_model, make_tokenizer, save_model_directory
 from ..support.steps import drift_of, lane_tokens, local_of, present
 
 PROMPT = "What is it?"
@@ -67,28 +65,6 @@ def refused(model: Path, *recipes: object) -> str:
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     return save_model_directory(tmp_path / "tiny")
-
-
-def changed(
-    directory: Path,
-    name: str,
-    rename: Callable[[str], str | None] = str,
-    change: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor,
-    **config: object,
-) -> Path:
-    """A copy of a model's directory with other weights, other names (None: left out) or config."""
-    copy = directory.with_name(name)
-    shutil.copytree(directory, copy)
-    weights = load_file(copy / "model.safetensors")
-    renamed = {
-        new: change(key, tensor).contiguous()
-        for key, tensor in weights.items()
-        if (new := rename(key)) is not None
-    }
-    save_file(renamed, copy / "model.safetensors", {"format": "pt"})
-    said = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(said | config))
-    return copy
 
 
 def local_kl(baseline: Path, variant: Path, steps: list[Step]) -> list[float]:
@@ -160,7 +136,7 @@ def test_weights_that_change_after_loading_are_our_own_fault(tmp_path: Path, mon
         change=lambda key, weight: weight * 1.1 if key == "lm_head.weight" else weight,
         tie_word_embeddings=True,
     )
-    monkeypatch.setattr(variants, "share_equal_tensors", lambda model, _: model.tie_weights())
+    monkeypatch.setattr(loading, "share_equal_tensors", lambda model, _: model.tie_weights())
     with pytest.raises(RuntimeError, match=r"have changed: lm_head\.weight"):
         open_session(options(base, variant), None, lambda *_: None)
 
@@ -492,6 +468,36 @@ def test_a_gpu_decodes_in_the_dtype_of_the_weights(tiny: Path) -> None:
     assert stored_dtype(read_checkpoint_files(half, "half")) == torch.bfloat16
     quantized = changed(tiny, "quantized", quantization_config={"quant_method": "fp8"})
     assert stored_dtype(read_checkpoint_files(quantized, "quantized")) is None
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_decodes_a_gguf_file_in_16_bits(native: bool, tmp_path: Path, monkeypatch) -> None:
+    """No weight reaches the GPU in the float32 of the converted file."""
+    gguf = write_gguf(tmp_path / "whole.gguf")
+    asked: list[tuple[object, object]] = []
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained
+
+    def load_on_cpu(*given: Any, device_map: object = None, **others: Any) -> Any:
+        if "gguf_file" not in others:
+            asked.append((device_map, others["dtype"]))
+        return from_pretrained(*given, **others)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load_on_cpu)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    # Torch counts what it emulates, unless it is told not to.
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: native or including_emulation,
+    )
+    given = options(gguf)
+    loading.load(given, lambda *_: None)
+    for dtype in ("auto", "float32"):
+        given = msgspec.structs.replace(given, device="auto", dtype=dtype)
+        loading.load(given, lambda *_: None)
+    cuda = {"": torch.device("cuda")}
+    half = torch.bfloat16 if native else torch.float16
+    assert asked == [(None, torch.float32), (cuda, half), (cuda, torch.float32)]
 
 
 def test_what_cannot_be_written_by_a_library_is_copied(tiny: Path) -> None:

@@ -4,11 +4,12 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+from prunetui.engine.model.anatomy import find_anatomy
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 from transformers import PreTrainedModel
+from transformers.integrations.accelerate import accelerate_dispatch
 
 from .transfers import FETCHES, MAKERS, READING_KERNELS, Transfers, tensors_in
 
@@ -42,6 +43,9 @@ class Placement(TorchFunctionMode):
             raise RuntimeError(f"{name} got tensors on {sorted(map(str, met))}")
         place = _place_of_output(name, args, kwargs, inputs)
         output = self._call(func, args, kwargs, place)
+        # Torch knows the devices as one, of two names, and copies from one name to the other.
+        if name == "to" and (where(args[0]), args[0].dtype) == (place, output.dtype):
+            return args[0]
 
         def placed(value: Any) -> Any:
             if not isinstance(value, Tensor):
@@ -139,24 +143,31 @@ def move(module: nn.Module, place: torch.device) -> None:
         module._buffers[name] = put(buffer, place)
 
 
-def spread(model: PreTrainedModel, layers: list[nn.Module], head: nn.Module) -> None:
-    """Put the second half of the layers and all after it on the second device.
+def spread(model: PreTrainedModel) -> None:
+    """Put the second half of the layers and all after it on the second device, as accelerate does.
 
-    By accelerate's hooks: a module's forward moves its inputs to the device of its weights, the
-    model's moves the outputs to that of the inputs; a hook before the forward sees them unmoved.
+    By its hooks: a module's forward moves its inputs to the device of its weights, the model's
+    moves the outputs to that of the inputs; a hook before the forward sees them unmoved. A tied
+    head is where the embedding is.
     """
-    half = layers[len(layers) // 2 :]
-    base: Any = getattr(model, model.base_model_prefix)
-    norms = [part for name, part in base.named_children() if "norm" in name or name == "ln_f"]
-    behind = {part for layer in half for part in layer.modules()} | {head, *norms}
-    for module in model.modules():
-        move(module, SECOND if module in behind else FIRST)
-    for module in (*half, head, *norms):
-        add_hook_to_module(module, _Aligned(execution_device=SECOND))
-    add_hook_to_module(model, _Aligned(execution_device=FIRST, io_same_device=True))
+    anatomy = find_anatomy(model)
+    layers = [layer.module for layer in anatomy.layers]
+    tied = model.get_input_embeddings().weight is anatomy.head.weight
+    device_map: dict[str, torch.device] = {}
 
+    def place(path: str, module: nn.Module) -> None:
+        if module in layers:
+            device_map[path] = FIRST if layers.index(module) < len(layers) // 2 else SECOND
+        elif any(layer in layers for layer in module.modules()):
+            for name, child in module.named_children():
+                place(f"{path}.{name}".lstrip("."), child)
+        else:
+            last = "norm" in path or path.endswith("ln_f") or (module is anatomy.head and not tied)
+            device_map[path] = SECOND if last else FIRST
 
-class _Aligned(AlignDevicesHook):
-    def init_hook(self, module: nn.Module) -> nn.Module:
-        """Leave the tensors where `move` has put them."""
-        return module
+    place("", model)
+    for path, device in device_map.items():
+        for module in model.get_submodule(path).modules():
+            move(module, device)
+    model.tie_weights()
+    accelerate_dispatch(model, None, device_map, None, None, False)

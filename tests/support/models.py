@@ -1,6 +1,8 @@
 """Tiny random models of many families, with a tokenizer whose tokens are bytes."""
 
-from collections.abc import Iterator, Mapping
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import torch
 from prunetui.engine.cpu.backend import CPU, backend_for
 from prunetui.engine.model.anatomy import Anatomy
 from prunetui.engine.model.dropped import Dropped
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor, nn
 from transformers import (
@@ -180,6 +183,28 @@ def save_model_directory(directory: Path, family: str = "llama", **config: Any) 
     make_model(family, **config).save_pretrained(directory)
     make_tokenizer().save_pretrained(directory)
     return directory
+
+
+def changed(
+    directory: Path,
+    name: str,
+    rename: Callable[[str], str | None] = str,
+    change: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor,
+    **config: object,
+) -> Path:
+    """A copy of a model's directory with other weights, other names (None: left out) or config."""
+    copy = directory.with_name(name)
+    shutil.copytree(directory, copy)
+    weights = load_file(copy / "model.safetensors")
+    renamed = {
+        new: change(key, tensor).contiguous()
+        for key, tensor in weights.items()
+        if (new := rename(key)) is not None
+    }
+    save_file(renamed, copy / "model.safetensors", {"format": "pt"})
+    said = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(said | config))
+    return copy
 
 
 OUTPUT_PROJECTIONS = {
