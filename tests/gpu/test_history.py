@@ -94,3 +94,13 @@ def test_steps_ahead_change_no_number(
         session.step(ahead=True)
         session.read(2)
         assert without_cost(decode_all(session)) == expected
+        # Of as many steps as another branch has, what was begun ahead is not that branch's.
+        session.force(3, {0: 65})
+        branch = session.trace.branch
+        session.switch(0)
+        session.rewind(3)
+        session.step(ahead=True)
+        session.switch(branch)
+        steps = without_cost(decode_all(session))
+        session.rewind(4)
+        assert without_cost(decode_all(session)) == steps
