@@ -7,8 +7,12 @@ import torch
 
 T = TypeVar("T")
 
+Launch = Callable[[], Callable[[], float]]
+"""Function that launches a graph; it returns one that gives the seconds that the device took, once
+it is done."""
 
-def capture(run: Callable[[], T], device: torch.device) -> tuple[Callable[[], None], T]:
+
+def capture(run: Callable[[], T], device: torch.device) -> tuple[Launch, T]:
     """Record what `run` launches; return a function that launches it again, and what `run`
     returned, whose tensors every launch overwrites.
 
@@ -33,4 +37,13 @@ def capture(run: Callable[[], T], device: torch.device) -> tuple[Callable[[], No
         # Other threads may use CUDA meanwhile.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             result = run()
-    return graph.replay, result
+
+    def launch() -> Callable[[], float]:
+        with torch.cuda.device(device):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            graph.replay()
+            end.record()
+        return lambda: begin.elapsed_time(end) / 1e3
+
+    return launch, result

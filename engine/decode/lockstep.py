@@ -53,6 +53,8 @@ class Lockstep:
         self._device = lanes[0][0].model.device
         self.static = static
         """Whether a step's tensors stay where they are."""
+        self.refusal: str | None = None
+        """Why the last static step could not be captured as a CUDA graph."""
         self._graphs = graphs
         self._position = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._static_steps: StaticSteps | None = None

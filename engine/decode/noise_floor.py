@@ -36,4 +36,5 @@ def noise_floor(
                     texts.append(z[number][-1].argmax(dim=-1, keepdim=True))
         finally:
             lockstep.remove()
-    return max((y - x).abs().max().item() for x, y in zip(*z, strict=True))
+    # 0 comes first, and stays where logits are no numbers.
+    return max([0.0, *((y - x).abs().max().item() for x, y in zip(*z, strict=True))])

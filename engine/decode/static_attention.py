@@ -140,8 +140,8 @@ def _varlen_is_right(shape: Shape) -> bool:
         return way(query, keys, values)
 
     try:
-        replay, attended = capture(lambda: attend(ways[0]), shape.device)
-        replay()
+        launch, attended = capture(lambda: attend(ways[0]), shape.device)
+        launch()
         expected = attend(ways[1]).float()
         error = (attended.float() - expected).square().mean() / expected.square().mean()
     except Exception:

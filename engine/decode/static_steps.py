@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from ..model.outputs import Outputs
 from ..out_of_memory import out_of_memory
 from .batch import Batch
-from .cuda_graph import capture
+from .cuda_graph import Launch, capture
 from .fixed_cache import clear_position, room_of
 from .kv_cache import supports_fixed_cache
 
@@ -74,7 +74,7 @@ class StaticSteps:
         rows = sum(len(batch.lanes) for batch in batches)
         self._tokens = torch.zeros(rows, 1, dtype=torch.int64, device=position.device)
         self._steps = [batch.static_step() for batch in batches]
-        self._replay: Callable[[], None] | None = None
+        self._launch: Launch | None = None
         self._outputs: Outputs | None = None
         self.refusal: str | None = None
         """Why the steps cannot be captured, once that is known."""
@@ -86,22 +86,16 @@ class StaticSteps:
         step number `step`."""
         if reduction is not None:
             if reduction is not self._reduction:
-                self._reduction, self._replay, self._outputs = reduction, None, None
+                self._reduction, self._launch, self._outputs = reduction, None, None
             reduction.draw_noise(step, self._vocabulary)
-        if self._graphs and self._replay is None and self.refusal is None:
+        if self._graphs and self._launch is None and self.refusal is None:
             self._capture()
         self._tokens.copy_(tokens)
         self._position.fill_(length)
-        if self._replay is None or self._outputs is None:
+        if self._launch is None or self._outputs is None:
             outputs = self._run()
         else:
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            self._replay()
-            end.record()
-            outputs = dataclasses.replace(
-                self._outputs, device_seconds=lambda: begin.elapsed_time(end) / 1e3
-            )
+            outputs = dataclasses.replace(self._outputs, device_seconds=self._launch())
         return dataclasses.replace(outputs, reduced=None) if reduction is None else outputs
 
     def _run(self) -> Outputs:
@@ -121,7 +115,7 @@ class StaticSteps:
         scratch = room_of(self._batches[0].cache) - 1
         self._position.fill_(scratch)
         try:
-            self._replay, self._outputs = capture(self._run, self._position.device)
+            self._launch, self._outputs = capture(self._run, self._position.device)
         except Exception as error:
             if out_of_memory(error):
                 raise

@@ -112,6 +112,7 @@ def test_a_context_there_is_no_memory_for_leaves_the_rows(
 
     with monkeypatch.context() as patch:
         patch.setattr(lanes, "prove", lambda *_: Proof(frozenset(), []))
+        patch.setattr(lanes, "noise_floor", lambda *_: 0.0)
         patch.setattr(Lockstep, "prefill", no_memory)
         with pytest.raises(UserError, match="out of memory while reading the prompt"):
             session.restart(context=context)

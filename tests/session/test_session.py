@@ -335,11 +335,11 @@ def test_a_prompt_that_memory_has_no_room_for_leaves_the_old_one(models, monkeyp
     for _ in range(3):
         session.step()
 
-    def fail(_self, _rows):
+    def fail(*_):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Lockstep, "advance", fail)
+        patch.setattr(Lockstep, "prefill", fail)
         with pytest.raises(UserError, match="out of memory while reading the prompt"):
             session.restart(prompt="Another prompt")
     resumed = run(session)

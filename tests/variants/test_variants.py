@@ -212,7 +212,7 @@ def test_a_control_lane_is_the_baseline_again(tiny: Path) -> None:
 
 
 def test_the_noise_floor_is_that_of_the_rows_there_are(tiny: Path, monkeypatch) -> None:
-    monkeypatch.setattr(lanes, "noise_floor", lambda _model, rows, *_: float(rows))
+    monkeypatch.setattr(lanes, "noise_floor", lambda _alone, batch, *_: float(batch.row_count))
     session = open_session(options(tiny, "drop:attn=[1]", context="free"), None, lambda *_: None)
     assert session.trace.header.noise_floor == 2
     session.restart(context="both")
