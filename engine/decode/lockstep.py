@@ -58,8 +58,6 @@ class Lockstep:
         self._graphs = graphs
         self._position = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._static_steps: StaticSteps | None = None
-        self.refusal: str | None = None
-        """Why static steps cannot be captured as a CUDA graph; None if they can, or no step ran."""
         self._vocabulary = 0
         self._batches = [
             Batch(

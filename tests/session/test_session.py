@@ -314,8 +314,8 @@ def test_out_of_memory_keeps_the_steps_and_decoding_can_go_on(models, monkeypatc
         session.step()
     advance = Lockstep.advance
 
-    def fail(self, rows):
-        advance(self, rows)  # the caches have grown when memory runs out
+    def fail(self, *arguments):
+        advance(self, *arguments)  # the caches have grown when memory runs out
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
