@@ -78,7 +78,7 @@ class StaticLlamaStep:
         x = self._model.embed_tokens(tokens)[:, 0]
         stream = [x]
         for sublayer in self._sublayers:
-            x = x + sublayer(x)
+            x = sublayer(x)
             stream.append(x)
         h = self._norm(x)
         return Outputs(h, self._head(h), torch.stack(stream))
@@ -123,6 +123,11 @@ class GemmaNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         return scale(torch.rms_norm(x, x.shape[-1:], None, self.eps), self.weight)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """x and the norm of y, which is not rounded in between."""
+        y = torch.rms_norm(y, y.shape[-1:], None, self.eps)
+        return torch.addcmul(x, y, self.weight, out=torch.empty_like(x))
 
 
 NormKind = type[Norm] | type[GemmaNorm]
@@ -172,7 +177,7 @@ class _Attention:
         self._norm = norm(layer.input_layernorm)
         self._qkv = product((module.q_proj, module.k_proj, module.v_proj))
         self._out = module.o_proj.forward
-        self._post = norm(layer.post_attention_layernorm) if norm is GemmaNorm else None
+        self._post = GemmaNorm(layer.post_attention_layernorm) if norm is GemmaNorm else None
         self._cache, self._attend, self._rotate = cache, attend, rotate
         keys, _ = cache.buffers
         self._heads, self._key_heads = module.config.num_attention_heads, keys.shape[1]
@@ -185,17 +190,16 @@ class _Attention:
                 (q.weight.expand(self._heads, -1), k.weight.expand(self._key_heads, -1))
             )
 
-    def __call__(self, x: Tensor) -> Tensor:
-        qkv = self._qkv(self._norm(x)).view(len(x), -1, self._width)
+    def __call__(self, stream: Tensor) -> Tensor:
+        """Add to the stream, [rows, hidden]."""
+        qkv = self._qkv(self._norm(stream)).view(len(stream), -1, self._width)
         qk, v = qkv.split((self._heads + self._key_heads, self._key_heads), dim=1)
         if self._qk_weight is not None:
             qk = scale(torch.rms_norm(qk, qk.shape[-1:], None, self._eps), self._qk_weight)
         q, k = self._rotate(qk).split((self._heads, self._key_heads), dim=1)
         keys, values = self._cache.write(k[:, :, None], v[:, :, None])
-        added = self._out(self._attend(q, keys, values).reshape(len(x), -1))
-        if self._post:
-            added = self._post(added)
-        return added if self._closed is None else added.masked_fill(self._closed, 0)
+        added = self._out(self._attend(q, keys, values).reshape(len(stream), -1))
+        return _add(stream, added, self._post, self._closed)
 
 
 class _Mlp:
@@ -207,14 +211,20 @@ class _Mlp:
         )
         self._gate_and_up = product((module.gate_proj, module.up_proj))
         self._activation, self._down = module.act_fn, module.down_proj.forward
-        self._post = norm(layer.post_feedforward_layernorm) if gemma else None
+        self._post = GemmaNorm(layer.post_feedforward_layernorm) if gemma else None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        gate, up = self._gate_and_up(self._norm(x)).chunk(2, dim=-1)
+    def __call__(self, stream: Tensor) -> Tensor:
+        """Add to the stream, [rows, hidden]."""
+        gate, up = self._gate_and_up(self._norm(stream)).chunk(2, dim=-1)
         added = self._down(self._activation(gate) * up)
-        if self._post:
-            added = self._post(added)
-        return added if self._closed is None else added.masked_fill(self._closed, 0)
+        return _add(stream, added, self._post, self._closed)
+
+
+def _add(stream: Tensor, added: Tensor, norm: GemmaNorm | None, closed: Tensor | None) -> Tensor:
+    """The stream and what a sublayer adds to it, after the sublayer's own norm if it has one."""
+    total = norm.add(stream, added) if norm else stream + added
+    # Of what does not close, the sum is that of a layer without gates, to the last bit.
+    return total if closed is None else torch.where(closed, stream, total)
 
 
 def product(linears: tuple[nn.Linear, ...]) -> Callable[[Tensor], Tensor]:

@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ..support.device_calls import DeviceCalls, replay_differences
 from ..support.fake_device import fake_device, make_fake_group, needs_fake_device
-from ..support.real_shapes import REAL_SHAPES
+from ..support.real_shapes import REAL_SHAPES, with_layers
 
 pytestmark = needs_fake_device
 
@@ -123,7 +123,7 @@ def test_the_device_attends_as_cuda_does(device: torch.device) -> None:
 
 
 def test_a_step_that_grows_its_cache_cannot_be_replayed(device: torch.device) -> None:
-    group = make_fake_group(REAL_SHAPES["Mistral-7B-v0.3"])
+    group = make_fake_group(with_layers(REAL_SHAPES["Mistral-7B-v0.3"], 4))
     lockstep = Lockstep([(group, Dropped())] * 9)
     lockstep.install()
     outputs = lockstep.prefill(torch.zeros(9, 500, dtype=torch.int64), 2)
@@ -133,12 +133,12 @@ def test_a_step_that_grows_its_cache_cannot_be_replayed(device: torch.device) ->
         lockstep.advance(tokens)
     with DeviceCalls() as second:
         lockstep.advance(tokens)
-    assert len(first.calls) == 23 * 32 + 18
-    assert first.names["aten.mm.default"] == 7 * 32 + 1
+    assert len(first.calls) == 23 * 4 + 18
+    assert first.names["aten.mm.default"] == 7 * 4 + 1
     assert first.copies == first.fetches == []
     # The position, and per layer keys, values and how many are attended to.
     differences = replay_differences(first, second)
-    assert len(differences) == 1 + 3 * 32
+    assert len(differences) == 1 + 3 * 4
     assert "aten.full.default (engine/model/llama.py:" in differences[0]
     assert differences[0].endswith("500, then 501")
 

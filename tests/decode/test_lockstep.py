@@ -295,3 +295,20 @@ def test_a_cache_grows_in_place_and_holds_what_the_stock_one_holds() -> None:
         assert torch.equal(ours[1], theirs[1])
     # Room for 256 positions, then for 600: it moved once.
     assert len(addresses) == 2
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_a_gate_changes_no_bit_of_other_rows_in_a_static_step(family: str) -> None:
+    model = make_model(family).bfloat16()
+    group = WeightGroup(model, find_anatomy(model))
+    everything = Dropped(frozenset(range(4)), frozenset(range(4)))
+    rows = []
+    for last in (Dropped(), everything):
+        lockstep = Lockstep([(group, Dropped()), (group, last)], static=True)
+        lockstep.install()
+        lockstep.prefill(torch.tensor(PROMPT).repeat(2, 1), 4)
+        rows.append(lockstep.advance(torch.tensor([[9], [9]])))
+        lockstep.remove()
+    open_gates, closed = rows
+    assert torch.equal(closed.streams[:, 0], open_gates.streams[:, 0])
+    assert torch.equal(closed.streams[-1, 1], closed.streams[0, 1])

@@ -1,5 +1,7 @@
 """Configs of real models, as their `config.json` says."""
 
+from typing import Any
+
 from transformers import (
     Gemma3TextConfig,
     LlamaConfig,
@@ -95,3 +97,11 @@ REAL_SHAPES: dict[str, PretrainedConfig] = {
         tie_word_embeddings=True,
     ),
 }
+
+
+def with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
+    """The config of a model that has the first layers only."""
+    values: dict[str, Any] = config.to_dict() | {"num_hidden_layers": layers}
+    if kinds := getattr(config, "layer_types", None):
+        values["layer_types"] = kinds[:layers]
+    return type(config)(**values)
