@@ -14,7 +14,7 @@ from prunetui.engine.session.session import Session, open_session
 from prunetui.engine.trace.records import Step
 
 from ..support.models import save_model_directory
-from ..support.static import pretended_capture, take_static_steps
+from ..support.pretended_graphs import pretended_capture, take_static_steps
 from ..support.steps import decode_all, lane_tokens, token_of, whole
 
 VARIANTS = ("drop:attn=[1]", "drop:mlp=[0,2]", "magnitude:0.5")

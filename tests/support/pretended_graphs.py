@@ -3,11 +3,12 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from prunetui.engine.decode import static_steps
+from prunetui.engine.decode.cuda_graph import Launch
 from prunetui.engine.measure.step_reduction import Reduced, ReducedArrays
 from torch import Tensor
 
@@ -30,33 +31,37 @@ class ClockEvent:
 
 
 def pretend_graphs(patch: pytest.MonkeyPatch) -> None:
-    """Take a CPU for a GPU: torch's operations decode, in static steps that can be captured.
-
-    A graph runs the same operations again, and puts what they give where the first run had it.
-    """
+    """Take a CPU for a GPU: torch's operations decode, in static steps that can be captured."""
     patch.setattr("prunetui.engine.cpu.backend._compiled_backend", lambda: None)
-    patch.setattr(static_steps, "DEVICES", {"cpu"})
-    patch.setattr(static_steps, "capture", _capture)
     patch.setattr(torch.cuda, "Event", ClockEvent)
-    fetch = Reduced.fetch
-
-    def fetch_at_once(reduced: Reduced) -> Callable[[], ReducedArrays]:
-        """Fetch before anything that follows, as a transfer on CUDA's stream does."""
-        arrays = ReducedArrays(*(array.copy() for array in fetch(reduced)()))
-        return lambda: arrays
-
-    patch.setattr(Reduced, "fetch", fetch_at_once)
+    take_static_steps(patch)
 
 
-def _capture(run: Callable[[], T], _device: torch.device) -> tuple[Callable[[], None], T]:
+def take_static_steps(patch: pytest.MonkeyPatch, capture: Any = None) -> None:
+    """Have sessions on a CPU take static steps, captured by `capture` or `pretended_capture`."""
+    patch.setattr(static_steps, "DEVICES", {"cpu"})
+    patch.setattr(static_steps, "capture", capture or pretended_capture)
+    patch.setattr(Reduced, "fetch", _fetch_at_once)
+
+
+def _fetch_at_once(reduced: Reduced) -> Callable[[], ReducedArrays]:
+    """Fetch before anything that follows, as a transfer on CUDA's stream does."""
+    arrays = ReducedArrays(*(part.double().clone().numpy() for part in reduced.parts))
+    return lambda: arrays
+
+
+def pretended_capture(run: Callable[[], T], _device: torch.device) -> tuple[Launch, T]:
+    """Stand in for `cuda_graph.capture`: a launch runs the same operations again, and puts what
+    they give where the first run had it."""
     result = run()
     kept = [*_tensors(result)]
 
-    def replay() -> None:
+    def launch() -> Callable[[], float]:
         for before, after in zip(kept, _tensors(run()), strict=True):
             before.copy_(after)
+        return lambda: 0.0
 
-    return replay, result
+    return launch, result
 
 
 def _tensors(value: object) -> Iterator[Tensor]:
