@@ -34,8 +34,9 @@ def capture(run: Callable[[], T], device: torch.device) -> tuple[Launch, T]:
                 torch.cuda.set_sync_debug_mode(before)
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may use CUDA meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        # Torch's own stream is one of the device that was first captured on; other threads may use
+        # CUDA meanwhile.
+        with torch.cuda.graph(graph, stream=beside, capture_error_mode="thread_local"):
             result = run()
 
     def launch() -> Callable[[], float]:

@@ -29,13 +29,8 @@ class FixedLayer(DynamicLayer):
         """Positions filled."""
         self.stepping = False
         self._position = position
-        self._buffers: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def buffers(self) -> tuple[Tensor, Tensor]:
-        """Keys and values, [rows, heads, room, head dimension] each; once something is written."""
-        assert self._buffers is not None
-        return self._buffers
+        self.buffers: tuple[Tensor, Tensor] | tuple[()] = ()
+        """Keys and values, [rows, heads, room, head dimension] each, once something is written."""
 
     @property
     def position_bytes(self) -> int:
@@ -54,13 +49,13 @@ class FixedLayer(DynamicLayer):
         *args: Any,  # noqa: ARG002
         **kwargs: Any,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor]:
-        if self._buffers is None:
+        if not self.buffers:
             self.dtype, self.device = key_states.dtype, key_states.device
-            self._buffers = self._allocate(key_states), self._allocate(value_states)
+            self.buffers = self._allocate(key_states), self._allocate(value_states)
             self.is_initialized = True
-        keys, values = self._buffers
         if self.stepping:
             return self.write(key_states, value_states)
+        keys, values = self.buffers
         end = self.length + key_states.shape[-2]
         keys[:, :, self.length : end] = key_states
         values[:, :, self.length : end] = value_states
@@ -70,6 +65,7 @@ class FixedLayer(DynamicLayer):
     def write(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
         """Write one position, [rows, heads, 1, head dimension] each, where `position` says; return
         the buffers."""
+        assert self.buffers
         keys, values = self.buffers
         keys.index_copy_(2, self._position, key_states)
         values.index_copy_(2, self._position, value_states)
@@ -87,8 +83,8 @@ class FixedLayer(DynamicLayer):
 
     def set_length(self, positions: int) -> None:
         """Keep so many positions; a step may have filled more than the layer knows of."""
-        if self._buffers is not None and positions < self.length:
-            for buffer in self._buffers:
+        if positions < self.length:
+            for buffer in self.buffers:
                 buffer[:, :, positions : self.length] = 0
         self.length = positions
 

@@ -108,7 +108,7 @@ class StaticLlamaStep:
         # Gemma 3 has other angles where there is a window.
         kind = None if "rope_theta" in module.config.rope_parameters else module.layer_type
         if kind not in self._rotations:
-            self._rotations[kind] = _Rotation(self._model, kind, room, self._position)
+            self._rotations[kind] = _Rotation(self._model, kind, keys, self._position)
         return _Attention(
             layer, closed, cache, self._attentions[shape], self._rotations[kind], norm
         )
@@ -143,10 +143,10 @@ def scale(x: Tensor, weight: Tensor) -> Tensor:
 class _Rotation:
     """Cosines and sines of a position's rotary embedding, from a table of all positions."""
 
-    def __init__(self, model: Any, kind: str | None, room: int, position: Tensor) -> None:
-        places = torch.arange(room, device=position.device)[None]
-        like = model.layers[0].self_attn.q_proj.weight
-        cos, sin = model.rotary_emb(like, places, *([] if kind is None else [kind]))
+    def __init__(self, model: Any, kind: str | None, keys: Tensor, position: Tensor) -> None:
+        """`kind` of layers, if they differ; `keys` is a cache, [rows, key heads, room, width]."""
+        places = torch.arange(keys.shape[2], device=keys.device)[None]
+        cos, sin = model.rotary_emb(keys, places, *([] if kind is None else [kind]))
         half = cos.shape[-1] // 2
         sin = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
         self._table = torch.stack((cos[0], sin[0]), dim=1)
