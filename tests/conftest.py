@@ -38,6 +38,15 @@ def _no_timing() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _no_driver_without_torch_for_it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hide a driver that the installed torch does not use: each session would have a note on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        hidden = tmp_path_factory.getbasetemp() / "no driver"
+        patch.setattr("prunetui.engine.model.device.KERNEL_DRIVER", hidden)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _memory_is_read_for_a_moment() -> Iterator[None]:
     """Shorten the measurement of the bandwidth, a quarter of a second of every session."""
     with pytest.MonkeyPatch.context() as patch:

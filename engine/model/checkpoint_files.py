@@ -43,6 +43,8 @@ class StoredTensor:
     dtype: torch.dtype | None
     """None for a type that weights are not decoded in, such as integers."""
     shape: tuple[int, ...]
+    size: int
+    """Bytes in the file."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
                 if not 0 <= begin <= end or min(shape, default=0) < 0:
                     raise ValueError(key)
                 ends.append(end)
-                tensors[key] = StoredTensor(file, DTYPES.get(entry["dtype"]), shape)
+                tensors[key] = StoredTensor(file, DTYPES.get(entry["dtype"]), shape, end - begin)
     except OSError as error:
         raise UserError(f"cannot read {file}: {reason(error)}") from error
     # A damaged header can have values of any type.

@@ -16,8 +16,9 @@ from ..out_of_memory import guard_memory
 from ..progress import Progress
 from .chat_template import has_template, start_renderer
 from .checkpoint_files import CheckpointFiles, read_checkpoint_files
-from .device import find_device, placement
+from .device import find_device, gpu_indices, placement, why_no_gpu
 from .device_map import describe_device_map, device_map_of, install_device_hooks
+from .device_memory import TooBigError, lack_of_memory
 from .dropped import Dropped
 from .fetch import fetch_model
 from .fingerprint import files_fingerprint
@@ -78,7 +79,9 @@ def load(options: Options, progress: Progress) -> Loaded:
     if options.threads:
         torch.set_num_threads(options.threads)
     directory, name, dequantized = fetch_model(options.model, options, progress)
-    progress(f"loading {name}", None)
+    why = why_no_gpu() if options.device == "auto" else None
+    on = f" on the CPU: the GPU cannot be used ({why})" if why else ""
+    progress(f"loading {name}{on}", None)
     files = read_checkpoint_files(directory, name)
     if not options.raw and has_template(directory):
         start_renderer()
@@ -98,6 +101,9 @@ def load(options: Options, progress: Progress) -> Loaded:
     tokenizer = read_tokenizer(directory, name, vocabulary, trust=trust)
     source = str(directory) if exists(find_source(options.model)) else name
     notes += generation_notes(model)
+    if why:
+        dtype = str(model.dtype).removeprefix("torch.")
+        notes.append(f"The GPU cannot be used ({why}): {name} runs on the CPU, in {dtype}.")
     progress(f"reading a few tokens with {name} as it is", None)
     reference = _reference(model, name, _first_tokens(tokenizer, options.prompt, vocabulary))
     fuse_weights(model)
@@ -142,7 +148,10 @@ def load_checkpoint(
         may_be_missing=dropped.explains,
     )
     # What a dropped sublayer gives is replaced: any weights do, and the baseline's cost no memory.
-    share_tensors(loaded, baseline.model, missing)
+    indices = gpu_indices(baseline.model.device, device_map)
+    too_big = lack_of_memory(name, files, baseline.model.dtype, indices, shared=True)
+    with guard_memory(too_big, TooBigError):
+        share_tensors(loaded, baseline.model, missing)
     with unchanged_weights(loaded):
         share_equal_tensors(loaded, baseline.model)
     if not quantized:

@@ -18,7 +18,8 @@ from ..foreign import foreign_code, message
 from ..options import Options
 from ..out_of_memory import guard_memory
 from .checkpoint_files import CheckpointFiles
-from .device import Placement
+from .device import Placement, gpu_indices
+from .device_memory import TooBigError, lack_of_memory
 from .loading_report import check_report, unwrapped_names
 
 log = logging.getLogger(__name__)
@@ -85,14 +86,12 @@ def read_model(
     }
     if placement is not None:
         arguments["device_map"] = placement
-    with (
-        guard_memory(f"{name} does not fit into the memory of {device}"),
-        foreign_code(f"{name} cannot be loaded"),
-    ):
+    too_big = lack_of_memory(name, files, dtype, gpu_indices(device, placement))
+    with guard_memory(too_big, TooBigError), foreign_code(f"{name} cannot be loaded"):
         model, report = _from_pretrained(files, arguments, name, notes)
     # accelerate copies what it leaves to the CPU or a disk to a GPU at every step.
     if device.type == "cuda" and {"cpu", "disk"} & {*getattr(model, "hf_device_map", {}).values()}:
-        raise UserError(f"{name} does not fit into the memory of all GPUs together")
+        raise TooBigError(too_big())
     notes += [*files.notes, *check_report(report, files, name, may_be_missing)]
     return model.eval().requires_grad_(False), notes, {*report["missing_keys"]}
 

@@ -19,6 +19,7 @@ from ..measure.step_record import (
 )
 from ..measure.step_reduction import StepReduction, StepRequest
 from ..model.detokenize import LaneText, TokenTexts
+from ..model.device import devices_in_use
 from ..model.generation import end_tokens
 from ..model.loading import Loaded
 from ..model.memory import memory_in_use
@@ -58,6 +59,7 @@ class StepBuilder:
         self._reduction = StepReduction(
             trace.header.sampling, self._request, lanes.models[0].group.model.device
         )
+        self._devices = devices_in_use({lane.group.model for lane in lanes.models})
         self.read_texts()
 
     def read_texts(self) -> None:
@@ -169,7 +171,7 @@ class StepBuilder:
             seconds=0.0,
             # Step 0 chooses from the outputs of the prompt.
             read=lanes.weight_bytes + lanes.lockstep.cache_bytes if number else 0,
-            memory=memory_in_use(self._loaded.model.device),
+            memory=memory_in_use(self._devices),
             local=drift_records(numbers.drift[variant_count:], measured_locally) if both else None,
             local_layers=layer_records(numbers.layers[variant_count:], measured_locally, same_depth)
             if both

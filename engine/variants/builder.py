@@ -11,6 +11,7 @@ import torch
 from ..disk_cache import cached
 from ..errors import OptionError, UserError
 from ..model.anatomy import Anatomy, find_anatomy
+from ..model.device_memory import TooBigError
 from ..model.dropped import SUBLAYERS, Dropped
 from ..model.fused_weights import fuse_weights
 from ..model.gates import Gates
@@ -94,6 +95,8 @@ class VariantBuilder:
                     self._apply(part, state)
             except VariantTooBigError:
                 raise
+            except TooBigError as error:
+                raise VariantTooBigError(f"variant {recipe.name} is left out: {error}") from error
             except UserError as error:
                 kind = OptionError if isinstance(error, OptionError) else UserError
                 raise kind(f"recipe {recipe}: {error}") from error

@@ -136,7 +136,7 @@ def _in_use() -> int:
     gc.collect()
     with contextlib.suppress(AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
-    return memory_in_use(find_device("auto"))
+    return memory_in_use([find_device("auto")])
 
 
 def cache_room(lockstep: Lockstep) -> int:

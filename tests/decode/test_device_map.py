@@ -69,7 +69,13 @@ def test_the_map_reaches_the_loader_and_what_spills_over_is_refused(
     loading.load_checkpoint(str(quantized), options, baseline, lambda *_: None)
     assert seen == ["auto", model.hf_device_map]
     model.hf_device_map = {"model.embed_tokens": 0, "model.layers": "cpu"}
-    with pytest.raises(UserError, match="model does not fit into the memory of all GPUs together"):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10**9, 24 * 10**9))
+    with pytest.raises(
+        UserError,
+        match=r"^model does not fit into the memory of cuda:0 and cuda:1: its weights need 0\.0 GB "
+        r"in float32; cuda:0 has 1\.0 GB of 24\.0 GB free; cuda:1 has 1\.0 GB",
+    ):
         loading.load(options, lambda *_: None)
 
 
