@@ -96,7 +96,7 @@ class StaticLlamaStep:
         norm: "NormKind",
     ) -> "_Attention":
         """One layer's attention, with the mask and the angles that layers of its kind share."""
-        module, (keys, _) = layer.self_attn, cache.buffers
+        module, keys = layer.self_attn, cache.buffers[0]
         rows, key_heads, room, width = keys.shape
         heads = module.config.num_attention_heads
         shape = Shape(
@@ -179,7 +179,7 @@ class _Attention:
         self._out = module.o_proj.forward
         self._post = GemmaNorm(layer.post_attention_layernorm) if norm is GemmaNorm else None
         self._cache, self._attend, self._rotate = cache, attend, rotate
-        keys, _ = cache.buffers
+        keys = cache.buffers[0]
         self._heads, self._key_heads = module.config.num_attention_heads, keys.shape[1]
         self._width = keys.shape[-1]
         self._eps, self._qk_weight = 0.0, None
