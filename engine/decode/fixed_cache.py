@@ -29,7 +29,7 @@ class FixedLayer(DynamicLayer):
         """Positions filled."""
         self.stepping = False
         self._position = position
-        self.buffers: tuple[Tensor, Tensor] | tuple[()] = ()
+        self.buffers: tuple[Tensor, ...] = ()
         """Keys and values, [rows, heads, room, head dimension] each, once something is written."""
 
     @property
@@ -65,7 +65,6 @@ class FixedLayer(DynamicLayer):
     def write(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
         """Write one position, [rows, heads, 1, head dimension] each, where `position` says; return
         the buffers."""
-        assert self.buffers
         keys, values = self.buffers
         keys.index_copy_(2, self._position, key_states)
         values.index_copy_(2, self._position, value_states)

@@ -41,7 +41,7 @@ class Session:
         self.trace = Trace(make_header())
         self.recording = path
         self.file = TraceWriter(path, self.trace.header)
-    def step(self):
+    def step(self, *, ahead):
         self.trace.append(make_step(len(self.trace.steps)))
         self.file.write(self.trace.steps[-1])
         time.sleep(0.01)
