@@ -4,16 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from prunetui.engine.cpu.backend import CPU, backend_for
 from prunetui.engine.decode import steps
-from prunetui.engine.decode.llama_step import LlamaStep
 from prunetui.engine.decode.static_llama import StaticLlamaStep
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
-from prunetui.engine.model.loading import load
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.model.weight_group import WeightGroup
-from prunetui.engine.options import Options
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -137,35 +133,3 @@ def test_what_is_no_number_is_not_looked_back_from() -> None:
     for position in range(5, STEPS):
         found = copied(lockstep.advance(text[:, PROMPT + position, None]))
         assert_equal(found, expected[position + 1])
-
-
-@pytest.mark.user_cache
-def test_rounding_to_16_bits_is_no_worse_than_in_eager_steps() -> None:
-    """Of the demo model: squared error of the logits against float32's."""
-    options = Options(raw=True, dtype="float32")
-    loaded = load(options, lambda *_: None)
-    encoded: Any = loaded.tokenizer(options.prompt)
-    text = torch.tensor(encoded["input_ids"][:28]).repeat(len(LANES), 1)
-    model: Any = loaded.model
-
-    def logits(dtype: torch.dtype, kind: type) -> Tensor:
-        model.to(dtype)
-        # Torch's products of 16 bits are slow on many a CPU; a GPU's round as ours do.
-        backend = backend_for(CPU, dtype)
-        prepared = backend and backend.prepare({model: len(LANES)})
-        if prepared:
-            prepared.install()
-        lockstep = lockstep_of(model, static=kind is StaticLlamaStep)
-        z = torch.stack([z for _, z, _ in decoded(lockstep, text, 12)])
-        assert [*map(type, static_steps_of(lockstep))] == [kind] * lockstep.static
-        lockstep.remove()
-        if prepared:
-            prepared.remove()
-        return z.double()
-
-    exact = logits(torch.float32, LlamaStep)
-    eager, static = (
-        (logits(torch.bfloat16, kind) - exact).square().sum().item()
-        for kind in (LlamaStep, StaticLlamaStep)
-    )
-    assert 0 < static <= 1.25 * eager
