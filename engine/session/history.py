@@ -106,7 +106,9 @@ class TokenHistory:
             return self._first
         chosen = self._chosen[self._trace.branch][:step]
         cached = self._known_tokens()
-        if cached is not None and _shared_prefix(cached, chosen[:-1]) == step - 1:
+        # Another token's keys and values there would be another branch's: they are written over.
+        shared = _shared_prefix(cached or [], chosen)
+        if cached is not None and shared == min(step, len(cached)) >= step - 1:
             self._ahead = None
             positions = len(self._trace.header.prompt.tokens) + step - 1
             outputs = self._lanes.lockstep.advance_from(positions, self._rows(chosen[-1]))

@@ -349,3 +349,19 @@ def test_a_trace_is_made_again_of_its_events() -> None:
     for event in trace.events():
         again.apply(event)
     assert (again.branches, again.branch) == (trace.branches, trace.branch)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_look_back_on_one_branch_leaves_the_other_as_it_is(models, family: str) -> None:
+    """The caches hold the branch that was decoded last, whichever is looked at."""
+    session = open_tiny(models[family])
+    run(session)
+    session.force(3, {0: FORCED, 1: FORCED, 2: FORCED})
+    expected = [*run(session)]
+    session.rewind(7)
+    session.step()
+    session.switch(0)
+    session.read(4)
+    session.switch(1)
+    for step, known in zip(run(session)[7:], expected[7:], strict=True):
+        assert (step.lanes, step.drift) == (known.lanes, known.drift)
