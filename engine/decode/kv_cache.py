@@ -163,9 +163,11 @@ def supports_fixed_cache(model: PreTrainedModel) -> bool:
     """Whether all that a model keeps of a text is keys and values of its positions, on one device.
 
     A layer with a sliding window can keep all positions too: the mask hides those outside of it.
+    Families that transformers has for no static cache may take the room for the text: GPT-Neo does.
     """
     return (
         takes_cache(model)
+        and model._can_compile_fullgraph  # noqa: SLF001
         and ChangingRope(model).limit is None
         and len({parameter.device for parameter in model.parameters()}) == 1
         and all(

@@ -10,7 +10,7 @@ from ..model.dropped import Dropped
 from ..model.outputs import Outputs
 from ..model.weight_group import WeightGroup
 from .batch import Batch
-from .fixed_cache import finite_after, room_for, room_of, set_length
+from .fixed_cache import clear_position, finite_after, room_for, room_of, set_length
 from .kv_cache import can_crop, crop, snapshot
 from .layer_hooks import LayerHooks
 from .static_steps import Reduction, StaticSteps
@@ -238,4 +238,8 @@ class Lockstep:
         """
         if not all(finite_after(cache, positions) for cache in self.caches):
             return None
-        return self._static_step(tokens.to(self._device), positions, None, 0)
+        outputs = self._static_step(tokens.to(self._device), positions, None, 0)
+        if positions == self.length:
+            for cache in self.caches:
+                clear_position(cache, positions)
+        return outputs

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..model.outputs import Outputs
+from ..model.prompts import context_length
 from ..out_of_memory import out_of_memory
 from .batch import Batch
 from .cuda_graph import Launch, capture
@@ -111,8 +112,14 @@ class StaticSteps:
 
     def _capture(self) -> None:
         """Capture the step, tried out at the last position, which no text reaches: what a model
-        keeps of the position in a number of the host is wrong in all others, and so found."""
-        scratch = room_of(self._batches[0].cache) - 1
+        keeps of the position in a number of the host is wrong in all others, and so found.
+
+        It is one that the models take: of some it is an index, and CUDA recovers from no wrong one.
+        """
+        cache = self._batches[0].cache
+        limits = [context_length(batch.group.model) for batch in self._batches]
+        last = min([room_of(cache), *(limit for limit in limits if limit is not None)]) - 1
+        scratch = max(last, cache.get_seq_length())
         self._position.fill_(scratch)
         try:
             self._launch, self._outputs = capture(self._run, self._position.device)

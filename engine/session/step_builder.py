@@ -142,6 +142,8 @@ class StepBuilder:
         if reduced is None or forced:
             self._reduction.draw_noise(number, vocabulary)
             reduced = self._reduction(outputs, forced)
+        # Step 0 chooses from the outputs of the prompt.
+        read = lanes.weight_bytes + lanes.lockstep.cache_bytes if number else 0
         # The next static step overwrites it.
         fetched, chosen = reduced.fetch(), reduced.chosen.clone()
         on_choice(chosen)
@@ -169,8 +171,7 @@ class StepBuilder:
             drift=drift_records(numbers.drift[:variant_count], measured),
             layers=layer_records(numbers.layers[:variant_count], measured, same_depth),
             seconds=0.0,
-            # Step 0 chooses from the outputs of the prompt.
-            read=lanes.weight_bytes + lanes.lockstep.cache_bytes if number else 0,
+            read=read,
             memory=memory_in_use(self._devices),
             local=drift_records(numbers.drift[variant_count:], measured_locally) if both else None,
             local_layers=layer_records(numbers.layers[variant_count:], measured_locally, same_depth)

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from prunetui.engine.decode import steps
+from prunetui.engine.decode import static_steps, steps
+from prunetui.engine.decode.fixed_cache import room_of
+from prunetui.engine.decode.kv_cache import supports_fixed_cache
 from prunetui.engine.decode.static_llama import StaticLlamaStep
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
@@ -13,8 +15,10 @@ from prunetui.engine.model.weight_group import WeightGroup
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..support.families import make_family
 from ..support.lockstep import install_lockstep
 from ..support.models import make_model
+from ..support.pretended_graphs import pretended_capture
 
 LANES = [Dropped(), Dropped(frozenset({1})), Dropped(mlp=frozenset({0, 2}))]
 OWN = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
@@ -133,3 +137,29 @@ def test_what_is_no_number_is_not_looked_back_from() -> None:
     for position in range(5, STEPS):
         found = copied(lockstep.advance(text[:, PROMPT + position, None]))
         assert_equal(found, expected[position + 1])
+    # Nor does it stay where a look back was the first to read.
+    assert lockstep.crop(PROMPT + 10)
+    lockstep.advance_from(PROMPT + 10, torch.full((len(LANES), 1), 200))
+    assert lockstep.crop(PROMPT + 5)
+    found = copied(lockstep.advance(text[:, PROMPT + 5, None]))
+    assert_equal(found, expected[6])
+
+
+def test_a_step_is_tried_out_at_a_position_that_the_model_takes(monkeypatch) -> None:
+    """GPT-2 has an embedding of each; an index beyond them would end every use of the GPU."""
+    monkeypatch.setattr(static_steps, "capture", pretended_capture)
+    model = make_model("gpt2")
+    group = WeightGroup(model, find_anatomy(model))
+    lockstep = install_lockstep([(group, Dropped())], static=True, graphs=True)
+    text = texts(250)[:1]
+    lockstep.prefill(text, 256)
+    assert room_of(lockstep.caches[0]) == 512 > model.config.n_positions == 256
+    for _ in range(6):
+        lockstep.advance(text[:, :1])
+        assert lockstep.refusal is None
+
+
+def test_a_family_that_takes_the_room_for_the_text_has_no_static_steps() -> None:
+    """GPT-Neo's local layers would look at the end of the room, far beyond the text."""
+    assert supports_fixed_cache(make_family("gpt_neox"))
+    assert not supports_fixed_cache(make_family("gpt_neo"))

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from prunetui.engine.decode.fixed_cache import fixed_cache_bytes
+from prunetui.engine.decode.static_llama import StaticLlamaStep
 from prunetui.engine.decode.static_steps import StaticSteps
 from prunetui.engine.errors import UserError
 from prunetui.engine.options import Context, Options
 from prunetui.engine.session.session import Session, open_session
 from prunetui.engine.trace.records import Step
+from transformers import DynamicCache
 
 from ..support.models import save_model_directory
 from ..support.pretended_graphs import pretended_capture, take_static_steps
@@ -259,6 +262,25 @@ def test_seconds_are_those_of_the_device_where_the_host_did_not_wait(
         session.step(ahead=True)
     assert [step.seconds for step in session.trace.steps[1:]] == [1234.5, 1234.5]
     assert session.trace.steps[0].seconds < 1000
+    session.close()
+
+
+def test_bytes_read_are_those_of_the_step_before_which_another_is_begun(
+    directory: Path, monkeypatch
+) -> None:
+    """Of attention that reads what is filled alone."""
+
+    def filled(_: StaticLlamaStep, cache: DynamicCache) -> int:
+        return fixed_cache_bytes(cache, whole_room=False)
+
+    monkeypatch.setattr(StaticLlamaStep, "cache_bytes", filled)
+    session = static(directory, "captured", monkeypatch)
+    expected = [step.read for step in decode_all(session)]
+    session.rewind(0)
+    for _ in expected:
+        session.step(ahead=True)
+    assert [step.read for step in session.trace.steps] == expected
+    assert len({*expected}) == len(expected)
     session.close()
 
 
