@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..model.context_length import context_length
 from ..model.outputs import Outputs
-from ..model.prompts import context_length
 from ..out_of_memory import out_of_memory
 from .batch import Batch
 from .cuda_graph import Launch, capture

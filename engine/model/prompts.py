@@ -9,14 +9,10 @@ from transformers import PreTrainedModel
 from ..errors import OptionError, PromptError, UserError
 from ..trace import records
 from .chat_template import render_prompt
+from .context_length import context_length
 from .generation import end_tokens
 from .loading import Loaded
-from .rope import rope_parameters
 from .tokenizer import decode, encode
-
-_SCALED = ("linear", "dynamic", "yarn")
-"""Kinds of rotary scaling whose configs name the length before scaling; those of LongRoPE and
-Llama 3 name the length after it."""
 
 
 @dataclass(frozen=True)
@@ -153,23 +149,3 @@ def _continuation(
 
 def vocabulary_size(model: PreTrainedModel) -> int:
     return model.config.get_text_config().vocab_size
-
-
-def context_length(model: PreTrainedModel) -> int | None:
-    """The most positions that the model takes, after linear, dynamic or YaRN scaling; None if its
-    config names none."""
-    config = model.config.get_text_config()
-    names = ("max_position_embeddings", "max_seq_len")
-    lengths = (getattr(config, name, None) for name in names)
-    # XLNet says -1.
-    length = next((length for length in lengths if length and length > 0), None)
-    scalings = rope_parameters(model)
-    # For kinds of layers with scalings of their own, the config names the length that all take.
-    if length is None or len(scalings) > 1:
-        return length
-    (scaling,) = scalings
-    factor = scaling.get("factor")
-    if not isinstance(factor, int | float) or scaling.get("rope_type") not in _SCALED:
-        return length
-    trained = scaling.get("original_max_position_embeddings") or length
-    return max(length, int(trained * factor))

@@ -5,9 +5,9 @@ import importlib.metadata
 
 from ..decode.prepared_lanes import PreparedLanes
 from ..errors import OptionError
+from ..model.context_length import context_length
 from ..model.fingerprint import weights_fingerprint
 from ..model.loading import Loaded
-from ..model.prompts import context_length
 from ..options import Options
 from ..trace import records
 

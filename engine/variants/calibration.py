@@ -8,9 +8,10 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from ..errors import OptionError, UserError
+from ..model.context_length import context_length
 from ..model.generation import end_tokens
 from ..model.loading import Loaded
-from ..model.prompts import check_known, context_length
+from ..model.prompts import check_known
 from ..model.tokenizer import encode
 from ..options import Options
 from ..progress import Progress
