@@ -1,11 +1,14 @@
+import gc
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import torch
 from filelock import FileLock
 from prunetui.tui.user.connection import MULTIPLEXERS
+from textual._styles_cache import StylesCache
+from textual.css.model import RuleSet
+from textual.css.stylesheet import Stylesheet
 
 # Nothing in a test comes from a hub; set before anything imports huggingface_hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -27,6 +30,13 @@ def _own_directories(
         patch.delenv(name, raising=False)
     if request.node.get_closest_marker("user_cache") is None:
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _what_was_drawn_is_freed() -> Iterator[None]:
+    """Free the widgets that Textual's cache of colours keeps, and with them all their lines."""
+    yield
+    StylesCache.get_inner_outer.cache_clear()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -58,6 +68,8 @@ def _memory_is_read_for_a_moment() -> Iterator[None]:
 def _kernels_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Compile kernels in one worker at a time, into the user's cache: in a test's own they would be
     compiled for each test."""
+    # Here and not above: the process that starts the workers needs no torch.
+    import torch
     from prunetui.engine.cpu.backend import CPU, backend_for
 
     if backend_for(CPU, torch.float32) is None:
@@ -75,4 +87,27 @@ def _kernels_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iter
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compile_cache, "cache_directory", lambda: directory)
         patch.setattr(interpreter, "compile_cached", one_by_one)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _what_is_imported_is_no_garbage(_kernels_are_compiled_once: None) -> None:
+    """Spare collections of garbage the search of all that torch and transformers define."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _style_sheets_are_parsed_once() -> Iterator[None]:
+    """Parse each style sheet once in a worker, and not again for each application."""
+    parse, parsed = Stylesheet._parse_rules, {}  # noqa: SLF001
+
+    def parse_once(sheet: Stylesheet, css: str, **where: Any) -> list[RuleSet]:
+        key = (css, *where.items(), *sheet._variables.items())  # noqa: SLF001
+        if key not in parsed:
+            parsed[key] = parse(sheet, css, **where)
+        return parsed[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stylesheet, "_parse_rules", parse_once)
         yield
