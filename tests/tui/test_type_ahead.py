@@ -102,7 +102,11 @@ async def play_at_random(app: InspectorApp, pilot: Pilot[None], seed: int, count
 
 
 async def let_a_monkey_play(
-    make: Callable[[], InspectorApp], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
+    make: Callable[[], InspectorApp],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    seed: int,
+    count: int,
 ) -> None:
     async def stay(_app: InspectorApp) -> None:
         pass
@@ -116,7 +120,7 @@ async def let_a_monkey_play(
     monkeypatch.setattr(InspectorApp, "_exit_to_resume", lambda *_: None)
     app = make()
     async with app.run_test(size=(80, 24)) as pilot:
-        await play_at_random(app, pilot, seed, 2000)
+        await play_at_random(app, pilot, seed, count)
         await until(pilot, lambda: not app.type_ahead.pending)
         monkeypatch.undo()
         # In a field, q is a letter.
@@ -126,16 +130,16 @@ async def let_a_monkey_play(
 
 
 @pytest.mark.parametrize("make", [decoded, recorded])
-async def test_2000_keys_at_random(
+async def test_1000_keys_at_random(
     make: Callable[[], InspectorApp], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    await let_a_monkey_play(make, monkeypatch, tmp_path, seed=0)
+    await let_a_monkey_play(make, monkeypatch, tmp_path, seed=0, count=1000)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 9))
+@pytest.mark.parametrize("seed", range(9))
 @pytest.mark.parametrize("make", [decoded, recorded])
 async def test_more_keys_at_random(
     make: Callable[[], InspectorApp], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
 ) -> None:
-    await let_a_monkey_play(make, monkeypatch, tmp_path, seed)
+    await let_a_monkey_play(make, monkeypatch, tmp_path, seed, count=2000)
