@@ -13,7 +13,7 @@ import torch
 from prunetui.engine.session.session import open_session
 from prunetui.engine.trace.file import read_trace
 
-from ..support.command_line import complaint, prunetui
+from ..support.command_line import MAIN, WITHOUT_TORCH, complaint, prunetui
 from ..support.measures import measured
 from ..support.models import (
     OUTPUT_PROJECTIONS,
@@ -364,14 +364,10 @@ def test_the_inspector_needs_a_terminal(tmp_path: Path, capsys) -> None:
         assert "the inspector needs a terminal" in complaint(capsys, *arguments)
 
 
-@pytest.mark.user_cache
-def test_a_recording_killed_replays_to_its_last_whole_line(tiny: Path, tmp_path: Path) -> None:
+def test_a_recording_killed_replays_to_its_last_whole_line(tmp_path: Path) -> None:
     path = tmp_path / "a.trace.jsonl"
-    program = "from prunetui.tui.cli.main import main; main()"
-    arguments = ["record", "-m", str(tiny), "--prompt", "Hi", "--ignore-eos", "-o", str(path)]
-    arguments += ["-v", "drop:attn=[1]", "--max-new-tokens", "100000", "--threads", "1"]
     running = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, "-c", WITHOUT_TORCH + MAIN, "record", "-o", str(path)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
