@@ -1,7 +1,6 @@
 """The demo model: SmolLM2-135M-Instruct from its data wheel, as a new user gets it."""
 
 import copy
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.loading import Loaded, load
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.options import Options
-from prunetui.engine.session.session import Session, open_session
-from prunetui.engine.trace.records import Step
+from prunetui.engine.session.session import open_session
+from prunetui.engine.trace.trace import Trace
 from prunetui.engine.variants import builder as variants
 from prunetui.engine.variants.pruning.layerwise import sparsify_model
 from prunetui.engine.variants.recipes import Method, Pattern, Sparsify
@@ -23,8 +22,13 @@ from prunetui.engine.variants.recipes import Method, Pattern, Sparsify
 from ..support.lockstep import install_lockstep
 from ..support.measures import measured
 from ..support.models import generate, moved
-from ..support.references import reference_magnitude, reference_sparsegpt, reference_wanda
-from ..support.steps import lane_tokens
+from ..support.references import (
+    inverse_hessians,
+    reference_magnitude,
+    reference_sparsegpt,
+    reference_wanda,
+)
+from ..support.steps import decode_all, lane_tokens
 
 pytestmark = pytest.mark.user_cache
 
@@ -36,37 +40,29 @@ def demo() -> Loaded:
     return load(Options(), lambda *_: None)
 
 
-@pytest.fixture
-def opened(demo: Loaded, monkeypatch) -> Iterator[Session]:
+@pytest.fixture(scope="module")
+def decoded(demo: Loaded) -> Trace:
     """The demo's default prompt, with two lists and what `make demo` shows collapsing."""
-    monkeypatch.setattr(variants, "load", lambda *_: demo)
-    session = open_session(
-        Options(
-            variants=("drop:attn=[25,26]", "drop:mlp=[25,26]", "drop:mlp=8"),
-            ignore_eos=True,
-            max_new_tokens=STEPS,
-        ),
-        None,
-        lambda *_: None,
+    options = Options(
+        variants=("drop:attn=[25,26]", "drop:mlp=[25,26]", "drop:mlp=8"),
+        ignore_eos=True,
+        max_new_tokens=STEPS,
     )
-    yield session
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(variants, "load", lambda *_: demo)
+        session = open_session(options, None, lambda *_: None)
+    decode_all(session)
     session.close()
-
-
-def run(session: Session) -> list[Step]:
-    while session.finished is None:
-        session.step()
-    return session.trace.steps
+    return session.trace
 
 
 def test_lanes_decode_what_stock_models_decode(
-    demo: Loaded, opened: Session, monkeypatch: pytest.MonkeyPatch
+    demo: Loaded, decoded: Trace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lane 0 is `generate`; a variant is the stock model with zeroed output projections."""
     monkeypatch.setattr(demo.model.generation_config, "eos_token_id", None)
-    steps = run(opened)
-    opened.close()
-    prompt = torch.tensor([opened.trace.header.prompt.tokens])
+    steps = decoded.steps
+    prompt = torch.tensor([decoded.header.prompt.tokens])
     hidden, logits = {}, {}
     layers = demo.model.model.layers
     dropped = {0: [], 1: [layers[n].self_attn.o_proj for n in (25, 26)]}
@@ -85,9 +81,10 @@ def test_lanes_decode_what_stock_models_decode(
         hidden[lane], logits[lane] = out.hidden_states[-1][0, behind], out.logits[0, behind]
         for projection, weight in zip(projections, kept, strict=True):
             projection.weight.copy_(weight)
-    # Left to itself, generate would mask the end tokens inside the chat template.
-    generated = generate(demo.model, prompt, do_sample=False, max_new_tokens=STEPS)
-    assert lane_tokens(steps) == generated[0, prompt.shape[1] :].tolist()
+    # Left to itself, generate would mask the end tokens inside the chat template. What follows is
+    # proven above, as each token depends on those before it alone.
+    generated = generate(demo.model, prompt, do_sample=False, max_new_tokens=40)
+    assert lane_tokens(steps)[:40] == generated[0, prompt.shape[1] :].tolist()
     for lane in (1, 2):
         for number, step in [*enumerate(steps)][::5]:
             h = torch.stack([hidden[0][number], hidden[lane][number]])
@@ -98,12 +95,10 @@ def test_lanes_decode_what_stock_models_decode(
 
 
 def test_dropping_eight_mlps_collapses_into_repetition_while_the_baseline_answers(
-    opened: Session,
+    decoded: Trace,
 ) -> None:
-    for _ in range(80):
-        opened.step()
-    baseline, *_, collapsed = (opened.trace.text(lane) for lane in range(4))
-    assert opened.trace.header.lanes[3].dropped_mlp == [3, 12, 13, 14, 15, 16, 17, 25]
+    baseline, *_, collapsed = (decoded.text(lane) for lane in range(4))
+    assert decoded.header.lanes[3].dropped_mlp == [3, 12, 13, 14, 15, 16, 17, 25]
     assert baseline.startswith("Natalia sold 48 clips in April, and she sold half of them in May.")
     assert "The answer is: " in baseline
     assert "Natalia" not in collapsed
@@ -222,6 +217,8 @@ def test_two_layers_are_pruned_as_the_papers_say(
         for name in names:
             group.model.get_submodule(name).weight.data = torch.from_numpy(pruned[name])
 
+    first_inputs = torch.cat(inputs["model.layers.0.self_attn.q_proj"]).numpy()
+    inverses = inverse_hessians(first_inputs) if method == "sparsegpt" else []
     for name, weight in dense.items():
         x = torch.cat(inputs[name]).numpy()
         if method == "magnitude":
@@ -231,6 +228,7 @@ def test_two_layers_are_pruned_as_the_papers_say(
             # Scores are sums in float32: a few that are next to equal may swap.
             assert same.mean() > 0.9999
         elif name.endswith(("q_proj", "k_proj")) and "layers.0" in name:
-            expected = reference_sparsegpt(weight, x, sparsity)
+            assert np.array_equal(x, first_inputs)
+            expected = reference_sparsegpt(weight, x, inverses, sparsity)
             assert ((pruned[name] == 0) == (expected == 0)).mean() > 0.999
             assert np.abs(pruned[name] - expected).mean() < 1e-3 * np.abs(expected).mean()

@@ -40,23 +40,31 @@ def reference_groups(w: np.ndarray, scores: np.ndarray, pattern: Pattern) -> np.
     return w
 
 
-def reference_sparsegpt(
-    w: np.ndarray, x: np.ndarray, sparsity: float | Pattern, block: int = 128
-) -> np.ndarray:
-    """Optimal brain surgeon, one weight column after another, with explicit inverses.
+def inverse_hessians(x: np.ndarray) -> list[np.ndarray]:
+    """Inverses for `reference_sparsegpt` of the dampened Hessian of inputs, [tokens, columns].
 
     After column i is frozen, what is left has the inverse Hessian of the columns behind it: the
     inverse of H without its first i columns, computed anew instead of from a factorization.
     """
-    w = w.astype(np.float64).copy()
     x = x.astype(np.float64)
     h = 2 / len(x) * x.T @ x
     dead = np.diag(h) == 0
     h[dead, dead] = 1
-    w[:, dead] = 0
     h += 0.01 * np.diag(h).mean() * np.eye(len(h))
+    return [np.linalg.inv(h[i:, i:]) for i in range(len(h))]
+
+
+def reference_sparsegpt(
+    w: np.ndarray,
+    x: np.ndarray,
+    inverses: list[np.ndarray],
+    sparsity: float | Pattern,
+    block: int = 128,
+) -> np.ndarray:
+    """Optimal brain surgeon, one weight column after another, with explicit inverses of `x`."""
+    w = w.astype(np.float64).copy()
+    w[:, ~x.any(axis=0)] = 0
     columns = w.shape[1]
-    inverses = [np.linalg.inv(h[i:, i:]) for i in range(columns)]
     mask = np.zeros(w.shape, dtype=bool)
     for i in range(columns):
         if isinstance(sparsity, Pattern):
