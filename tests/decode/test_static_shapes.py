@@ -53,8 +53,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[DeviceCalls]:
 @pytest.mark.parametrize(
     ("config", "attention", "temperature"),
     [
-        # The step of Llama, at greedy decoding.
-        pytest.param(REAL_SHAPES["Mistral-7B-v0.3"], VarlenAttention, 0.0, marks=pytest.mark.slow),
+        (REAL_SHAPES["Mistral-7B-v0.3"], VarlenAttention, 0.0),
         (REAL_SHAPES["Llama-3.1-8B"], VarlenAttention, 0.8),
         (REAL_SHAPES["Qwen3-8B"], VarlenAttention, 0.0),
         (REAL_SHAPES["Gemma-3-4b"], VarlenAttention, 0.8),
