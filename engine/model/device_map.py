@@ -27,7 +27,7 @@ def device_of(name: str, device_map: DeviceMap) -> torch.device:
 
 
 def install_device_hooks(model: PreTrainedModel, device_map: DeviceMap) -> None:
-    """Have hidden states follow the weights, which are where the map has them, over the devices."""
+    """Install the hooks that move hidden states to the devices that the map gives the weights."""
     if len({*device_map.values()}) > 1:
         accelerate_dispatch(model, None, {**device_map}, None, None, False)
 

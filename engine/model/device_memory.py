@@ -26,7 +26,7 @@ class Card:
     """A GPU and its memory."""
 
     name: str
-    """As --device takes it: cuda:0."""
+    """Name of the card as --device takes it: cuda:0."""
     free: int
     """What this process can still allocate."""
     total: int
