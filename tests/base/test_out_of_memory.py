@@ -251,7 +251,7 @@ def is_one_sentence(text: str) -> bool:
 
 NATIVE_ENDS = re.compile(
     r"LLVM ERROR: out of memory|std::bad_alloc|memory allocation of \d+ bytes failed|"
-    r"cannot allocate memory for thread-local data"
+    r"cannot allocate memory for thread-local data|failed to register TLS destructor: out of memory"
 )
 """Last words of C++, Rust and the C library, which end the process without asking Python."""
 
