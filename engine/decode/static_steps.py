@@ -91,6 +91,8 @@ class StaticSteps:
             reduction.draw_noise(step, self._vocabulary)
         if self._graphs and self._launch is None and self.refusal is None:
             self._capture()
+        # CUDA does not recover from a position that is not there.
+        assert length < room_of(self._batches[0].cache)
         self._tokens.copy_(tokens)
         self._position.fill_(length)
         if self._launch is None or self._outputs is None:

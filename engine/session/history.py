@@ -136,8 +136,12 @@ class TokenHistory:
     def _prefill(self) -> Outputs:
         lockstep, header = self._lanes.lockstep, self._trace.header
         rows = self._tensor(header.prompt.tokens).repeat(lockstep.row_count, 1)
+        # A trace that is resumed can have more steps than may be decoded now.
+        longest = max(map(len, self._trace.branches))
         outputs = lockstep.prefill(
-            rows, header.sampling.max_new_tokens, lambda done: self._progress(READING, done)
+            rows,
+            max(header.sampling.max_new_tokens, longest),
+            lambda done: self._progress(READING, done),
         )
         self._prefilled = lockstep, lockstep.prefill_count
         return outputs

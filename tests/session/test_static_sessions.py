@@ -265,6 +265,31 @@ def test_seconds_are_those_of_the_device_where_the_host_did_not_wait(
     session.close()
 
 
+def test_a_trace_longer_than_what_may_be_decoded_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resumed with fewer tokens than it has, beyond the room that those need."""
+    source = save_model_directory(tmp_path / "long", max_position_embeddings=1024)
+    take_static_steps(monkeypatch)
+    session = opened(source, max_new_tokens=300, context="free")
+    decode_all(session)
+    session.read(290)
+    expected = session.trace.steps[290].lens
+    options = Options(
+        model=str(source),
+        prompt="Natalia sold clips",
+        variants=VARIANTS,
+        max_new_tokens=12,
+        context="free",
+        ignore_eos=True,
+    )
+    session.close()
+    resumed = open_session(options, None, lambda *_: None, session.trace)
+    resumed.read(290)
+    assert resumed.trace.steps[290].lens == expected
+    resumed.close()
+
+
 def test_bytes_read_are_those_of_the_step_before_which_another_is_begun(
     directory: Path, monkeypatch
 ) -> None:
