@@ -1,0 +1,62 @@
+"""What is asked of the lanes, and what they answer: plain data between tasks and models."""
+
+from dataclasses import dataclass
+
+from ..trace.records import Drift
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A text to rate: the log probability of `continuation` after `context`.
+
+    Both have at least one token, and together at most one more than the model's context.
+    """
+
+    context: Tokens
+    continuation: Tokens
+
+
+@dataclass(frozen=True)
+class Rating:
+    """Ratings of a request, per lane."""
+
+    logprobs: list[float]
+    """Log probability in nats, summed over the continuation's tokens."""
+    greedy: list[bool]
+    """Whether each token of the continuation is the most probable one."""
+    drift: list[Drift]
+    """Per variant, at the last token of the context, at T = 1."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text to go on from, greedily."""
+
+    tokens: Tokens
+    until: tuple[str, ...]
+    """Stop sequences; end tokens stop too."""
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Text that one lane generated."""
+
+    tokens: list[int]
+    text: str
+    """Text up to the first stop sequence."""
+    divergence: int | None
+    """First step whose token differs from the baseline's."""
+    repeats: int | None
+    """Step from which the tokens repeat themselves to their end."""
+    kl: float | None
+    """Mean local KL(p ‖ q) in nats over the baseline's tokens, p the baseline's."""
+
+
+@dataclass(frozen=True)
+class Continuations:
+    lanes: list[Continuation]
+    drift: list[Drift]
+    """Per variant, at the prompt's last token, at T = 1."""
