@@ -1,6 +1,8 @@
 """What is asked of the lanes, and what they answer: plain data between tasks and models."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..trace.records import Drift
 
@@ -60,3 +62,19 @@ class Continuations:
     lanes: list[Continuation]
     drift: list[Drift]
     """Per variant, at the prompt's last token, at T = 1."""
+
+
+class Rater(Protocol):
+    """Rates texts in all lanes."""
+
+    def rate(
+        self, requests: Sequence[Request], report: Callable[[float], None]
+    ) -> list[Rating]: ...
+
+
+class Generator(Protocol):
+    """Goes on from prompts in all lanes, each lane on its own tokens."""
+
+    def generate(
+        self, prompts: Sequence[Prompt], report: Callable[[float], None]
+    ) -> list[Continuations]: ...

@@ -1,10 +1,10 @@
 """Records of an evaluation file.
 
-A file `*.eval.jsonl` is UTF-8 text, one JSON object a line: a `Header`, an `Item` for each item, an
-`End` for each task that is complete. An item is written once all lanes have answered it, so that the
-lanes can be compared at any moment. Nothing in it depends on when it was computed. Lane 0 is the
-baseline; "variant v" is lane v + 1, and lists "per variant" leave the baseline out. JSON has no NaN
-and no infinity: a number that is not finite is null.
+A file `*.eval.jsonl` is UTF-8 text, one JSON object a line: a `Header`, an `Item` for each item,
+an `End` for each task that is complete. An item is written once all lanes have answered it, so that
+the lanes can be compared at any moment. No line after the header depends on when it was computed.
+Lane 0 is the baseline; "variant v" is lane v + 1, and lists "per variant" leave the baseline out.
+JSON has no NaN and no infinity: a number that is not finite is null.
 """
 
 from typing import Any, Literal
@@ -84,7 +84,7 @@ class Task(Plain, frozen=True):
     """Scores, the main one first; none for prompts, which have no right answer."""
     version: str
     digest: str
-    """Hash of the configuration and of the documents asked, by which a run that goes on knows it."""
+    """Hash of the configuration and the documents asked, by which a run that goes on knows it."""
     group: str | None = None
     """Group whose mean it is part of, such as mmlu."""
     num_fewshot: int = 0
