@@ -13,8 +13,7 @@ from ..model.weight_group import WeightGroup
 from ..options import Context
 from ..out_of_memory import out_of_memory, roll_back
 from ..progress import Progress
-from ..trace import records
-from ..variants.builder import LaneModel
+from ..variants.builder import LaneModel, lane_records
 from .bandwidth import weight_bytes
 from .lockstep import Lockstep
 from .noise_floor import noise_floor
@@ -52,7 +51,7 @@ class PreparedLanes:
         self._prompt = prompt
         self._progress = progress
         self._graphs = graphs
-        self.records = [_record(lane, is_baseline=lane is models[0]) for lane in models]
+        self.records = lane_records(models)
         depths = [len(lane.group.anatomy.layers) for lane in models]
         self.same_depth = [depth == depths[0] for depth in depths]
         """For each lane, whether its model is as deep as the baseline's."""
@@ -184,15 +183,3 @@ def _prove_installed(lockstep: Lockstep, rows: Rows) -> Proof:
         return prove(lockstep, rows)
     finally:
         lockstep.remove()
-
-
-def _record(lane: LaneModel, *, is_baseline: bool) -> records.Lane:
-    sparsity, (attention, mlp) = lane.sparsity, lane.dropped.lists
-    return records.Lane(
-        name=lane.recipe.name,
-        recipe=None if is_baseline else lane.recipe.text,
-        dropped_attention=attention,
-        dropped_mlp=mlp,
-        sparsity=None if sparsity is None else sparsity.zeros,
-        pattern=None if sparsity is None else sparsity.pattern,
-    )

@@ -14,6 +14,7 @@ from ..decode.bandwidth import read_bandwidth
 from ..decode.prepared_lanes import PreparedLanes
 from ..errors import UserError
 from ..measure.logit_lens import check_lens
+from ..model.description import check_same_model, describe_model
 from ..model.outputs import Outputs
 from ..model.prompts import ReadPrompt, find_answers, read_prompt, recorded_prompt
 from ..options import Context, Options, default_variants
@@ -26,7 +27,7 @@ from ..variants.pruning.ranking import Similarity
 from ..variants.recipes import Recipe, parse
 from .changes import RestartChanges
 from .ends import running_lanes, why_finished, why_full
-from .header import check_resumable, check_same_model, describe_model, make_header
+from .header import check_resumable, make_header
 from .history import TokenHistory
 from .recording import Recording
 from .step_builder import StepBuilder

@@ -1,7 +1,7 @@
 """From a recipe to the weights and dropped sublayers of a lane."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ..model.weight_group import WeightGroup
 from ..options import Options
 from ..out_of_memory import guard_memory, release_failed_attempt
 from ..progress import Progress
+from ..trace import records
 from .calibration import Calibration
 from .option_checks import check_lane_count
 from .pruning.importance import measure_similarity
@@ -45,6 +46,21 @@ class LaneModel:
     dropped: Dropped
     sparsity: Sparsity | None = None
     """Sparsity of the weights; None where they are the baseline's."""
+
+
+def lane_records(lanes: Sequence[LaneModel]) -> list[records.Lane]:
+    """Records of the lanes for the files that have their numbers; the first is the baseline."""
+    return [
+        records.Lane(
+            name=lane.recipe.name,
+            recipe=lane.recipe.text if number else None,
+            dropped_attention=lane.dropped.lists[0],
+            dropped_mlp=lane.dropped.lists[1],
+            sparsity=None if lane.sparsity is None else lane.sparsity.zeros,
+            pattern=None if lane.sparsity is None else lane.sparsity.pattern,
+        )
+        for number, lane in enumerate(lanes)
+    ]
 
 
 @dataclass

@@ -306,7 +306,7 @@ def test_what_cannot_be_resumed(models) -> None:
     for changed, message in (
         ({"prompt": "Another"}, "the prompt's tokens are not the trace's"),
         ({"variants": ("drop:attn=[2]", "drop:mlp=[0,2]")}, "do not drop what they dropped"),
-        ({"model": str(models["gemma2"])}, "the trace is of llama"),
+        ({"model": str(models["gemma2"])}, "the file is of llama"),
     ):
         with pytest.raises(UserError, match=message):
             open_session(msgspec.structs.replace(options, **changed), None, lambda *_: None, trace)

@@ -53,7 +53,7 @@ def test_a_model_that_has_moved_is_known_by_its_weights(tmp_path: Path) -> None:
     save_model_directory(old, seed=1)
     change_a_tensor(new)
     for place, name in ((old, "old"), (new, "elsewhere")):
-        with pytest.raises(UserError, match=rf"the trace is of old .* and {name} .* other weights"):
+        with pytest.raises(UserError, match=rf"the file is of old .* and {name} .* other weights"):
             resume(msgspec.structs.replace(options, model=str(place)), file)
 
 
@@ -67,7 +67,7 @@ def test_a_trace_without_a_fingerprint_is_compared_by_name_and_size(tmp_path: Pa
     file.write_text("\n".join([msgspec.json.encode(whole).decode(), *steps, ""]), "utf-8")
     assert resume(options, file) == 2
     moved = model.rename(tmp_path / "moved")
-    with pytest.raises(UserError, match="the trace is of model "):
+    with pytest.raises(UserError, match="the file is of model "):
         resume(msgspec.structs.replace(options, model=str(moved)), file)
 
 
