@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
+
+from torch import Tensor
 
 from ..trace.records import Drift
 
@@ -78,3 +80,18 @@ class Generator(Protocol):
     def generate(
         self, prompts: Sequence[Prompt], report: Callable[[float], None]
     ) -> list[Continuations]: ...
+
+
+class Embedder(Protocol):
+    """Embeds texts in all lanes."""
+
+    def embed(
+        self,
+        texts: Sequence[Tokens],
+        pooling: Literal["last", "mean"],
+        report: Callable[[float], None],
+    ) -> Tensor:
+        """Embeddings h, of the last token or their mean over all tokens of a text, float32
+        [lanes, texts, hidden]; not normalised. A text has at least one token, and at most as many
+        as the model's context."""
+        ...
