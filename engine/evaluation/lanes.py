@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..model.loading import Loaded
+from ..options import Options
 from ..progress import Progress
 from ..results.records import Settings
 from ..variants.builder import LaneModel
@@ -15,5 +16,7 @@ class EvaluatedLanes:
     loaded: Loaded
     models: list[LaneModel]
     """Baseline first."""
+    options: Options
+    """Those that model and variants were made with."""
     settings: Settings
     progress: Progress
