@@ -40,10 +40,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     `candidates` is the k of the top-k tokens recorded per lane and step. `answers` are texts of one
     token each, whose logits are recorded; None stands for A to D. `calibration` is a text or JSONL
     file, `self` for text that the baseline samples, or `hf:NAME[:CONFIG]`, a data set, of which
-    `calibration_samples` samples of `calibration_length` tokens are used. `keep` names the spaces,
-    h or z, whose vectors are recorded beside the trace. `lens` reads the layers of every step
-    through the logit lens. `graphs` replays
-    a step on a GPU as one CUDA graph.
+    `calibration_samples` samples of `calibration_length` tokens are used: the first ones with
+    `calibration_seed` 0, others with another. `keep` names the spaces, h or z, whose vectors are
+    recorded beside the trace. `lens` reads the layers of every step through the logit lens.
+    `graphs` replays a step on a GPU as one CUDA graph.
     """
 
     model: str = DEMO
@@ -66,6 +66,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     calibration: str | None = None
     calibration_samples: int = 16
     calibration_length: int = 256
+    calibration_seed: int = 0
     trust_remote_code: bool = False
     keep: tuple[Literal["h", "z"], ...] = ()
     lens: bool = False

@@ -1,5 +1,6 @@
 """Calibration text, on which importance and input statistics are measured."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -28,13 +29,15 @@ class Calibration:
         self._source = options.calibration
         self._count = options.calibration_samples
         self._length = options.calibration_length
+        self._seed = options.calibration_seed
         self._text = read_calibration_text(self._source)
         self._windows: list[Tensor] | None = None
 
     @property
     def key(self) -> list[str]:
         """Strings that change with the samples, for cache keys."""
-        return [self._text or self._source or "", str(self._count), str(self._length)]
+        seed = [str(self._seed)] if self._seed else []
+        return [self._text or self._source or "", str(self._count), str(self._length), *seed]
 
     def windows(self) -> list[Tensor]:
         """Samples, int64 [length] each. Raises `UserError` if there is not enough text for one, or
@@ -59,6 +62,7 @@ class Calibration:
                 self._loaded,
                 self._count,
                 self._length,
+                self._seed,
                 lambda done: self._progress("writing the calibration text", done),
             )
         text = self._text
@@ -68,22 +72,36 @@ class Calibration:
             self._progress(f"reading {self._source}", None)
             text = _dataset_text(self._source, 8 * self._count * self._length)
         tokens = torch.tensor(encode(self._loaded.tokenizer, text))
-        windows = [w for w in tokens.split(self._length) if len(w) == self._length]
-        if not windows:
+        if len(tokens) < self._length:
             raise OptionError(
                 f"the calibration text has {len(tokens)} tokens, less than one sample of "
                 f"{self._length}; use a longer text or a smaller --calibration-length"
             )
-        windows = windows[: self._count]
+        windows = [tokens[start : start + self._length] for start in self._starts(len(tokens))]
         check_known(torch.cat(windows).tolist(), self._loaded)
         return windows
+
+    def _starts(self, tokens: int) -> list[int]:
+        """Starts of the samples in a text of so many tokens: one after another from its beginning
+        with seed 0, at random with another, where they may overlap."""
+        count = min(self._count, tokens // self._length)
+        if not self._seed:
+            return [self._length * number for number in range(count)]
+        last = tokens - self._length
+        if not last:
+            raise OptionError(
+                f"the calibration text has {tokens} tokens, just one sample, and so "
+                "--calibration-seed has no choice; use a longer text or a smaller "
+                "--calibration-length"
+            )
+        return sorted(random.Random(self._seed).sample(range(last + 1), count))
 
 
 @torch.inference_mode()
 def _generated(
-    loaded: Loaded, samples: int, length: int, report: Callable[[float], None]
+    loaded: Loaded, samples: int, length: int, seed: int, report: Callable[[float], None]
 ) -> list[Tensor]:
-    """Tokens that the baseline generates at temperature 1 from its first, with a fixed seed."""
+    """Tokens that the baseline generates at temperature 1 from its first."""
     model: Any = loaded.model
     ends = sorted(end_tokens(model, loaded.tokenizer)) or None
     # The model's own config may penalise repetitions.
@@ -101,7 +119,7 @@ def _generated(
 
     try:
         with torch.random.fork_rng():
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             tokens = model.generate(
                 torch.full((samples, 1), start, device=model.device),
                 attention_mask=torch.ones(samples, 1, dtype=torch.long, device=model.device),

@@ -437,6 +437,42 @@ def test_calibration_may_be_jsonl_or_sampled(tiny: Path, tmp_path: Path) -> None
         builder(tiny, calibration=str(file))
 
 
+def test_a_seed_chooses_other_samples_of_the_same_text(tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("".join(map(chr, range(0x21, 0x7F))))
+
+    def texts(seed: int, **others) -> list[str]:
+        made = builder(
+            tiny, calibration=str(file), calibration_length=8, calibration_seed=seed, **others
+        )
+        return [str(make_tokenizer().decode(window)) for window in made.calibration.windows()]
+
+    first = texts(0)
+    assert first == [file.read_text()[start : start + 8] for start in (0, 8, 16)]
+    chosen = [texts(seed) for seed in (1, 2, 3)]
+    assert texts(1) == chosen[0]
+    assert len({*map(tuple, [first, *chosen])}) == 4
+    for samples in chosen:
+        assert len({*samples}) == 3
+        assert all(len(text) == 8 and text in file.read_text() for text in samples)
+    # Never more samples than the text has room for side by side, so that seeds differ in nothing
+    # but the choice.
+    assert len(texts(1, calibration_samples=50)) == len(texts(0, calibration_samples=50)) == 11
+    file.write_text("12345678")
+    assert texts(0) == ["12345678"]
+    with pytest.raises(UserError, match="has 8 tokens, just one sample, and so --calibration-seed"):
+        texts(1)
+
+
+def test_a_seed_makes_the_baseline_say_something_else(tiny: Path) -> None:
+    def sampled(seed: int) -> list[torch.Tensor]:
+        made = builder(tiny, calibration="self", calibration_samples=1, calibration_seed=seed)
+        return made.calibration.windows()
+
+    assert torch.equal(sampled(1)[0], sampled(1)[0])
+    assert not torch.equal(sampled(1)[0], sampled(0)[0])
+
+
 def test_jsonl_may_hold_other_separators_of_lines(tiny: Path, tmp_path: Path) -> None:
     file = tmp_path / "texts.jsonl"
     file.write_text('{"text": "One\u2028two"}\r\n\n{"text": "three\u0085four"}\n', "utf-8")
@@ -463,7 +499,10 @@ def test_what_a_ranking_depends_on_is_in_its_key(tiny: Path) -> None:
         builder(tiny),
         builder(tiny, calibration_samples=2),
         builder(tiny, calibration_length=23),
+        builder(tiny, calibration_seed=1),
+        builder(tiny, calibration_seed=2),
         builder(tiny, calibration="self"),
+        builder(tiny, calibration="self", calibration_seed=1),
         builder(tiny, dtype="bfloat16"),
     ]
     (tiny / "tokenizer.json").write_text((tiny / "tokenizer.json").read_text() + " ")

@@ -110,6 +110,10 @@ def decoding_options(
     calibration_length: Annotated[
         int, typer.Option(min=2, help="Tokens a sample.")
     ] = _DEFAULTS.calibration_length,
+    calibration_seed: Annotated[
+        int,
+        typer.Option(min=0, help="Of the choice of samples; 0 takes the first ones of a text."),
+    ] = _DEFAULTS.calibration_seed,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code that the model brings.")
     ] = False,
@@ -146,9 +150,7 @@ def decoding_options(
         prompt = read_text(prompt_file, "prompt file")
     if prompt is not None and not prompt.strip():
         raise UserError("the prompt is empty; write something for the lanes to go on from")
-    for text in (model, prompt, answers, calibration, *(variant or ())):
-        if text is not None and not _is_utf8(text):
-            raise UserError(f"{text!r} is no UTF-8 text; write it in UTF-8")
+    check_utf8(model, prompt, answers, calibration, *(variant or ()))
     return Options(
         model=model,
         variants=None if variant is None else tuple(variant),
@@ -170,6 +172,7 @@ def decoding_options(
         calibration=calibration,
         calibration_samples=calibration_samples,
         calibration_length=calibration_length,
+        calibration_seed=calibration_seed,
         trust_remote_code=trust_remote_code,
         keep=_parse_spaces(keep) if keep is not None else (),
         lens=lens,
@@ -177,13 +180,14 @@ def decoding_options(
     )
 
 
-def _is_utf8(text: str) -> bool:
-    """Whether a command-line argument was UTF-8; Python decodes other bytes to lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def check_utf8(*texts: str | None) -> None:
+    """Raise `UserError` for a command-line argument that was no UTF-8, of whose other bytes Python
+    makes lone surrogates."""
+    for text in texts:
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{text!r} is no UTF-8 text; write it in UTF-8") from error
 
 
 def _parse_spaces(text: str) -> tuple[Space, ...]:
@@ -195,6 +199,7 @@ def _parse_spaces(text: str) -> tuple[Space, ...]:
 
 LOADING_OPTIONS = {"model", "dtype", "device", "device_map", "threads", "trust_remote_code"}
 LOADING_OPTIONS |= {"calibration", "calibration_samples", "calibration_length"}
+LOADING_OPTIONS |= {"calibration_seed"}
 """Names of the options that apply to commands which decode nothing."""
 
 
@@ -205,9 +210,19 @@ def with_decoding_options(
 
     Only those in `names` if that is given; the others keep their defaults.
     """
+    return with_parameters(decoding_options, "options", names)
+
+
+def with_parameters(
+    collect: Callable[..., Any], argument: str, names: set[str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the parameters of `collect` to a command, which gets what it returns as `argument`.
+
+    Only those in `names` if that is given; the others keep their defaults.
+    """
     shared = [
         parameter
-        for parameter in inspect.signature(decoding_options).parameters.values()
+        for parameter in inspect.signature(collect).parameters.values()
         if names is None or parameter.name in names
     ]
 
@@ -215,15 +230,13 @@ def with_decoding_options(
         own = [
             parameter
             for parameter in inspect.signature(command).parameters.values()
-            if parameter.name != "options"
+            if parameter.name != argument
         ]
 
         @functools.wraps(command)
         def run(**arguments: Any) -> None:
-            options = decoding_options(
-                **{option.name: arguments.pop(option.name) for option in shared}
-            )
-            command(options=options, **arguments)
+            collected = collect(**{option.name: arguments.pop(option.name) for option in shared})
+            command(**{argument: collected}, **arguments)
 
         parameters = [*shared, *own]
         vars(run)["__signature__"] = inspect.Signature(parameters)
