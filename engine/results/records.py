@@ -114,7 +114,7 @@ class Option(Plain, frozen=True):
     text: str
     tokens: list[Int]
     """Tokens of the continuation that was rated."""
-    context: int = 0
+    context: Int = 0
     """Index into the item's contexts."""
 
 
@@ -133,7 +133,7 @@ class Answer(Plain, frozen=True):
 
     scores: dict[str, Any] = {}
     """Values by `Metric.key`: a number, or what lm-eval aggregates (F1 takes pairs)."""
-    option: int | None = None
+    option: Int | None = None
     """Index of the option of the highest log probability."""
     logprobs: list[float | None] = []
     """Log probability of each option, in nats, summed over its tokens."""
@@ -145,9 +145,9 @@ class Answer(Plain, frozen=True):
     """Tokens generated."""
     filtered: dict[str, str] = {}
     """What lm-eval's filters take of the text, by filter."""
-    divergence: int | None = None
+    divergence: Int | None = None
     """First step whose token differs from the baseline's."""
-    repeats: int | None = None
+    repeats: Int | None = None
     """Step from which the text repeats itself to its end."""
     kl: float | None = None
     """Mean over the baseline's generated tokens of KL(p ‖ q) in nats, p the baseline's: local, as
@@ -163,7 +163,7 @@ class Item(Record, frozen=True):
 
     task: str
     index: Int
-    """Number of the document in the task, or of the query."""
+    """Number of the document or query among those that are asked: 0, 1, 2, … in a task."""
     hash: str
     """Hash of the document (lm-eval's `doc_hash`)."""
     question: str
@@ -181,7 +181,7 @@ class Item(Record, frozen=True):
     """Per variant, at the last token of `tokens`, which all lanes share, at T = 1: local. Null
     entries, or none, where a task has no such token."""
     options: list[Option] = []
-    gold_option: int | None = None
+    gold_option: Int | None = None
     truncated: Int = 0
     """Tokens cut off on the left, as the context of the model is shorter."""
     until: list[str] = []

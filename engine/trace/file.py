@@ -22,8 +22,8 @@ DAMAGE = (msgspec.DecodeError, ValueError, RecursionError)
 """Errors of a line that is no record: also one not in UTF-8, or nested too deeply."""
 
 
-class _Preamble(msgspec.Struct):
-    """Fields of the header in every version."""
+class Preamble(msgspec.Struct):
+    """Fields of the header of traces and evaluations, in every version."""
 
     kind: str
     version: int
@@ -105,11 +105,13 @@ def damaged_line(path: Path, number: int, error: Exception) -> UserError:
 def parse_header(path: Path, line: bytes) -> Header:
     """Header in the first line of the file at `path`. Raises `UserError` if it is none."""
     try:
-        preamble = msgspec.json.decode(line, type=_Preamble)
+        preamble = msgspec.json.decode(line, type=Preamble)
     except DAMAGE as error:
         raise UserError(
             f"{path} is not a prunetui trace; `prunetui record -o FILE{SUFFIX}` makes one"
         ) from error
+    if preamble.kind == "evaluation":
+        raise UserError(f"{path} is an evaluation; `prunetui show` opens it")
     if preamble.kind != "header":
         raise UserError(f"{path} is not a whole trace: its first line is no header")
     if preamble.version > VERSION:
