@@ -139,7 +139,7 @@ async def test_a_filter_leaves_what_has_its_words(recorded: Path) -> None:
         await shows(pilot, "No session matches; esc clears the filter.", "0 of 4")
         await pilot.press("escape")
         await shows(pilot, "─ 4")
-        assert app.screen.query_one("#sessions-filter").display is False
+        assert app.screen.query_one("#filter").display is False
 
 
 @pytest.mark.parametrize("key", ["d", "delete"])

@@ -1,6 +1,6 @@
 """Keys of the list of sessions."""
 
-from textual.binding import Binding, BindingType
+from textual.binding import Binding
 
 from ..widgets.key_line import Key
 
@@ -52,14 +52,4 @@ SESSION_KEYS = [
     ),
 ]
 
-MOVES: list[BindingType] = [
-    Binding("up", "select(-1)", "up", show=False),
-    Binding("down", "select(1)", "down", show=False),
-    Binding("pageup", "page(-1)", "a page up", show=False),
-    Binding("pagedown", "page(1)", "a page down", show=False),
-    Binding("home", "select_end(-1)", "first", show=False),
-    Binding("end", "select_end(1)", "last", show=False),
-]
-
-LEAVE = Binding("escape", "clear_or_leave", "back", key_display="esc")
 QUIT = Binding("q,o", "leave", "quit", key_display="q")

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from rich.filesize import decimal
-from textual import events, on, work
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal
 from textual.message import Message
-from textual.widgets import Input, Label, Static
 from textual.worker import get_current_worker
 
 from ...engine.errors import UserError
@@ -27,16 +25,14 @@ from ..user.recorded_sessions import (
     list_sessions,
     read_outlines,
 )
-from ..widgets.fields import TextField
 from ..widgets.key_line import KeyLine
 from ..widgets.session_list import SessionDetails, SessionList, SessionRow
 from .ask import ConfirmDialog
-from .dialog import UpperScreen
 from .inspector import Inspector
+from .list_screen import LEAVE, MOVES, ListScreen
 from .listed_replay import ListedReplay
 from .live import LiveInspector
-from .session_keys import LEAVE, MOVES, QUIT, SESSION_KEYS
-from .terminal_size import is_too_small, too_small_notice
+from .session_keys import QUIT, SESSION_KEYS
 
 FRAMES = 10
 """Frames a second, at most, while outlines are read."""
@@ -50,11 +46,11 @@ class ResumeRequested(Message):
         self.trace = trace
 
 
-class SessionsScreen(UpperScreen[None]):
+class SessionsScreen(ListScreen):
     """List of the sessions in a directory, on top of an inspector or by itself."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*SESSION_KEYS, *MOVES, LEAVE, QUIT]
-    AUTO_FOCUS = ""
+    FILTER_HINT = "model, prompt, lanes or date"
 
     class Listed(Message):
         def __init__(self, sessions: list[RecordedSession], problem: str) -> None:
@@ -90,23 +86,19 @@ class SessionsScreen(UpperScreen[None]):
         self.rows: list[SessionRow] = []
         self._matching = 0
         """Number of sessions that match the filter."""
-        self._selected = 0
         self._unfolded: set[str] = set()
         self._activity = ""
-        self._frame = Throttle(self, FRAMES, self._show)
+        self._frame = Throttle(self, FRAMES, self.list_rows)
 
     def compose(self) -> ComposeResult:
-        with Horizontal(id="sessions-filter"):
-            yield Label("/ ")
-            yield TextField(placeholder="model, prompt, lanes or date")
+        yield from super().compose()
         yield SessionList(id="sessions-list")
         yield SessionDetails(id="sessions-details")
         yield KeyLine([*SESSION_KEYS, LEAVE if self._below else QUIT])
-        yield Static(id="too-small")
 
-    def on_resize(self, event: events.Resize) -> None:
-        self.set_class(is_too_small(event.size), "too-small")
-        self.query_one("#too-small", Static).update(too_small_notice(event.size))
+    @property
+    def leaves_by_escape(self) -> bool:
+        return self._below is not None
 
     # -- what is listed -----------------------------------------------------------------------
 
@@ -144,7 +136,7 @@ class SessionsScreen(UpperScreen[None]):
             for index, session in enumerate(event.sessions)
             for trace in session.traces
         }
-        self._show()
+        self.list_rows()
 
     @on(OutlineRead)
     def _take_outline(self, event: OutlineRead) -> None:
@@ -153,10 +145,8 @@ class SessionsScreen(UpperScreen[None]):
             self._sessions[index] = self._sessions[index].with_trace(event.trace)
             self._frame.request()
 
-    def _show(self) -> None:
-        """Draw the sessions that match the filter; the same row stays selected."""
-        sessions = self._sessions or []
-        words = self.query_one(TextField).raw_text.casefold().split()
+    def list_rows(self) -> None:
+        sessions, words = self._sessions or [], self.filter_words
         matching = [found for session in sessions if (found := session.matching(words))]
         selected = self.row
         self.rows = []
@@ -166,12 +156,12 @@ class SessionsScreen(UpperScreen[None]):
                 self.rows += [SessionRow(session, trace) for trace in session.traces]
         keys = [row.key for row in self.rows]
         if selected is not None and selected.key in keys:
-            self._selected = keys.index(selected.key)
+            self.selected = keys.index(selected.key)
         self._matching = len(matching)
-        self._selected = max(0, min(self._selected, len(self.rows) - 1))
-        self._draw()
+        self.select(self.selected)
+        self.draw()
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
         count, matching = len(self._sessions or []), self._matching
         unread = sum(
             not trace.is_known for session in self._sessions or [] for trace in session.traces
@@ -183,7 +173,7 @@ class SessionsScreen(UpperScreen[None]):
             f"recorded sessions in {self._directory}",
             self._activity or note,
             self.rows,
-            self._selected,
+            self.selected,
             self._empty,
         )
         self.query_one(SessionDetails).show(self.row)
@@ -203,68 +193,25 @@ class SessionsScreen(UpperScreen[None]):
         )
 
     @property
+    def row_count(self) -> int:
+        return len(self.rows)
+
+    @property
     def row(self) -> SessionRow | None:
         """Selected row."""
-        return self.rows[self._selected] if self._selected < len(self.rows) else None
-
-    # -- moving -------------------------------------------------------------------------------
-
-    def action_select(self, by: int) -> None:
-        self._selected = max(0, min(self._selected + by, len(self.rows) - 1))
-        self._draw()
-
-    def action_page(self, pages: int) -> None:
-        self.action_select(pages * self.query_one(SessionList).page)
-
-    def action_select_end(self, side: int) -> None:
-        self.action_select(side * len(self.rows))
-
-    @on(SessionList.Picked)
-    def _pick(self, event: SessionList.Picked) -> None:
-        self._selected = event.index
-        self._draw()
-        if event.again:
-            self.action_replay()
-
-    def on_mouse_scroll_down(self) -> None:
-        self.action_select(1)
-
-    def on_mouse_scroll_up(self) -> None:
-        self.action_select(-1)
+        return self.rows[self.selected] if self.selected < len(self.rows) else None
 
     def action_unfold(self) -> None:
         if self.row is not None:
             self._unfolded.add(self.row.session.key)
-            self._show()
+            self.list_rows()
 
     def action_fold(self) -> None:
         if self.row is not None:
             session = self.row.session
             self._unfolded.discard(session.key)
-            self._selected = self.rows.index(SessionRow(session))
-            self._show()
-
-    # -- the filter ---------------------------------------------------------------------------
-
-    def action_filter(self) -> None:
-        self.add_class("-filter")
-        self.query_one(TextField).focus()
-
-    @on(Input.Changed)
-    def _filter(self) -> None:
-        self._show()
-
-    @on(Input.Submitted)
-    def _leave_filter(self) -> None:
-        self.set_focus(None)
-        self.set_class(self.query_one(TextField).value != "", "-filter")
-
-    def action_clear_or_leave(self) -> None:
-        if self.has_class("-filter"):
-            self.query_one(TextField).value = ""
-            self._leave_filter()
-        elif self._below:
-            self.action_leave()
+            self.selected = self.rows.index(SessionRow(session))
+            self.list_rows()
 
     def action_leave(self) -> None:
         if not self._below:
@@ -273,6 +220,9 @@ class SessionsScreen(UpperScreen[None]):
             self.dismiss()
 
     # -- what is done with a session ----------------------------------------------------------
+
+    def open_row(self) -> None:
+        self.action_replay()
 
     def action_replay(self) -> None:
         if self.row is not None:
@@ -289,7 +239,7 @@ class SessionsScreen(UpperScreen[None]):
 
     def _read(self, paths: Sequence[Path], *, to_resume: bool) -> None:
         self._activity = f"opening {visible(paths[0].name)} …"
-        self._draw()
+        self.draw()
         self._read_newest(paths, to_resume=to_resume)
 
     @work(thread=True, exclusive=True, group="read")
@@ -312,7 +262,7 @@ class SessionsScreen(UpperScreen[None]):
     @on(TraceRead)
     def _take_trace(self, event: TraceRead) -> None:
         self._activity = ""
-        self._draw()
+        self.draw()
         if not self.is_current:
             return
         if isinstance(event.result, UserError):

@@ -7,11 +7,10 @@ from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.filesize import decimal
-from textual import events
-from textual.message import Message
 
 from ..user.recorded_sessions import RecordedSession, RecordedTrace
 from .panel import Line, Panel, fill, shorten
+from .row_list import RowList
 from .text_panel import DIVERGES, SELECTED, TIES
 from .wrapping import wrap
 
@@ -80,8 +79,8 @@ DROPPED = (Column.LANES, Column.SIZE)
 """Columns left out first where there is no room."""
 
 
-class SessionList(Panel):
-    """Rows of sessions, a header above them; the selected row is kept in view."""
+class SessionList(RowList):
+    """Rows of sessions."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "sessions--selected",
@@ -89,19 +88,10 @@ class SessionList(Panel):
         "sessions--problem",
     }
 
-    class Picked(Message):
-        """Click on a row; `again` if it was selected before."""
-
-        def __init__(self, index: int, *, again: bool) -> None:
-            super().__init__()
-            self.index = index
-            self.again = again
-
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._title = self._note = ""
         self._rows: Sequence[SessionRow] = []
-        self._selected = 0
         self._empty = ""
         self._texts: list[list[str]] = []
         self._texts_of: tuple[Sequence[SessionRow], int] = ([], 0)
@@ -112,23 +102,8 @@ class SessionList(Panel):
     ) -> None:
         """Draw the rows, or without any the sentence `empty`."""
         self._title, self._note = title, note
-        self._rows, self._selected, self._empty = rows, selected, empty
+        self._rows, self.count, self.selected, self._empty = rows, len(rows), selected, empty
         self.redraw()
-
-    @property
-    def page(self) -> int:
-        """Number of rows on the screen."""
-        return max(self.size.height - 2, 1)
-
-    def on_click(self, event: events.Click) -> None:
-        index = self._top(self.size.height) + event.y - 2
-        if event.y >= 2 and index < len(self._rows):
-            self.post_message(self.Picked(index, again=index == self._selected))
-
-    def _top(self, height: int) -> int:
-        """Index of the first row shown, with the selected one in the middle."""
-        room = height - 2
-        return min(max(self._selected - room // 2, 0), max(len(self._rows) - room, 0))
 
     def draw(self, width: int, height: int) -> list[Line]:
         quiet = self.style("panel--quiet")
@@ -141,13 +116,12 @@ class SessionList(Panel):
         texts = self._texts
         widths = _widths([HEADS, *texts], width)
         lines.append(Line().add(f"   {_joined(HEADS, widths)}", quiet))
-        top = self._top(height)
-        for index in range(top, min(top + height - 2, len(self._rows))):
+        for index in self.rows_in_view(height):
             lines.append(self._line(index, texts[index], widths))
         return lines
 
     def _line(self, index: int, texts: list[str], widths: dict[Column, int]) -> Line:
-        row, selected = self._rows[index], index == self._selected
+        row, selected = self._rows[index], index == self.selected
         style = self.style("sessions--selected" if selected else "sessions--row")
         line = Line().add(f"{SELECTED if selected else ' '}{'└' if row.own_trace else ' '} ", style)
         problem = row.trace.problem
