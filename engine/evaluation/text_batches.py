@@ -1,0 +1,195 @@
+"""Texts laid out in rows and batches, so that what texts share is read once."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .requests import Tokens
+
+WORTH = 8
+"""A prefix is read once for all texts where that saves at least this part of all positions."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Tokens to read, and the positions whose outputs are needed, at least one, ascending."""
+
+    tokens: Tokens
+    needed: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of texts that are read together after a prefix.
+
+    A row is a stem and branches: texts that begin alike, each of which reads the stem and its own
+    branch. Most rows are a stem alone.
+    """
+
+    prefix: int
+    """Positions before these."""
+    tokens: Tensor
+    """int64 [rows, columns], padded with 0 on the right."""
+    positions: Tensor
+    """Positions in the texts, int64 [rows, columns]; those of padding are counted on."""
+    branches: Tensor | None
+    """Number of the branch, int64 [rows, columns], 0 for the stem; None where no row has two."""
+    rows: Tensor
+    """Rows of the needed positions, int64 [needed]."""
+    columns: Tensor
+    """Columns of the needed positions, int64 [needed]."""
+    index: dict[tuple[int, int], int]
+    """Index into the needed positions, by the number of the text and the position in it."""
+
+    @property
+    def texts(self) -> set[int]:
+        """Numbers of the texts."""
+        return {text for text, _ in self.index}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Batches of texts, and the tokens that all of them begin with and that are read before."""
+
+    prefix: Tokens
+    batches: list[Batch]
+
+
+def plan_texts(
+    texts: Sequence[Text], batch_size: int, *, prefix: bool = False, branches: bool = False
+) -> Plan:
+    """Lay out distinct texts, the longest first, in batches of `batch_size` texts.
+
+    With `prefix` the tokens that all texts begin with are left to be read once, with `branches`
+    texts share a row where that saves more than half of each one that joins it. A batch has no
+    more positions than so many of its longest texts. The plan depends on the arguments alone.
+    """
+    order = sorted(range(len(texts)), key=lambda number: texts[number].tokens)
+    length = _prefix_length(texts, order) if prefix else 0
+    rows = _make_rows(texts, order, length, branches=branches)
+    positions = length + sum(row.length for row in rows)
+    if length and length * (len(rows) - 1) * WORTH < positions:
+        length = 0
+        rows = _make_rows(texts, order, length, branches=branches)
+    # The sort is stable: rows of a length stay in the order of their tokens.
+    rows.sort(key=lambda row: -row.length)
+    batches = []
+    while rows:
+        count = max(1, batch_size * rows[0].longest // rows[0].length)
+        batches.append(_make_batch(texts, rows[:count], length))
+        del rows[:count]
+    return Plan(texts[order[0]].tokens[:length] if order else (), batches)
+
+
+def plan_alone(texts: Sequence[Text]) -> Plan:
+    """Read each text by itself."""
+    rows = [_Row(0, [(number, text.tokens)]) for number, text in enumerate(texts)]
+    return Plan((), [_make_batch(texts, [row], 0) for row in rows])
+
+
+@dataclass
+class _Row:
+    """Texts that begin alike, in the order of their tokens, without the prefix."""
+
+    prefix: int
+    texts: list[tuple[int, Tokens]]
+    stem: int = field(init=False)
+    """Number of tokens that all begin with."""
+    ends: list[Tokens] = field(init=False)
+    """Branches: what follows the stem, once for texts of which one begins with the other."""
+
+    def __post_init__(self) -> None:
+        self.stem = _shared_length(self.texts[0][1], self.texts[-1][1])
+        rests = [tokens[self.stem :] for _, tokens in self.texts]
+        self.ends = [
+            rest
+            for rest, after in zip(rests, [*rests[1:], ()], strict=True)
+            if after[: len(rest)] != rest
+        ]
+        if len(self.ends) == 1:
+            self.stem, self.ends = self.stem + len(self.ends[0]), []
+
+    @property
+    def length(self) -> int:
+        return self.stem + sum(map(len, self.ends))
+
+    @property
+    def longest(self) -> int:
+        return max(len(tokens) for _, tokens in self.texts)
+
+    def columns(self, tokens: Tokens) -> tuple[int, int]:
+        """Number of the branch that a text reads, 0 for none, and the column where it begins."""
+        begin, rest = self.stem, tokens[self.stem :]
+        if rest:
+            for number, end in enumerate(self.ends, start=1):
+                if end[: len(rest)] == rest:
+                    return number, begin
+                begin += len(end)
+        return 0, self.stem
+
+
+def _make_rows(
+    texts: Sequence[Text], order: Iterable[int], prefix: int, *, branches: bool
+) -> list[_Row]:
+    limit = 2 * max((len(text.tokens) - prefix for text in texts), default=0)
+    rows: list[_Row] = []
+    for number in order:
+        tokens = texts[number].tokens[prefix:]
+        row = _Row(prefix, [(number, tokens)])
+        if rows:
+            before = rows[-1]
+            both = _Row(prefix, [*before.texts, *row.texts])
+            saved = before.length + row.length - both.length
+            joins = not both.ends or (branches and 2 * saved > row.length and both.length <= limit)
+            if joins and saved > 0:
+                rows[-1] = both
+                continue
+        rows.append(row)
+    return rows
+
+
+def _make_batch(texts: Sequence[Text], rows: Sequence[_Row], prefix: int) -> Batch:
+    width = max(row.length for row in rows)
+    tokens = torch.zeros(len(rows), width, dtype=torch.int64)
+    positions = torch.arange(prefix, prefix + width).repeat(len(rows), 1)
+    branches = torch.zeros(len(rows), width, dtype=torch.int64)
+    places: dict[tuple[int, int], int] = {}
+    index: dict[tuple[int, int], int] = {}
+    for row_number, row in enumerate(rows):
+        stem = row.texts[-1][1][: row.stem]
+        tokens[row_number, : row.length] = torch.tensor([*stem, *(t for e in row.ends for t in e)])
+        begin = row.stem
+        for number, end in enumerate(row.ends, start=1):
+            columns = slice(begin, begin + len(end))
+            branches[row_number, columns] = number
+            positions[row_number, columns] -= begin - row.stem
+            begin += len(end)
+        for text, rest in row.texts:
+            _, begin = row.columns(rest)
+            for position in texts[text].needed:
+                column = position - prefix
+                if column >= row.stem:
+                    column += begin - row.stem
+                index[text, position] = places.setdefault((row_number, column), len(places))
+    needed = torch.tensor([*places]).T
+    has_branches = any(row.ends for row in rows)
+    return Batch(
+        *(prefix, tokens, positions, branches if has_branches else None),
+        *(needed[0].contiguous(), needed[1].contiguous(), index),
+    )
+
+
+def _prefix_length(texts: Sequence[Text], order: Sequence[int]) -> int:
+    """Number of tokens that all texts begin with, before any position that is needed."""
+    if not order:
+        return 0
+    shared = _shared_length(texts[order[0]].tokens, texts[order[-1]].tokens)
+    return min(shared, *(text.needed[0] for text in texts))
+
+
+def _shared_length(x: Tokens, y: Tokens) -> int:
+    """Number of tokens that both begin with."""
+    length = min(len(x), len(y))
+    return next((i for i in range(length) if x[i] != y[i]), length)
