@@ -96,6 +96,11 @@ class Batch:
         step = self._step if one_by_one else self._forward_pass
         return step(tokens, self.cache, length)
 
+    def logits(self, tokens: Tensor, length: int) -> Tensor:
+        """Read int64 [rows, positions] after the `length` positions in the cache; return the logits
+        of every position, [rows, positions, vocabulary]. Only where a text can be read in parts."""
+        return self._forward_pass.logits(tokens.to(self.group.model.device), self.cache, length)
+
     def static_step(self) -> StaticStep:
         """The step that reads at the position of a cache of fixed room, which has a text."""
         assert self._position is not None

@@ -178,10 +178,15 @@ def supports_fixed_cache(model: PreTrainedModel) -> bool:
 
 
 def read(
-    model: PreTrainedModel, tokens: Tensor, cache: DynamicCache, length: int | Tensor
+    model: PreTrainedModel,
+    tokens: Tensor,
+    cache: DynamicCache,
+    length: int | Tensor,
+    logits_to_keep: int = 1,
 ) -> Tensor:
-    """Read int64 [rows, positions] after the `length` positions in the cache; return the last
-    position's logits, [rows, vocabulary]. A length on the device, int64 [1], takes one position."""
+    """Read int64 [rows, positions] after the `length` positions in the cache; return the logits of
+    the last ones, [rows, logits_to_keep, vocabulary]. A length on the device, int64 [1], takes one
+    position."""
     if isinstance(layer := cache.layers[0], TokenLayer):
         tokens = layer.extend(tokens)
         generates: Any = model
@@ -193,7 +198,7 @@ def read(
                 f"this {model.config.model_type} model reads more than the tokens before each one; "
                 "prunetui does not know this family"
             )
-        return model(**inputs).logits[:, -1]
+        return model(**inputs).logits[:, -logits_to_keep:]
     inputs: dict[str, Any] = {_cache_argument(model): cache}
     # Most models count the cache's positions themselves, but some begin at 0 again.
     if "position_ids" in _parameters(type(model)):
@@ -203,8 +208,8 @@ def read(
             else torch.arange(length, length + tokens.shape[1], device=tokens.device)
         )
         inputs["position_ids"] = positions.expand_as(tokens)
-    out = model(input_ids=tokens, **inputs, use_cache=True, logits_to_keep=1)
-    return out.logits[:, -1]
+    out = model(input_ids=tokens, **inputs, use_cache=True, logits_to_keep=logits_to_keep)
+    return out.logits[:, -logits_to_keep:]
 
 
 def takes_cache(model: PreTrainedModel) -> bool:

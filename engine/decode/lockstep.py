@@ -44,7 +44,7 @@ class Lockstep:
         self.length = 0
         """Positions in the caches."""
         self.prefill_count = 0
-        """Number of times that the caches were emptied and read a text."""
+        """Number of times that the caches were emptied."""
         rows_by_group: dict[WeightGroup, list[int]] = {}
         for lane, (group, _) in enumerate(lanes):
             rows_by_group.setdefault(group, []).append(lane)
@@ -111,6 +111,16 @@ class Lockstep:
         """Bytes of keys and values that the last step has read."""
         return sum(batch.cache_bytes for batch in self._batches)
 
+    def clear(self, capacity: int = 0) -> None:
+        """Empty the caches, and give them room for so many positions as soon as they are filled."""
+        self.length = 0
+        self.prefill_count += 1
+        if self.static and room_for(capacity) != room_of(self.caches[0]):
+            # Before there are new caches: a graph keeps the memory that it was captured with.
+            self._static_steps = None
+        for batch in self._batches:
+            batch.clear(capacity)
+
     @torch.inference_mode()
     def prefill(
         self,
@@ -124,13 +134,7 @@ class Lockstep:
         read, after every layer.
         """
         tokens = tokens.to(self._device)
-        self.length = 0
-        self.prefill_count += 1
-        if self.static and room_for(tokens.shape[1] + capacity) != room_of(self.caches[0]):
-            # Before there are new caches: a graph keeps the memory that it was captured with.
-            self._static_steps = None
-        for batch in self._batches:
-            batch.clear(tokens.shape[1] + capacity)
+        self.clear(tokens.shape[1] + capacity)
         chunk = PREFILL_CHUNK if self.reads_in_parts else tokens.shape[1]
         *chunks, last = tokens.split(chunk, dim=1)
         watched = [batch.group.anatomy for batch in self._batches]
@@ -153,6 +157,15 @@ class Lockstep:
         for cache in self.caches:
             set_length(cache, self.length)
         return outputs
+
+    @torch.inference_mode()
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Read int64 [lanes, positions] after what the caches hold; return the logits of every
+        position, [positions, lanes, vocabulary]. Only where `reads_in_parts`."""
+        tokens = tokens.to(self._device)
+        z = [batch.logits(tokens[batch.lanes], self.length) for batch in self._batches]
+        self.length += tokens.shape[1]
+        return torch.cat([part.to(self._device) for part in z])[self._order].transpose(0, 1)
 
     def _static_step(
         self, tokens: Tensor, length: int, reduction: Reduction | None, step: int

@@ -81,7 +81,7 @@ class ForwardPass:
         A length on the device, int64 [1], takes one position.
         """
         self._points = []
-        z = read(self._group.model, tokens, cache, length)
+        z = read(self._group.model, tokens, cache, length)[:, -1]
         if self._points:
             # A model spread over several devices has points on several.
             streams = torch.stack([point.to(z.device) for point in self._points])
@@ -90,6 +90,13 @@ class ForwardPass:
             streams = z.new_full((points, len(z), 1), torch.nan)
         h, self._h, self._points = self._h.to(z.device), torch.empty(0), []
         return Outputs(h, z, streams)
+
+    def logits(self, tokens: Tensor, cache: DynamicCache, length: int) -> Tensor:
+        """Read int64 [rows, positions]; return the logits of every position, [rows, positions,
+        vocabulary]."""
+        z = read(self._group.model, tokens, cache, length, logits_to_keep=tokens.shape[1])
+        self._h, self._points = torch.empty(0), []
+        return z
 
     def cache_bytes(self, cache: DynamicCache) -> int:
         return cache_bytes(cache)
