@@ -87,6 +87,8 @@ class Task(Plain, frozen=True):
     """Hash of the configuration and the documents asked, by which a run that goes on knows it."""
     group: str | None = None
     """Group whose mean it is part of, such as mmlu."""
+    weight_by_size: bool = True
+    """Whether the group's mean is over items; else over tasks, whatever their number of items."""
     num_fewshot: int = 0
     config: dict[str, Any] = {}
     """lm-eval's configuration, for its result files."""

@@ -1,0 +1,69 @@
+"""Measures of one item: a lane's answer beside the baseline's."""
+
+import math
+
+from .records import Answer
+
+
+def same_answer(answer: Answer, baseline: Answer, answer_filter: str) -> bool | None:
+    """Whether both lanes choose the same option, or write the same text.
+
+    Of texts, what `answer_filter` takes of them counts where there is such a filter. None where the
+    baseline has no answer.
+    """
+    if baseline.option is not None:
+        return answer.option == baseline.option
+    text = baseline.filtered.get(answer_filter, baseline.text)
+    return None if text is None else answer.filtered.get(answer_filter, answer.text) == text
+
+
+def margin(answer: Answer) -> float | None:
+    """Log probability of the best option less the second best's, in nats."""
+    logprobs = sorted(_finite(answer.logprobs), reverse=True)
+    return logprobs[0] - logprobs[1] if len(logprobs) > 1 else None
+
+
+def near_tie(answer: Answer, noise_floor: float) -> bool:
+    """Whether the two best options are closer than the noise floor, so that rounding may decide."""
+    difference = margin(answer)
+    return difference is not None and difference < noise_floor
+
+
+def option_probabilities(answer: Answer) -> list[float]:
+    """Softmax over the log probabilities of the whole options; empty where one is not finite."""
+    logprobs = _finite(answer.logprobs)
+    if not logprobs or len(logprobs) < len(answer.logprobs):
+        return []
+    highest = max(logprobs)
+    weights = [math.exp(logprob - highest) for logprob in logprobs]
+    return [weight / math.fsum(weights) for weight in weights]
+
+
+def kl_among_options(answer: Answer, baseline: Answer) -> float | None:
+    """KL(p ‖ q) in nats, p and q the baseline's and the lane's softmax over the options.
+
+    None where there are no two options, or where an option's log probability is not finite.
+    """
+    p = option_probabilities(baseline)
+    if len(p) < 2 or len(p) != len(option_probabilities(answer)):
+        return None
+    # log p and log q from the log probabilities, as q itself may be 0 by underflow.
+    own, other = _log_softmax(answer), _log_softmax(baseline)
+    return max(0.0, math.fsum(p_i * (b - a) for p_i, a, b in zip(p, own, other, strict=True)))
+
+
+def overlap(answer: Answer, baseline: Answer) -> float | None:
+    """Share of the baseline's documents that the lane found too; None where there are none."""
+    found = {match.id for match in baseline.matches}
+    return len(found & {match.id for match in answer.matches}) / len(found) if found else None
+
+
+def _log_softmax(answer: Answer) -> list[float]:
+    logprobs = _finite(answer.logprobs)
+    highest = max(logprobs)
+    total = highest + math.log(math.fsum(math.exp(logprob - highest) for logprob in logprobs))
+    return [logprob - total for logprob in logprobs]
+
+
+def _finite(values: list[float | None]) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]
