@@ -13,6 +13,7 @@ from ..model.rope import ChangingRope
 from ..model.weight_group import WeightGroup
 from ..out_of_memory import guard_memory
 from ..trace.records import Drift
+from .branched_forward import BranchedForward, supports_branched_forward
 from .gated_forward import GatedForward
 from .lane_forward import LaneForward, StreamOutputs
 from .lanes import EvaluatedLanes
@@ -37,6 +38,8 @@ class LaneReader:
             groups.setdefault(lane.group, {})[number] = lane.dropped
         self._forwards = [_make_forward(group, dropped) for group, dropped in groups.items()]
         self._baseline = [_make_forward(baseline, {0: Dropped()})]
+        self._shared = all(map(supports_branched_forward, groups))
+        """Whether texts can share what they begin with in all models."""
         limits = [ChangingRope(group.model).limit for group in groups]
         self._limit = min((limit for limit in limits if limit is not None), default=None)
         """Longest text whose rotary angles do not depend on its length; None if none do."""
@@ -124,7 +127,7 @@ class LaneReader:
         longest = max((len(text.tokens) for text in texts), default=0)
         if self._limit is not None and longest > self._limit:
             return plan_alone(texts)
-        return plan_texts(texts, self._batch_size)
+        return plan_texts(texts, self._batch_size, shared=self._shared)
 
     def _guard(self) -> ExitStack:
         guard = ExitStack()
@@ -140,7 +143,8 @@ class LaneReader:
 
 
 def _make_forward(group: WeightGroup, lanes: dict[int, Dropped]) -> LaneForward:
-    return GatedForward(group, lanes)
+    supported = supports_branched_forward(group)
+    return BranchedForward(group, lanes) if supported else GatedForward(group, lanes)
 
 
 def _read(

@@ -57,22 +57,20 @@ class Plan:
     batches: list[Batch]
 
 
-def plan_texts(
-    texts: Sequence[Text], batch_size: int, *, prefix: bool = False, branches: bool = False
-) -> Plan:
-    """Lay out distinct texts, the longest first, in batches of `batch_size` texts.
+def plan_texts(texts: Sequence[Text], batch_size: int, *, shared: bool) -> Plan:
+    """Lay out texts, the longest first, in batches of at most `batch_size` rows.
 
-    With `prefix` the tokens that all texts begin with are left to be read once, with `branches`
-    texts share a row where that saves more than half of each one that joins it. A batch has no
-    more positions than so many of its longest texts. The plan depends on the arguments alone.
+    With `shared`, the tokens that all texts begin with are left to be read once, and texts branch
+    off a row where that saves more than half of each one that joins it. A batch has no more
+    positions than so many of its longest texts. The plan depends on the arguments alone.
     """
     order = sorted(range(len(texts)), key=lambda number: texts[number].tokens)
-    length = _prefix_length(texts, order) if prefix else 0
-    rows = _make_rows(texts, order, length, branches=branches)
+    length = _prefix_length(texts, order) if shared else 0
+    rows = _make_rows(texts, order, length, branches=shared)
     positions = length + sum(row.length for row in rows)
     if length and length * (len(rows) - 1) * WORTH < positions:
         length = 0
-        rows = _make_rows(texts, order, length, branches=branches)
+        rows = _make_rows(texts, order, length, branches=shared)
     # The sort is stable: rows of a length stay in the order of their tokens.
     rows.sort(key=lambda row: -row.length)
     batches = []
@@ -87,6 +85,12 @@ def plan_alone(texts: Sequence[Text]) -> Plan:
     """Read each text by itself."""
     rows = [_Row(0, [(number, text.tokens)]) for number, text in enumerate(texts)]
     return Plan((), [_make_batch(texts, [row], 0) for row in rows])
+
+
+def prefix_batch(tokens: Tokens) -> Batch:
+    """A row of tokens, of which no outputs are needed."""
+    row, none = torch.tensor([tokens]), torch.empty(0, dtype=torch.int64)
+    return Batch(0, row, torch.arange(len(tokens))[None], None, none, none, {})
 
 
 @dataclass

@@ -11,6 +11,7 @@ from prunetui.engine.evaluation.requests import Request, Tokens
 from prunetui.engine.model.anatomy import Anatomy, find_anatomy
 from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.model.weight_group import WeightGroup
+from prunetui.engine.options import Options
 from prunetui.engine.results.records import Settings
 from prunetui.engine.variants.builder import LaneModel
 from prunetui.engine.variants.recipes import Recipe
@@ -47,7 +48,7 @@ def make_reader(
         for number, dropped in enumerate(lanes)
     ]
     settings = Settings(batch_size=batch_size)
-    return LaneReader(EvaluatedLanes(None, models, settings, lambda *_: None))  # pyright: ignore[reportArgumentType]
+    return LaneReader(EvaluatedLanes(None, models, Options(), settings, lambda *_: None))  # pyright: ignore[reportArgumentType]
 
 
 def draw(seed: int, length: int) -> Tokens:
