@@ -3,10 +3,9 @@
 import fcntl
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
-import numpy as np
 
 from ..errors import UserError, reason
 from ..files import PRIVATE, make_private_directory, open_new
@@ -67,7 +66,7 @@ class ResultsWriter:
         """Write to a file from here on. Raises `BlockingIOError` if another process does."""
         self.path = path
         self._file = file
-        self._encoder = msgspec.json.Encoder(enc_hook=_plain)
+        self._encoder = msgspec.json.Encoder()
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -225,10 +224,3 @@ def _check_item(item: Item, lanes: int) -> None:
         and all(answer.option is None or answer.option < options for answer in item.answers)
     ):
         raise ValueError("its lists do not fit the header's lanes and its own options")
-
-
-def _plain(value: Any) -> Any:
-    """Value that JSON has, for what a data set's documents or scores may hold."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return str(value)

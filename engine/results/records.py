@@ -190,7 +190,9 @@ class Item(Record, frozen=True):
     """Stop sequences of a generation."""
     max_new_tokens: Int | None = None
     doc: dict[str, Any] = {}
-    """lm-eval's document, for its sample files."""
+    """lm-eval's document, for its sample files, as the next field."""
+    target: str = ""
+    """lm-eval's `doc_to_target` as text: often the index of the right option."""
 
 
 class End(Record, frozen=True):

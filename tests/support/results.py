@@ -77,10 +77,12 @@ def make_item(kind: Kind, index: int, variants: int = 2) -> Item:
     """A made-up item; the baseline is right but for every fourth, variant v wrong in turns."""
     rng = random.Random(f"{kind} {index}")
     text = HOSTILE[index % len(HOSTILE)]
+    target = str(index % 4 if kind == "options" else index)
     context = f"Question {index}{text}\nAnswer:"
     common: dict[str, Any] = {
         "task": kind,
         "index": index,
+        "target": target,
         "hash": f"{index:064x}",
         "question": f"Question {index}{text}",
         "contexts": [context],
