@@ -99,13 +99,16 @@ class Header(Record, tag="evaluation", frozen=True):
     version: int
     model: Model
     lanes: list[Lane]
+    fingerprints: list[str]
+    """Hash of each lane's weights, as `Model.fingerprint`; lanes that only drop have the
+    baseline's."""
     options: Options
     """Options of model and variants, from which an item's session is opened."""
     settings: Settings
     tasks: list[Task]
     noise_floor: float
-    """Largest change of an option's log probability, in nats, when texts are read in batches
-    instead of alone; measured on the first items."""
+    """Largest change of a log probability, in nats, when texts are read in batches instead of
+    alone: what is smaller may be rounding."""
     versions: dict[str, str]
     created: str
     """ISO 8601, UTC."""
