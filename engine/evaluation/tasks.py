@@ -19,8 +19,8 @@ def open_tasks(
 ) -> list[EvaluationTask]:
     """Open tasks in the order of their names; the demo's, which need no network, if there are none.
 
-    A path of a directory is a BEIR folder, a `.txt` file has a prompt a line, all else is lm-eval's.
-    Raises `UserError` for a task that is not there, is named twice or cannot be asked.
+    The path of a directory is a BEIR folder, a `.txt` file has a prompt a line, all else is
+    lm-eval's. Raises `UserError` for a task that is not there, is named twice or cannot be asked.
     """
     if not names:
         return [

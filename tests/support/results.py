@@ -48,6 +48,7 @@ def make_header(variants: int = 2, items: int = 6, kinds: list[Kind] = KINDS) ->
         version=1,
         model=trace.model,
         lanes=trace.lanes,
+        fingerprints=["weights"] * len(trace.lanes),
         options=Options(variants=tuple(lane.name for lane in trace.lanes[1:])),
         settings=Settings(limit=items),
         tasks=[

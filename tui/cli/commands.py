@@ -21,7 +21,6 @@ from ...engine.options import Options
 from ...engine.output_files import check_writable, write_new
 from ...engine.trace.export.formats import FORMATS
 from ...engine.trace.file import SUFFIX, read_trace
-from ...engine.trace.trace import Trace
 from ...engine.trace.vector_file import write_safetensors
 from ...engine.variants.option_checks import check_options
 from ..user.log_file import restore_stderr, send_stderr_to_log
@@ -117,7 +116,7 @@ def inspector(
     resumed = None
     if resume is not None:
         resumed = read_trace(resume)
-        options = _resumed_options(ctx, resume, resumed, options)
+        options = resumed_options(ctx, resume, resumed.header.options, options)
     check_options(options)
     _set_color(color)
     # Textual reads the colours when it is imported.
@@ -260,22 +259,27 @@ def _recording_path(options: Options, output: Path | None, no_trace: bool) -> Pa
 
 RESUME_OPTIONS = {"model", "device", "device_map", "threads", "max_new_tokens"}
 RESUME_OPTIONS |= {"trust_remote_code"}
-"""Names of the options that may differ from those of the trace that is resumed."""
+"""Names of the options that may differ from those of the file that is resumed."""
 
 
-def _resumed_options(ctx: typer.Context, file: Path, trace: Trace, options: Options) -> Options:
-    """Options of a trace, with those of `RESUME_OPTIONS` that the command line gives."""
-    if trace.header.options is None:
+def resumed_options(
+    ctx: typer.Context, file: Path, recorded: Options | None, options: Options
+) -> Options:
+    """Recorded options of a file, with those of `RESUME_OPTIONS` that the command line gives.
+
+    Raises `UserError` if another option is given, or the file has none.
+    """
+    if recorded is None:
         raise UserError(f"{file} does not say how it was made; it cannot be resumed")
     given = set(named_on_command_line(ctx)).intersection(
         inspect.signature(decoding_options).parameters
     )
     if fixed := sorted(given - RESUME_OPTIONS):
         raise UserError(
-            f"--resume decodes as the trace says; leave --{fixed[0].replace('_', '-')} out"
+            f"--resume goes on as {file} says; leave --{fixed[0].replace('_', '-')} out"
         )
     changes = {name: getattr(options, name) for name in given}
-    return msgspec.structs.replace(trace.header.options, **changes)
+    return msgspec.structs.replace(recorded, **changes)
 
 
 def _set_color(color: ColorSystem) -> None:

@@ -10,7 +10,7 @@ from ...engine.files import exists, expanded
 from ...engine.results.records import Pooling, Settings
 from .options import LOADING_OPTIONS, check_utf8, with_parameters
 
-EVALUATION_OPTIONS = LOADING_OPTIONS | {"variant"}
+EVALUATION_OPTIONS = LOADING_OPTIONS | {"variant", "max_new_tokens", "no_graphs"}
 """Names of the options of model and variants that apply to an evaluation."""
 
 _DEFAULTS = Settings()
