@@ -20,6 +20,7 @@ from ..variants.recipes import parse
 from .generator import LaneGenerator
 from .lanes import EvaluatedLanes
 from .reader import LaneReader
+from .requests import Request
 from .task import EvaluationTask
 from .tasks import open_tasks
 
@@ -97,7 +98,7 @@ def _noise_floor(builder: VariantBuilder, lanes: EvaluatedLanes, reader: LaneRea
     step = (longest - shortest) // (NOISE_TEXTS - 1)
     lengths = range(shortest, longest + 1, step)
     texts = [tuple(tokens[n * longest :][:length]) for n, length in enumerate(lengths)]
-    return reader.noise_floor([text for text in texts if len(text) > 1])
+    return reader.noise_floor([Request(text[:-1], text[-1:]) for text in texts if len(text) > 1])
 
 
 def _header(lanes: EvaluatedLanes, tasks: list[EvaluationTask], noise_floor: float) -> Header:
