@@ -158,10 +158,11 @@ def _comparison(results: Results, name: str, tasks: list[Task], *, group: bool) 
     if group:
         metrics = [m for m in metrics if m.mean and all(m in task.metrics for task in tasks)]
     by_size = tasks[0].weight_by_size
+    binary = {metric.key: _is_binary(items, metric) for metric in metrics}
     cells: list[Cell] = []
     for lane, described in enumerate(results.header.lanes):
         scores = [
-            _mean_score(metric, strata, lane, by_size)
+            _mean_score(metric, strata, lane, by_size=by_size, binary=binary[metric.key])
             if metric.mean
             else _end_score(metric, ends[0], len(items), lane)
             for metric in metrics
@@ -181,7 +182,15 @@ def _comparison(results: Results, name: str, tasks: list[Task], *, group: bool) 
     )
 
 
-def _mean_score(metric: Metric, strata: list[list[Item]], lane: int, by_size: bool) -> Score:
+def _is_binary(items: list[Item], metric: Metric) -> bool:
+    """Whether the metric is 0 or 1 in all items and lanes: each is right or wrong."""
+    numbers = [_number(answer, metric) for item in items for answer in item.answers]
+    return all(number in (None, 0, 1) for number in numbers)
+
+
+def _mean_score(
+    metric: Metric, strata: list[list[Item]], lane: int, *, by_size: bool, binary: bool
+) -> Score:
     """Score that is a mean, over the items at which both lanes have a number."""
     pairs: list[tuple[Array, Array]] = []
     for items in strata:
@@ -204,14 +213,19 @@ def _mean_score(metric: Metric, strata: list[list[Item]], lane: int, by_size: bo
         value=_weighted_mean([own for own, _ in pairs], weights),
         stderr=(pooled_stderr if by_size else unweighted_stderr)([own for own, _ in pairs]),
     )
-    return _with_difference(score, pairs, weights) if lane else score
+    if lane == 0:
+        return score
+    return _with_difference(score, [own - baseline for own, baseline in pairs], weights, binary)
 
 
-def _with_difference(score: Score, pairs: list[tuple[Array, Array]], weights: list[float]) -> Score:
-    """Score with its difference from the baseline's, the interval and the test."""
-    differences = [own - baseline for own, baseline in pairs]
+def _with_difference(
+    score: Score, differences: list[Array], weights: list[float], binary: bool
+) -> Score:
+    """Score with its difference from the baseline's, the interval and the test.
+
+    `differences` are the items' by task, whose means the weights are of.
+    """
     changes = np.concatenate(differences)
-    binary = bool(np.isin(np.concatenate([lane for pair in pairs for lane in pair]), (0, 1)).all())
     rises, falls = int((changes > 0).sum()), int((changes < 0).sum())
     gained, lost = (rises, falls) if score.metric.higher_is_better else (falls, rises)
     # McNemar's test counts items, as a mean over all of them does; other weights need sign flips.

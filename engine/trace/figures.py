@@ -72,6 +72,34 @@ def ratio(value: float | None) -> str:
     return MISSING if value is None else f"{value:.4g}"
 
 
+def score(value: float | None) -> str:
+    """Score of a task: `0.625`; from 10 on in four digits, `23.14`."""
+    if value is None:
+        return MISSING
+    if abs(value) < 9.9995:
+        return f"{value:.3f}"
+    return f"{value:#.4g}".rstrip(".") if abs(value) < 9999.5 else _scientific(value)
+
+
+def score_difference(value: float | None) -> str:
+    """Difference of two scores, with its sign: `-0.275`, `+1.250`, `0`."""
+    if value is None:
+        return MISSING
+    return "0" if abs(value) < ROUNDING else ("+" if value > 0 else "-") + score(abs(value))
+
+
+def interval(bounds: tuple[float, float] | None) -> str:
+    """Interval of such a difference: `[-0.413, -0.138]`."""
+    return MISSING if bounds is None else "[{}, {}]".format(*map(score_difference, bounds))
+
+
+def p_value(value: float | None) -> str:
+    """Probability of a test: `0.031`, `<.001`, `1`."""
+    if value is None:
+        return MISSING
+    return "<.001" if value < 0.001 else f"{value:.3f}" if value < 0.9995 else "1"
+
+
 def step_number(value: int | None, *, tie: bool = False) -> str:
     """Number of a step or of tokens; `≈ 4` if a tie made it; a dash if there is none."""
     return "–" if value is None else f"≈ {value}" if tie else f"{value}"

@@ -1,0 +1,230 @@
+"""Results table as text: columns, titles, notes and legend, the same wherever it is shown."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..trace import figures
+from ..trace.printable import visible
+from .comparison import Cell, Score, TaskComparison
+from .records import Kind, Metric
+
+NONE = "–"
+"""Text of a figure that is not defined."""
+MARK = "*"
+"""Mark behind a difference whose p is below .05."""
+SCORE_HEAD = "score ± se"
+
+
+@dataclass(frozen=True)
+class Column:
+    head: str
+    text: Callable[[Cell], str]
+    legend: str
+    """What it is, with its unit and direction; the same for columns that are explained together."""
+    field: str = ""
+    """Field of `Cell`; empty for a column of a score."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Columns that belong together: those of a metric, or those of drift."""
+
+    metric: Metric | None
+    columns: list[Column]
+
+
+def sections(comparison: TaskComparison) -> list[Section]:
+    """Columns of a task: the main metric's, drift as its kind has it, the other metrics'."""
+    scores = [
+        Section(metric, _score_columns(comparison, n))
+        for n, metric in enumerate(comparison.metrics)
+    ]
+    return [*scores[:1], Section(None, _DRIFT[comparison.kind]), *scores[1:]]
+
+
+def metric_label(metric: Metric) -> str:
+    """Name of a metric, its filter if it has one, and an arrow to where it gets better."""
+    name = metric.name if metric.filter == "none" else metric.key
+    return f"{visible(name)} {'↑' if metric.higher_is_better else '↓'}"
+
+
+def title(comparison: TaskComparison) -> list[str]:
+    """Parts of a task's title: name, main metric, items, tasks of a group, examples, what was cut."""
+    there, asked, total = comparison.items, comparison.asked, comparison.total
+    if there < asked:
+        items = f"{there} of {asked} items so far" + (f", of {total}" if asked < total else "")
+    else:
+        items = f"all {total} items" if asked == total else f"{asked} of {total} items"
+    parts = [visible(comparison.name), *map(metric_label, comparison.metrics[:1]), items]
+    if comparison.group:
+        parts.append(f"{len(comparison.tasks)} tasks")
+    if comparison.kind != "retrieval" and comparison.metrics:
+        shots = sorted({task.num_fewshot for task in comparison.tasks})
+        parts.append(" and ".join(f"{number}-shot" for number in shots))
+    if comparison.truncated:
+        parts.append(f"{comparison.truncated} cut on the left")
+    return parts
+
+
+def notes(comparison: TaskComparison) -> list[str]:
+    """Sentences that a reader of the figures must know."""
+    sentences = [visible(note) for task in comparison.tasks for note in task.notes]
+    heads = {column.field: column.head for column in _DRIFT[comparison.kind]}
+    whole = f"of {comparison.items} items"
+    for cell in comparison.cells:
+        for score in cell.scores:
+            if score.items < comparison.items:
+                label = metric_label(score.metric)[:-2]
+                sentences.append(f"{visible(cell.name)}: {label} is over {score.items} {whole}.")
+        for count in sorted(set(cell.missing.values())):
+            names = ", ".join(heads[name] for name, items in cell.missing.items() if items == count)
+            sentences.append(
+                f"{visible(cell.name)}: {names} without {count} {whole}, where there is no number."
+            )
+    return list(dict.fromkeys(sentences))
+
+
+def legend(comparisons: Sequence[TaskComparison]) -> list[str]:
+    """Clauses that explain every column of the tasks, and the marks."""
+    columns = [
+        column.legend
+        for comparison in comparisons
+        for section in sections(comparison)
+        for column in section.columns
+    ]
+    return [*dict.fromkeys(columns), f"{NONE}: not defined"]
+
+
+def _score_columns(comparison: TaskComparison, n: int) -> list[Column]:
+    def column(head: str, text: Callable[[Score], str], legend: str) -> Column:
+        return Column(head, lambda cell: text(cell.scores[n]), legend)
+
+    columns = [column(SCORE_HEAD, _score, _STDERR), column("Δ", _difference, _DELTA)]
+    if comparison.metrics[n].mean:
+        columns += [column("95% of Δ", _interval, _INTERVAL), column("p", _p, _P)]
+    if any(cell.scores[n].lost is not None for cell in comparison.cells):
+        columns += [
+            column("✗", lambda score: _figure(str, score.lost), _FLIPS),
+            column("✓", lambda score: _figure(str, score.gained), _FLIPS),
+        ]
+    return columns
+
+
+_STDERR = "± se: standard error, within the tasks of a group"
+_DELTA = "Δ: score less the baseline's on the same items"
+_INTERVAL = "95%: interval of Δ, paired bootstrap over items"
+_P = (
+    "p: chance of a Δ as far from 0 if lane and baseline scored alike, by McNemar's exact test for "
+    f"scores of 0 and 1, else by sign flips; {MARK} p < .05, not corrected for the number of tests"
+)
+_FLIPS = "✗ ✓: items that the baseline has right and the lane wrong, and the other way round"
+
+
+def _score(score: Score) -> str:
+    value = _figure(figures.score, score.value)
+    return value if score.stderr is None else f"{value} ± {figures.score(score.stderr)}"
+
+
+def _difference(score: Score) -> str:
+    return _figure(figures.score_difference, score.delta) + MARK * score.significant
+
+
+def _interval(score: Score) -> str:
+    return NONE if score.interval is None else figures.interval(score.interval)
+
+
+def _p(score: Score) -> str:
+    return _figure(figures.p_value, score.p)
+
+
+def _figure(form: Callable[[Any], str], value: float | None) -> str:
+    return NONE if value is None else form(value)
+
+
+def _measure(field: str, head: str, form: Callable[[Any], str], legend: str) -> Column:
+    """Column of a field of `Cell`."""
+    return Column(head, lambda cell: _figure(form, getattr(cell, field)), legend, field)
+
+
+_AGREE = "agree: share of items with the baseline's answer, right or wrong"
+_COSINES = (
+    "cos h, z, p: cosine similarity to the baseline there, of embedding, logits, probabilities"
+)
+_AT_ANSWER = [
+    _measure(
+        "kl",
+        "KL",
+        figures.kl,
+        "KL: KL(p ‖ q) in nats, p baseline, q lane, of the first token after the context",
+    ),
+    _measure("cos_h", "cos h", figures.cosine, _COSINES),
+    _measure("cos_z", "cos z", figures.cosine, _COSINES),
+    _measure("cos_p", "cos p", figures.cosine, _COSINES),
+]
+_OPTIONS = [
+    _measure("agreement", "agree", figures.share, _AGREE),
+    _AT_ANSWER[0],
+    _measure(
+        "kl_options",
+        "KL opt.",
+        figures.kl,
+        "KL opt.: the same among the options alone, by their whole log probabilities",
+    ),
+    *_AT_ANSWER[1:],
+    _measure(
+        "ties",
+        "ties",
+        str,
+        "ties: items whose two best options are closer than the noise floor, in lane or baseline",
+    ),
+]
+_GENERATION = [
+    _measure("agreement", "agree", figures.share, _AGREE),
+    _measure(
+        "divergent",
+        "items ≠",
+        figures.share,
+        "items ≠: share of items with a token that is not the baseline's",
+    ),
+    _measure(
+        "first_divergence",
+        "first ≠",
+        figures.step_number,
+        "first ≠: first step whose token is not the baseline's, the median item's; "
+        f"{NONE} where fewer than half of the items differ",
+    ),
+    _measure(
+        "repeats",
+        "repeat",
+        figures.share,
+        "repeat: share of items whose text repeats itself to its end",
+    ),
+    _measure(
+        "kl_local",
+        "KL local",
+        figures.kl,
+        "KL local: mean KL(p ‖ q) in nats over the baseline's text, read by both",
+    ),
+    *_AT_ANSWER,
+]
+_RETRIEVAL = [
+    _measure(
+        "overlap",
+        "overlap@10",
+        figures.share,
+        "overlap@10: share of the baseline's ten best documents among the lane's",
+    ),
+    _measure(
+        "cosine",
+        "cos emb.",
+        figures.cosine,
+        "cos emb.: cosine similarity of the queries' embeddings to the baseline's",
+    ),
+]
+_DRIFT: dict[Kind, list[Column]] = {
+    "options": _OPTIONS,
+    "likelihood": _AT_ANSWER,
+    "generation": _GENERATION,
+    "retrieval": _RETRIEVAL,
+}
