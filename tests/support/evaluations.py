@@ -59,6 +59,7 @@ def make_evaluation_header(tasks: list[Task], variants: tuple[str, ...] = VARIAN
         version=1,
         model=make_header().model,
         lanes=lanes,
+        fingerprints=["weights"] * len(lanes),
         options=Options(variants=variants),
         settings=Settings(tasks=tuple(task.name for task in tasks)),
         tasks=tasks,
