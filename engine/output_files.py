@@ -3,8 +3,9 @@
 import errno
 import os
 import secrets
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -63,6 +64,26 @@ def new_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
             _rename_to_new(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
+
+
+def write_new_directory(path: Path, files: Iterable[tuple[str, str]]) -> None:
+    """Write a new directory of text files in UTF-8, by their paths in it; whole or not at all.
+
+    Raises `UserError` if it exists or cannot be written.
+    """
+    _refuse_existing(path)
+    unfinished = path.with_name(f".prunetui-{secrets.token_hex(4)}")
+    try:
+        try:
+            for name, content in files:
+                file = unfinished / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content.encode())
+            os.rename(unfinished, path)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise UserError(f"cannot write {path}: {reason(error)}") from error
 

@@ -177,11 +177,13 @@ def _parse_header(path: Path, line: bytes) -> Header:
 
 
 def _check_header(header: Header) -> None:
-    """Raise `ValueError` unless there are lanes, and tasks of different names."""
+    """Raise `ValueError` unless there are lanes, all described, and tasks of different names."""
     if not 0 < len(header.lanes) <= MAX_LANES:
         raise ValueError(
             f"it names {len(header.lanes)} lanes, and an evaluation has 1 to {MAX_LANES}"
         )
+    if len(header.fingerprints) != len(header.lanes):
+        raise ValueError("its fingerprints do not fit its lanes")
     names = [task.name for task in header.tasks]
     if len({*names}) < len(names):
         raise ValueError("it names a task twice")

@@ -1,8 +1,35 @@
 """Measures of one item: a lane's answer beside the baseline's."""
 
 import math
+from collections.abc import Iterable
+from typing import Literal
 
-from .records import Answer
+from .records import Answer, Item, Metric
+
+Flip = Literal["lost", "gained"]
+
+
+def score_of(answer: Answer, metric: Metric) -> float | None:
+    """Score by a metric; None where it is not one finite number."""
+    value = answer.scores.get(metric.key)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def is_binary(items: Iterable[Item], metric: Metric) -> bool:
+    """Whether a metric is 0 or 1 in all items and lanes: each is right or wrong."""
+    numbers = [score_of(answer, metric) for item in items for answer in item.answers]
+    return all(number in (None, 0, 1) for number in numbers)
+
+
+def flip(answer: Answer, baseline: Answer, metric: Metric) -> Flip | None:
+    """Whether a lane lost an item that the baseline has right, or gained one that it has wrong.
+
+    For metrics of 0 and 1; None where both are right or both wrong.
+    """
+    own, other = score_of(answer, metric), score_of(baseline, metric)
+    if own is None or other is None or own == other:
+        return None
+    return "gained" if (own > other) == metric.higher_is_better else "lost"
 
 
 def same_answer(answer: Answer, baseline: Answer, answer_filter: str) -> bool | None:

@@ -7,7 +7,7 @@ Lane 0 is the baseline; "variant v" is lane v + 1, and lists "per variant" leave
 JSON has no NaN and no infinity: a number that is not finite is null.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -129,7 +129,7 @@ class Match(Plain, frozen=True):
     id: str
     similarity: float | None
     """Cosine similarity of the embeddings."""
-    relevance: int
+    relevance: Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
     """Relevance by the qrels; 0 where they do not name it."""
 
 

@@ -284,6 +284,7 @@ NOT_FITTING = "its lists do not fit"
         (msgspec.json.encode(HEADER), r"the header of .* is damaged \(it is cut short\)"),
         (other(1, version=2), "of version 2 and this prunetui reads up to version 1; install"),
         (other(1, lanes=[]), "it names 0 lanes"),
+        (other(1, lanes=HEADER.lanes[:2]), "its fingerprints do not fit its lanes"),
         (other(1, lanes=HEADER.lanes * 100), "it names 300 lanes"),
         (other(1, tasks=HEADER.tasks + HEADER.tasks[:1]), "it names a task twice"),
         (other(3, task="other"), "line 3 .*its task is not in the header.*`head -n 2` of it"),

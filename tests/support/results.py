@@ -68,8 +68,8 @@ def make_header(variants: int = 2, items: int = 6, kinds: list[Kind] = KINDS) ->
             for kind in kinds
         ],
         noise_floor=1e-5,
-        versions={"prunetui": "0.1.0", "lm_eval": "0.4.13"},
-        created="2026-01-01T00:00:00Z",
+        versions={"prunetui": "0.1.0", "lm-eval": "0.4.13"},
+        created="2026-01-01T10:20:30+00:00",
         notes=["a note on all"],
     )
 

@@ -1,19 +1,27 @@
-"""A trace as Parquet, written by pyarrow."""
+"""Tables as Parquet, written by pyarrow."""
 
 import io
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from ...errors import UserError
 from ..trace import Trace
-from .table import COLUMNS, rows
+from .table import COLUMNS, Cell, Kind, rows
 
 HEADER_KEY = "prunetui"
-"""Key in the file's metadata of the trace's header, in JSON."""
+"""Key in the file's metadata of the header of the trace or evaluation, in JSON."""
 
 
 def to_parquet(trace: Trace) -> bytes:
-    """Parquet with the columns of `table`, lists as lists; a number that is not finite is null.
+    """Parquet with the columns of `table`, as `parquet_bytes` writes them."""
+    return parquet_bytes(COLUMNS, rows(trace), trace.header)
+
+
+def parquet_bytes(
+    columns: Mapping[str, Kind], rows: Iterable[Sequence[Cell]], header: msgspec.Struct
+) -> bytes:
+    """Parquet of a table, lists as lists; a number that is missing or not finite is null.
 
     Raises `UserError` without pyarrow.
     """
@@ -28,13 +36,13 @@ def to_parquet(trace: Trace) -> bytes:
     types = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "text": pa.string()}
     types |= {f"{kind}s": pa.list_(types[kind]) for kind in ("int", "float", "text")}
     schema = pa.schema(
-        [(name, types[kind]) for name, kind in COLUMNS.items()],
-        metadata={HEADER_KEY: msgspec.json.encode(trace.header)},
+        [(name, types[kind]) for name, kind in columns.items()],
+        metadata={HEADER_KEY: msgspec.json.encode(header)},
     )
-    table = [*rows(trace)]
-    columns = [
+    table = [*rows]
+    arrays = [
         pa.array([row[index] for row in table], field.type) for index, field in enumerate(schema)
     ]
     out = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(columns, schema=schema), out)
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), out)
     return out.getvalue()

@@ -21,7 +21,7 @@ _KINDS: dict[object, Kind] = {
     list[str]: "texts",
 }
 _TOKEN: dict[str, Kind] = {f.name: _KINDS[f.type] for f in msgspec.structs.fields(Token)}
-_DRIFT: dict[str, Kind] = {f.name: _KINDS[f.type] for f in msgspec.structs.fields(Drift)}
+DRIFT_COLUMNS: dict[str, Kind] = {f.name: _KINDS[f.type] for f in msgspec.structs.fields(Drift)}
 _LENS: dict[str, Kind] = {
     f.name: _KINDS[f.type] for f in msgspec.structs.fields(LaneLens) if f.name != "transitions"
 }
@@ -36,8 +36,8 @@ COLUMNS: dict[str, Kind] = {
     "lane": "int",
     "name": "text",
     **_TOKEN,
-    **_DRIFT,
-    **{f"local_{name}": kind for name, kind in _DRIFT.items()},
+    **DRIFT_COLUMNS,
+    **{f"local_{name}": kind for name, kind in DRIFT_COLUMNS.items()},
     "seconds": "float",
     "read": "int",
     "memory": "int",
@@ -82,8 +82,8 @@ def _row(step: Step, lane: int, token: Token, name: str) -> list[Cell]:
         lane,
         name,
         *(getattr(token, key) for key in _TOKEN),
-        *(getattr(drift, key, None) for key in _DRIFT),
-        *(getattr(local, key, None) for key in _DRIFT),
+        *(getattr(drift, key, None) for key in DRIFT_COLUMNS),
+        *(getattr(local, key, None) for key in DRIFT_COLUMNS),
         step.seconds,
         step.read,
         step.memory,
