@@ -163,12 +163,12 @@ def _answer(task: EvaluationTask, writer: ResultsWriter, results: Results, repor
 
 def _check_resumable(file: Path, old: Header, new: Header) -> None:
     """Raise `UserError` if what would be appended to a file is not of what it has."""
-    check_same_model(old.model, new.model)
     if old.model.dtype != new.model.dtype:
         raise OptionError(
             f"{file} was computed in {old.model.dtype} and this is {new.model.dtype}; "
             f"--dtype {old.model.dtype} goes on with it"
         )
+    check_same_model(old.model, new.model)
     for number, (before, after) in enumerate(zip(old.lanes, new.lanes, strict=False)):
         same_weights = old.fingerprints[number] == new.fingerprints[number]
         if before != after or not same_weights:

@@ -38,5 +38,6 @@ def check_same_model(old: records.Model, new: records.Model) -> None:
     if not same:
         raise OptionError(
             f"the file is of {old.name} ({old.parameters} parameters in {old.dtype}), and "
-            f"{new.name} ({new.parameters} in {new.dtype}) has other weights; it cannot be resumed"
+            f"{new.name} ({new.parameters} in {new.dtype}) has other weights and cannot "
+            "go on with it; -m names where its own are now"
         )
