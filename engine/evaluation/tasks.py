@@ -1,19 +1,40 @@
 """From the names of tasks to what answers them."""
 
+import itertools
 from collections.abc import Sequence
 
 from ..errors import OptionError
+from ..files import expanded
 from .generator import LaneGenerator
+from .harness.opening import DEMO_TASKS, open_harness_tasks
 from .lanes import EvaluatedLanes
 from .reader import LaneReader
 from .task import EvaluationTask
 
 
 def open_tasks(
-    names: Sequence[str],
-    lanes: EvaluatedLanes,  # noqa: ARG001
-    reader: LaneReader,  # noqa: ARG001
-    generator: LaneGenerator,  # noqa: ARG001
+    names: Sequence[str], lanes: EvaluatedLanes, reader: LaneReader, generator: LaneGenerator
 ) -> list[EvaluationTask]:
-    """Open tasks in the order of their names."""
-    raise OptionError(f"no task {names[0]} yet")
+    """Open tasks in the order of their names; the demo's, which need no network, if there are none.
+
+    The path of a directory is a BEIR folder, a `.txt` file has a prompt a line, all else is
+    lm-eval's. Raises `UserError` for a task that is not there, is named twice or cannot be asked.
+    """
+    tasks: list[EvaluationTask] = []
+    for kind, of_kind in itertools.groupby(names or DEMO_TASKS, _kind_of):
+        if kind == "harness":
+            tasks += open_harness_tasks([*of_kind], lanes, reader, generator)
+    seen = set()
+    for task in tasks:
+        if task.record.name in seen:
+            raise OptionError(f"task {task.record.name} is named twice; name each once")
+        seen.add(task.record.name)
+    return tasks
+
+
+def _kind_of(name: str) -> str:
+    path = expanded(name)
+    # A directory may be called like a task.
+    if path.is_dir() and ("/" in name or (path / "corpus.jsonl").exists()):
+        return "folder"
+    return "prompts" if name.endswith(".txt") else "harness"
