@@ -68,7 +68,7 @@ class LaneGenerator:
 
     @contextmanager
     def _lockstep(self, tokens: list[int]) -> Iterator[Lockstep]:
-        """The lockstep, on the models inside; the noise floor of a new one is measured on `tokens`."""
+        """The lockstep on the models; the noise floor of a new one is measured on `tokens`."""
         if self._prepared is None:
             lanes = self._lanes
             self._prepared = PreparedLanes(
