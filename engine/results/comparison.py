@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from .item_measures import kl_among_options, near_tie, overlap, same_answer
-from .records import Answer, End, Item, Kind, Metric, Task
+from .records import Answer, End, Header, Item, Kind, Metric, Task
 from .results import Results
 from .statistics import (
     Array,
@@ -60,6 +60,8 @@ class Cell:
 
     lane: int
     name: str
+    control: bool
+    """Whether the lane is the baseline again, so that its figures are the floor of the others'."""
     scores: list[Score]
     """Score by each metric, the main one first; none where nothing is right or wrong."""
     agreement: float | None
@@ -144,12 +146,6 @@ def compare(results: Results) -> list[TaskComparison]:
     return comparisons
 
 
-def control_lane(results: Results) -> int | None:
-    """Lane that is the baseline again, whose figures are the floor of all others."""
-    lanes = results.header.lanes
-    return next((n for n, lane in enumerate(lanes) if lane.recipe == "control"), None)
-
-
 def _comparison(results: Results, name: str, tasks: list[Task], *, group: bool) -> TaskComparison:
     strata = [results.items.get(task.name, []) for task in tasks]
     ends = [results.ends.get(task.name) for task in tasks]
@@ -160,15 +156,14 @@ def _comparison(results: Results, name: str, tasks: list[Task], *, group: bool) 
     by_size = tasks[0].weight_by_size
     binary = {metric.key: _is_binary(items, metric) for metric in metrics}
     cells: list[Cell] = []
-    for lane, described in enumerate(results.header.lanes):
+    for lane in range(len(results.header.lanes)):
         scores = [
             _mean_score(metric, strata, lane, by_size=by_size, binary=binary[metric.key])
             if metric.mean
             else _end_score(metric, ends[0], len(items), lane)
             for metric in metrics
         ]
-        floor = results.header.noise_floor
-        cells.append(_cell(lane, described.name, scores, tasks[0].kind, items, floor))
+        cells.append(_cell(results.header, lane, scores, tasks[0].kind, items))
     return TaskComparison(
         name=name,
         kind=tasks[0].kind,
@@ -276,10 +271,8 @@ class _Means:
         return math.fsum(finite) / len(finite) if finite else None
 
 
-def _cell(
-    lane: int, name: str, scores: list[Score], kind: Kind, items: list[Item], noise_floor: float
-) -> Cell:
-    mean = _Means()
+def _cell(header: Header, lane: int, scores: list[Score], kind: Kind, items: list[Item]) -> Cell:
+    mean, noise_floor = _Means(), header.noise_floor
     own = [item.answers[lane] for item in items]
     pairs = [(item.answers[lane], item.answers[0]) for item in items if lane]
     chosen, written, found = (
@@ -290,7 +283,8 @@ def _cell(
     texts = own if kind == "generation" else []
     return Cell(
         lane=lane,
-        name=name,
+        name=header.lanes[lane].name,
+        control=header.lanes[lane].recipe == "control",
         scores=scores,
         agreement=mean("agreement", [same_answer(*p, answer_filter) for p in chosen + written]),
         ties=sum(

@@ -40,7 +40,8 @@ def sections(comparison: TaskComparison) -> list[Section]:
         Section(metric, _score_columns(comparison, n))
         for n, metric in enumerate(comparison.metrics)
     ]
-    return [*scores[:1], Section(None, _DRIFT[comparison.kind]), *scores[1:]]
+    drift = [Section(None, columns) for columns in _DRIFT[comparison.kind]]
+    return [*scores[:1], *drift, *scores[1:]]
 
 
 def metric_label(metric: Metric) -> str:
@@ -50,7 +51,7 @@ def metric_label(metric: Metric) -> str:
 
 
 def title(comparison: TaskComparison) -> list[str]:
-    """Parts of a task's title: name, main metric, items, tasks of a group, examples, what was cut."""
+    """Parts of a title: name, main metric, items, tasks of a group, examples, what was cut."""
     there, asked, total = comparison.items, comparison.asked, comparison.total
     if there < asked:
         items = f"{there} of {asked} items so far" + (f", of {total}" if asked < total else "")
@@ -63,14 +64,16 @@ def title(comparison: TaskComparison) -> list[str]:
         shots = sorted({task.num_fewshot for task in comparison.tasks})
         parts.append(" and ".join(f"{number}-shot" for number in shots))
     if comparison.truncated:
-        parts.append(f"{comparison.truncated} cut on the left")
+        parts.append(f"{comparison.truncated} truncated on the left")
     return parts
 
 
 def notes(comparison: TaskComparison) -> list[str]:
     """Sentences that a reader of the figures must know."""
     sentences = [visible(note) for task in comparison.tasks for note in task.notes]
-    heads = {column.field: column.head for column in _DRIFT[comparison.kind]}
+    heads = {
+        column.field: column.head for section in sections(comparison) for column in section.columns
+    }
     whole = f"of {comparison.items} items"
     for cell in comparison.cells:
         for score in cell.scores:
@@ -86,14 +89,20 @@ def notes(comparison: TaskComparison) -> list[str]:
 
 
 def legend(comparisons: Sequence[TaskComparison]) -> list[str]:
-    """Clauses that explain every column of the tasks, and the marks."""
+    """Clauses `head: meaning` for every column that the tasks have, the marks and the control."""
     columns = [
         column.legend
         for comparison in comparisons
         for section in sections(comparison)
         for column in section.columns
     ]
-    return [*dict.fromkeys(columns), f"{NONE}: not defined"]
+    controls = [
+        f"{visible(cell.name)}: the baseline again, whose row is the floor of the others"
+        for comparison in comparisons
+        for cell in comparison.cells
+        if cell.control
+    ]
+    return list(dict.fromkeys([*columns, f"{NONE}: not defined", *controls]))
 
 
 def _score_columns(comparison: TaskComparison, n: int) -> list[Column]:
@@ -111,14 +120,14 @@ def _score_columns(comparison: TaskComparison, n: int) -> list[Column]:
     return columns
 
 
-_STDERR = "± se: standard error, within the tasks of a group"
+_STDERR = "± se: standard error of the mean over items"
 _DELTA = "Δ: score less the baseline's on the same items"
-_INTERVAL = "95%: interval of Δ, paired bootstrap over items"
+_INTERVAL = "95%: paired bootstrap interval of Δ"
 _P = (
-    "p: chance of a Δ as far from 0 if lane and baseline scored alike, by McNemar's exact test for "
-    f"scores of 0 and 1, else by sign flips; {MARK} p < .05, not corrected for the number of tests"
+    "p: chance of a Δ as far from 0 if lane and baseline scored alike (McNemar's exact test for "
+    f"scores of 0 and 1, else sign flips); {MARK} p < .05, uncorrected for the number of tests"
 )
-_FLIPS = "✗ ✓: items that the baseline has right and the lane wrong, and the other way round"
+_FLIPS = "✗ ✓: items that the baseline has right and the lane wrong, and the reverse"
 
 
 def _score(score: Score) -> str:
@@ -147,40 +156,36 @@ def _measure(field: str, head: str, form: Callable[[Any], str], legend: str) -> 
     return Column(head, lambda cell: _figure(form, getattr(cell, field)), legend, field)
 
 
-_AGREE = "agree: share of items with the baseline's answer, right or wrong"
-_COSINES = (
-    "cos h, z, p: cosine similarity to the baseline there, of embedding, logits, probabilities"
+_AGREEMENT = _measure(
+    "agreement",
+    "agree",
+    figures.share,
+    "agree: share of items with the baseline's answer, right or wrong",
 )
-_AT_ANSWER = [
-    _measure(
-        "kl",
-        "KL",
-        figures.kl,
-        "KL: KL(p ‖ q) in nats, p baseline, q lane, of the first token after the context",
-    ),
-    _measure("cos_h", "cos h", figures.cosine, _COSINES),
-    _measure("cos_z", "cos z", figures.cosine, _COSINES),
-    _measure("cos_p", "cos p", figures.cosine, _COSINES),
-]
-_OPTIONS = [
-    _measure("agreement", "agree", figures.share, _AGREE),
-    _AT_ANSWER[0],
-    _measure(
-        "kl_options",
-        "KL opt.",
-        figures.kl,
-        "KL opt.: the same among the options alone, by their whole log probabilities",
-    ),
-    *_AT_ANSWER[1:],
-    _measure(
-        "ties",
-        "ties",
-        str,
-        "ties: items whose two best options are closer than the noise floor, in lane or baseline",
-    ),
-]
-_GENERATION = [
-    _measure("agreement", "agree", figures.share, _AGREE),
+_COSINES = "cos h, z, p: cosine similarity of embedding, logits, probabilities there"
+_KL = _measure(
+    "kl",
+    "KL",
+    figures.kl,
+    "KL: KL(p ‖ q) in nats, p baseline, q lane, at the last token of the context",
+)
+_COS_H = _measure("cos_h", "cos h", figures.cosine, _COSINES)
+_COS_Z = _measure("cos_z", "cos z", figures.cosine, _COSINES)
+_COS_P = _measure("cos_p", "cos p", figures.cosine, _COSINES)
+_KL_OPTIONS = _measure(
+    "kl_options",
+    "KL opt.",
+    figures.kl,
+    "KL opt.: KL(p ‖ q) in nats among the options, by their whole log probabilities",
+)
+_TIES = _measure(
+    "ties",
+    "ties",
+    str,
+    "ties: items whose two best options are closer than the noise floor, in lane or baseline",
+)
+_WRITTEN = [
+    _AGREEMENT,
     _measure(
         "divergent",
         "items ≠",
@@ -191,29 +196,27 @@ _GENERATION = [
         "first_divergence",
         "first ≠",
         figures.step_number,
-        "first ≠: first step whose token is not the baseline's, the median item's; "
-        f"{NONE} where fewer than half of the items differ",
+        f"first ≠: median over items of the first such step, {NONE} if fewer than half have one",
     ),
     _measure(
         "repeats",
         "repeat",
         figures.share,
-        "repeat: share of items whose text repeats itself to its end",
+        "repeat: share of items whose text ends in repetition",
     ),
     _measure(
         "kl_local",
         "KL local",
         figures.kl,
-        "KL local: mean KL(p ‖ q) in nats over the baseline's text, read by both",
+        "KL local: mean KL(p ‖ q) in nats over the baseline's text, which both read",
     ),
-    *_AT_ANSWER,
 ]
-_RETRIEVAL = [
+_FOUND = [
     _measure(
         "overlap",
         "overlap@10",
         figures.share,
-        "overlap@10: share of the baseline's ten best documents among the lane's",
+        "overlap@10: share of the baseline's ten best documents among the lane's ten",
     ),
     _measure(
         "cosine",
@@ -222,9 +225,9 @@ _RETRIEVAL = [
         "cos emb.: cosine similarity of the queries' embeddings to the baseline's",
     ),
 ]
-_DRIFT: dict[Kind, list[Column]] = {
-    "options": _OPTIONS,
-    "likelihood": _AT_ANSWER,
-    "generation": _GENERATION,
-    "retrieval": _RETRIEVAL,
+_DRIFT: dict[Kind, list[list[Column]]] = {
+    "options": [[_AGREEMENT, _KL, _KL_OPTIONS, _COS_H, _COS_Z, _COS_P, _TIES]],
+    "likelihood": [[_KL, _COS_H, _COS_Z, _COS_P]],
+    "generation": [_WRITTEN, [_KL, _COS_H, _COS_Z, _COS_P]],
+    "retrieval": [_FOUND],
 }
