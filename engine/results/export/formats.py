@@ -7,9 +7,11 @@ from ...trace.export.csv_text import csv_text
 from ...trace.export.parquet import parquet_bytes
 from ..results import Results
 from . import item_rows, table_rows
+from .html import to_html
+from .markdown import to_markdown
 
 Rows = Literal["items", "table"]
-"""What a row of CSV and Parquet is: an item in a lane, or a task by a metric in a lane."""
+"""What a row of CSV and Parquet is: an item in a lane, or a task in a lane by one metric."""
 
 
 def to_csv(results: Results, rows: Rows = "items") -> str:
@@ -30,7 +32,9 @@ def to_parquet(results: Results, rows: Rows = "items") -> bytes:
     return parquet_bytes(columns, item_rows.rows(results), results.header)
 
 
-TABLE_FORMATS: dict[str, Callable[[Results, Rows], str | bytes]] = {
+RESULT_FORMATS: dict[str, Callable[[Results], str | bytes]] = {
     "csv": to_csv,
     "parquet": to_parquet,
+    "md": to_markdown,
+    "html": to_html,
 }

@@ -63,7 +63,7 @@ def columns(header: Header) -> dict[str, Kind]:
     where lm-eval aggregates something else than a number per item. `logprobs` follow `options`, in
     nats. `filtered` is what the main metric's filter takes of `text`, which has `generated` tokens.
     Fields of `Drift` are at the last token of the context, local. `kl_options` is KL(p ‖ q) among
-    the options, `kl_local` its mean over the baseline's generated tokens, in nats, p the baseline's.
+    the options, `kl_local` its mean over the baseline's generated tokens, p baseline, in nats.
     """
     metrics: dict[str, Kind] = dict.fromkeys(_metrics(header), "float")
     return _FIRST | metrics | _LAST | DRIFT_COLUMNS

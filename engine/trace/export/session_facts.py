@@ -1,7 +1,7 @@
 """What a reader of the numbers must know of a session, for the HTML and Markdown reports."""
 
 from ..figures import MISSING, share
-from ..records import Header, Lane, Sampling
+from ..records import Lane, Model, Sampling
 from ..trace import Trace
 
 CONTEXTS = {
@@ -22,18 +22,24 @@ LANE_COLUMNS = (
 def session_facts(trace: Trace) -> dict[str, str]:
     """Facts by their name."""
     header = trace.header
-    model = header.model
     return {
-        "model": f"{model.name}, {model.family}, {model.layers} layers, "
-        f"{model.parameters / 1e6:.4g} M parameters",
-        "dtype and device": f"{model.dtype} on {model.device}",
+        **model_facts(header.model),
         "decoding": decoding(header.sampling),
         "context": f"{header.context}: {CONTEXTS[header.context]}",
         "steps": f"{len(trace.steps)}, of at most {header.sampling.max_new_tokens}",
         "noise floor": f"{header.noise_floor:.2g}: the most that a logit moves when the baseline "
         "is a row of a batch instead of alone",
         "recorded": header.created,
-        "versions": _versions(header),
+        "versions": versions_text(header.versions),
+    }
+
+
+def model_facts(model: Model) -> dict[str, str]:
+    """Facts of the model by their name."""
+    return {
+        "model": f"{model.name}, {model.family}, {model.layers} layers, "
+        f"{model.parameters / 1e6:.4g} M parameters",
+        "dtype and device": f"{model.dtype} on {model.device}",
     }
 
 
@@ -61,5 +67,6 @@ def _layers(layers: list[int]) -> str:
     return ", ".join(map(str, layers)) or "–"
 
 
-def _versions(header: Header) -> str:
-    return ", ".join(f"{name} {version}" for name, version in header.versions.items()) or MISSING
+def versions_text(versions: dict[str, str]) -> str:
+    """Names and versions of what computed the numbers."""
+    return ", ".join(f"{name} {version}" for name, version in versions.items()) or MISSING
