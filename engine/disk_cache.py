@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -19,8 +21,7 @@ def cached(kind: str, key: list[str], fill: Callable[[Path], None]) -> Path:
     It is filled under a temporary name and then renamed, so that no session sees half of it. Raises
     `UserError` if the cache cannot be written.
     """
-    digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:24]
-    directory = platformdirs.user_cache_path("prunetui") / kind / digest
+    directory = _directory(kind, key)
     if exists(directory):
         return directory
     try:
@@ -42,3 +43,17 @@ def cached(kind: str, key: list[str], fill: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return directory
+
+
+def remove_cached(kind: str, key: list[str]) -> None:
+    """Remove a directory of the cache if it is there; no session sees half of it meanwhile."""
+    directory = _directory(kind, key)
+    removed = directory.with_name(f"removed-{secrets.token_hex(8)}")
+    with suppress(OSError):
+        os.rename(directory, removed)
+    shutil.rmtree(removed, ignore_errors=True)
+
+
+def _directory(kind: str, key: list[str]) -> Path:
+    digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:24]
+    return platformdirs.user_cache_path("prunetui") / kind / digest

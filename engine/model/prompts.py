@@ -37,16 +37,10 @@ def read_prompt(prompt: str, loaded: Loaded, raw: bool) -> ReadPrompt:
     templated = bool(loaded.tokenizer.chat_template) and not raw
     text = _rendered(prompt, loaded) if templated else prompt
     notes: list[str] = []
-    tokens = encode(loaded.tokenizer, text, special=not templated)
+    tokens, added = (encode(loaded.tokenizer, text), 0) if templated else encode_open(text, loaded)
+    if added:
+        notes.append("The tokenizer adds an end token to every text; the prompt is read without.")
     ends = end_tokens(loaded.model, loaded.tokenizer)
-    if not templated:
-        # End tokens that the user typed stay.
-        typed = _trailing_ends(encode(loaded.tokenizer, text), ends)
-        if added := _trailing_ends(tokens, ends) - typed:
-            tokens = tokens[:-added]
-            notes.append(
-                "The tokenizer adds an end token to every text; the prompt is read without."
-            )
     if _trailing_ends(tokens, ends):
         notes.append("The prompt ends in an end token, and the lanes go on after it.")
     if not tokens:
@@ -54,6 +48,17 @@ def read_prompt(prompt: str, loaded: Loaded, raw: bool) -> ReadPrompt:
     check_length(tokens, loaded)
     record = records.Prompt(text=prompt, chat_template=templated, tokens=tokens)
     return ReadPrompt(record, text, notes)
+
+
+def encode_open(text: str, loaded: Loaded) -> tuple[list[int], int]:
+    """Tokens of a text that may go on: with those that the tokenizer sets before it, and without
+    the end tokens that it sets after it, whose number follows. Those that were typed stay."""
+    tokens = encode(loaded.tokenizer, text, special=True)
+    ends = end_tokens(loaded.model, loaded.tokenizer)
+    if not (added := _trailing_ends(tokens, ends)):
+        return tokens, 0
+    added = max(added - _trailing_ends(encode(loaded.tokenizer, text), ends), 0)
+    return tokens[: len(tokens) - added], added
 
 
 def _rendered(prompt: str, loaded: Loaded) -> str:

@@ -1,0 +1,1 @@
+"""Retrieval: queries and documents embedded in all lanes, and nDCG@10 of the documents found."""

