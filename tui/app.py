@@ -20,16 +20,19 @@ from textual.widgets._toast import ToastHolder
 
 from ..engine.errors import UserError
 from ..engine.options import Options
+from ..engine.results.file import ResultsFollower
+from ..engine.results.records import Header, Item
 from ..engine.trace.printable import visible
 from ..engine.trace.trace import Trace
 from ..themes import DARK, load_themes
 from .screens.inspector import Inspector
+from .screens.items import ItemsScreen
 from .screens.keys import KEYS, PALETTE, SUSPEND
 from .screens.listed_replay import ListedReplay
 from .screens.live import LiveInspector
 from .screens.palette import THEME, Palette
 from .screens.replay import ReplayInspector
-from .screens.session_keys import SESSION_KEYS
+from .screens.results import ResultsScreen
 from .screens.sessions import ResumeRequested, SessionsScreen
 from .screens.terminal_size import is_too_small
 from .session_port import OpenSession
@@ -227,8 +230,8 @@ class InspectorApp(App[None], inherit_bindings=False):
         commands: Sequence[Key] = []
         if isinstance(screen, Inspector):
             commands = [key for key in screen.keys if key.id not in screen.hidden_keys]
-        elif isinstance(screen, SessionsScreen):
-            commands = SESSION_KEYS
+        elif isinstance(screen, SessionsScreen | ResultsScreen | ItemsScreen):
+            commands = screen.commands
         await self._choose_command(screen, Palette("Commands", [*commands, THEME]))
 
     @work
@@ -290,3 +293,14 @@ class PrunetuiApp(InspectorApp):
     def sessions(directory: Path, *, theme: str | None = None) -> InspectorApp:
         """Return an application that lists the sessions recorded in a directory."""
         return InspectorApp(lambda: SessionsScreen(directory), theme)
+
+    @staticmethod
+    def results(
+        follower: ResultsFollower,
+        *,
+        theme: str | None = None,
+        open_session: OpenSession = open_engine_session,
+        item_options: Callable[[Header, Item], Options],
+    ) -> InspectorApp:
+        """Return an application that shows an evaluation file and opens its items."""
+        return InspectorApp(lambda: ResultsScreen(follower, open_session, item_options), theme)

@@ -1,7 +1,6 @@
 """Commands of the command line; each imports torch or Textual only once it runs."""
 
 import contextlib
-import datetime
 import functools
 import gc
 import inspect
@@ -20,11 +19,11 @@ from ...engine.files import is_stream
 from ...engine.options import Options
 from ...engine.output_files import check_writable, write_new
 from ...engine.trace.export.formats import FORMATS
-from ...engine.trace.file import SUFFIX, read_trace
+from ...engine.trace.file import read_trace
 from ...engine.trace.vector_file import write_safetensors
 from ...engine.variants.option_checks import check_options
 from ..user.log_file import restore_stderr, send_stderr_to_log
-from ..user.recorded_sessions import sessions_directory
+from ..user.recorded_sessions import new_trace_path, sessions_directory
 from .options import (
     LOADING_OPTIONS,
     decoding_options,
@@ -242,15 +241,12 @@ def _recording_path(options: Options, output: Path | None, no_trace: bool) -> Pa
     if no_trace:
         return None
     if output is None:
-        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        output = sessions_directory() / f"{now}-{os.getpid()}{SUFFIX}"
         try:
-            check_writable(output, private=True)
+            return new_trace_path()
         except UserError as error:
             raise UserError(
                 f"{error}; -o records to a file elsewhere, --no-trace nowhere"
             ) from error
-        return output
     if is_stream(output):
         raise UserError(f"a trace is a file of its own, and {output} is none; name a new file")
     check_writable(output, private=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from rich.style import Style
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -17,7 +17,7 @@ from ..widgets.fields import TextField
 from ..widgets.key_line import Key
 from ..widgets.status import NOTES
 from .dialog import Dialog
-from .help_text import CONTEXTS, MARKS, MEASURES, MOUSE, WORDS
+from .help_text import INSPECTOR_TABLES, Table
 from .keys import PALETTE
 
 NONE_FOUND = "Nothing here has these words."
@@ -51,10 +51,16 @@ class HelpScreen(Dialog[None]):
     ]
 
     def __init__(
-        self, keys: Sequence[Key], view: str, view_noun: str, notes: Sequence[str]
+        self,
+        keys: Sequence[Key],
+        view: str,
+        view_noun: str,
+        notes: Sequence[str],
+        tables: Sequence[Table] = INSPECTOR_TABLES,
     ) -> None:
-        """The keys of the chosen view come first; `notes` are the trace's."""
+        """The keys of the chosen view come first; `notes` are on the numbers."""
         super().__init__()
+        self._tables = tables
         self._keys = keys
         self._view = view
         self._view_noun = view_noun
@@ -66,16 +72,7 @@ class HelpScreen(Dialog[None]):
             Section("Notes on the numbers", [Row(NOTES, visible(note)) for note in self._notes]),
             Section(self._view_noun, self._rows(here)),
             Section("Keys", self._rows([*(key for key in self._keys if key not in here), PALETTE])),
-            *(
-                Section(title, [Row(*row) for row in rows])
-                for title, rows in (
-                    ("Mouse", MOUSE),
-                    ("Marks", MARKS),
-                    ("Measures", MEASURES),
-                    ("Contexts", CONTEXTS),
-                    ("Words", WORDS),
-                )
-            ),
+            *(Section(title, [Row(*row) for row in rows]) for title, rows in self._tables),
         ]
         with Vertical(classes="dialog"):
             yield TextField(placeholder="letters find keys, marks, measures and words")
@@ -142,8 +139,8 @@ class HelpScreen(Dialog[None]):
         self.dismiss()
 
 
-def _table(rows: Sequence[Row]) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
+def _table(rows: Sequence[Row]) -> Grid:
+    table = Grid.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", min_width=10, no_wrap=True)
     table.add_column()
     before = ""

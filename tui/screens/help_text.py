@@ -3,6 +3,8 @@
 A term may have several rows; it is shown in the first of them.
 """
 
+from collections.abc import Sequence
+
 from ..views.alignment import DIFFERENT, TIE
 from ..widgets.candidates import CHOSEN, FORCED
 from ..widgets.drift_panel import BELOW, CURSOR, LOCAL, NOT_FINITE
@@ -83,4 +85,15 @@ WORDS = [
     ("noise floor", "the most that a logit moves by rounding in a batch"),
     ("residual stream", "the sum that every sublayer adds its output to"),
     ("trace", "the file of all that a session showed, for replay, --resume and export"),
+]
+
+Table = tuple[str, Sequence[tuple[str, str]]]
+"""Title, and terms with their meanings."""
+
+INSPECTOR_TABLES: list[Table] = [
+    ("Mouse", MOUSE),
+    ("Marks", MARKS),
+    ("Measures", MEASURES),
+    ("Contexts", CONTEXTS),
+    ("Words", WORDS),
 ]

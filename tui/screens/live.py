@@ -17,6 +17,7 @@ from ...engine.trace.divergence import differs
 from ...engine.trace.file import SUFFIX
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Header, Sampling, Step
+from ...engine.trace.trace import Trace
 from ..session_port import OpenSession
 from ..session_thread import (
     PlaybackStopped,
@@ -48,6 +49,9 @@ STALE_SECONDS = 0.3
 
 class LiveInspector(Inspector):
     """Inspector of a session in its own thread; it shows loading until there is a trace."""
+
+    edits_unopened = True
+    """Whether the prompt can be edited where the session could not be opened with it."""
 
     def __init__(self, options: Options, record_to: Path | None, open_session: OpenSession) -> None:
         super().__init__()
@@ -89,7 +93,7 @@ class LiveInspector(Inspector):
     def _show(self) -> None:
         self._thread.change_pending = False
         session = self._thread.session
-        if session is None:
+        if session is None or not self.is_wanted(session.trace):
             return
         self.remove_class("loading")
         if session.left_out is not self._left_out:
@@ -97,12 +101,7 @@ class LiveInspector(Inspector):
             for sentence in session.left_out:
                 self.notify(visible(sentence), severity="warning", markup=False)
         if session.trace is not self.trace:
-            self.trace = session.trace
-            self._unapplied = {}
-            self.follow()
-            self._fit_to_lanes(session.trace.header)
-            if self._editor is not None and self._editor.applying:
-                self._editor.dismiss()
+            self.take_trace(session.trace)
         if session.recording_error and session.recording_error != self._shown_error:
             self._shown_error = session.recording_error
             self._show_error(self._shown_error)
@@ -111,6 +110,19 @@ class LiveInspector(Inspector):
         else:
             self._ticks.resume()
         self._show_work()
+
+    def is_wanted(self, trace: Trace) -> bool:  # noqa: ARG002
+        """Whether a trace is the one to show; else another is to come, and loading is shown."""
+        return True
+
+    def take_trace(self, trace: Trace) -> None:
+        """Show another trace than the one before."""
+        self.trace = trace
+        self._unapplied = {}
+        self.follow()
+        self._fit_to_lanes(trace.header)
+        if self._editor is not None and self._editor.applying:
+            self._editor.dismiss()
 
     def _show_work(self) -> None:
         """Draw how far the work is that is being done, and grey what it is to replace."""
@@ -138,7 +150,7 @@ class LiveInspector(Inspector):
 
     @on(SessionFailed)
     def _fail(self, event: SessionFailed) -> None:
-        if self._thread.session is None:
+        if self.trace is None:
             self.query_one(LoadingPanel).fail(event.error)
         elif self._editor is not None and self._editor.applying:
             self._editor.show_refusal(event.sentence)
@@ -149,7 +161,7 @@ class LiveInspector(Inspector):
     def _tell_cancelled(self) -> None:
         if self._editor is not None:
             self._editor.show_cancelled()
-        else:
+        elif self.trace is not None:
             edits = f" {key_for(self, 'prompt')} has your edits." if self._unapplied else ""
             self.notify(f"Cancelled: all is as it was.{edits}", markup=False)
         self.draw()
@@ -293,7 +305,9 @@ class LiveInspector(Inspector):
 
     @work
     async def action_prompt(self) -> None:
-        if self.trace is None and not self.query_one(LoadingPanel).problem:
+        if self.trace is None and not (
+            self.edits_unopened and self.query_one(LoadingPanel).problem
+        ):
             return
         edited = await self.app.push_screen_wait(PromptEditor(self._decoding))
         if edited is None:
@@ -368,7 +382,7 @@ class LiveInspector(Inspector):
 
     def _decode(self, command: Callable[[], None]) -> None:
         session = self._thread.session
-        if session is None:
+        if session is None or self.trace is None:
             return
         self.alert = ""
         if session.finished:

@@ -50,6 +50,7 @@ class SessionsScreen(ListScreen):
     """List of the sessions in a directory, on top of an inspector or by itself."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*SESSION_KEYS, *MOVES, LEAVE, QUIT]
+    commands = SESSION_KEYS
     FILTER_HINT = "model, prompt, lanes or date"
 
     class Listed(Message):

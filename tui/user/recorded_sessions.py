@@ -12,6 +12,7 @@ from pathlib import Path
 import platformdirs
 
 from ...engine.errors import UserError, reason
+from ...engine.output_files import check_writable
 from ...engine.trace.file import SUFFIX, is_being_written, read_header
 from ...engine.trace.outline import Outline
 from ...engine.trace.records import Header
@@ -25,6 +26,17 @@ _NUMBERED = re.compile(r"(?P<first>\d{8}-\d{6}-\d+|.+?)(?:-(?P<number>[2-9]|[1-9
 def sessions_directory() -> Path:
     """Directory of the traces that no `-o` names."""
     return platformdirs.user_state_path("prunetui")
+
+
+def new_trace_path() -> Path:
+    """Path of a new trace in that directory, named after the time and the process.
+
+    Raises `UserError` if none can be written there.
+    """
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = sessions_directory() / f"{now}-{os.getpid()}{SUFFIX}"
+    check_writable(path, private=True)
+    return path
 
 
 @dataclass(frozen=True)

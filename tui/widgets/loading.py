@@ -11,6 +11,19 @@ from .key_line import key_for
 from .panel import Line, Panel, shorten
 from .wrapping import wrap
 
+Remedies = tuple[tuple[str, str], ...]
+"""Binding ids that help with a problem, and what they do."""
+
+
+def remedies_of(error: UserError) -> Remedies:
+    match error:
+        case OptionError():
+            return (("quit", "quits, to type the command with another value"),)
+        case PromptError():
+            return (("prompt", "edits the prompt"), ("quit", "quits"))
+        case _:
+            return (("restart", "tries again"), ("quit", "quits"))
+
 
 class LoadingPanel(Panel):
     """Panel of the loading stages with their times, and of the problem if loading failed."""
@@ -18,12 +31,18 @@ class LoadingPanel(Panel):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"loading--done", "loading--now", "loading--problem"}
 
     problem = ""
-    _remedies: tuple[tuple[str, str], ...] = ()
-    """Binding ids that help with the problem, and what they do."""
+    _remedies: Remedies = ()
 
-    def __init__(self, name: str, stages: Callable[[], list[Stage]], note: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        stages: Callable[[], list[Stage]],
+        note: str = "",
+        remedies: Callable[[UserError], Remedies] = remedies_of,
+    ) -> None:
         """`note` is a sentence for the last lines."""
         super().__init__()
+        self._find_remedies = remedies
         self._name = name
         self._stages = stages
         self._note = note
@@ -34,13 +53,7 @@ class LoadingPanel(Panel):
     def fail(self, error: UserError) -> None:
         """Show why loading failed, and the keys that help with it."""
         self.problem = str(error)
-        match error:
-            case OptionError():
-                self._remedies = (("quit", "quits, to type the command with another value"),)
-            case PromptError():
-                self._remedies = (("prompt", "edits the prompt"), ("quit", "quits"))
-            case _:
-                self._remedies = (("restart", "tries again"), ("quit", "quits"))
+        self._remedies = self._find_remedies(error)
         self.redraw()
 
     def begin_again(self) -> None:
