@@ -8,6 +8,7 @@ from ..files import expanded
 from .generator import LaneGenerator
 from .harness.opening import DEMO_TASKS, open_harness_tasks
 from .lanes import EvaluatedLanes
+from .prompts_file import open_prompts_task
 from .reader import LaneReader
 from .task import EvaluationTask
 
@@ -24,6 +25,8 @@ def open_tasks(
     for kind, of_kind in itertools.groupby(names or DEMO_TASKS, _kind_of):
         if kind == "harness":
             tasks += open_harness_tasks([*of_kind], lanes, reader, generator)
+        if kind == "prompts":
+            tasks += [open_prompts_task(expanded(name), lanes, generator) for name in of_kind]
     seen = set()
     for task in tasks:
         if task.record.name in seen:
