@@ -85,6 +85,8 @@ class LaneReader:
             for stream in streams:
                 numbers = read_numbers(stream, targets, [*contexts.values()])
                 lanes |= dict.fromkeys(stream.lanes, numbers)
+                # Its logits are not held while the next ones are computed.
+                del stream
             in_order = [lanes[lane] for lane in sorted(lanes)]
             for number, part in targets.requests.items():
                 for lane in in_order:
@@ -102,11 +104,14 @@ class LaneReader:
         asked = [Text(tokens, range(len(tokens))[begin:]) for tokens in texts]
         embeddings: dict[tuple[int, int], Tensor] = {}
         for batch, streams in _read(self._forwards, self._plan(asked), report):
+            needed = {
+                text: [batch.index[text, position] for position in asked[text].needed]
+                for text in batch.texts
+            }
             for stream in streams:
-                h = stream.h.float().cpu()
-                for text in batch.texts:
-                    index = [batch.index[text, position] for position in asked[text].needed]
-                    embedding = h[index].mean(dim=0)
+                h = stream.h.float()
+                pooled = torch.stack([h[index].mean(dim=0) for index in needed.values()]).cpu()
+                for text, embedding in zip(needed, pooled, strict=True):
                     embeddings |= {(lane, text): embedding for lane in stream.lanes}
         rows = [embeddings[key] for key in sorted(embeddings)]
         return torch.stack(rows).unflatten(0, (-1, len(texts)))

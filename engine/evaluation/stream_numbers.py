@@ -108,8 +108,10 @@ def read_numbers(stream: StreamOutputs, targets: Targets, contexts: Sequence[int
         z = stream.logits(start, start + POSITIONS)
         inside = (index >= start) & (index < start + POSITIONS)
         rows, columns = (index[inside] - start).to(device), tokens[inside].to(device)
-        logprobs.append(z.float().log_softmax(dim=-1)[rows, columns])
-        greedy.append(z.argmax(dim=-1)[rows] == columns)
+        chosen = z.float().log_softmax(dim=-1)[rows, columns]
+        logprobs.append(chosen)
+        # NaN counts as the highest.
+        greedy.append((z.argmax(dim=-1)[rows] == columns) & ~chosen.isnan())
         z_parts.append(z[(kept[(kept >= start) & (kept < start + POSITIONS)] - start).to(device)])
     back = order.argsort()
     return StreamNumbers(
