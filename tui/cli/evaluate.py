@@ -13,6 +13,7 @@ from ...engine.results.records import Settings
 from ...engine.results.results import Results
 from ...engine.trace.printable import visible
 from .progress import loading_bar
+from .results_table import print_results
 from .shutdown import ShutdownRequested
 
 
@@ -36,6 +37,7 @@ def evaluate(options: Options, settings: Settings, file: Path, *, resume: bool) 
             error = raised
     if (results := shown.results) is not None:
         console = Console(soft_wrap=True)
+        print_results(console, results)
         if not results.complete:
             console.print(Text(f"Not complete: prunetui eval --resume {visible(str(file))}"))
         else:
