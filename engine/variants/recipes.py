@@ -164,10 +164,14 @@ def with_drops(recipe: Recipe, dropped: Dropped) -> Recipe:
     return Recipe((*recipe.parts[:first], *lists, *others), recipe.given_name)
 
 
-def parse(text: str) -> Recipe:
-    """Parse a recipe. Raises `UserError` if it is none, showing where, or could be two."""
-    readings = [reading for path in _existing_paths(text) if (reading := _with_path(text, *path))]
-    parser = _Parser(text)
+def parse(text: str, *, zero: bool = False) -> Recipe:
+    """Parse a recipe. Raises `UserError` if it is none, showing where, or could be two.
+
+    A part that drops or zeroes 0 is refused, or left out with `zero`.
+    """
+    paths = _existing_paths(text)
+    readings = [reading for path in paths if (reading := _with_path(text, zero, *path))]
+    parser = _Parser(text, zero)
     try:
         plain = parser.recipe()
     except UserError:
@@ -187,9 +191,9 @@ def parse(text: str) -> Recipe:
     return readings[0]
 
 
-def _with_path(text: str, start: int, end: int) -> Recipe | None:
+def _with_path(text: str, zero: bool, start: int, end: int) -> Recipe | None:
     """Recipe with the span as its checkpoint; None if the rest does not parse."""
-    parser = _Parser(text)
+    parser = _Parser(text, zero)
     parser.at = end
     try:
         return parser.rest(Checkpoint(text[start:end]), text[:start].removesuffix("="))
@@ -198,8 +202,9 @@ def _with_path(text: str, start: int, end: int) -> Recipe | None:
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, zero: bool) -> None:
         self.text = text
+        self.zero = zero
         self.at = 0
         self.quoted = False
         """Whether a checkpoint is in quotes, so that the text has no other reading."""
@@ -239,7 +244,7 @@ class _Parser:
             parts.append(self.part(first=False))
         if self.at < len(self.text):
             self.fail("+ or the end")
-        return Recipe(tuple(parts), name)
+        return Recipe(tuple(part for part in parts if not _does_nothing(part)), name)
 
     def part(self, *, first: bool) -> Part:
         if self.take("drop:"):
@@ -275,7 +280,7 @@ class _Parser:
             if kind == "joint":
                 self.refuse("lists layers for joint, which cannot say of what; use attn and mlp")
             return Drop(kind, layers=tuple(sorted({int(n) for n in target[1:-1].split(",")})))
-        if int(target) == 0:
+        if int(target) == 0 and not self.zero:
             self.refuse("drops nothing; ask for 1 or more")
         options = set()
         while self.take(","):
@@ -298,9 +303,15 @@ class _Parser:
             if not 0 < pattern.n < pattern.m:
                 self.refuse(f"zeroes {pattern.n} of {pattern.m}; N:M needs 0 < N < M")
             return pattern
-        if not 0 < float(text) < 1:
+        if not (0 < float(text) < 1 or (self.zero and float(text) == 0)):
             self.refuse(f"has a sparsity of {text}, which is not between 0 and 1")
         return float(text)
+
+
+def _does_nothing(part: Part) -> bool:
+    if isinstance(part, Drop):
+        return part.count == 0 and not part.layers
+    return isinstance(part, Sparsify) and part.sparsity == 0
 
 
 def _names_a_checkpoint(text: str) -> bool:

@@ -8,7 +8,10 @@ from ...engine.errors import UserError, reason
 from ...engine.out_of_memory import guard_memory
 from ...engine.trace.printable import visible
 from ..user.log_file import log_file, log_to_file
-from . import evaluation_commands  # noqa: F401  (its commands are added to `app`)
+from . import (  # noqa: F401  (their commands are added to `app`)
+    evaluation_commands,
+    sweep_commands,
+)
 from .commands import app
 from .output import make_streams_fault_tolerant
 from .shutdown import SHUTDOWN, ShutdownRequested, flush_and_exit
