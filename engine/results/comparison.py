@@ -6,52 +6,14 @@ defined is None. Means leave out items that lack the number, and `Cell.missing` 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
-
-import numpy as np
+from dataclasses import dataclass
 
 from .item_measures import kl_among_options, near_tie, overlap, same_answer
-from .records import Answer, End, Header, Item, Kind, Metric, Task
+from .records import Header, Item, Kind, Metric, Task
 from .results import Results
-from .statistics import (
-    Array,
-    bootstrap_interval,
-    mcnemar,
-    pooled_stderr,
-    sign_flip,
-    unweighted_stderr,
-)
+from .scores import Score, end_scores, mean_scores, score_numbers
 
-Test = Literal["McNemar", "permutation"]
-
-
-@dataclass(frozen=True)
-class Score:
-    """Score of a lane by one metric, beside the baseline's on the same items."""
-
-    metric: Metric
-    items: int
-    """Items that count: those with a number in the lane and in the baseline."""
-    value: float | None
-    stderr: float | None
-    """Standard error as lm-eval has it; None for a metric that is no mean."""
-    delta: float | None = None
-    """Score less the baseline's; None for the baseline, as the fields below."""
-    interval: tuple[float, float] | None = None
-    """Paired bootstrap 95 % interval of `delta`; None for a metric that is no mean, and
-    where no item's score changed, which says nothing of other items."""
-    p: float | None = None
-    test: Test | None = None
-    """Paired test that `p` is of: exact McNemar for scores of 0 and 1, else sign flips."""
-    lost: int | None = None
-    """Items that the baseline has right and the lane wrong, for scores of 0 and 1."""
-    gained: int | None = None
-
-    @property
-    def significant(self) -> bool:
-        """Whether p is below .05."""
-        return self.p is not None and self.p < 0.05
+_Values = dict[str, list[float | None]]
 
 
 @dataclass(frozen=True)
@@ -64,38 +26,38 @@ class Cell:
     """Whether the lane is the baseline again, so that its figures are the floor of the others'."""
     scores: list[Score]
     """Score by each metric, the main one first; none where nothing is right or wrong."""
-    agreement: float | None
-    """Share of items with the baseline's answer, right or wrong (arXiv 2407.09141): the option, or
-    the text that the main metric's filter takes."""
-    ties: int | None
-    """Items whose two best options differ by less than the noise floor, in the lane or in the
-    baseline."""
-    kl: float | None
-    """Mean KL(p ‖ q) in nats, p the baseline's, at the answering position: over the vocabulary, at
-    the last token of the context, at T = 1."""
-    kl_options: float | None
-    """Mean KL(p ‖ q) in nats among the options: p and q are the softmax of the baseline's and the
-    lane's log probabilities of the whole options."""
-    cos_h: float | None
-    """Mean cosine similarity to the baseline at the answering position."""
-    cos_z: float | None
-    cos_p: float | None
-    divergent: float | None
-    """Share of items whose generated tokens differ from the baseline's anywhere."""
-    first_divergence: int | None
-    """Median over items of the first step whose token differs: the first step by which half of the
-    items have diverged. None where fewer do, as items that never diverge count as later."""
-    repeats: float | None
-    """Share of items whose text repeats itself to its end."""
-    kl_local: float | None
-    """Mean over items of the mean KL(p ‖ q) in nats over the baseline's generated tokens, which the
-    lane reads too."""
-    overlap: float | None
-    """Mean share of the baseline's ten best documents that are among the lane's ten."""
-    cosine: float | None
-    """Mean cosine similarity of the queries' embeddings to the baseline's."""
     missing: dict[str, int]
     """Number of items that a mean leaves out, as they have no finite number, by field."""
+    agreement: float | None = None
+    """Share of items with the baseline's answer, right or wrong (arXiv 2407.09141): the option, or
+    the text that the main metric's filter takes."""
+    ties: int | None = None
+    """Items whose two best options differ by less than the noise floor, in the lane or in the
+    baseline."""
+    kl: float | None = None
+    """Mean KL(p ‖ q) in nats, p the baseline's, at the answering position: over the vocabulary, at
+    the last token of the context, at T = 1."""
+    kl_options: float | None = None
+    """Mean KL(p ‖ q) in nats among the options: p and q are the softmax of the baseline's and the
+    lane's log probabilities of the whole options."""
+    cos_h: float | None = None
+    """Mean cosine similarity to the baseline at the answering position."""
+    cos_z: float | None = None
+    cos_p: float | None = None
+    divergent: float | None = None
+    """Share of items whose generated tokens differ from the baseline's anywhere."""
+    first_divergence: int | None = None
+    """Median over items of the first step whose token differs: the first step by which half of the
+    items have diverged. None where fewer do, as items that never diverge count as later."""
+    repeats: float | None = None
+    """Share of items whose text repeats itself to its end."""
+    kl_local: float | None = None
+    """Mean over items of the mean KL(p ‖ q) in nats over the baseline's generated tokens, which the
+    lane reads too."""
+    overlap: float | None = None
+    """Mean share of the baseline's ten best documents that are among the lane's ten."""
+    cosine: float | None = None
+    """Mean cosine similarity of the queries' embeddings to the baseline's."""
 
     @property
     def main(self) -> Score | None:
@@ -133,183 +95,163 @@ class TaskComparison:
 
 
 def compare(results: Results) -> list[TaskComparison]:
-    """Compare the lanes in every task, in the header's order; a group stands before its tasks."""
+    """Compare the lanes in every task, in the header's order; a group stands before its tasks.
+
+    Tasks of several kinds make no group.
+    """
+    header = results.header
+    numbers = {task.name: _Numbers(results, task) for task in header.tasks}
     comparisons: list[TaskComparison] = []
     seen: set[str] = set()
-    for task in results.header.tasks:
+    for task in header.tasks:
         if task.group is not None and task.group not in seen:
             seen.add(task.group)
-            members = [other for other in results.header.tasks if other.group == task.group]
-            if len({member.kind for member in members}) == 1:
-                comparisons.append(_comparison(results, task.group, members, group=True))
-        comparisons.append(_comparison(results, task.name, [task], group=False))
+            members = [numbers[other.name] for other in header.tasks if other.group == task.group]
+            if len({member.task.kind for member in members}) == 1:
+                comparisons.append(_compare_group(results, task.group, members))
+        comparisons.append(_compare_task(results, numbers[task.name]))
     return comparisons
 
 
-def _comparison(results: Results, name: str, tasks: list[Task], *, group: bool) -> TaskComparison:
-    strata = [results.items.get(task.name, []) for task in tasks]
-    ends = [results.ends.get(task.name) for task in tasks]
-    items = [item for stratum in strata for item in stratum]
-    metrics = tasks[0].metrics
-    if group:
-        metrics = [m for m in metrics if m.mean and all(m in task.metrics for task in tasks)]
-    by_size = tasks[0].weight_by_size
-    binary = {metric.key: _is_binary(items, metric) for metric in metrics}
-    cells: list[Cell] = []
-    for lane in range(len(results.header.lanes)):
-        scores = [
-            _mean_score(metric, strata, lane, by_size=by_size, binary=binary[metric.key])
+class _Numbers:
+    """Numbers of a task's items, which its own comparison and its group's are made of."""
+
+    def __init__(self, results: Results, task: Task) -> None:
+        header = results.header
+        lanes = range(len(header.lanes))
+        self.task = task
+        self.items = results.items.get(task.name, [])
+        self.end = results.ends.get(task.name)
+        self.scores = {
+            metric.key: score_numbers(self.items, metric, len(lanes))
+            for metric in task.metrics
             if metric.mean
-            else _end_score(metric, ends[0], len(items), lane)
-            for metric in metrics
-        ]
-        cells.append(_cell(results.header, lane, scores, tasks[0].kind, items))
+        }
+        self.measures = [_measures(header, task, self.items, lane) for lane in lanes]
+
+
+def _compare_task(results: Results, numbers: _Numbers) -> TaskComparison:
+    task, lanes = numbers.task, len(results.header.lanes)
+    scores = [
+        mean_scores(metric, [numbers.scores[metric.key]], by_size=True)
+        if metric.mean
+        else end_scores(metric, numbers.end, len(numbers.items), lanes)
+        for metric in task.metrics
+    ]
+    return _comparison(results.header, task.name, [numbers], task.metrics, scores, group=False)
+
+
+def _compare_group(results: Results, name: str, members: list[_Numbers]) -> TaskComparison:
+    first = members[0].task
+    shared = [
+        metric
+        for metric in first.metrics
+        if metric.mean and all(metric in member.task.metrics for member in members)
+    ]
+    scores = [
+        mean_scores(
+            metric,
+            [member.scores[metric.key] for member in members],
+            by_size=first.weight_by_size,
+        )
+        for metric in shared
+    ]
+    return _comparison(results.header, name, members, shared, scores, group=True)
+
+
+def _comparison(
+    header: Header,
+    name: str,
+    members: list[_Numbers],
+    metrics: list[Metric],
+    scores: list[list[Score]],
+    *,
+    group: bool,
+) -> TaskComparison:
+    """Comparison of one or several tasks; `scores` are by metric and lane."""
+    cells = [
+        _cell(header, lane, [of_metric[lane] for of_metric in scores], members)
+        for lane in range(len(header.lanes))
+    ]
+    items = [item for member in members for item in member.items]
     return TaskComparison(
         name=name,
-        kind=tasks[0].kind,
-        tasks=tasks,
+        kind=members[0].task.kind,
+        tasks=[member.task for member in members],
         group=group,
         metrics=metrics,
         items=len(items),
         truncated=sum(item.truncated > 0 for item in items),
-        complete=None not in ends,
+        complete=all(member.end is not None for member in members),
         cells=cells,
     )
 
 
-def _is_binary(items: list[Item], metric: Metric) -> bool:
-    """Whether the metric is 0 or 1 in all items and lanes: each is right or wrong."""
-    numbers = [_number(answer, metric) for item in items for answer in item.answers]
-    return all(number in (None, 0, 1) for number in numbers)
-
-
-def _mean_score(
-    metric: Metric, strata: list[list[Item]], lane: int, *, by_size: bool, binary: bool
-) -> Score:
-    """Score that is a mean, over the items at which both lanes have a number."""
-    pairs: list[tuple[Array, Array]] = []
-    for items in strata:
-        numbers = [
-            (own, baseline)
-            for item in items
-            if (own := _number(item.answers[lane], metric)) is not None
-            and (baseline := _number(item.answers[0], metric)) is not None
-        ]
-        if numbers:
-            own, baseline = np.array(numbers).T
-            pairs.append((own, baseline))
-    if not pairs:
-        return Score(metric=metric, items=0, value=None, stderr=None)
-    count = sum(len(own) for own, _ in pairs)
-    weights = [len(own) / count if by_size else 1 / len(pairs) for own, _ in pairs]
-    score = Score(
-        metric=metric,
-        items=count,
-        value=_weighted_mean([own for own, _ in pairs], weights),
-        stderr=(pooled_stderr if by_size else unweighted_stderr)([own for own, _ in pairs]),
-    )
-    if lane == 0:
-        return score
-    return _with_difference(score, [own - baseline for own, baseline in pairs], weights, binary)
-
-
-def _with_difference(
-    score: Score, differences: list[Array], weights: list[float], binary: bool
-) -> Score:
-    """Score with its difference from the baseline's, the interval and the test.
-
-    `differences` are the items' by task, whose means the weights are of.
-    """
-    changes = np.concatenate(differences)
-    rises, falls = int((changes > 0).sum()), int((changes < 0).sum())
-    gained, lost = (rises, falls) if score.metric.higher_is_better else (falls, rises)
-    # McNemar's test counts items, as a mean over all of them does; other weights need sign flips.
-    each = np.concatenate([d * (w / len(d)) for d, w in zip(differences, weights, strict=True)])
-    counts = binary and np.allclose(weights, [len(d) / len(changes) for d in differences])
-    return replace(
-        score,
-        delta=_weighted_mean(differences, weights),
-        interval=bootstrap_interval(differences, weights),
-        p=mcnemar(lost, gained) if counts else sign_flip(each),
-        test="McNemar" if counts else "permutation",
-        lost=lost if binary else None,
-        gained=gained if binary else None,
-    )
-
-
-def _end_score(metric: Metric, end: End | None, items: int, lane: int) -> Score:
-    """Score that is no mean, once the task is complete."""
-    own, baseline = (None if end is None else end.scores[n].get(metric.key) for n in (lane, 0))
-    return Score(
-        metric=metric,
-        items=items,
-        value=own,
-        stderr=None,
-        delta=own - baseline if lane and own is not None and baseline is not None else None,
-    )
-
-
-def _number(answer: Answer, metric: Metric) -> float | None:
-    value = answer.scores.get(metric.key)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _weighted_mean(strata: Sequence[Array], weights: Sequence[float]) -> float:
-    return float(sum(weight * s.mean() for s, weight in zip(strata, weights, strict=True)))
-
-
-class _Means:
-    """Means over items, which count the items that lack a finite number."""
-
-    def __init__(self) -> None:
-        self.missing: dict[str, int] = {}
-
-    def __call__(self, field: str, values: Sequence[float | None]) -> float | None:
-        finite = [value for value in values if value is not None and math.isfinite(value)]
-        if len(finite) < len(values):
-            self.missing[field] = len(values) - len(finite)
-        return math.fsum(finite) / len(finite) if finite else None
-
-
-def _cell(header: Header, lane: int, scores: list[Score], kind: Kind, items: list[Item]) -> Cell:
-    mean, noise_floor = _Means(), header.noise_floor
-    own = [item.answers[lane] for item in items]
-    pairs = [(item.answers[lane], item.answers[0]) for item in items if lane]
-    chosen, written, found = (
-        pairs if kind == of else [] for of in ("options", "generation", "retrieval")
-    )
-    drift = [d for item in items if lane and item.drift and (d := item.drift[lane - 1])]
-    answer_filter = scores[0].metric.filter if scores else "none"
-    texts = own if kind == "generation" else []
+def _cell(header: Header, lane: int, scores: list[Score], members: list[_Numbers]) -> Cell:
+    values: _Values = {}
+    for member in members:
+        for name, numbers in member.measures[lane].items():
+            values.setdefault(name, []).extend(numbers)
+    diverged = values.pop("first_divergence", [])
+    ties = values.pop("ties", None)
+    means = {name: _mean(numbers) for name, numbers in values.items()}
+    missing = {
+        name: len(numbers) - sum(map(_is_finite, numbers)) for name, numbers in values.items()
+    }
     return Cell(
         lane=lane,
         name=header.lanes[lane].name,
         control=header.lanes[lane].recipe == "control",
         scores=scores,
-        agreement=mean("agreement", [same_answer(*p, answer_filter) for p in chosen + written]),
-        ties=sum(
-            near_tie(item.answers[lane], noise_floor) or near_tie(item.answers[0], noise_floor)
-            for item in items
-        )
-        if kind == "options"
-        else None,
-        kl=mean("kl", [d.kl for d in drift]),
-        kl_options=mean("kl_options", [kl_among_options(*pair) for pair in chosen]),
-        cos_h=mean("cos_h", [d.cos_h for d in drift]),
-        cos_z=mean("cos_z", [d.cos_z for d in drift]),
-        cos_p=mean("cos_p", [d.cos_p for d in drift]),
-        divergent=mean("divergent", [a.divergence is not None for a, _ in written]),
-        first_divergence=_median_divergence([a.divergence for a, _ in written]),
-        repeats=mean("repeats", [answer.repeats is not None for answer in texts]),
-        kl_local=mean("kl_local", [a.kl for a, _ in written]),
-        overlap=mean("overlap", [overlap(*pair) for pair in found]),
-        cosine=mean("cosine", [a.cosine for a, _ in found]),
-        missing=mean.missing,
+        ties=None if ties is None else sum(map(bool, ties)),
+        first_divergence=_median_divergence(diverged),
+        missing={name: count for name, count in missing.items() if count},
+        **means,
     )
 
 
-def _median_divergence(steps: Sequence[int | None]) -> int | None:
+def _measures(header: Header, task: Task, items: list[Item], lane: int) -> _Values:
+    """Numbers of a lane's items beside its scores, by field of `Cell`: those that a task of this
+    kind has, None where an item lacks the number."""
+    own = [item.answers[lane] for item in items]
+    pairs = [(item.answers[lane], item.answers[0]) for item in items] if lane else []
+    drift = [d for item in items if lane and item.drift and (d := item.drift[lane - 1])]
+    values: _Values = {
+        "kl": [d.kl for d in drift],
+        "cos_h": [d.cos_h for d in drift],
+        "cos_z": [d.cos_z for d in drift],
+        "cos_p": [d.cos_p for d in drift],
+    }
+    if task.kind == "options":
+        values["kl_options"] = [kl_among_options(*pair) for pair in pairs]
+        values["ties"] = [
+            any(near_tie(item.answers[n], header.noise_floor) for n in (lane, 0)) for item in items
+        ]
+    if task.kind == "generation":
+        values["repeats"] = [answer.repeats is not None for answer in own]
+        values["divergent"] = [answer.divergence is not None for answer, _ in pairs]
+        values["first_divergence"] = [answer.divergence for answer, _ in pairs]
+        values["kl_local"] = [answer.kl for answer, _ in pairs]
+    if task.kind in ("options", "generation"):
+        answer_filter = task.metrics[0].filter if task.metrics else "none"
+        values["agreement"] = [same_answer(*pair, answer_filter) for pair in pairs]
+    if task.kind == "retrieval":
+        values["overlap"] = [overlap(*pair) for pair in pairs]
+        values["cosine"] = [answer.cosine for answer, _ in pairs]
+    return values
+
+
+def _is_finite(number: float | None) -> bool:
+    return number is not None and math.isfinite(number)
+
+
+def _mean(numbers: Sequence[float | None]) -> float | None:
+    finite = [number for number in numbers if number is not None and math.isfinite(number)]
+    return math.fsum(finite) / len(finite) if finite else None
+
+
+def _median_divergence(steps: Sequence[float | None]) -> int | None:
     """First step by which half of the items have diverged; None where fewer do."""
     diverged = sorted(step for step in steps if step is not None)
     needed = -(-len(steps) // 2)
-    return diverged[needed - 1] if 0 < needed <= len(diverged) else None
+    return int(diverged[needed - 1]) if 0 < needed <= len(diverged) else None

@@ -58,12 +58,7 @@ def near_tie(answer: Answer, noise_floor: float) -> bool:
 
 def option_probabilities(answer: Answer) -> list[float]:
     """Softmax over the log probabilities of the whole options; empty where one is not finite."""
-    logprobs = _finite(answer.logprobs)
-    if not logprobs or len(logprobs) < len(answer.logprobs):
-        return []
-    highest = max(logprobs)
-    weights = [math.exp(logprob - highest) for logprob in logprobs]
-    return [weight / math.fsum(weights) for weight in weights]
+    return [math.exp(logprob) for logprob in _option_logprobs(answer)]
 
 
 def kl_among_options(answer: Answer, baseline: Answer) -> float | None:
@@ -71,12 +66,11 @@ def kl_among_options(answer: Answer, baseline: Answer) -> float | None:
 
     None where there are no two options, or where an option's log probability is not finite.
     """
-    p = option_probabilities(baseline)
-    if len(p) < 2 or len(p) != len(option_probabilities(answer)):
+    own, other = _option_logprobs(answer), _option_logprobs(baseline)
+    if len(own) < 2 or len(own) != len(other):
         return None
-    # log p and log q from the log probabilities, as q itself may be 0 by underflow.
-    own, other = _log_softmax(answer), _log_softmax(baseline)
-    return max(0.0, math.fsum(p_i * (b - a) for p_i, a, b in zip(p, own, other, strict=True)))
+    # By log q, as q itself may be 0 by underflow.
+    return max(0.0, math.fsum(math.exp(p) * (p - q) for p, q in zip(other, own, strict=True)))
 
 
 def overlap(answer: Answer, baseline: Answer) -> float | None:
@@ -85,10 +79,13 @@ def overlap(answer: Answer, baseline: Answer) -> float | None:
     return len(found & {match.id for match in answer.matches}) / len(found) if found else None
 
 
-def _log_softmax(answer: Answer) -> list[float]:
+def _option_logprobs(answer: Answer) -> list[float]:
+    """Logarithms of the softmax over the options; empty where one is not finite."""
     logprobs = _finite(answer.logprobs)
+    if not logprobs or len(logprobs) < len(answer.logprobs):
+        return []
     highest = max(logprobs)
-    total = highest + math.log(math.fsum(math.exp(logprob - highest) for logprob in logprobs))
+    total = highest + math.log(sum(math.exp(logprob - highest) for logprob in logprobs))
     return [logprob - total for logprob in logprobs]
 
 

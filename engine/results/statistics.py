@@ -5,6 +5,7 @@ Resampling has fixed seeds: the same items give the same figures.
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,26 +69,39 @@ def bootstrap_interval(
         drawn.append((np.concatenate([s for s, _ in single]), sum(weight for _, weight in single)))
     if all(np.ptp(values) == 0 for values, _ in drawn):
         return None
+    return _percentiles(tuple((_distinct(values), weight) for values, weight in drawn))
+
+
+Distinct = tuple[tuple[float, int], ...]
+"""Distinct values of a stratum, and how many items have each."""
+
+
+def _distinct(values: Array) -> Distinct:
+    distinct, counts = np.unique(values, return_counts=True)
+    return tuple(zip(distinct.tolist(), counts.tolist(), strict=True))
+
+
+# What is shown while an evaluation runs is drawn anew for the task in hand only.
+@lru_cache(maxsize=10_000)
+def _percentiles(strata: tuple[tuple[Distinct, float], ...]) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     means = np.zeros(RESAMPLES)
-    for values, weight in drawn:
-        means += weight * _resampled_means(values, rng)
+    for stratum, weight in strata:
+        means += weight * _resampled_means(stratum, rng)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
-def _resampled_means(values: Array, rng: np.random.Generator) -> Array:
-    """Means of n − 1 of the n values, drawn with replacement: [RESAMPLES].
+def _resampled_means(stratum: Distinct, rng: np.random.Generator) -> Array:
+    """Means of n − 1 of n values, drawn with replacement: [RESAMPLES].
 
     What is drawn is how often each distinct value comes, which is the same and mostly far less.
     """
-    distinct, counts = np.unique(values, return_counts=True)
-    if len(distinct) == 1:
-        return np.full(RESAMPLES, distinct[0])
-    draws = len(values) - 1
-    rows = max(1, CHUNK // len(distinct))
+    values, counts = np.array(stratum).T
+    draws = int(counts.sum()) - 1
+    rows = max(1, CHUNK // len(values))
     parts = [
-        rng.multinomial(draws, counts / len(values), size=min(rows, RESAMPLES - first)) @ distinct
+        rng.multinomial(draws, counts / counts.sum(), size=min(rows, RESAMPLES - first)) @ values
         for first in range(0, RESAMPLES, rows)
     ]
     return np.concatenate(parts) / draws

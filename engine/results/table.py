@@ -6,8 +6,9 @@ from typing import Any
 
 from ..trace import figures
 from ..trace.printable import visible
-from .comparison import Cell, Score, TaskComparison
+from .comparison import Cell, TaskComparison
 from .records import Kind, Metric
+from .scores import Score
 
 NONE = "–"
 """Text of a figure that is not defined."""
