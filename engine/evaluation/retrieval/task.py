@@ -62,6 +62,7 @@ class RetrievalTask:
         settings = lanes.settings
         self._data = data
         self._queries = data.queries[: settings.limit]
+        self._lane_count = len(lanes.models)
         self._embedder = embedder
         self._reader = TextReader(lanes.loaded, settings)
         self._corpus = CorpusEmbeddings(
@@ -109,7 +110,7 @@ class RetrievalTask:
     def end(self, items: list[Item]) -> End:  # noqa: ARG002
         """Remove the corpus's embeddings from the cache: all scores are means."""
         self._corpus.remove()
-        return End(task=self.record.name, scores=[])
+        return End(task=self.record.name, scores=[{} for _ in range(self._lane_count)])
 
     def _search(
         self, queries: list[Query], embeddings: Tensor, corpus: list[Tensor]
