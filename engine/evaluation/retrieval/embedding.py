@@ -30,19 +30,15 @@ def embed_texts(
 ) -> Tensor:
     """Embeddings of length 1 (L2), float32 [lanes, texts, hidden].
 
-    NaN for a text without tokens, and where an embedding is 0 or not finite: it has no direction.
+    NaN for a text without tokens, and where an embedding is 0 or not finite: none has a direction.
     """
-    there = [number for number, text in enumerate(texts) if text.tokens]
-    tokens = [texts[number].tokens for number in there]
+    # Any token stands in for none.
+    tokens = [text.tokens or (0,) for text in texts]
     reader.check_ends(tokens)
     h = embedder.embed(tokens, reader.pooling, report).cpu().double()
-    length = h.norm(dim=-1, keepdim=True)
-    # Infinity over infinity, and 0 over 0.
-    unit = (h / length).float()
-    if len(there) == len(texts):
-        return unit
-    embeddings = torch.full((h.shape[0], len(texts), h.shape[2]), torch.nan)
-    embeddings[:, there] = unit
+    # Infinity over infinity, and 0 over 0, are NaN.
+    embeddings = (h / h.norm(dim=-1, keepdim=True)).float()
+    embeddings[:, [not text.tokens for text in texts]] = torch.nan
     return embeddings
 
 
