@@ -2,9 +2,12 @@
 
 import json
 import random
+import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from types import SimpleNamespace
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import pytest
@@ -35,7 +38,14 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..support.models import END, make_model, make_spm_tokenizer, make_tokenizer, without_sublayers
+from ..support.models import (
+    END,
+    make_model,
+    make_spm_tokenizer,
+    make_tokenizer,
+    save_model_directory,
+    without_sublayers,
+)
 
 LANES = [Dropped(), Dropped(), Dropped(attention=frozenset({2})), Dropped(mlp=frozenset({0, 1}))]
 """Baseline, control and two variants."""
@@ -75,6 +85,21 @@ class CountingReader(LaneReader):
             raise KeyboardInterrupt
         self.embedded.append(texts)
         return super().embed(texts, pooling, report)
+
+
+class BrokenReader(LaneReader):
+    """A reader whose last two lanes have no direction."""
+
+    def embed(
+        self,
+        texts: Sequence[Tokens],
+        pooling: Literal["last", "mean"],
+        report: Callable[[float], None],
+    ) -> Tensor:
+        h = super().embed(texts, pooling, report).clone()
+        h[2] = torch.inf
+        h[3] = 0
+        return h
 
 
 def write_folder(
@@ -284,7 +309,7 @@ def test_each_lane_finds_with_its_own_embeddings(tmp_path: Path, pooling: Any) -
             answer = item.answers[lane]
             assert len(answer.matches) == 10
             found = [match.id for match in answer.matches]
-            similarities = [match.similarity for match in answer.matches]
+            similarities = [cast(float, match.similarity) for match in answer.matches]
             assert similarities == pytest.approx([expected[i] for i in found], abs=2e-6)
             assert similarities == sorted(similarities, reverse=True)
             left = max(value for i, value in expected.items() if i not in found)
@@ -354,14 +379,7 @@ def test_embeddings_that_are_not_numbers_find_nothing(tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
     lanes = make_lanes()
 
-    class Broken(LaneReader):
-        def embed(self, *args: Any) -> Tensor:
-            h = super().embed(*args).clone()
-            h[2] = torch.inf
-            h[3] = 0
-            return h
-
-    for item in answer_all(open_retrieval_task(folder, lanes, Broken(lanes))):
+    for item in answer_all(open_retrieval_task(folder, lanes, BrokenReader(lanes))):
         for answer in item.answers[2:]:
             assert (answer.matches, answer.cosine) == ([], None)
             assert answer.scores == {"ndcg_at_10,none": 0.0}
@@ -475,6 +493,15 @@ def test_embeddings_of_other_lanes_and_settings_are_others(
         reader = CountingReader(lanes)
         answer_all(open_retrieval_task(folder, lanes, reader))
         assert len(reader.embedded) == 5
+
+
+@pytest.mark.usefixtures("chunks_of_4")
+def test_a_chunk_of_documents_without_tokens_is_embedded_too(tmp_path: Path) -> None:
+    corpus = [{"_id": str(n), "text": "a" if n < 4 else ""} for n in range(6)]
+    folder = write_folder(tmp_path, corpus, [{"_id": "q", "text": "a"}], [("q", "5", 1)])
+    lanes = make_lanes(pooling="mean")
+    (item,) = answer_all(open_retrieval_task(folder, lanes, LaneReader(lanes)))
+    assert [match.id for match in item.answers[0].matches] == ["3", "2", "1", "0"]
 
 
 @pytest.mark.usefixtures("chunks_of_4")
@@ -596,6 +623,43 @@ def test_humaneval_is_read_as_data() -> None:
         assert text.strip()
         assert query.text not in text
         assert '"""' not in text
+
+
+@runtime_checkable
+class EncoderProtocol(Protocol):
+    """What mteb 2 tells an encoder by."""
+
+    def encode(self, inputs: Any, **options: Any) -> Any: ...
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any: ...
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any: ...
+    @property
+    def mteb_model_meta(self) -> Any: ...
+
+
+def test_the_example_for_mteb_runs_as_far_as_it_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = []
+
+    def evaluate(encoder: object, tasks: object) -> None:
+        assert isinstance(encoder, EncoderProtocol)
+        evaluated.append((encoder.encode([{"text": ["a"]}], prompt_type=None), tasks))
+
+    mteb = SimpleNamespace(evaluate=evaluate, get_tasks=lambda tasks: tasks)
+    monkeypatch.setitem(sys.modules, "mteb", mteb)
+    page = Path(__file__).parents[2] / "docs" / "evaluation.md"
+    text = page.read_text("utf-8")
+    code = textwrap.dedent(text[text.index("    import mteb\n") :].partition("\n\n")[0])
+    for written, tiny in (
+        ('model="demo"', f'model="{save_model_directory(tmp_path / "tiny")}"'),
+        ("drop:attn=8", "drop:attn=[1]"),
+    ):
+        assert written in code
+        code = code.replace(written, tiny)
+    exec(code, {})
+    ((embeddings, tasks),) = evaluated
+    assert (embeddings.shape, tasks) == ((1, 32), ["SciFact"])
+    assert np.linalg.norm(embeddings) == pytest.approx(1)
 
 
 class PromptType:

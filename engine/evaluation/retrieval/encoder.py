@@ -44,7 +44,7 @@ class LaneEncoder:
         self,
         inputs: Iterable[Mapping[str, Any]],
         *,
-        prompt_type: str | None = None,
+        prompt_type: object = None,
         **_: Any,
     ) -> np.ndarray:
         """Embeddings of the batches' texts (`text`), float32 [texts, hidden].
