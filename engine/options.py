@@ -37,6 +37,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     `model` is a Hugging Face id, a directory, a GGUF file, or `demo`. `variants` are recipes; None
     stands for `default_variants`, which a trace names. `device_map` auto spreads the model over all
     GPUs. `temperature` 0 decodes greedily. `top_k` 0 and `top_p` 1 keep the whole vocabulary.
+    `prompt_tokens` are read as they are in place of `prompt`, which then is their text, and
+    `answer_tokens` in place of `answers`.
     `candidates` is the k of the top-k tokens recorded per lane and step. `answers` are texts of one
     token each, whose logits are recorded; None stands for A to D. `calibration` is a text or JSONL
     file, `self` for text that the baseline samples, or `hf:NAME[:CONFIG]`, a data set, of which
@@ -49,6 +51,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     model: str = DEMO
     variants: tuple[str, ...] | None = None
     prompt: str = POSTER_QUESTION
+    prompt_tokens: tuple[int, ...] | None = None
     raw: bool = False
     temperature: float = 0.0
     top_k: int = 0
@@ -63,6 +66,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     candidates: int = 10
     ignore_eos: bool = False
     answers: tuple[str, ...] | None = None
+    answer_tokens: tuple[int, ...] | None = None
     calibration: str | None = None
     calibration_samples: int = 16
     calibration_length: int = 256

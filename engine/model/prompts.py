@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedModel
 
 from ..errors import OptionError, PromptError, UserError
+from ..options import Options
 from ..trace import records
 from .chat_template import render_prompt
 from .context_length import context_length
+from .detokenize import TokenTexts
 from .generation import end_tokens
 from .loading import Loaded
 from .tokenizer import decode, encode
+
+ENDS_IN_END = "The prompt ends in an end token, and the lanes go on after it."
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,22 @@ class ReadPrompt:
     """The text that was encoded: the rendered chat template, or the prompt itself."""
     notes: list[str] = field(default_factory=list)
     """Sentences for the header's `notes`."""
+
+
+def read_asked(options: Options, loaded: Loaded) -> ReadPrompt:
+    """Read the tokens of the options, or their prompt as `read_prompt` does.
+
+    Raises `UserError` for what the model cannot read.
+    """
+    if options.prompt_tokens is not None:
+        return _read_tokens(options.prompt_tokens, loaded)
+    return read_prompt(options.prompt, loaded, options.raw)
+
+
+def reads_same(options: Options, others: Options) -> bool:
+    """Whether two sessions of one model read the same prompt."""
+    names = ("prompt", "prompt_tokens", "raw")
+    return all(getattr(options, name) == getattr(others, name) for name in names)
 
 
 def read_prompt(prompt: str, loaded: Loaded, raw: bool) -> ReadPrompt:
@@ -42,7 +62,7 @@ def read_prompt(prompt: str, loaded: Loaded, raw: bool) -> ReadPrompt:
         notes.append("The tokenizer adds an end token to every text; the prompt is read without.")
     ends = end_tokens(loaded.model, loaded.tokenizer)
     if _trailing_ends(tokens, ends):
-        notes.append("The prompt ends in an end token, and the lanes go on after it.")
+        notes.append(ENDS_IN_END)
     if not tokens:
         raise PromptError("the tokenizer makes no token of this prompt; write another")
     check_length(tokens, loaded)
@@ -61,6 +81,23 @@ def encode_open(text: str, loaded: Loaded) -> tuple[list[int], int]:
     return tokens[: len(tokens) - added], added
 
 
+def _read_tokens(tokens: Sequence[int], loaded: Loaded) -> ReadPrompt:
+    """A prompt of tokens, with the text that they are, less what the tokenizer sets before each
+    text: read raw, it gives them again where any text does."""
+    if not tokens:
+        raise OptionError("the prompt has no tokens; name one at least")
+    _check_tokens(tokens, "prompt", loaded)
+    tokens = [*tokens]
+    check_length(tokens, loaded)
+    texts = [decode(loaded.tokenizer, tokens[skipped:]) for skipped in (0, 1)]
+    text = next(
+        (text for text in texts if encode(loaded.tokenizer, text, special=True) == tokens), texts[0]
+    )
+    ends = _trailing_ends(tokens, end_tokens(loaded.model, loaded.tokenizer))
+    record = records.Prompt(text=text, chat_template=False, tokens=tokens)
+    return ReadPrompt(record, text, [ENDS_IN_END] if ends else [])
+
+
 def _rendered(prompt: str, loaded: Loaded) -> str:
     try:
         return render_prompt(loaded.tokenizer, prompt, loaded.name)
@@ -68,13 +105,13 @@ def _rendered(prompt: str, loaded: Loaded) -> str:
         raise PromptError(str(error)) from error
 
 
-def recorded_prompt(header: records.Header, prompt: str, loaded: Loaded) -> ReadPrompt:
+def recorded_prompt(header: records.Header, options: Options, loaded: Loaded) -> ReadPrompt:
     """The prompt of a trace, with the tokens of then: a chat template may write the date.
 
-    Raises `UserError` if it is another `prompt`, or the model cannot read its tokens.
+    Raises `UserError` if the options have another, or the model cannot read its tokens.
     """
     record = header.prompt
-    if prompt != record.text:
+    if options.prompt != record.text or options.prompt_tokens not in (None, (*record.tokens,)):
         raise OptionError("the prompt's tokens are not the trace's; it cannot be resumed")
     check_length(record.tokens, loaded)
     text = decode(loaded.tokenizer, record.tokens) if record.chat_template else record.text
@@ -106,6 +143,38 @@ def check_known(tokens: list[int], loaded: Loaded) -> None:
         )
 
 
+def _check_tokens(tokens: Sequence[int], what: str, loaded: Loaded) -> None:
+    """Raise `UserError` for numbers that are no tokens of the model."""
+    size = vocabulary_size(loaded.model)
+    if wrong := [token for token in tokens if not 0 <= token < size]:
+        raise OptionError(
+            f"the {what} has token {wrong[0]}, and the model's tokens are 0 to {size - 1}; the "
+            "tokens are another model's"
+        )
+
+
+def asked_answers(options: Options, loaded: Loaded, prompt: str) -> records.Answers | None:
+    """Answers by the options' tokens, with the texts that go with them, or as `find_answers` finds
+    them after the prompt's text.
+
+    Raises `UserError` for tokens that are not the model's, that are named twice, or that there is
+    not a text for each of.
+    """
+    tokens = options.answer_tokens
+    if tokens is None:
+        return find_answers(options.answers, loaded, prompt)
+    texts = options.answers or tuple(map(TokenTexts(loaded.tokenizer).__getitem__, tokens))
+    _check_tokens(tokens, "list of answers", loaded)
+    if len(tokens) != len(texts):
+        raise OptionError(
+            f"there are {len(texts)} texts of answers and {len(tokens)} tokens; name a text for "
+            "each token"
+        )
+    if twice := [token for token in tokens if tokens.count(token) > 1]:
+        raise OptionError(f"the answer's token {twice[0]} is named twice; name each token once")
+    return records.Answers(texts=[*texts], tokens=[*tokens]) if tokens else None
+
+
 def find_answers(
     texts: tuple[str, ...] | None, loaded: Loaded, prompt: str
 ) -> records.Answers | None:
@@ -117,7 +186,11 @@ def find_answers(
     prompt_tokens = encode(loaded.tokenizer, prompt)
     # A text that would change the prompt's last token is read after a line break instead.
     contexts = ((prompt, prompt_tokens), ("\n", encode(loaded.tokenizer, "\n")))
-    starts_word = prompt[-1].isspace() or prompt_tokens[-1] in loaded.tokenizer.added_tokens_decoder
+    # Tokens may have no text.
+    ends_in_added = (
+        prompt_tokens[-1:] and prompt_tokens[-1] in loaded.tokenizer.added_tokens_decoder
+    )
+    starts_word = prompt[-1:].isspace() or ends_in_added
     answers = texts or tuple(letter if starts_word else f" {letter}" for letter in "ABCD")
     tokens: list[int] = []
     for text in answers:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import msgspec
 from torch import Tensor
@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..measure.logit_lens import check_lens
 from ..model.description import check_same_model, describe_model
 from ..model.outputs import Outputs
-from ..model.prompts import ReadPrompt, find_answers, read_prompt, recorded_prompt
+from ..model.prompts import ReadPrompt, asked_answers, read_asked, reads_same, recorded_prompt
 from ..options import Context, Options, default_variants
 from ..out_of_memory import guard_memory, roll_back
 from ..progress import Progress
@@ -25,7 +25,7 @@ from ..trace.trace import Trace
 from ..variants.builder import LaneModel, VariantBuilder, check_droppable, open_builder
 from ..variants.pruning.ranking import Similarity
 from ..variants.recipes import Recipe, parse
-from .changes import RestartChanges
+from .changes import RestartChanges, changed_options, options_as_read
 from .ends import running_lanes, why_finished, why_full
 from .header import check_resumable, make_header
 from .history import TokenHistory
@@ -73,10 +73,10 @@ class Session:
         """A sentence for each variant that there was no memory for."""
         self._model = describe_model(loaded)
         if resume is None:
-            prompt = read_prompt(options.prompt, loaded, options.raw)
+            prompt = read_asked(options, loaded)
         else:
             check_same_model(resume.header.model, self._model)
-            prompt = recorded_prompt(resume.header, options.prompt, loaded)
+            prompt = recorded_prompt(resume.header, options, loaded)
         progress("preparing the step (compiled once)", None)
         self._bandwidth = read_bandwidth(loaded.model.device, loaded.model.dtype)
         if options.lens:
@@ -85,9 +85,9 @@ class Session:
         """The lockstep that decodes, with recipe and weights of each lane."""
         if left_out:
             built = tuple(str(lane.recipe) for lane in models[1:])
-            self._options = msgspec.structs.replace(options, variants=built)
+            options = msgspec.structs.replace(options, variants=built)
         self._recording = Recording(record_to, options.keep)
-        self._begin(prompt, options.context, resume)
+        self._begin(prompt, options, resume)
 
     # -- what a front end calls ---------------------------------------------------------------
 
@@ -193,36 +193,20 @@ class Session:
         Raises `UserError` for a prompt or an answer that cannot be read, where the model has no
         chat template and `raw=False` needs one, or memory runs out; nothing has changed then.
         """
-        header, before = self.trace.header, self._options
-        prompt = changes.get("prompt", header.prompt.text)
-        context = changes.get("context", header.context)
-        option_changes: dict[str, Any] = {}
-        if "sampling" in changes:
-            option_changes |= msgspec.structs.asdict(changes["sampling"])
-        if "answers" in changes:
-            option_changes["answers"] = changes["answers"]
-        # Compared with what was done: without a template a prompt is read raw, asked for or not.
-        if "raw" in changes and changes["raw"] == header.prompt.chat_template:
-            if not changes["raw"] and not self._loaded.tokenizer.chat_template:
-                raise UserError("the model brings no chat template; its prompts are read raw")
-            option_changes["raw"] = changes["raw"]
-        options = msgspec.structs.replace(before, **option_changes)
-        if (prompt, context, options) == (header.prompt.text, header.context, before):
+        if changes.get("raw") is False and not self._loaded.tokenizer.chat_template:
+            raise UserError("the model brings no chat template; its prompts are read raw")
+        before, templated = self._options, self.trace.header.prompt.chat_template
+        options = changed_options(before, changes, templated=templated)
+        if options == before:
             self.rewind(0)
             return
-        self._options = options
-        try:
-            with guard_memory(
-                f"out of memory in context {context}; the one before goes on, and fewer variants "
-                "need less"
-            ):
-                same = (prompt, options.raw) == (header.prompt.text, before.raw)
-                # Read again, a prompt may differ: a chat template may write the date.
-                read = self._prompt if same else read_prompt(prompt, self._loaded, options.raw)
-                self._begin(read, context)
-        except BaseException:
-            self._options = before
-            raise
+        with guard_memory(
+            f"out of memory in context {options.context}; the one before goes on, and fewer "
+            "variants need less"
+        ):
+            same = reads_same(options, before)
+            # Read again, a prompt may differ: a chat template may write the date.
+            self._begin(self._prompt if same else read_asked(options, self._loaded), options)
 
     def importance(self) -> Similarity:
         """Similarities of the baseline's sublayers and layers, measured once per model and
@@ -272,10 +256,10 @@ class Session:
         self.lanes.remove()
         models, left_out = self._builder.build_lanes(recipes)
         self.lanes = self._prepare(models, header.context, header.prompt.tokens)
-        self._options = msgspec.structs.replace(
+        options = msgspec.structs.replace(
             self._options, variants=tuple(str(lane.recipe) for lane in models[1:])
         )
-        self._begin(self._prompt, header.context)
+        self._begin(self._prompt, options)
         return left_out
 
     def close(self) -> None:
@@ -335,23 +319,23 @@ class Session:
     ) -> PreparedLanes:
         return PreparedLanes(models, context, prompt, self._progress, graphs=self._options.graphs)
 
-    def _begin(self, prompt: ReadPrompt, context: Context, resume: Trace | None = None) -> None:
+    def _begin(self, prompt: ReadPrompt, options: Options, resume: Trace | None = None) -> None:
         """Begin a new trace and file with the lanes; after an error, the trace before goes on."""
         if resume is None:
-            answers = find_answers(self._options.answers, self._loaded, prompt.text)
+            answers = asked_answers(options, self._loaded, prompt.text)
         else:
             answers = resume.header.answers
-        with roll_back(self.lanes.set_context(context)):
-            self._begin_in_context(prompt, context, answers, resume)
+        options = options_as_read(options, prompt.record, answers)
+        with roll_back(self.lanes.set_context(options.context)):
+            self._begin_in_context(prompt, answers, options, resume)
 
     def _begin_in_context(
         self,
         prompt: ReadPrompt,
-        context: Context,
         answers: records.Answers | None,
+        options: Options,
         resume: Trace | None,
     ) -> None:
-        options = msgspec.structs.replace(self._options, prompt=prompt.record.text, context=context)
         header = make_header(
             self._model,
             self.lanes,
@@ -384,7 +368,7 @@ class Session:
         ):
             trace.preview = steps.preview(history.outputs_before(0))
         self._history, self._steps = history, steps
-        self.trace, self._prompt = trace, prompt
+        self.trace, self._prompt, self._options = trace, prompt, options
         self._recording.begin(trace.header)
         for event in trace.events():
             self._recording.write(event)

@@ -198,15 +198,21 @@ class ItemSessions:
 
 
 def _changes(options: Options) -> RestartChanges:
-    """What a session reads and how it decodes, without the model and its variants."""
+    """What a session reads and how it decodes, without the model and its variants.
+
+    The texts of tokens are the tokenizer's to say.
+    """
     fields = {name: getattr(options, name) for name in Sampling.__struct_fields__}
-    return RestartChanges(
-        prompt=options.prompt,
-        raw=options.raw,
-        context=options.context,
-        answers=options.answers or (),
-        sampling=Sampling(**fields),
-    )
+    changes = RestartChanges(context=options.context, sampling=Sampling(**fields))
+    if options.prompt_tokens is None:
+        changes |= {"prompt": options.prompt, "raw": options.raw}
+    else:
+        changes |= {"prompt_tokens": options.prompt_tokens}
+    if options.answer_tokens is None:
+        changes |= {"answers": options.answers or ()}
+    else:
+        changes |= {"answer_tokens": options.answer_tokens}
+    return changes
 
 
 def _recipes(trace: Trace) -> tuple[str | None, ...]:

@@ -5,13 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Unpack
 
-import msgspec
 from textual import on, work
 from textual.app import ComposeResult
 
 from ...engine.errors import UserError
 from ...engine.options import Context, Options
-from ...engine.session.changes import RestartChanges
+from ...engine.session.changes import RestartChanges, changed_options
 from ...engine.trace.analysis.breakpoints import parse_breakpoint
 from ...engine.trace.divergence import differs
 from ...engine.trace.file import SUFFIX
@@ -312,15 +311,12 @@ class LiveInspector(Inspector):
         edited = await self.app.push_screen_wait(PromptEditor(self._decoding))
         if edited is None:
             return
+        changes = RestartChanges(prompt=edited.prompt, sampling=edited.sampling, raw=edited.raw)
         if self._thread.session is not None:
-            self._restart(prompt=edited.prompt, sampling=edited.sampling, raw=edited.raw)
+            self._restart(**changes)
             return
-        self._options = msgspec.structs.replace(
-            self._options,
-            prompt=edited.prompt,
-            raw=edited.raw,
-            **msgspec.structs.asdict(edited.sampling),
-        )
+        options = self._options
+        self._options = changed_options(options, changes, templated=not options.raw)
         self._open_again()
 
     @property
