@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from html.parser import HTMLParser
 
 import msgspec
 from prunetui.engine.options import Options
@@ -13,37 +12,9 @@ from prunetui.engine.trace.export.markdown import to_markdown
 from prunetui.engine.trace.figures import kl, ratio, share
 from prunetui.engine.trace.records import Drift
 
+from ..support.html import Page
 from ..support.steps import drift_of
 from ..support.traces import make_step, make_trace, with_local
-
-
-class Page(HTMLParser):
-    """Parser that collects attributes, the text, and tags left open."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.attributes: dict[str, set[str]] = {}
-        self.tags: list[str] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag != "meta":
-            self.open.append(tag)
-        for name, value in attrs:
-            self.attributes.setdefault(name, set()).add(value or "")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_the_page_is_whole_and_needs_nothing_else() -> None:

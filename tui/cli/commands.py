@@ -17,10 +17,8 @@ import typer
 from ...engine.errors import UserError
 from ...engine.files import is_stream
 from ...engine.options import Options
-from ...engine.output_files import check_writable, write_new
-from ...engine.trace.export.formats import FORMATS
+from ...engine.output_files import check_writable
 from ...engine.trace.file import read_trace
-from ...engine.trace.vector_file import write_safetensors
 from ...engine.variants.option_checks import check_options
 from ..user.log_file import restore_stderr, send_stderr_to_log
 from ..user.recorded_sessions import new_trace_path, sessions_directory
@@ -180,12 +178,6 @@ def prune(
     write(options, output, form)
 
 
-SAFETENSORS = "safetensors"
-"""Export format that needs the vector file beside the trace."""
-
-TraceFile = Annotated[Path, typer.Argument(metavar="TRACE", show_default=False)]
-
-
 @app.command()
 def replay(
     trace: Annotated[Path | None, typer.Argument(metavar="[TRACE|DIR]", show_default=False)] = None,
@@ -205,31 +197,6 @@ def replay(
     # The trace never becomes garbage; a collection that scans 4,000 steps takes 50 ms of a frame.
     gc.freeze()
     run_app(PrunetuiApp.replay(loaded, trace, theme=theme))
-
-
-@app.command()
-def export(
-    trace: TraceFile,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The new file.")],
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="|".join([*FORMATS, SAFETENSORS]),
-            show_default="by FILE's ending",
-        ),
-    ] = "",
-) -> None:
-    """Write a trace as CSV, Parquet, JSON, Markdown or an HTML report, or the vectors that --keep
-    kept beside it as safetensors, which needs as much disk again and no memory."""
-    form = form or output.suffix.removeprefix(".")
-    if form == SAFETENSORS:
-        write_safetensors(read_trace(trace), trace, output)
-    elif form in FORMATS:
-        write_new(output, FORMATS[form](read_trace(trace)))
-    else:
-        formats = ", ".join([*FORMATS, SAFETENSORS])
-        raise UserError(f"{form!r} is no format; --format takes {formats}")
 
 
 def _recording_path(options: Options, output: Path | None, no_trace: bool) -> Path | None:

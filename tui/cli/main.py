@@ -10,6 +10,7 @@ from ...engine.trace.printable import visible
 from ..user.log_file import log_file, log_to_file
 from . import (  # noqa: F401  (their commands are added to `app`)
     evaluation_commands,
+    file_commands,
     sweep_commands,
 )
 from .commands import app

@@ -32,9 +32,14 @@ def to_parquet(results: Results, rows: Rows = "items") -> bytes:
     return parquet_bytes(columns, item_rows.rows(results), results.header)
 
 
-RESULT_FORMATS: dict[str, Callable[[Results], str | bytes]] = {
+ROW_FORMATS: dict[str, Callable[[Results, Rows], str | bytes]] = {
     "csv": to_csv,
     "parquet": to_parquet,
+}
+"""Formats of rows, by name."""
+
+REPORTS: dict[str, Callable[[Results], str | bytes]] = {
     "md": to_markdown,
     "html": to_html,
 }
+"""Reports, by name."""

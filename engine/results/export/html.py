@@ -9,10 +9,10 @@ from ..comparison import TaskComparison, compare
 from ..item_measures import flip, is_binary, kl_among_options
 from ..records import Answer, Item, Task
 from ..results import Results
-from ..table import legend, metric_label, notes, sections, title
+from ..table import legend, notes, title
 from .facts import command, evaluation_facts
 from .html_chart import DRIFT_NOTE, SCORE_NOTE, drift_chart, drift_legend, score_chart
-from .overview import OVERVIEW_NOTE, outer, overview
+from .report_tables import OVERVIEW_NOTE, outer, overview, tables
 
 MOST_FLIPS = 5
 """Items that a lane lost, per task at most: those of the highest KL."""
@@ -57,15 +57,10 @@ def _task(results: Results, comparison: TaskComparison, *, charted: bool) -> Ite
     yield f"<h2>{name}</h2><p>{', '.join(parts)}</p>"
     if charted:
         yield from _charts(comparison)
-    for section in sections(comparison):
-        if section.metric is not None and section.metric is not comparison.metrics[0]:
-            yield f"<h3>{escaped(metric_label(section.metric))}</h3>"
-        heads = ["lane", *(escaped(column.head) for column in section.columns)]
-        rows = [
-            [escaped(cell.name), *(escaped(column.text(cell)) for column in section.columns)]
-            for cell in comparison.cells
-        ]
-        yield table(heads, rows, "")
+    for metric, heads, rows in tables(comparison):
+        if metric:
+            yield f"<h3>{escaped(metric)}</h3>"
+        yield table([*map(escaped, heads)], [[*map(escaped, row)] for row in rows], "")
     yield from (f"<p><b>Note:</b> {escaped(note)}</p>" for note in notes(comparison))
     if not comparison.group:
         yield from _flips(results, comparison.tasks[0])

@@ -4,9 +4,9 @@ from ...trace.export.markdown_blocks import code, code_or_dash, fenced, table
 from ...trace.export.session_facts import LANE_COLUMNS, lane_cells
 from ..comparison import TaskComparison, compare
 from ..results import Results
-from ..table import Section, legend, metric_label, notes, sections, title
+from ..table import legend, notes, title
 from .facts import command, evaluation_facts
-from .overview import OVERVIEW_NOTE, overview
+from .report_tables import OVERVIEW_NOTE, overview, tables
 
 NUMBERS = "---:"
 
@@ -41,26 +41,8 @@ def to_markdown(results: Results) -> str:
 
 def _task(comparison: TaskComparison) -> list[str]:
     name, *parts = title(comparison)
-    main, *others = _joined(sections(comparison))
-    blocks = [f"## {code(name)}", ", ".join(map(code, parts)), _table(comparison, main)]
-    for section in others:
-        assert section.metric is not None
-        blocks += [code(metric_label(section.metric)), _table(comparison, section)]
+    blocks = [f"## {code(name)}", ", ".join(map(code, parts))]
+    for metric, heads, rows in tables(comparison):
+        blocks += [code(metric)] if metric else []
+        blocks.append(table(heads, [[code(lane), *cells] for lane, *cells in rows], NUMBERS))
     return blocks + [f"Note: {code(note)}" for note in notes(comparison)]
-
-
-def _joined(parts: list[Section]) -> list[Section]:
-    """Sections, with drift beside the main metric."""
-    if parts[0].metric is None:
-        return parts
-    main, drift, *others = parts
-    return [Section(main.metric, [*main.columns, *drift.columns]), *others]
-
-
-def _table(comparison: TaskComparison, section: Section) -> str:
-    heads = ["lane", *(column.head for column in section.columns)]
-    rows = [
-        [code(cell.name), *(column.text(cell) for column in section.columns)]
-        for cell in comparison.cells
-    ]
-    return table(heads, rows, NUMBERS)

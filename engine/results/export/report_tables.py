@@ -1,8 +1,8 @@
-"""Scores of all tasks in one table: a row per lane, a column per task or group."""
+"""Tables of the HTML and Markdown reports, as cells of text; a row is a lane."""
 
 from ...trace import figures
 from ..comparison import Score, TaskComparison
-from ..table import MARK, NONE, metric_label
+from ..table import MARK, NONE, Section, metric_label, sections
 
 OVERVIEW_NOTE = (
     "Score by the main metric, and its difference from the baseline's on the same items "
@@ -11,7 +11,7 @@ OVERVIEW_NOTE = (
 
 
 def overview(comparisons: list[TaskComparison]) -> tuple[list[str], list[list[str]]]:
-    """Heads of the columns after the lane's name, and rows that begin with it.
+    """Scores of all tasks in one table: heads after the lane's name, and rows that begin with it.
 
     Tasks of a group are left out where the group is there, and tasks that have no metric.
     """
@@ -29,6 +29,28 @@ def outer(comparisons: list[TaskComparison]) -> list[TaskComparison]:
     """Groups, and the tasks that belong to none of them."""
     grouped = {task.name for each in comparisons if each.group for task in each.tasks}
     return [each for each in comparisons if each.group or each.name not in grouped]
+
+
+def tables(comparison: TaskComparison) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, heads and rows of each of a task's tables: the main metric's with drift, untitled,
+    and one for each other metric."""
+    main: list[Section] = []
+    others: list[Section] = []
+    for section in sections(comparison):
+        shown = section.metric is None or section.metric is comparison.metrics[0]
+        (main if shown else others).append(section)
+    joined = Section(None, [column for section in main for column in section.columns])
+    return [
+        (
+            metric_label(section.metric) if section.metric else "",
+            ["lane", *(column.head for column in section.columns)],
+            [
+                [cell.name, *(column.text(cell) for column in section.columns)]
+                for cell in comparison.cells
+            ],
+        )
+        for section in [joined, *others]
+    ]
 
 
 def _cell(score: Score) -> str:

@@ -1,0 +1,94 @@
+"""Commands on the files of sessions and evaluations, which need neither model nor torch."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ...engine.errors import UserError
+from ...engine.output_files import write_new, write_new_directory
+from ...engine.results.file import is_evaluation, read_results
+from ...engine.trace.export.formats import FORMATS
+from ...engine.trace.file import read_trace
+from ...engine.trace.vector_file import write_safetensors
+from .commands import app
+
+SAFETENSORS = "safetensors"
+"""Export format that needs the vector file beside the trace."""
+LM_EVAL = "lm-eval"
+"""Export format that is a directory."""
+
+File = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
+
+
+@app.command()
+def export(
+    file: File,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="The new file.")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Of a trace csv, parquet, json, md, html or safetensors; of an evaluation csv, "
+            "parquet, md, html or lm-eval, a directory.",
+            show_default="by OUT's ending",
+        ),
+    ] = "",
+    rows: Annotated[
+        Literal["items", "table"] | None,
+        typer.Option(
+            help="Rows of an evaluation's CSV or Parquet: an item in a lane, or the results table.",
+            show_default="items",
+        ),
+    ] = None,
+) -> None:
+    """Write a trace as CSV, Parquet, JSON, Markdown or an HTML report, or the vectors that --keep
+    kept beside it as safetensors, which needs as much disk again and no memory. Write an evaluation
+    as CSV, Parquet, Markdown, an HTML report or lm-eval's own files."""
+    form = form or output.suffix.removeprefix(".")
+    if is_evaluation(file):
+        _export_evaluation(file, output, form, rows)
+        return
+    if rows is not None:
+        raise UserError("--rows is for evaluations; leave it out for a trace")
+    if form == SAFETENSORS:
+        write_safetensors(read_trace(file), file, output)
+    elif form in FORMATS:
+        write_new(output, FORMATS[form](read_trace(file)))
+    else:
+        raise _no_format(form, [*FORMATS, SAFETENSORS], "a trace")
+
+
+def _export_evaluation(
+    file: Path, output: Path, form: str, rows: Literal["items", "table"] | None
+) -> None:
+    # `prunetui --help` must not wait for numpy.
+    from ...engine.results.export.formats import REPORTS, ROW_FORMATS
+    from ...engine.results.export.lm_eval_files import lm_eval_files
+
+    if rows is not None and form not in ROW_FORMATS:
+        raise UserError("--rows is for csv and parquet; leave it out for other formats")
+    if form == LM_EVAL:
+        write_new_directory(output, lm_eval_files(read_results(file)))
+    elif form in ROW_FORMATS:
+        write_new(output, ROW_FORMATS[form](read_results(file), rows or "items"))
+    elif form in REPORTS:
+        write_new(output, REPORTS[form](read_results(file)))
+    else:
+        raise _no_format(form, [*ROW_FORMATS, *REPORTS, LM_EVAL], "an evaluation")
+
+
+def _no_format(form: str, formats: list[str], what: str) -> UserError:
+    return UserError(f"{form!r} is no format of {what}; --format takes {', '.join(formats)}")
+
+
+@app.command()
+def show(file: File) -> None:
+    """Print the results table of an evaluation, which may still be running."""
+    results = read_results(file)
+    from rich.console import Console
+
+    from .results_table import print_results
+
+    print_results(Console(), results)
