@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import msgspec
 from prunetui.engine.errors import UserError
+from prunetui.engine.options import Options
 from prunetui.engine.progress import Progress
 from prunetui.engine.session.changes import RestartChanges
 from prunetui.engine.trace.records import Header
@@ -22,6 +23,14 @@ def _new_trace(header: Header) -> Trace:
     trace = Trace(header)
     trace.preview = make_step(0)
     return trace
+
+
+def _options_with(options: Options, changes: RestartChanges) -> Options:
+    """Options of a session after a restart with changes."""
+    named: dict[str, Any] = {name: new for name, new in changes.items() if name != "sampling"}
+    if "sampling" in changes:
+        named |= msgspec.structs.asdict(changes["sampling"])
+    return msgspec.structs.replace(options, **named)
 
 
 class FakeSession:
@@ -85,6 +94,7 @@ class FakeSession:
                 chat_template=not changes.get("raw", not header.prompt.chat_template),
             ),
             sampling=changes.get("sampling", header.sampling),
+            options=header.options and _options_with(header.options, changes),
         )
         if changed == header:
             self.trace.rewind(0)

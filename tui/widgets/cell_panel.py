@@ -50,7 +50,10 @@ class CellPanel(Panel):
             for number, part in enumerate(wrap(text, width - LABEL_CELLS)):
                 head = fill("" if number else label, LABEL_CELLS)
                 lines.append(Line().add(head, self.style("panel--quiet")).add(part, style))
-        return lines[:height]
+        if len(lines) > height:
+            more = f"… {len(lines) - height + 1} lines more in a larger terminal"
+            lines[height - 1 :] = [Line().add(more, self.style("panel--quiet"))]
+        return lines
 
     def _style(self, cell: Cell, label: str) -> Style:
         main = cell.main
@@ -91,7 +94,7 @@ def _score(score: Score, row: TaskComparison) -> Iterator[Entry]:
     baseline = row.cells[0].main
     if score.delta is not None and baseline is not None:
         text += f" · baseline {_with_error(baseline)}"
-    yield "score", f"{text} · {metric_label(score.metric)}"
+    yield "score", text
     if score.delta is None:
         return
     parts = [figures.score_difference(score.delta)]
@@ -108,7 +111,7 @@ def _score(score: Score, row: TaskComparison) -> Iterator[Entry]:
         )
 
 
-TESTS = {"McNemar": "exact McNemar", "permutation": "sign-flip permutation"}
+TESTS = {"McNemar": "exact McNemar", "permutation": "sign flips"}
 
 
 def _with_error(score: Score) -> str:
@@ -136,7 +139,7 @@ def _drift(cell: Cell) -> Iterator[Entry]:
 
 
 def _generation(cell: Cell) -> Iterator[Entry]:
-    repeats = f"{figures.share(cell.repeats)} repeat themselves to their end"
+    repeats = f"{figures.share(cell.repeats)} repeat themselves"
     if not cell.lane:
         yield "texts", repeats
         return

@@ -103,7 +103,7 @@ class ItemList(RowList):
     def draw(self, width: int, height: int) -> list[Line]:
         quiet = self.style("panel--quiet")
         note = f"{UNITS[self._listed.kind]} · {self._note}"
-        lines = [self.title(width, self._title, note, self._note)]
+        lines = [self.title(width, self._title, note, self._note, room_for=self._note)]
         if not self._rows:
             return [*lines, Line(), *(Line().add(text, quiet) for text in wrap(self._empty, width))]
         figures = FIGURES[self._listed.kind][: None if self._listed.has_variant else 1]

@@ -93,7 +93,10 @@ class ItemPanel(Panel):
         below = len(self._lines) > self._top + room
         page = f"from line {self._top + 1}" if self._top else ""
         note = ", ".join(part for part in (page, "space: more" if below else "") if part)
-        return [self.title(width, title, note), *self._lines[self._top : self._top + room]]
+        return [
+            self.title(width, title, note, room_for=note),
+            *self._lines[self._top : self._top + room],
+        ]
 
     def _wrap_to(self, count: int) -> None:
         self._lines += islice(self._more, max(count - len(self._lines), 0))

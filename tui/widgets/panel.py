@@ -123,10 +123,14 @@ class Panel(Widget):
             self._styles_by_name[name] = self.get_component_rich_style(name)
         return self._styles_by_name[name]
 
-    def title(self, width: int, text: str, *notes: str) -> Line:
-        """First line: what the panel shows, a rule, and the first of the notes that fits."""
+    def title(self, width: int, text: str, *notes: str, room_for: str = "") -> Line:
+        """First line: what the panel shows, a rule, and the first of the notes that fits.
+
+        `room_for` is a note before which a long text is cut.
+        """
         rule = self.style("panel--rule")
-        line = Line().add(shorten(text, width), self.style("panel--title")).add(" ", rule)
+        most = width - cell_len(room_for) - 5 if room_for else width
+        line = Line().add(shorten(text, most), self.style("panel--title")).add(" ", rule)
         room = width - line.width - 4
         note = next((note for note in notes if note and cell_len(note) <= room), "")
         line.add("─" * (width - line.width - len(note and " ") - cell_len(note)), rule)

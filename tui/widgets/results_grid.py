@@ -105,7 +105,7 @@ class ResultsGrid(Panel):
     def draw(self, width: int, height: int) -> list[Line]:
         quiet = self.style("panel--quiet")
         columns = self._columns = self._lay_out(width)
-        lines = [self.title(width, self._title, self._note)]
+        lines = [self.title(width, self._title, self._note, room_for=self._note)]
         head = Line().add(fill("  task", columns.name + 2 * GAP), quiet)
         head.add(f"{'items':>{columns.items}}", quiet)
         for lane in columns.lanes:
@@ -119,7 +119,7 @@ class ResultsGrid(Panel):
         legend = LEGEND if columns.has_bars else SHORT_LEGEND
         hidden = len(self._names) - len(columns.lanes)
         if hidden:
-            legend += f" · {hidden} more lanes: ← →"
+            legend += f" · {hidden} more lane{'s' if hidden > 1 else ''}: ← →"
         if len(lines) < height - 1:
             lines.append(Line())
         return [*lines, Line().add(shorten(legend, width), quiet)]
@@ -195,7 +195,8 @@ class ResultsGrid(Panel):
 def _label(row: TaskComparison) -> str:
     """Name of a task, indented below its group's."""
     if row.group:
-        return f"{row.name} ({len(row.tasks)} tasks)"
+        count = len(row.tasks)
+        return f"{row.name} ({count} task{'s' if count > 1 else ''})"
     return f"  {row.name}" if row.tasks[0].group else row.name
 
 
