@@ -15,6 +15,8 @@ Array = NDArray[np.float64]
 RESAMPLES = 10_000
 CHUNK = 1_000_000
 """Numbers drawn at once, which bounds the memory."""
+BINOMIAL_DRAWS = 32
+"""Items that are drawn in the time in which a count of items is."""
 MAX_ENUMERATED = 16
 """Differences that are not 0, up to which every choice of signs is tried."""
 
@@ -93,17 +95,23 @@ def _percentiles(strata: tuple[tuple[Distinct, float], ...]) -> tuple[float, flo
 
 
 def _resampled_means(stratum: Distinct, rng: np.random.Generator) -> Array:
-    """Means of n − 1 of n values, drawn with replacement: [RESAMPLES].
-
-    What is drawn is how often each distinct value comes, which is the same and mostly far less.
-    """
+    """Means of n − 1 of n values, drawn with replacement: [RESAMPLES]; of one value, that value."""
     values, counts = np.array(stratum).T
-    draws = int(counts.sum()) - 1
-    rows = max(1, CHUNK // len(values))
-    parts = [
-        rng.multinomial(draws, counts / counts.sum(), size=min(rows, RESAMPLES - first)) @ values
-        for first in range(0, RESAMPLES, rows)
-    ]
+    items = int(counts.sum())
+    draws = items - 1
+    if not draws:
+        return np.full(RESAMPLES, values[0])
+    # How often each distinct value is drawn, or each draw: what there is less of.
+    by_counts = len(values) * BINOMIAL_DRAWS < draws
+    every = np.repeat(values, counts.astype(int))
+    rows = max(1, CHUNK // (len(values) if by_counts else draws))
+    parts: list[Array] = []
+    for first in range(0, RESAMPLES, rows):
+        size = min(rows, RESAMPLES - first)
+        if by_counts:
+            parts.append(rng.multinomial(draws, counts / items, size=size) @ values)
+        else:
+            parts.append(every[rng.integers(items, size=(size, draws))].sum(axis=1))
     return np.concatenate(parts) / draws
 
 

@@ -7,7 +7,7 @@ import select
 import sys
 from typing import Any, TextIO
 
-_SUBSTITUTES = dict(zip("…–−─×‖≈≠¦▸█▉▊▋▌▍▎▏", "~---x|~!|>########", strict=True))
+_SUBSTITUTES = dict(zip("…–−─×‖≈≠¦▸█▉▊▋▌▍▎▏±·Δ✗✓↑↓", "~---x|~!|>########/|Dxv^v", strict=True))
 """ASCII characters of one cell each, as rich has laid out the lines by then; rich itself replaces
 boxes and bars."""
 
