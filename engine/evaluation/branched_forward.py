@@ -81,8 +81,8 @@ class BranchedForward:
         """
         device, llama = self._model.device, self._model.model
         x = llama.embed_tokens(batch.tokens.to(device))
-        # Where rows do not branch, all have the same positions.
-        positions = batch.positions if batch.branches is not None else batch.positions[:1]
+        # Where rows have no tails, all have the same positions.
+        positions = batch.positions if batch.tails is not None else batch.positions[:1]
         angles = llama.rotary_emb(x, position_ids=positions.to(device))
         needed = batch.rows.to(device), batch.columns.to(device)
         masks: dict[int | None, Tensor | None] = {}
@@ -194,18 +194,18 @@ def attention_mask(batch: Batch, window: int | None, device: torch.device) -> Te
     """Which keys a query attends to: bool [rows or 1, 1, columns, prefix + columns]; None where
     that is all columns up to its own.
 
-    A position attends to the prefix, to the stem before it and to its own branch before it.
+    A position attends to the prefix, to the stem before it and to its own tail before it.
     """
-    width, prefix, branches = batch.tokens.shape[1], batch.prefix, batch.branches
-    if not prefix and branches is None and (window is None or window >= width):
+    width, prefix, tails = batch.tokens.shape[1], batch.prefix, batch.tails
+    if not prefix and tails is None and (window is None or window >= width):
         return None
     columns = torch.arange(width, device=device)
-    positions = (batch.positions if branches is not None else batch.positions[:1]).to(device)
+    positions = (batch.positions if tails is not None else batch.positions[:1]).to(device)
     allowed = (columns <= columns[:, None])[None]
-    if branches is not None:
-        branches = branches.to(device)
-        keys = branches[:, None]
-        allowed = allowed & ((keys == 0) | (keys == branches[..., None]))
+    if tails is not None:
+        tails = tails.to(device)
+        keys = tails[:, None]
+        allowed = allowed & ((keys == 0) | (keys == tails[..., None]))
     allowed = torch.nn.functional.pad(allowed, (prefix, 0), value=True)
     if window is not None:
         before = torch.arange(prefix, device=device).expand(len(positions), -1)

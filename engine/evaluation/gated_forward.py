@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..foreign import foreign_code
 from ..model.dropped import Dropped
 from ..model.gates import Gates
 from ..model.installed import InstalledHooks
@@ -41,11 +42,16 @@ class GatedForward:
 
     def _run(self, batch: Batch, dropped: Dropped) -> tuple[Tensor, Any]:
         model = self._group.model
+        family = model.config.model_type
         closed = torch.tensor([True])
         gates = Gates(dict.fromkeys(self._group.anatomy.sublayers(dropped), closed))
         gathering = _GatherHook(self._group.anatomy.head, batch.rows, batch.columns)
         try:
-            with gates, gathering:
+            with (
+                foreign_code(f"this {family} model cannot read texts in a batch"),
+                gates,
+                gathering,
+            ):
                 z = model(input_ids=batch.tokens.to(model.device), use_cache=False).logits[0]
         finally:
             # Stock code keeps the angles of the longest text so far.

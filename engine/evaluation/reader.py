@@ -1,13 +1,11 @@
 """Texts read in all lanes: log probabilities, drift and embeddings."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..foreign import foreign_code
 from ..model.dropped import Dropped
 from ..model.rope import ChangingRope
 from ..model.weight_group import WeightGroup
@@ -134,17 +132,11 @@ class LaneReader:
             return plan_alone(texts)
         return plan_texts(texts, self._batch_size, shared=self._shared)
 
-    def _guard(self) -> ExitStack:
-        guard = ExitStack()
-        guard.enter_context(
-            guard_memory(
-                f"out of memory while reading texts in batches of {self._batch_size}; "
-                "a smaller --batch-size needs less"
-            )
+    def _guard(self) -> guard_memory:
+        smaller = "a smaller --batch-size needs" if self._batch_size > 1 else "fewer variants need"
+        return guard_memory(
+            f"out of memory while reading texts in batches of {self._batch_size}; {smaller} less"
         )
-        family = self._model.config.model_type
-        guard.enter_context(foreign_code(f"this {family} model cannot read texts in batches"))
-        return guard
 
 
 def _make_forward(group: WeightGroup, lanes: dict[int, Dropped]) -> LaneForward:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -24,8 +25,8 @@ class Text:
 class Batch:
     """Rows of texts that are read together after a prefix.
 
-    A row is a stem and branches: texts that begin alike, each of which reads the stem and its own
-    branch. Most rows are a stem alone.
+    A row is a stem and tails: texts that begin alike, each of which reads the stem and its own
+    tail. Most rows are a stem alone.
     """
 
     prefix: int
@@ -34,8 +35,8 @@ class Batch:
     """int64 [rows, columns], padded with 0 on the right."""
     positions: Tensor
     """Positions in the texts, int64 [rows, columns]; those of padding are counted on."""
-    branches: Tensor | None
-    """Number of the branch, int64 [rows, columns], 0 for the stem; None where no row has two."""
+    tails: Tensor | None
+    """Number of the tail, int64 [rows, columns], 0 for the stem; None where no row has two."""
     rows: Tensor
     """Rows of the needed positions, int64 [needed]."""
     columns: Tensor
@@ -60,17 +61,17 @@ class Plan:
 def plan_texts(texts: Sequence[Text], batch_size: int, *, shared: bool) -> Plan:
     """Lay out texts, the longest first, in batches of at most `batch_size` rows.
 
-    With `shared`, the tokens that all texts begin with are left to be read once, and texts branch
-    off a row where that saves more than half of each one that joins it. A batch has no more
-    positions than so many of its longest texts. The plan depends on the arguments alone.
+    With `shared`, the tokens that all texts begin with are left to be read once, and texts share
+    a row where that saves more than half of each one that joins it. A batch has no more positions
+    than so many of its longest texts. The plan depends on the arguments alone.
     """
     order = sorted(range(len(texts)), key=lambda number: texts[number].tokens)
     length = _prefix_length(texts, order) if shared else 0
-    rows = _make_rows(texts, order, length, branches=shared)
+    rows = _make_rows(texts, order, length, tails=shared)
     positions = length + sum(row.length for row in rows)
     if length and length * (len(rows) - 1) * WORTH < positions:
         length = 0
-        rows = _make_rows(texts, order, length, branches=shared)
+        rows = _make_rows(texts, order, length, tails=shared)
     # The sort is stable: rows of a length stay in the order of their tokens.
     rows.sort(key=lambda row: -row.length)
     batches = []
@@ -83,7 +84,7 @@ def plan_texts(texts: Sequence[Text], batch_size: int, *, shared: bool) -> Plan:
 
 def plan_alone(texts: Sequence[Text]) -> Plan:
     """Read each text by itself."""
-    rows = [_Row(0, [(number, text.tokens)]) for number, text in enumerate(texts)]
+    rows = [_Row([(number, text.tokens)]) for number, text in enumerate(texts)]
     return Plan((), [_make_batch(texts, [row], 0) for row in rows])
 
 
@@ -97,56 +98,55 @@ def prefix_batch(tokens: Tokens) -> Batch:
 class _Row:
     """Texts that begin alike, in the order of their tokens, without the prefix."""
 
-    prefix: int
     texts: list[tuple[int, Tokens]]
+    """Numbers of the texts and their tokens."""
     stem: int = field(init=False)
     """Number of tokens that all begin with."""
-    ends: list[Tokens] = field(init=False)
-    """Branches: what follows the stem, once for texts of which one begins with the other."""
+    tails: list[Tokens] = field(init=False)
+    """What follows the stem, once for texts of which one begins with the other."""
 
     def __post_init__(self) -> None:
         self.stem = _shared_length(self.texts[0][1], self.texts[-1][1])
         rests = [tokens[self.stem :] for _, tokens in self.texts]
-        self.ends = [
+        self.tails = [
             rest
             for rest, after in zip(rests, [*rests[1:], ()], strict=True)
             if after[: len(rest)] != rest
         ]
-        if len(self.ends) == 1:
-            self.stem, self.ends = self.stem + len(self.ends[0]), []
+        if len(self.tails) == 1:
+            self.stem, self.tails = self.stem + len(self.tails[0]), []
 
     @property
     def length(self) -> int:
-        return self.stem + sum(map(len, self.ends))
+        return self.stem + sum(map(len, self.tails))
 
     @property
     def longest(self) -> int:
         return max(len(tokens) for _, tokens in self.texts)
 
-    def columns(self, tokens: Tokens) -> tuple[int, int]:
-        """Number of the branch that a text reads, 0 for none, and the column where it begins."""
-        begin, rest = self.stem, tokens[self.stem :]
-        if rest:
-            for number, end in enumerate(self.ends, start=1):
-                if end[: len(rest)] == rest:
-                    return number, begin
-                begin += len(end)
-        return 0, self.stem
+    def tail_column(self, tokens: Tokens) -> int:
+        """Column at which a text goes on after the stem."""
+        rest, column = tokens[self.stem :], self.stem
+        for tail in self.tails:
+            if tail[: len(rest)] == rest:
+                return column
+            column += len(tail)
+        return self.stem
 
 
 def _make_rows(
-    texts: Sequence[Text], order: Iterable[int], prefix: int, *, branches: bool
+    texts: Sequence[Text], order: Iterable[int], prefix: int, *, tails: bool
 ) -> list[_Row]:
     limit = 2 * max((len(text.tokens) - prefix for text in texts), default=0)
     rows: list[_Row] = []
     for number in order:
         tokens = texts[number].tokens[prefix:]
-        row = _Row(prefix, [(number, tokens)])
+        row = _Row([(number, tokens)])
         if rows:
             before = rows[-1]
-            both = _Row(prefix, [*before.texts, *row.texts])
+            both = _Row([*before.texts, *row.texts])
             saved = before.length + row.length - both.length
-            joins = not both.ends or (branches and 2 * saved > row.length and both.length <= limit)
+            joins = not both.tails or (tails and 2 * saved > row.length and both.length <= limit)
             if joins and saved > 0:
                 rows[-1] = both
                 continue
@@ -158,30 +158,30 @@ def _make_batch(texts: Sequence[Text], rows: Sequence[_Row], prefix: int) -> Bat
     width = max(row.length for row in rows)
     tokens = torch.zeros(len(rows), width, dtype=torch.int64)
     positions = torch.arange(prefix, prefix + width).repeat(len(rows), 1)
-    branches = torch.zeros(len(rows), width, dtype=torch.int64)
+    tails = torch.zeros(len(rows), width, dtype=torch.int64)
     places: dict[tuple[int, int], int] = {}
     index: dict[tuple[int, int], int] = {}
-    for row_number, row in enumerate(rows):
-        stem = row.texts[-1][1][: row.stem]
-        tokens[row_number, : row.length] = torch.tensor([*stem, *(t for e in row.ends for t in e)])
-        begin = row.stem
-        for number, end in enumerate(row.ends, start=1):
-            columns = slice(begin, begin + len(end))
-            branches[row_number, columns] = number
-            positions[row_number, columns] -= begin - row.stem
-            begin += len(end)
+    for number, row in enumerate(rows):
+        # The last text is as long as the stem, whether there are tails or not.
+        _, last = row.texts[-1]
+        tokens[number, : row.length] = torch.tensor([*last[: row.stem], *chain(*row.tails)])
+        column = row.stem
+        for tail_number, tail in enumerate(row.tails, start=1):
+            columns = slice(column, column + len(tail))
+            tails[number, columns] = tail_number
+            positions[number, columns] -= column - row.stem
+            column += len(tail)
         for text, rest in row.texts:
-            _, begin = row.columns(rest)
+            moved = row.tail_column(rest) - row.stem
             for position in texts[text].needed:
                 column = position - prefix
-                if column >= row.stem:
-                    column += begin - row.stem
-                index[text, position] = places.setdefault((row_number, column), len(places))
-    needed = torch.tensor([*places]).T
-    has_branches = any(row.ends for row in rows)
+                place = number, column + moved if column >= row.stem else column
+                index[text, position] = places.setdefault(place, len(places))
+    needed_rows, needed_columns = torch.tensor([*places]).T.contiguous()
+    has_tails = any(row.tails for row in rows)
     return Batch(
-        *(prefix, tokens, positions, branches if has_branches else None),
-        *(needed[0].contiguous(), needed[1].contiguous(), index),
+        *(prefix, tokens, positions, tails if has_tails else None),
+        *(needed_rows, needed_columns, index),
     )
 
 

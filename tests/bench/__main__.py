@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", SPINS)
 
 from .decoding import context_growth, decoding, large_vocabulary, measuring
+from .evaluation import rating
 from .loading import loading
 from .memory import long_run, memory
 from .sharing import sharing
@@ -34,6 +35,11 @@ print("\nloading: the proof that what decodes is the model (demo model, five lan
 loading()
 print("\nsharing: a step of two sessions at once over one alone (demo, five lanes, float32)")
 sharing()
+print(
+    "\nevaluation: options rated in five lanes over lm-eval's run of one model "
+    "(demo tasks, batches of 8, float32)"
+)
+rating("float32")
 print("\nmemory: what lanes add, each in a process of its own (float32)")
 memory()
 print("\nlong run: five lanes of a tiny model, resident")

@@ -211,6 +211,21 @@ def test_the_same_requests_give_the_same_bits_and_others_do_not_matter_much(fami
         assert kl == pytest.approx([drift.kl for drift in alone.drift], abs=2e-5)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_logits_are_read_some_positions_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    reader = make_reader(make_model(family))
+    requests = [Request(draw(1, 4), draw(2, 9)), Request(draw(3, 6), draw(4, 2)), *task()]
+    whole = reader.rate(requests, silent)
+    monkeypatch.setattr("prunetui.engine.evaluation.stream_numbers.POSITIONS", 2)
+    for rating, expected in zip(reader.rate(requests, silent), whole, strict=True):
+        assert rating.logprobs == pytest.approx(expected.logprobs, abs=1e-5)
+        assert rating.greedy == expected.greedy
+        kl = [drift.kl for drift in rating.drift]
+        assert kl == pytest.approx([drift.kl for drift in expected.drift], abs=1e-5)
+
+
 def test_lanes_share_what_comes_before_their_first_dropped_sublayer() -> None:
     model = make_model("llama")
     lanes = (
@@ -352,7 +367,7 @@ def test_fractions_that_are_reported_rise_to_one() -> None:
 
 def test_memory_that_runs_out_is_said_with_what_needs_less() -> None:
     model = make_model("llama")
-    reader = make_reader(model)
+    reader = make_reader(model, batch_size=2)
 
     def run_out(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -365,6 +380,20 @@ def test_memory_that_runs_out_is_said_with_what_needs_less() -> None:
     ):
         with pytest.raises(UserError, match=r"out of memory .* smaller --batch-size needs less"):
             read()
+    with pytest.raises(UserError, match="batches of 1; fewer variants need less"):
+        make_reader(model, batch_size=1).embed([(1, 2)], "last", silent)
+
+
+def test_code_of_a_model_that_fails_becomes_a_sentence() -> None:
+    model = make_model("gpt2")
+    reader = make_reader(model)
+
+    def fail(*_: object) -> None:
+        raise ValueError("no such mask")
+
+    anatomy_of(model).layers[0].module.register_forward_hook(fail)
+    with pytest.raises(UserError, match=r"this gpt2 model cannot read .*no such mask"):
+        reader.rate(task(), silent)
 
 
 def test_texts_whose_length_changes_the_rotary_angles_are_read_alone() -> None:
@@ -383,10 +412,16 @@ def test_texts_whose_length_changes_the_rotary_angles_are_read_alone() -> None:
 @pytest.mark.parametrize("family", sorted(DECODES))
 def test_every_family_is_rated_as_its_stock_model_rates_a_text(family: str) -> None:
     model = make_family(family)
+    lanes = [Dropped()]
+    if anatomy_of(model).droppable:
+        lanes.append(Dropped(attention=frozenset({1}), mlp=frozenset({2})))
     requests = task()[:6]
-    ratings = make_reader(model, LANES[:1]).rate(requests, silent)
+    ratings = make_reader(model, lanes).rate(requests, silent)
     for request, rating in zip(requests, ratings, strict=True):
-        z = stock(model, Dropped(), request.context + request.continuation[:-1])[1]
-        logprobs = z[len(request.context) - 1 :].log_softmax(dim=-1)
-        expected = sum(x[token] for x, token in zip(logprobs, request.continuation, strict=True))
-        assert rating.logprobs[0] == pytest.approx(float(expected), abs=1e-3)
+        for lane, dropped in enumerate(lanes):
+            z = stock(model, dropped, request.context + request.continuation[:-1])[1]
+            logprobs = z[len(request.context) - 1 :].log_softmax(dim=-1)
+            expected = sum(
+                x[token] for x, token in zip(logprobs, request.continuation, strict=True)
+            )
+            assert rating.logprobs[lane] == pytest.approx(float(expected), abs=1e-3)
