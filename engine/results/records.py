@@ -121,6 +121,8 @@ class Option(Plain, frozen=True):
     """Tokens of the continuation that was rated."""
     context: Int = 0
     """Index into the item's contexts."""
+    continuation: str = ""
+    """Text that was rated after the context: lm-eval sets a delimiter before an option."""
 
 
 class Match(Plain, frozen=True):

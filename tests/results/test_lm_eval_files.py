@@ -67,7 +67,7 @@ def test_samples_have_requests_responses_and_hashes() -> None:
             assert sample["target"] == str(item.gold_option)
             assert [*sample["arguments"]] == [f"gen_args_{n}" for n in range(4)]
             for n, option in enumerate(item.options):
-                arguments = {"arg_0": item.contexts[0], "arg_1": option.text}
+                arguments = {"arg_0": item.contexts[0], "arg_1": option.continuation}
                 assert sample["arguments"][f"gen_args_{n}"] == arguments
                 response = [str(answer.logprobs[n]), str(answer.greedy[n])]
                 assert sample["resps"][n] == [response]

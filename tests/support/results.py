@@ -94,11 +94,18 @@ def make_item(kind: Kind, index: int, variants: int = 2) -> Item:
     }
     match kind:
         case "options":
-            options = [Option(text=f" {letter}{text}", tokens=[5, n]) for n, letter in _LETTERS]
+            options = [
+                Option(text=f"{letter}{text}", tokens=[5, n], continuation=f" {letter}{text}")
+                for n, letter in _LETTERS
+            ]
             gold = index % 4
             return Item(**common, gold=options[gold].text, options=options, gold_option=gold)
         case "likelihood":
-            return Item(**common, gold="", options=[Option(text=context, tokens=[2, 3])])
+            return Item(
+                **common,
+                gold="",
+                options=[Option(text=context, tokens=[2, 3], continuation=context)],
+            )
         case "generation":
             return Item(**common, gold=f"{index}", until=["\n\n", "Q:"], max_new_tokens=32)
         case "retrieval":

@@ -118,6 +118,7 @@ class HarnessTask:
             hash=document_hash(document.content),
             question=question_of(self._task, document.content),
             doc=content if isinstance(content, dict) else {"document": content},
+            target=str(self._task.doc_to_target(document.content)),
             **fields,
         )
 
@@ -226,6 +227,7 @@ class RatedTask(HarnessTask):
                 text=(choices[number] if choices else continuation),
                 tokens=[token for text in texts[number] for token in text.request.continuation],
                 context=contexts.index(context),
+                continuation=continuation,
             )
             for number, (context, continuation) in enumerate(arguments)
         ]

@@ -2,7 +2,7 @@
 
 Keys and forms are those of lm-eval 0.4.13: `results_DATE.json` has what `simple_evaluate` returns,
 and `samples_TASK_DATE.jsonl` a line per item and filter. Retrieval and prompts, which are not
-lm-eval's, are left out.
+lm-eval's, are left out, and so are the unconditional requests of `acc_mutual_info`.
 """
 
 import contextlib
@@ -192,8 +192,8 @@ def _requests(task: Task, item: Item, answer: Answer) -> tuple[list[tuple[Any, .
         return [(context, settings) for context in item.contexts], [answer.text]
     logprobs = ["nan" if logprob is None else str(logprob) for logprob in answer.logprobs]
     if task.config.get("output_type") == "loglikelihood_rolling":
-        return [(option.text,) for option in item.options], logprobs
-    arguments = [(item.contexts[option.context], option.text) for option in item.options]
+        return [(option.continuation,) for option in item.options], logprobs
+    arguments = [(item.contexts[option.context], option.continuation) for option in item.options]
     return arguments, [
         [logprob, str(greedy)] for logprob, greedy in zip(logprobs, answer.greedy, strict=False)
     ]
