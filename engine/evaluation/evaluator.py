@@ -64,6 +64,7 @@ def evaluate(
             notes = [*header.notes, *left_out]
             results = Results(msgspec.structs.replace(header, notes=notes))
             writer = ResultsWriter(file, results.header)
+        report(results, float(sum(map(len, results.items.values()))))
         for task in tasks:
             _answer(task, writer, results, report)
     finally:

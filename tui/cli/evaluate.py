@@ -36,14 +36,19 @@ def evaluate(options: Options, settings: Settings, file: Path, *, resume: bool) 
         except UserError as raised:
             error = raised
     if (results := shown.results) is not None:
-        console = Console(soft_wrap=True)
-        print_results(console, results)
-        if not results.complete:
-            console.print(Text(f"Not complete: prunetui eval --resume {visible(str(file))}"))
-        else:
-            console.print(Text(f"Recorded in {visible(str(file))}"))
+        print_evaluation(results, file)
     if error is not None:
         raise error
+
+
+def print_evaluation(results: Results, file: Path) -> None:
+    """Print the table, and where it is recorded or how it goes on."""
+    console = Console(soft_wrap=True)
+    print_results(console, results)
+    if results.complete:
+        console.print(Text(f"Recorded in {visible(str(file))}"))
+    else:
+        console.print(Text(f"Not complete: prunetui eval --resume {visible(str(file))}"))
 
 
 class _Shown:

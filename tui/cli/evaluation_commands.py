@@ -49,21 +49,27 @@ def evaluate(
 ) -> None:
     """Score tasks in all lanes, with the drift that explains the scores, and print the table."""
     if resume is None:
-        file = _new_file(output)
+        file, results = _new_file(output), None
     else:
         if output is not None:
             raise UserError("--resume goes on with its own file; leave -o out")
-        file, header = resume, read_results(resume).header
+        file, results = resume, read_results(resume)
         names = inspect.signature(evaluation_settings).parameters.keys()
         if given := [name for name in named_on_command_line(ctx) if name in names]:
             raise UserError(
                 f"--resume asks as {resume} says; leave --{given[0].replace('_', '-')} out"
             )
-        options = resumed_options(ctx, resume, header.options, options)
-        settings = header.settings
-    check_options(options)
+        options = resumed_options(ctx, resume, results.header.options, options)
+        settings = results.header.settings
+    # NumPy, which the table needs, takes its time.
     from .evaluate import evaluate as answer
+    from .evaluate import print_evaluation
 
+    if results is not None and results.complete:
+        print_evaluation(results, file)
+        print("Nothing is left to evaluate.")
+        return
+    check_options(options)
     answer(options, settings, file, resume=resume is not None)
 
 
