@@ -89,7 +89,7 @@ class Task(Plain, frozen=True):
     """Group whose mean it is part of, such as mmlu."""
     weight_by_size: bool = True
     """Whether the group's mean is over items; else over tasks, whatever their number of items."""
-    num_fewshot: int = 0
+    num_fewshot: Int = 0
     config: dict[str, Any] = {}
     """lm-eval's configuration, for its result files."""
     notes: list[str] = []

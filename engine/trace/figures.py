@@ -1,5 +1,7 @@
 """Text of figures: one form for each, on every screen and in every report."""
 
+import math
+
 MISSING = "n/a"
 """Text of a number that was not measured or is not finite."""
 
@@ -106,6 +108,8 @@ def step_number(value: int | None, *, tie: bool = False) -> str:
 
 
 def _scientific(value: float) -> str:
-    """Scientific notation in two digits, without padding of the exponent: `9.3e-5`."""
+    """Scientific notation in two digits, without padding of the exponent: `9.3e-5`; `inf`."""
+    if not math.isfinite(value):
+        return f"{value}"
     mantissa, _, exponent = f"{value:.1e}".partition("e")
     return f"{mantissa}e{int(exponent)}"

@@ -1,6 +1,5 @@
 """Evaluation files: what was written is read again, and nothing that was written is lost."""
 
-import contextlib
 import math
 import random
 import signal
@@ -22,7 +21,6 @@ from prunetui.engine.results.file import (
 from prunetui.engine.results.records import SUFFIX
 from prunetui.engine.trace.file import is_being_written, read_trace
 
-from ..support.mutations import MUTATIONS
 from ..support.results import (
     make_end,
     make_header,
@@ -340,29 +338,3 @@ def test_a_trace_and_an_evaluation_are_told_apart(tmp_path: Path) -> None:
         read_results(trace)
     with pytest.raises(UserError, match="is an evaluation; `prunetui show` opens it"):
         read_trace(evaluation)
-
-
-def damaged_results(folder: Path, mutation: str, seeds: range) -> int:
-    """Read the file damaged in a way of each seed; return how many could be read."""
-    content, path = write_results(folder, items=2).read_bytes(), folder / "damaged"
-    count = 0
-    for seed in seeds:
-        path.write_bytes(MUTATIONS[mutation](content, random.Random(seed)))
-        with contextlib.suppress(UserError):
-            results = read_results(path)
-            count += 1
-            for lines in ([results.header], *results.items.values(), results.ends.values()):
-                for line in lines:
-                    assert msgspec.json.decode(msgspec.json.encode(line), type=type(line)) == line
-    return count
-
-
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_a_damaged_file_is_read_or_refused(mutation: str, tmp_path: Path) -> None:
-    assert damaged_results(tmp_path, mutation, range(150)) > 5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_ten_thousand_damaged_files(mutation: str, tmp_path: Path) -> None:
-    assert damaged_results(tmp_path, mutation, range(1000, 11000)) > 100

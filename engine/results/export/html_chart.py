@@ -1,7 +1,7 @@
 """Charts of a task as SVG inside a page: a row per lane, a point per figure."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...trace.export.html_page import escaped
@@ -59,15 +59,18 @@ class _Axis:
 def score_chart(comparison: TaskComparison) -> str:
     """Scores by the main metric with the intervals of their differences; empty without a score."""
     scores = [cell.scores[0] for cell in comparison.cells if cell.scores]
-    values = [score.value for score in scores if score.value is not None]
     baseline = scores[0].value if scores else None
-    if not values or baseline is None:
+    if baseline is None:
         return ""
     spans = [
         (baseline + score.interval[0], baseline + score.interval[1]) if score.interval else None
         for score in scores
     ]
-    axis = _linear([*values, *(bound for span in spans if span for bound in span)])
+    values = [score.value for score in scores if score.value is not None]
+    values += [bound for span in spans if span for bound in span]
+    if not all(map(math.isfinite, values)):
+        return ""
+    axis = _linear(values)
     marks = []
     for lane, (score, span) in enumerate(zip(scores, spans, strict=True)):
         y = _middle(lane)
@@ -89,11 +92,17 @@ def drift_chart(comparison: TaskComparison) -> str:
         for distance in DISTANCES
         if any((distance.of(cell) or 0) > 0 for cell in comparison.cells)
     ]
-    values = [v for distance in shown for cell in comparison.cells if (v := distance.of(cell))]
-    if not values:
+    values = [
+        value
+        for distance in shown
+        for cell in comparison.cells
+        if (value := distance.of(cell)) is not None
+    ]
+    positive = [value for value in values if value > 0]
+    if not positive:
         return ""
-    scale = decades_around(min(values), max(values))
-    below = any(value == 0 or scale.share(value) < 0 for value in _all(shown, comparison.cells))
+    scale = decades_around(min(positive), max(positive))
+    below = any(scale.share(value) < 0 for value in values)
     labels = [
         (float(exponent), "≤ " * (below and exponent == scale.low) + power_of_ten(exponent))
         for exponent in range(scale.low, scale.high + 1)
@@ -116,10 +125,6 @@ def drift_legend(comparison: TaskComparison) -> list[tuple[str, str]]:
         for distance in DISTANCES
         if any((distance.of(cell) or 0) > 0 for cell in comparison.cells)
     ]
-
-
-def _all(distances: Iterable[Distance], cells: Sequence[Cell]) -> list[float]:
-    return [v for each in distances for cell in cells if (v := each.of(cell)) is not None]
 
 
 def _linear(values: Sequence[float]) -> _Axis:
