@@ -53,7 +53,8 @@ class StockRequests(_Stock):
         """
         self._texts = []
         if instance.request_type == "loglikelihood":
-            context, continuation = instance.args[:2]
+            arguments: Any = instance.args
+            context, continuation = arguments
             if not context and not self.tok_encode(continuation, add_special_tokens=False):
                 raise _no_tokens(continuation)
             self.loglikelihood([instance], disable_tqdm=True)
