@@ -1,106 +1,58 @@
-"""lm-eval's tasks in all lanes against lm-eval's own runs of checkpoints that `prune` wrote."""
+"""lm-eval's tasks in all lanes: against its own run, what is refused, and the demo's tasks."""
 
-import math
+import dataclasses
+import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
-from prunetui.engine.results.records import Item
-from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from prunetui.engine.errors import UserError
+from prunetui.engine.evaluation.harness import opening
+from prunetui.engine.evaluation.harness.opening import DEMO_TASKS, open_harness_tasks
+from prunetui.engine.evaluation.lanes import EvaluatedLanes
+from prunetui.engine.evaluation.requests import Prompt, Rating, Request
+from prunetui.engine.evaluation.task import EvaluationTask
+from prunetui.engine.results.records import Settings
 
 from ..support.harness import (
-    Evaluated,
+    GENERATION,
+    OPTIONS,
+    ROWS,
+    add_beginning,
+    compare_with_stock,
     open_evaluated,
-    stock_results,
+    write_task,
     write_tasks,
 )
-from ..support.models import (
-    make_model,
-    make_spm_tokenizer,
-    make_tokenizer,
-    save_model_directory,
-)
-
-TOLERANCE = 1e-3
-
-CHAT = (
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if not loop.last %}|{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
-)
+from ..support.models import make_tokenizer, save_model_directory
 
 
-def add_beginning(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """Let a tokenizer set its end token before every text, as its beginning."""
-    tokenizer.bos_token = tokenizer.eos_token
-    backend: Any = tokenizer.backend_tokenizer
-    backend.post_processor = TemplateProcessing(
-        single="<end> $A", special_tokens=[("<end>", tokenizer.eos_token_id)]
-    )
-    return tokenizer
+class Unread:
+    """Lanes whose every text has the same log probability, and that write nothing."""
+
+    def rate(self, requests: Sequence[Request], report: object) -> list[Rating]:
+        return [Rating([-1.0], [False], []) for _request in requests]
+
+    def generate(self, prompts: Sequence[Prompt], report: object) -> NoReturn:
+        raise NotImplementedError
 
 
-def assert_equal(ours: Any, stock: Any) -> None:
-    """Equal in structure, and numbers to within the tolerance."""
-    if isinstance(ours, list) and not isinstance(stock, str):
-        for one, other in zip(ours, [*stock], strict=True):
-            assert_equal(one, other)
-    elif isinstance(ours, float) or isinstance(stock, float):
-        assert ours == pytest.approx(stock, abs=TOLERANCE)
-    else:
-        assert ours == stock
+@pytest.fixture(scope="module")
+def lanes(tmp_path_factory: pytest.TempPathFactory) -> EvaluatedLanes:
+    """The baseline alone, of a model without a chat template."""
+    directory = save_model_directory(tmp_path_factory.mktemp("model") / "model")
+    return open_evaluated(directory, [], []).lanes
 
 
-def compare(
-    evaluated: Evaluated, names: Sequence[str], folder: Path, lanes: Sequence[int] | None = None
-) -> list[list[Item]]:
-    """Compare every response, score and mean of lanes, of all if none are named, with lm-eval's."""
-    answered = evaluated.items()
-    for lane in lanes or range(len(evaluated.lanes.models)):
-        stock = stock_results(evaluated, lane, names, folder)
-        for task, items in zip(evaluated.tasks, answered, strict=True):
-            record = task.record
-            samples = stock["samples"][record.name]
-            assert record.total == stock["n-samples"][record.name]["original"]
-            assert record.num_fewshot == stock["n-shot"][record.name]
-            assert str(stock["versions"][record.name]) == record.version
-            for sample in samples:
-                item = items[sample["doc_id"]]
-                answer = item.answers[lane]
-                assert item.hash == sample["doc_hash"]
-                if sample["filter"] == record.metrics[0].filter:
-                    check_response(record.kind, item, lane, sample)
-                for name in sample["metrics"]:
-                    assert_equal(answer.scores[f"{name},{sample['filter']}"], sample[name])
-            assert len({sample["doc_id"] for sample in samples}) == len(items) == record.items
-            end = task.end(items)
-            for metric in record.metrics:
-                value = stock["results"][record.name][metric.key]
-                scores = [item.answers[lane].scores[metric.key] for item in items]
-                ours = (
-                    math.fsum(scores) / len(scores) if metric.mean else end.scores[lane][metric.key]
-                )
-                # Perplexities are large.
-                assert ours == pytest.approx(value, rel=1e-5, abs=TOLERANCE)
-    return answered
+def open_in(lanes: EvaluatedLanes, *names: str, **settings: Any) -> list[EvaluationTask]:
+    changed = dataclasses.replace(lanes, settings=Settings(**settings))
+    return open_harness_tasks(names, changed, Unread(), Unread())
 
 
-def check_response(kind: str, item: Item, lane: int, sample: dict[str, Any]) -> None:
-    answer = item.answers[lane]
-    (responses,) = zip(*sample["resps"], strict=True)
-    if kind == "generation":
-        assert [answer.text] == [*responses]
-        assert item.contexts == [sample["arguments"][0][0]]
-    elif isinstance(responses[0], float):
-        assert answer.logprobs == pytest.approx([*responses], abs=TOLERANCE)
-    else:
-        count = len(item.options)
-        assert answer.logprobs == pytest.approx([r[0] for r in responses[:count]], abs=TOLERANCE)
-        assert answer.greedy == [r[1] for r in responses[:count]]
-        arguments = [*sample["arguments"]][:count]
-        assert [item.contexts[o.context] for o in item.options] == [a[0] for a in arguments]
+def answer_all(task: EvaluationTask) -> list[Any]:
+    return task.answer(0, task.record.items, lambda _: None)
 
 
 def test_every_kind_of_task_is_as_with_a_stock_model(tmp_path: Path) -> None:
@@ -109,7 +61,7 @@ def test_every_kind_of_task_is_as_with_a_stock_model(tmp_path: Path) -> None:
     names = write_tasks(tmp_path)
     evaluated = open_evaluated(directory, ["control", "magnitude:0.5+drop:mlp=[1]"], names)
 
-    answered = compare(evaluated, names, tmp_path, lanes=[2])
+    answered = compare_with_stock(evaluated, names, tmp_path, lanes=[2])
 
     for items in answered:
         for item in items:
@@ -128,27 +80,212 @@ def test_every_kind_of_task_is_as_with_a_stock_model(tmp_path: Path) -> None:
     assert [len(item.options) for item in answered[2]] == [2] * 5
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text", "mixtral"])
 @pytest.mark.parametrize(
-    ("tokenizer", "settings"),
+    ("name", "sentence"),
     [
-        ("plain", {"num_fewshot": 1, "limit": 3}),
-        ("beginning", {"apply_chat_template": True}),
-        ("space", {}),
+        ("boolk", "lm-eval has no task, group or tag named boolk; near it are boolq"),
+        (
+            "boolq",
+            "task boolq cannot be opened: its data set is on the Hugging Face hub (.*); a YAML",
+        ),
+        ("humaneval", "task humaneval runs code that the model writes, which prunetui never does"),
+        ("mbpp", "task mbpp runs code that the model writes, which prunetui never does"),
+        ("squadv2", "task squadv2 is a Python class of its own"),
+        ("careqa_open", "the metric bleu is code from the Hugging Face hub"),
+        ("chartqa", "task chartqa asks about images or sound"),
+        ("nothing.yaml", "cannot read nothing.yaml: No such file or directory"),
     ],
 )
-def test_families_and_tokenizers(
-    family: str, tokenizer: str, settings: dict[str, Any], tmp_path: Path
+def test_names_that_cannot_be_asked(name: str, sentence: str, lanes: EvaluatedLanes) -> None:
+    with pytest.raises(UserError, match=sentence):
+        open_in(lanes, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("task: x\n  bad: 1", "is no YAML: line 2, column 6: mapping values are not allowed here"),
+        ("task: x\ndoc_to_text: !function utils.f", "has the Python function utils.f run"),
+        ("task: !!python/name:os.system", "is no YAML: line 1, column 7: could not determine"),
+        ("include: deep.yaml", "has the Python function utils.f run"),
+        ("task: x\ndataset_kwargs: {trust_remote_code: true}", "has code of the data set run"),
+        ("- 1", "is no task: it has no `key: value` lines"),
+        ("a: 1", "defines neither a task nor a group"),
+        ("task: x\ninclude: x.yaml", "includes itself"),
+        ("task: x\ninclude: none.yaml", "cannot read .*none.yaml: No such file"),
+        ("group: g\ntask: [boolq, humaneval]", "task humaneval runs code"),
+        ("group: g\ntask: [{group: h, task: [boolk]}]", "no task, group or tag named boolk"),
+        ("task: x\ndataset_path: json\ndataset_kwargs: {data_files: no.json}", "cannot be opened"),
+    ],
+)
+def test_files_that_cannot_be_asked(
+    text: str, sentence: str, lanes: EvaluatedLanes, tmp_path: Path
 ) -> None:
-    made = {
-        "plain": lambda: make_tokenizer(CHAT),
-        "beginning": lambda: add_beginning(make_tokenizer(CHAT)),
-        "space": lambda: make_spm_tokenizer(CHAT),
-    }[tokenizer]()
-    directory = tmp_path / "model"
-    make_model(family, vocab_size=len(made)).save_pretrained(directory)
-    made.save_pretrained(directory)
-    names = write_tasks(tmp_path)
-    variants = ["control", "drop:attn=[2]", "magnitude:0.5+drop:mlp=[1]"]
-    compare(open_evaluated(directory, variants, names, **settings), names, tmp_path)
+    (tmp_path / "utils.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef f(): pass")
+    (tmp_path / "deep.yaml").write_text("task: x\ndoc_to_text: !function utils.f")
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        open_in(lanes, str(tmp_path / "x.yaml"))
+    assert not (tmp_path / "ran").exists()
+
+
+ESCAPE = "{{ cycler.__init__.__globals__.os.system('touch ran') }}"
+SAMPLED = {"generation_kwargs": {"temperature": 0.7}}
+BEAMS = {"generation_kwargs": {"num_beams": 4}}
+LONG = {"generation_kwargs": {"until": ["a"]}}
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (GENERATION | SAMPLED, "task x draws samples"),
+        (GENERATION | BEAMS, "task x generates with num_beams: 4, which prunetui does not have"),
+        (GENERATION | LONG, "task x generates up to 256 tokens, and model reads at most 256"),
+        (GENERATION | {"doc_to_text": "{{q}}"}, "task x, item 3: the prompt has no tokens"),
+        (OPTIONS | {"metric_list": [{"metric": "no"}]}, "task x has the metric no, which lm-eval"),
+        (
+            OPTIONS | {"metric_list": [{"metric": "acc", "aggregation": "no"}]},
+            "task x has an aggregation of acc that lm-eval does not have",
+        ),
+        (OPTIONS | {"doc_to_text": ESCAPE}, "cannot be opened .access to attribute"),
+        (OPTIONS | {"test_split": "dev"}, "its data or its definition has no 'dev'"),
+        (OPTIONS | {"num_fewshot": 9}, "the prompts of task x cannot be made .Sample larger"),
+        (OPTIONS | {"doc_to_choice": "{{[q, '']}}"}, "its first document has an option without"),
+        (
+            OPTIONS | {"doc_to_choice": "{{['a', q]}}", "target_delimiter": ""},
+            "task x, item 3: the option '' has no tokens",
+        ),
+        (
+            OPTIONS
+            | {
+                "doc_to_text": "{{text}}:",
+                "doc_to_choice": "{{['a', q]}}",
+                "target_delimiter": "",
+            },
+            "task x, item 3: the option '' has no tokens",
+        ),
+        (OPTIONS | {"doc_to_choice": "{{['a', 300 * 'b']}}"}, "an option has 301 tokens, and the"),
+    ],
+)
+def test_tasks_that_cannot_be_asked(
+    config: dict[str, Any],
+    sentence: str,
+    lanes: EvaluatedLanes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=sentence):
+        answer_all(*open_in(lanes, write_task(tmp_path, "x", **config)))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_task_without_documents(lanes: EvaluatedLanes, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"x.yaml cannot be opened: it has no documents"):
+        open_in(lanes, write_task(tmp_path, "x", [], **OPTIONS))
+
+
+def test_a_model_without_an_end_or_a_chat_template(lanes: EvaluatedLanes, tmp_path: Path) -> None:
+    writing = write_task(tmp_path, "x", **GENERATION)
+    with pytest.raises(UserError, match="has no chat template; leave out --apply-chat-template"):
+        open_in(lanes, writing, apply_chat_template=True)
+    tokenizer = make_tokenizer()
+    tokenizer.eos_token = None
+    loaded = dataclasses.replace(lanes.loaded, tokenizer=tokenizer)
+    endless = dataclasses.replace(lanes, loaded=loaded)
+    with pytest.raises(UserError, match="has neither a beginning nor an end token"):
+        open_in(endless, writing)
+    tokenizer.bos_token = "<end>"
+    with pytest.raises(UserError, match="has no end token, and task x generates up to it"):
+        open_in(endless, writing)
+
+
+def test_lm_eval_that_is_not_installed(
+    lanes: EvaluatedLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "find_spec", lambda _: None)
+    with pytest.raises(
+        UserError, match=r"lm-eval is not installed: pip install 'prunetui\[eval\]'"
+    ):
+        open_in(lanes, "boolq")
+
+
+def test_a_group_keeps_its_name_and_a_task_named_twice_is_asked_once(
+    lanes: EvaluatedLanes, tmp_path: Path
+) -> None:
+    one = write_task(tmp_path, "one", **OPTIONS)
+    group = tmp_path / "group.yaml"
+    definition = (tmp_path / "one.yaml").read_text().replace("task: one", "task: two")
+    members = "".join(f"\n    {line}" for line in definition.splitlines())
+    means = "aggregate_metric_list: [{metric: acc, weight_by_size: false}]"
+    group.write_text(f"group: both\n{means}\ntask:\n  -{members}")
+
+    tasks = open_in(lanes, one, str(group), one, limit=2, num_fewshot=1)
+
+    assert [(task.record.name, task.record.group) for task in tasks] == [
+        ("one", None),
+        ("both::two", "both"),
+    ]
+    assert [task.record.weight_by_size for task in tasks] == [True, False]
+    assert [(t.record.items, t.record.total) for t in tasks] == [(2, 5)] * 2
+    # Defined without examples, as in lm-eval.
+    assert tasks[0].record.num_fewshot == 0
+    assert "--num-fewshot 1" in tasks[0].record.notes[0]
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(UserError, match="two tasks that are asked are called one"):
+        open_in(lanes, one, write_task(other, "one", ROWS[:2], **OPTIONS))
+
+
+def test_the_digest_knows_documents_and_examples(lanes: EvaluatedLanes, tmp_path: Path) -> None:
+    def digest(seed: int, rows: Sequence[dict[str, Any]] = ROWS) -> str:
+        path = write_task(tmp_path, "x", rows, **OPTIONS | {"num_fewshot": 2})
+        (task,) = open_in(lanes, path, seed=seed)
+        return task.record.digest
+
+    assert digest(1) == digest(1)
+    assert len({digest(1), digest(2), digest(1, ROWS[:-1])}) == 3
+
+
+def test_the_demo_needs_no_network(
+    lanes: EvaluatedLanes,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def no_network(*_: Any, **__: Any) -> NoReturn:
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "socket", no_network)
+    # Its prompts are longer than a tiny model's context.
+    options, writing, mmlu = open_in(lanes, *DEMO_TASKS)
+    sums, questions = answer_all(options), answer_all(mmlu)
+
+    # The same sums.
+    assert [item.hash for item in sums] == [
+        item.hash for item in answer_all(open_in(lanes, "additions")[0])
+    ]
+    assert options.record.items == writing.record.items == 40
+    for item in sums:
+        texts = [option.text for option in item.options]
+        assert len({*texts}) == 4
+        first, second = item.question.removesuffix(" =").split(" + ")
+        assert item.gold == texts[item.gold_option] == str(int(first) + int(second))
+        assert item.contexts[0].endswith(f"\n{item.question}")
+        assert item.contexts[0].count("=") == 5
+    assert len(questions) == 57
+    anatomy = questions[1]
+    assert anatomy.question.startswith("Which of the following is the body cavity")
+    assert [option.text for option in anatomy.options] == ["A", "B", "C", "D"]
+    assert anatomy.gold == "B"
+    # Examples of the same subject with their answers, never the question itself.
+    context = anatomy.contexts[0]
+    assert context.count(anatomy.question) == 1
+    assert context.startswith(
+        "The following are multiple choice questions (with answers) about anatomy.\n\nThe pleura\n"
+    )
+    assert context.count("\nAnswer: ") == 2
+    assert (
+        "extend into the neck.\nD. are composed of respiratory epithelium.\nAnswer: C\n\n"
+        in context
+    )
+    assert capfd.readouterr() == ("", "")

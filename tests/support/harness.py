@@ -1,12 +1,14 @@
 """Tasks of lm-eval over local files, asked of lanes and of stock models."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lm_eval
+import pytest
 import torch
 import yaml
 from lm_eval.models.huggingface import HFLM
@@ -21,6 +23,8 @@ from prunetui.engine.results.records import Item, Settings
 from prunetui.engine.variants.builder import open_builder
 from prunetui.engine.variants.export import save_checkpoint
 from prunetui.engine.variants.recipes import parse
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 ROWS = [
     {"q": "two and two", "options": ["four", "five", "a dozen"], "answer": 0, "text": "4"},
@@ -39,7 +43,7 @@ EXAMPLES = [
 
 
 def write_task(
-    folder: Path, name: str, rows: Sequence[dict[str, Any]] = ROWS, **config: Any
+    folder: Path, name: str, rows: Sequence[dict[str, Any]] = ROWS, /, **config: Any
 ) -> str:
     """A YAML file of a task with its documents beside it."""
     for split, documents in (("test", rows), ("train", EXAMPLES)):
@@ -124,6 +128,11 @@ def write_tasks(folder: Path) -> list[str]:
     ]
 
 
+# Decorators hide their types.
+_Stock: Any = HFLM
+_evaluate: Any = lm_eval.simple_evaluate
+
+
 @dataclass
 class Evaluated:
     """Lanes of a model directory, and the tasks that are asked of them."""
@@ -168,10 +177,10 @@ def stock_results(
     """lm-eval's own results, of the lane as `prune` writes it, one text at a time."""
     checkpoint = folder / f"lane{lane}"
     save_checkpoint(evaluated.lanes.models[lane], evaluated.directory, checkpoint)
-    model: Any = HFLM(pretrained=str(checkpoint), device="cpu", dtype="float32", batch_size=1)
+    model = _Stock(pretrained=str(checkpoint), device="cpu", dtype="float32", batch_size=1)
     settings = evaluated.lanes.settings
     with torch.no_grad():
-        results: Any = lm_eval.simple_evaluate(
+        return _evaluate(
             model=model,
             tasks=[*names],
             task_manager=TaskManager(include_defaults=False),
@@ -182,4 +191,77 @@ def stock_results(
             fewshot_as_multiturn=settings.apply_chat_template,
             fewshot_random_seed=settings.seed,
         )
-    return results
+
+
+TOLERANCE = 1e-3
+
+
+def assert_equal(ours: Any, stock: Any) -> None:
+    """Equal in structure, and numbers to within the tolerance."""
+    if isinstance(ours, list) and not isinstance(stock, str):
+        for one, other in zip(ours, [*stock], strict=True):
+            assert_equal(one, other)
+    elif isinstance(ours, float) or isinstance(stock, float):
+        assert ours == pytest.approx(stock, abs=TOLERANCE)
+    else:
+        assert ours == stock
+
+
+def compare_with_stock(
+    evaluated: Evaluated, names: Sequence[str], folder: Path, lanes: Sequence[int] | None = None
+) -> list[list[Item]]:
+    """Compare every response, score and mean of lanes, of all if none are named, with lm-eval's."""
+    answered = evaluated.items()
+    for lane in lanes or range(len(evaluated.lanes.models)):
+        stock = stock_results(evaluated, lane, names, folder)
+        for task, items in zip(evaluated.tasks, answered, strict=True):
+            record = task.record
+            samples = stock["samples"][record.name]
+            assert record.total == stock["n-samples"][record.name]["original"]
+            assert record.num_fewshot == stock["n-shot"][record.name]
+            assert str(stock["versions"][record.name]) == record.version
+            for sample in samples:
+                item = items[sample["doc_id"]]
+                answer = item.answers[lane]
+                assert item.hash == sample["doc_hash"]
+                if sample["filter"] == record.metrics[0].filter:
+                    check_response(record.kind, item, lane, sample)
+                for name in sample["metrics"]:
+                    assert_equal(answer.scores[f"{name},{sample['filter']}"], sample[name])
+            assert len({sample["doc_id"] for sample in samples}) == len(items) == record.items
+            end = task.end(items)
+            for metric in record.metrics:
+                value = stock["results"][record.name][metric.key]
+                scores = [item.answers[lane].scores[metric.key] for item in items]
+                ours = (
+                    math.fsum(scores) / len(scores) if metric.mean else end.scores[lane][metric.key]
+                )
+                # Perplexities are large.
+                assert ours == pytest.approx(value, rel=1e-5, abs=TOLERANCE)
+    return answered
+
+
+def check_response(kind: str, item: Item, lane: int, sample: dict[str, Any]) -> None:
+    answer = item.answers[lane]
+    (responses,) = zip(*sample["resps"], strict=True)
+    if kind == "generation":
+        assert [answer.text] == [*responses]
+        assert item.contexts == [sample["arguments"][0][0]]
+    elif isinstance(responses[0], float):
+        assert answer.logprobs == pytest.approx([*responses], abs=TOLERANCE)
+    else:
+        count = len(item.options)
+        assert answer.logprobs == pytest.approx([r[0] for r in responses[:count]], abs=TOLERANCE)
+        assert answer.greedy == [r[1] for r in responses[:count]]
+        arguments = [*sample["arguments"]][:count]
+        assert [item.contexts[o.context] for o in item.options] == [a[0] for a in arguments]
+
+
+def add_beginning(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Let a tokenizer set its end token before every text, as its beginning."""
+    tokenizer.bos_token = tokenizer.eos_token
+    backend: Any = tokenizer.backend_tokenizer
+    backend.post_processor = TemplateProcessing(
+        single="<end> $A", special_tokens=[("<end>", tokenizer.eos_token_id)]
+    )
+    return tokenizer

@@ -1,11 +1,13 @@
 """From names and YAML files to lm-eval's tasks; what runs code or cannot be asked is refused."""
 
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets.exceptions import DatasetNotFoundError
+from lm_eval.api.registry import metric_registry
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
@@ -40,29 +42,25 @@ def open_definitions(name: str) -> list[Definition]:
     that run code, draw samples or ask for more than text.
     """
     config: dict[str, Any] = {}
+    spec, asked = name, [name]
     if name.endswith(_YAML):
         config = read_user_yaml(Path(name))
-        asked = _members(config)
-    else:
-        if not folders_of(name):
-            near = near_names(name)
-            hint = f"; near it are {', '.join(near)}" if near else ""
-            raise UserError(f"lm-eval has no task, group or tag named {name}{hint}")
-        asked = [name]
+        spec, asked = str(config.get("group") or config["task"]), _members(config)
     what = f"task {name} cannot be opened"
     with foreign_code(what), sealed():
         manager, reached = _index(asked)
-        for each, config_of_it in [(name, config), *reached]:
-            _check_code(each, config_of_it)
+        if config:
+            _check_metrics(spec, config)
+            kind = Kind.GROUP if "group" in config else Kind.TASK
+            manager.task_index[spec] = Entry(spec, kind, Path(name))
+        for each, config_of_it in [(spec, config), *reached]:
+            _check_config(each, config_of_it)
         try:
-            loaded = manager.load([name])
-        except (ConnectionError, DatasetNotFoundError) as error:
-            raise UserError(
-                f"{what}: its data set is on the Hugging Face hub ({message(error)}); a YAML file "
-                "with dataset_path: json reads a local one"
-            ) from error
-        except IndexError as error:
-            raise UserError(f"{what}: it has no documents") from error
+            loaded = manager.load([spec])
+        except Exception as error:
+            if why := _explain(error):
+                raise UserError(f"{what}: {why}") from error
+            raise
     groups: dict[str, tuple[str, bool]] = {}
     # An outer group comes before its inner ones.
     for group in loaded.get("groups", {}).values():
@@ -86,7 +84,12 @@ def _index(names: Iterable[str]) -> tuple[TaskManager, list[tuple[str, dict[str,
         more = set[Path]().union(*map(folders_of, reached)) - folders
         if not more:
             index = manager.task_index
-            return manager, [(each, index[each].cfg or {}) for each in reached if each in index]
+            for name in reached:
+                if name not in index:
+                    near = near_names(name)
+                    hint = f"; near it are {', '.join(near)}" if near else ""
+                    raise UserError(f"lm-eval has no task, group or tag named {name}{hint}")
+            return manager, [(each, index[each].cfg or {}) for each in reached]
         folders |= more
 
 
@@ -114,14 +117,43 @@ def _members(config: Mapping[str, Any]) -> list[str]:
     for member in listed if isinstance(listed, list) else []:
         if isinstance(member, str):
             names.append(member)
-        elif isinstance(member, dict):
+        elif isinstance(member, dict) and isinstance(member.get("task"), list):
             names += _members(member)
-            names += [member[key] for key in ("group", "task") if isinstance(member.get(key), str)]
+        elif isinstance(member, dict) and "dataset_path" not in member:
+            names += [str(member[key]) for key in ("group", "task") if key in member]
     return names
 
 
-def _check_code(name: str, config: Mapping[str, Any]) -> None:
-    """Raise `UserError` for a definition whose use runs code that no one has read."""
+def _explain(error: Exception) -> str | None:
+    """Why lm-eval could not make a task, where its own words do not say it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, ConnectionError | DatasetNotFoundError):
+        return (
+            f"its data set is on the Hugging Face hub ({message(error)}); a YAML file with "
+            "dataset_path: json reads a local one"
+        )
+    if isinstance(error, KeyError):
+        return f"its data or its definition has no {message(error)}"
+    if isinstance(error, StopIteration):
+        return "it has no documents"
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        task = frame.f_locals.get("self")
+        if isinstance(task, ConfigurableTask) and hasattr(task, "task_docs"):
+            if not len(task.task_docs):
+                return "it has no documents"
+            if "" in (frame.f_locals.get("test_choice") or ()):
+                return "its first document has an option without text"
+    return None
+
+
+def _check_config(name: str, config: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a definition that runs code of others, or asks about images."""
+    if any(config.get(key) is not None for key in ("doc_to_image", "doc_to_audio")):
+        raise UserError(f"task {name} asks about images or sound, and prunetui reads text alone")
     if config.get("unsafe_code"):
         raise UserError(f"task {name} runs code that the model writes, which prunetui never does")
     if "class" in config:
@@ -131,14 +163,30 @@ def _check_code(name: str, config: Mapping[str, Any]) -> None:
         )
 
 
+def _check_metrics(name: str, config: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a metric of a user's file that lm-eval does not have."""
+    for metric in config.get("metric_list") or []:
+        if metric.get("hf_evaluate") or metric.get("metric") not in metric_registry:
+            raise UserError(
+                f"task {name} has the metric {metric.get('metric')}, which lm-eval does not have "
+                f"itself; it has {', '.join(sorted(metric_registry))}"
+            )
+
+
 def check_task(task: ConfigurableTask) -> None:
-    """Raise `UserError` for a task that draws samples, or asks for what lanes do not have."""
+    """Raise `UserError` for a task that draws samples, or has scores that lm-eval does not."""
     name = task.config.task
-    if getattr(task, "MULTIMODAL", False):
-        raise UserError(f"task {name} asks about images or sound, and prunetui reads text alone")
+    for metric, aggregate in task.aggregation().items():
+        if aggregate is None:
+            raise UserError(
+                f"task {name} has an aggregation of {metric} that lm-eval does not have"
+            )
     for metric, function in task._metric_fn_list.items():  # noqa: SLF001
         if function is None and task.config.process_results is None:
-            raise UserError(f"task {name} has the metric {metric}, which lm-eval does not have")
+            raise UserError(
+                f"task {name} has the metric {metric}, which is code from the Hugging Face hub, "
+                "and prunetui does not run that"
+            )
     if task.OUTPUT_TYPE == "generate_until":
         _check_generation(name, task.config.generation_kwargs or {})
 

@@ -52,7 +52,7 @@ def folders_of(name: str) -> set[Path]:
 
 def near_names(name: str) -> list[str]:
     """Known names that resemble an unknown one, nearest first."""
-    return difflib.get_close_matches(name, _folders_by_name(), n=3)
+    return difflib.get_close_matches(name, _folders_by_name().keys() - {name}, n=3)
 
 
 def is_lm_evals(path: Path) -> bool:
