@@ -78,7 +78,7 @@ class TaskComparison:
     items: int
     """Items that are there."""
     truncated: int
-    """Items among them whose text was cut on the left."""
+    """Items among them whose text was cut."""
     complete: bool
     cells: list[Cell]
     """Per lane, the baseline first."""

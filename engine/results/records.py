@@ -190,7 +190,8 @@ class Item(Record, frozen=True):
     options: list[Option] = []
     gold_option: Int | None = None
     truncated: Int = 0
-    """Tokens cut off on the left, as the context of the model is shorter."""
+    """Tokens cut off: on the left, as the context of the model is shorter, or on the right of a
+    query in retrieval, as `Settings.max_tokens` has it."""
     until: list[str] = []
     """Stop sequences of a generation."""
     max_new_tokens: Int | None = None

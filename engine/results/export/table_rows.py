@@ -53,7 +53,7 @@ COLUMNS: dict[str, Kind] = {
 """Columns in the order of a row's cells; a number that is not defined is None.
 
 `group` says that the row is of a group of `tasks` tasks. `items` of `asked` are there, of `total`
-in the data sets; `truncated` of them were cut on the left. `scored` items count in the score.
+in the data sets; `truncated` of them were cut. `scored` items count in the score.
 Columns from `score` to `gained` are the fields of `comparison.Score`, and those that follow are
 the fields of `comparison.Cell`, repeated in each of the task's metrics. `missing` names the means
 that leave items out and how many: `kl: 3`.
