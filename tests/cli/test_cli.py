@@ -183,7 +183,7 @@ def test_options_reach_the_trace(tiny: Path, tmp_path: Path) -> None:
         (["-m", "demo", "record"], "options go behind the command: prunetui record --model"),
         (["replay", "/no/such/file"], "cannot read /no/such/file"),
         (["export", "/no/such/file", "-o", "x.csv"], "cannot read /no/such/file"),
-        (["export", "x", "-o", "x.pdf"], "'pdf' is no format; --format takes csv, parquet, json"),
+        (["export", "x", "-o", "x.pdf"], "'pdf' is no format of a trace; --format takes csv"),
         (["dance"], "No such command"),
         (["--prompt"], "--prompt"),
     ],
