@@ -98,7 +98,7 @@ def _curves(study: Study, kind: Kind, members: list[tuple[str, Place]]) -> Curve
     scored = {
         key
         for key, task in tasks.items()
-        if main_metric(task) and unit_of(task) not in study.at_chance
+        if main_metric(task) and unit_of(task) not in study.guessable
     }
     score = [
         point

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -33,6 +34,14 @@ class Sample:
     """Each of `MEASURES`."""
 
 
+class Guess(NamedTuple):
+    """Mean scores of the baseline and of guessing."""
+
+    items: int
+    baseline: float
+    chance: float
+
+
 @dataclass
 class Study:
     """Numbers of one model, asked alike in all files."""
@@ -40,17 +49,17 @@ class Study:
     title: str
     samples: dict[tuple[Kind, str], dict[int | None, dict[TaskKey, Sample]]]
     """By kind and recipe, by the calibration seed on which the recipe depends, by task."""
-    at_chance: dict[str, tuple[float, float]]
-    """Mean of the baseline and of guessing, by the tasks and groups in which the baseline does no
-    better than a guess: no variant can do worse there."""
+    guessable: dict[str, Guess]
+    """Tasks and groups in which the baseline cannot be told from a guess: no loss can be seen."""
 
     @property
     def notes(self) -> list[str]:
         """Sentences that a reader of the scores must know."""
         return [
-            f"{unit} is left out of the scores: the baseline has {score:.3f} and a guess "
-            f"{guess:.3f}, so that nothing can be lost"
-            for unit, (score, guess) in self.at_chance.items()
+            f"{unit} is left out of the scores: its {guess.items} items do not tell the baseline "
+            f"({guess.baseline:.3f}) from a guess ({guess.chance:.3f}), so that no loss could be "
+            "seen"
+            for unit, guess in self.guessable.items()
         ]
 
 
@@ -99,19 +108,17 @@ def _study(members: list[Results], *, several: bool) -> Study:
     if several:
         given = {name: value for name, value in conditions.items() if value is not None}
         title += "".join(f", {name} {value}" for name, value in given.items())
-    return Study(title, samples, _at_chance(samples.values()))
+    return Study(title, samples, _guessable(samples.values()))
 
 
-def _at_chance(
-    samples: Iterable[dict[int | None, dict[TaskKey, Sample]]],
-) -> dict[str, tuple[float, float]]:
+def _guessable(samples: Iterable[dict[int | None, dict[TaskKey, Sample]]]) -> dict[str, Guess]:
     units: dict[str, dict[TaskKey, Sample]] = {}
     for by_seed in samples:
         for by_task in by_seed.values():
             for key, sample in by_task.items():
                 if main_metric(sample.task) is not None:
                     units.setdefault(unit_of(sample.task), {}).setdefault(key, sample)
-    at_chance: dict[str, tuple[float, float]] = {}
+    guessable: dict[str, Guess] = {}
     for unit, by_key in units.items():
         members = [*by_key.values()]
         scores = [finite(sample.baseline) for sample in members]
@@ -121,8 +128,9 @@ def _at_chance(
         interval = bootstrap_interval(above, weights)
         if (interval[0] if interval else weighted_mean(above, weights)) <= 0:
             guess = sum(w * c for w, c in zip(weights, chance, strict=True))
-            at_chance[unit] = (weighted_mean(scores, weights), guess)
-    return at_chance
+            items = sum(map(len, scores))
+            guessable[unit] = Guess(items, weighted_mean(scores, weights), guess)
+    return guessable
 
 
 def unit_of(task: Task) -> str:

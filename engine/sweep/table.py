@@ -2,12 +2,7 @@
 
 from collections.abc import Iterator
 
-import msgspec
-
 from ..results.export import table_rows
-from ..results.records import Header
-from ..trace.export.csv_text import csv_text
-from ..trace.export.parquet import parquet_bytes
 from ..trace.export.table import Cell, Kind
 from .families import calibration_seed, find_places, lane_recipes
 from .folder import SweepFolder
@@ -48,12 +43,6 @@ calibration text.
 """
 
 
-class Headers(msgspec.Struct):
-    """Headers of the evaluations, by the name of the file."""
-
-    files: dict[str, Header]
-
-
 def rows(folder: SweepFolder) -> Iterator[list[Cell]]:
     """Rows of all complete tasks, with cells in the order of `COLUMNS`."""
     places = find_places(lane_recipes(folder.evaluations.values()))
@@ -81,14 +70,3 @@ def rows(folder: SweepFolder) -> Iterator[list[Cell]]:
                 len(described.dropped_attention) + len(described.dropped_mlp),
                 *row,
             ]
-
-
-def to_csv(folder: SweepFolder) -> str:
-    """CSV with the columns of this module."""
-    return csv_text(COLUMNS, rows(folder))
-
-
-def to_parquet(folder: SweepFolder) -> bytes:
-    """Parquet with the columns of this module. Raises `UserError` without pyarrow."""
-    headers = {path.name: results.header for path, results in folder.evaluations.items()}
-    return parquet_bytes(COLUMNS, rows(folder), Headers(headers))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..trace.figures import score
 from .curves import KIND_NAMES, Curves, Point
 
 RULE = (
@@ -31,7 +32,7 @@ class Verdict:
         if self.unseen is None:
             return f"{kind} gives way at {self.gives_way_at:g}, the least tried"
         most = ", the most tried" if self.gives_way_at is None else ""
-        return f"{kind} holds to {number}{most} ({f'{self.unseen:.3f}'.removeprefix('0')})"
+        return f"{kind} holds to {number}{most} ({score(self.unseen)})"
 
 
 def judge(curves: Curves) -> Verdict | None:

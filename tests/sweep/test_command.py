@@ -83,3 +83,20 @@ def test_ray_that_is_not_installed_is_said(model: Path, capsys, monkeypatch) -> 
     assert "--ray needs Ray, which is not installed: pip install 'prunetui[ray]'" in complaint(
         capsys, *typed
     )
+
+
+def test_the_folder_is_shown_and_exported(model: Path, tmp_path: Path, capsys) -> None:
+    assert prunetui(*arguments(model, "-v", "drop:attn={1,2}", "--tasks", "boolq")) == 0
+    printed = capsys.readouterr().out
+    folder = model.parent / "sweep"
+    assert prunetui("show", folder) == 0
+    assert printed == f"what libraries print is no answer\n{capsys.readouterr().out}"
+    for name in ("a.csv", "a.parquet", "a.html"):
+        assert prunetui("export", folder, "-o", tmp_path / name) == 0
+        assert (tmp_path / name).stat().st_size > 0
+    assert "'json' is no format of a sweep; --format takes csv, parquet, html" in complaint(
+        capsys, "export", folder, "-o", tmp_path / "a.json"
+    )
+    assert "has no evaluation; `prunetui sweep -o" in complaint(
+        capsys, "export", model, "-o", tmp_path / "b.csv"
+    )

@@ -134,7 +134,7 @@ def test_a_task_that_is_not_complete_or_at_chance_does_not_count() -> None:
     )
     del made.ends["running"]
     (study,) = find_studies([made])
-    assert study.at_chance == {"guess": (pytest.approx(16 / 60), 0.25)}
+    assert study.guessable == {"guess": (60, pytest.approx(16 / 60), 0.25)}
     (curves,) = find_curves(study)
     assert curves.score[1].value == pytest.approx(40 / 60)
     assert curves.tasks == ["good", "guess"]
@@ -207,7 +207,7 @@ def test_few_items_do_not_look_like_robustness() -> None:
     recipes = ["drop:attn=1", "drop:attn=2"]
     few = evaluation(recipes, [(task, [right(9, 10), right(9, 10), right(9, 10)])])
     assert sentences(curves_of(few)) == [
-        "drop:attn: multiple choice holds to 2, the most tried (.300)"
+        "drop:attn: multiple choice holds to 2, the most tried (0.300)"
     ]
     flips = [1.0] * 5 + [0.0] * 5 + right(40, 50)
     scores = [[0.0] * 5 + [1.0] * 5 + right(40, 50), flips, right(0)]
@@ -230,6 +230,6 @@ def test_a_sentence_names_the_kinds_from_the_strongest() -> None:
         ],
     )
     assert sentences(curves_of(made)) == [
-        "drop:attn: retrieval holds to 4, the most tried (.050), multiple choice holds to 2 "
-        "(.050), generation gives way at 1, the least tried"
+        "drop:attn: retrieval holds to 4, the most tried (0.050), multiple choice holds to 2 "
+        "(0.050), generation gives way at 1, the least tried"
     ]

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ from prunetui.engine.results.records import SUFFIX
 from prunetui.engine.results.results import Results
 from prunetui.engine.sweep.axes import TITLES
 from prunetui.engine.sweep.curves import find_curves
-from prunetui.engine.sweep.folder import SweepFolder, read_folder
+from prunetui.engine.sweep.export import to_csv, to_parquet
+from prunetui.engine.sweep.folder import Failure, SweepFolder, read_folder
+from prunetui.engine.sweep.html import to_html
 from prunetui.engine.sweep.samples import find_studies
-from prunetui.engine.sweep.table import COLUMNS, rows, to_csv, to_parquet
+from prunetui.engine.sweep.table import COLUMNS, rows
+from prunetui.engine.sweep.verdicts import sentences
 from prunetui.tui.cli.sweep_charts import chart
 from prunetui.tui.cli.sweep_report import show_sweep
 from rich.cells import cell_len
@@ -165,6 +169,87 @@ def test_without_points_there_is_no_chart() -> None:
     same = [[1.0] * 5, [1.0] * 5]
     (study,) = find_studies([evaluation(["drop:attn=1"], [(task, same)], kl={"sums": [[0.0] * 5]})])
     assert chart(find_curves(study), "kl", 80) == []
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+
+class Parser(HTMLParser):
+    """Checks that every element is closed in order; collects texts and attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def parsed(content: SweepFolder) -> Parser:
+    parser = Parser()
+    parser.feed(to_html(content))
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def test_the_page_has_sentences_curves_numbers_and_drop_lists(folder: Path) -> None:
+    content = read_folder(folder)
+    content.failures[Path("x")] = Failure("rte: <b>", "no \x1b[31mroom & none")
+    page = parsed(content)
+    words = " ".join(" ".join(page.texts).split())
+    (study,) = find_studies(content.evaluations.values())
+    for sentence in sentences(find_curves(study)):
+        assert sentence in words
+    assert "rte: <b>" in words
+    assert "room & none" in words
+    assert "\x1b" not in words
+    assert "script" not in {tag for tag, _ in page.elements}
+    # Families of several numbers or one, five measures each; a circle for every point.
+    charts = [attributes["aria-label"] for tag, attributes in page.elements if tag == "svg"]
+    curves = find_curves(study)
+    families = {one.family for one in curves}
+    assert len(charts) == 5 * len(families)
+    circles = [attributes for tag, attributes in page.elements if tag == "circle"]
+    assert len(circles) == sum(
+        len(points) for one in curves for points in (one.score, *one.drift.values())
+    )
+    assert "0, 1, 2, 3, 4" in words
+
+
+def test_a_curve_of_the_page_lies_where_its_values_are() -> None:
+    scores = [[1.0] * right + [0.0] * (20 - right) for right in (20, 20, 11)]
+    made = evaluation(["drop:attn=1", "drop:attn=2"], [(make_task("sums"), scores)])
+    page = parsed(SweepFolder({Path("a"): made}))
+    circles = [(attrs["cx"], attrs["cy"]) for tag, attrs in page.elements if tag == "circle"][:3]
+    # 554 to the right of 52, 166 up from 192; the axis is from 0.2 to 1.
+    assert circles == [
+        ("52.0", "26.0"),
+        ("329.0", "26.0"),
+        ("606.0", f"{26 + 166 * 0.45 / 0.8:.1f}"),
+    ]
+
+
+def test_seeds_are_thin_lines_with_their_number() -> None:
+    made = [
+        evaluation(["drop:attn=1"], [(make_task("a"), [[1.0] * 5, own])], seed=seed)
+        for seed, own in ((0, [1.0] * 5), (3, [1.0] * 4 + [0.0]))
+    ]
+    page = parsed(SweepFolder({Path(f"{n}"): results for n, results in enumerate(made)}))
+    assert "calibration seed 3" in page.texts
 
 
 # -- the report -----------------------------------------------------------------------------------

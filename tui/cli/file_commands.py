@@ -31,7 +31,7 @@ def export(
             "--format",
             metavar="NAME",
             help="Of a trace csv, parquet, json, md, html or safetensors; of an evaluation csv, "
-            "parquet, md, html or lm-eval, a directory.",
+            "parquet, md, html or lm-eval, a directory; of a sweep's folder csv, parquet or html.",
             show_default="by OUT's ending",
         ),
     ] = "",
@@ -45,14 +45,17 @@ def export(
 ) -> None:
     """Write a trace as CSV, Parquet, JSON, Markdown or an HTML report, or the vectors that --keep
     kept beside it as safetensors, which needs as much disk again and no memory. Write an evaluation
-    as CSV, Parquet, Markdown, an HTML report or lm-eval's own files."""
+    as CSV, Parquet, Markdown, an HTML report or lm-eval's own files, and the folder of a sweep as
+    one table in CSV or Parquet or as an HTML report."""
     form = form or output.suffix.removeprefix(".")
     if is_evaluation(file):
         _export_evaluation(file, output, form, rows)
         return
     if rows is not None:
         raise UserError("--rows is for evaluations; leave it out for a trace")
-    if form == SAFETENSORS:
+    if file.is_dir():
+        _export_sweep(file, output, form)
+    elif form == SAFETENSORS:
         write_safetensors(read_trace(file), file, output)
     elif form in FORMATS:
         write_new(output, FORMATS[form](read_trace(file)))
@@ -79,13 +82,34 @@ def _export_evaluation(
         raise _no_format(form, [*ROW_FORMATS, *REPORTS, LM_EVAL], "an evaluation")
 
 
+def _export_sweep(directory: Path, output: Path, form: str) -> None:
+    # `prunetui --help` must not wait for numpy.
+    from ...engine.sweep.export import FORMATS as SWEEP_FORMATS
+    from ...engine.sweep.folder import read_folder
+
+    if form not in SWEEP_FORMATS:
+        raise _no_format(form, [*SWEEP_FORMATS], "a sweep")
+    folder = read_folder(directory)
+    if not folder.evaluations:
+        raise UserError(
+            f"{directory} has no evaluation; `prunetui sweep -o {directory}` makes some"
+        )
+    write_new(output, SWEEP_FORMATS[form](folder))
+
+
 def _no_format(form: str, formats: list[str], what: str) -> UserError:
     return UserError(f"{form!r} is no format of {what}; --format takes {', '.join(formats)}")
 
 
 @app.command()
 def show(file: File) -> None:
-    """Print the results table of an evaluation, which may still be running."""
+    """Print the results table of an evaluation, which may still be running, or the sentences and
+    curves of a sweep's folder."""
+    if file.is_dir():
+        from .sweep_report import show_sweep
+
+        show_sweep(file)
+        return
     results = read_results(file)
     from rich.console import Console
 

@@ -26,16 +26,17 @@ def show_sweep(directory: Path) -> None:
         _print_study(console, study)
     if not any(study.samples for study in studies):
         console.print(Text(visible(f"{directory} has no complete task of a variant.")))
-    else:
-        console.print(Text(RULE, style="dim"), soft_wrap=False)
     print_failures(console, folder)
 
 
 def _print_study(console: Console, study: Study) -> None:
     curves = find_curves(study)
     console.print(Text(visible(study.title), style="bold"))
-    for sentence in (*sentences(curves), *study.notes):
+    said = sentences(curves)
+    for sentence in (*said, *study.notes):
         console.print(Text(visible(sentence)), soft_wrap=False)
+    if said:
+        console.print(Text(RULE, style="dim"), soft_wrap=False)
     width = min(console.width, MAX_WIDTH)
     for _, family in itertools.groupby(curves, lambda one: one.family):
         members = [*family]
