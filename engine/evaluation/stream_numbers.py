@@ -6,18 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..measure.step_numbers import step_numbers
-from ..measure.step_reduction import StepReduction, StepRequest
+from ..measure import output_drift
 from ..model.outputs import Outputs
-from ..trace.records import Drift, Sampling
+from ..trace.records import Drift
 from .lane_forward import StreamOutputs
 from .requests import Request, Tokens
 from .text_batches import Batch, Text
 
 POSITIONS = 256
 """Positions whose logits are computed at a time at most."""
-
-_GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0, max_new_tokens=1, ignore_eos=True)
 
 
 class AskedTexts:
@@ -131,8 +128,5 @@ def measure_drift(
     """
     h = torch.stack([lane.h[context].to(device) for lane in lanes])
     z = torch.stack([lane.z[context].to(device) for lane in lanes])
-    request = StepRequest(len(lanes), candidates=1, answers=torch.empty(0, dtype=torch.int64))
     # Of the streams, the point before the first sublayer is not measured.
-    reduced = StepReduction(_GREEDY, request, device)(Outputs(h, z, h[None]))
-    numbers = step_numbers(reduced.fetch()(), request, z.shape[-1], 1.0)
-    return [Drift(**drift) for drift in numbers.drift]
+    return output_drift.measure_drift(Outputs(h, z, h[None]))

@@ -6,7 +6,6 @@ from torch import Tensor
 from ..model.outputs import Outputs
 from ..trace import records
 from .step_numbers import StepNumbers, step_numbers
-from .step_record import drift_records
 from .step_reduction import StepReduction, StepRequest
 
 GREEDY = records.Sampling(
@@ -19,17 +18,15 @@ def measure_drift(outputs: Outputs) -> list[records.Drift]:
 
     `dp` and `logq` are of the baseline's most probable token.
     """
-    numbers = _numbers(outputs)
-    drifts = drift_records(numbers.drift, [True] * len(numbers.drift))
-    return [drift for drift in drifts if drift is not None]
+    return [records.Drift(**drift) for drift in _numbers(outputs).drift]
 
 
 def measure_kl(z: Tensor) -> list[float | None]:
     """KL(p ‖ q) in nats per variant from logits [lanes, vocabulary], p of row 0; None where one of
     the two has no softmax."""
-    # Measures of h and the stream, of which nothing is taken.
-    h, streams = z.new_zeros(len(z), 1), z.new_zeros(2, len(z), 1)
-    return [drift["kl"] for drift in _numbers(Outputs(h, z, streams)).drift]
+    # Of h nothing is taken, and of the streams the point before the first sublayer is not measured.
+    h = z.new_zeros(len(z), 1)
+    return [drift["kl"] for drift in _numbers(Outputs(h, z, h[None])).drift]
 
 
 def _numbers(outputs: Outputs) -> StepNumbers:

@@ -172,7 +172,7 @@ def test_answers_are_the_tokens_with_their_texts(tiny: Path) -> None:
     session.restart(answer_tokens=(40, 41))
     answers = session.trace.header.answers
     assert answers is not None
-    decoded = [make_tokenizer().decode([token]) for token in (40, 41)]
+    decoded = [str(make_tokenizer().decode([token])) for token in (40, 41)]
     assert (answers.texts, answers.tokens) == (decoded, [40, 41])
     # The same texts again, from the dialog, are the same tokens.
     trace = session.trace
