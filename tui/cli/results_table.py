@@ -96,13 +96,14 @@ class _Drawn:
     """Column with the texts of all lanes, of equal width."""
 
     def __init__(self, column: Column, cells: list[Cell]) -> None:
-        texts = [column.text(cell) for cell in cells]
+        texts = [column.head, *(column.text(cell) for cell in cells)]
         if any(text.endswith(MARK) for text in texts):
             # Figures stand below each other, the mark behind them.
             texts = [text if text.endswith(MARK) else text + " " for text in texts]
-        self.width = max(map(cell_len, [column.head, *texts]))
-        self.head = Text(column.head.rjust(self.width), style="dim")
-        self.figures = [_styled(text.rjust(self.width)) for text in texts]
+        self.width = max(map(cell_len, texts))
+        head, *figures = (text.rjust(self.width) for text in texts)
+        self.head = Text(head, style="dim")
+        self.figures = list(map(_styled, figures))
 
 
 def _styled(text: str) -> Text:
