@@ -64,7 +64,10 @@ class Curves:
     tasks: list[str]
     """Tasks and groups whose mean it is."""
     score: list[Point]
-    """Baseline first, which is at 0; none where no task has a score that is a mean."""
+    """Baseline first, which is at 0; none where no task has a score that is a mean. Tasks in which
+    the baseline cannot be told from a guess count only where there is no other."""
+    judged: bool
+    """Whether a loss of score could be seen: the baseline is better than a guess."""
     drift: dict[str, list[Point]]
     """Each of `MEASURES`."""
 
@@ -95,11 +98,9 @@ def _curves(study: Study, kind: Kind, members: list[tuple[str, Place]]) -> Curve
         for by_task in by_seed.values()
         for key, sample in by_task.items()
     }
-    scored = {
-        key
-        for key, task in tasks.items()
-        if main_metric(task) and unit_of(task) not in study.guessable
-    }
+    scored = {key for key, task in tasks.items() if main_metric(task)}
+    better = {key for key in scored if unit_of(tasks[key]) not in study.guessable}
+    scored = better or scored
     score = [
         point
         for number, by_seed in numbered.items()
@@ -124,7 +125,7 @@ def _curves(study: Study, kind: Kind, members: list[tuple[str, Place]]) -> Curve
     if not score and not any(drift.values()):
         return None
     names = [*dict.fromkeys(unit_of(task) for task in tasks.values())]
-    return Curves(place.family, place.axis, kind, names, score, drift)
+    return Curves(place.family, place.axis, kind, names, score, bool(better), drift)
 
 
 def _drift_of(measure: str) -> Callable[[Sample], Array]:

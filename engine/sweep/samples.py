@@ -56,9 +56,9 @@ class Study:
     def notes(self) -> list[str]:
         """Sentences that a reader of the scores must know."""
         return [
-            f"{unit} is left out of the scores: its {guess.items} items do not tell the baseline "
-            f"({guess.baseline:.3f}) from a guess ({guess.chance:.3f}), so that no loss could be "
-            "seen"
+            f"{unit}: its {guess.items} items do not tell the baseline ({guess.baseline:.3f}) from "
+            f"a guess ({guess.chance:.3f}). No loss could be seen there, so no sentence counts it, "
+            "and the curves of its kind only where they have no other task."
             for unit, guess in self.guessable.items()
         ]
 

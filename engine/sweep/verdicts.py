@@ -36,9 +36,9 @@ class Verdict:
 
 
 def judge(curves: Curves) -> Verdict | None:
-    """Verdict on a kind of task; None without a score, or where nothing was dropped."""
+    """Verdict on a kind of task; None where nothing was dropped, or no loss could be seen."""
     tried = [point for point in curves.score if point.number]
-    if not tried:
+    if not tried or not curves.judged:
         return None
     last: Point | None = None
     for point in tried:

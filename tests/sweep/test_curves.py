@@ -140,6 +140,19 @@ def test_a_task_that_is_not_complete_or_at_chance_does_not_count() -> None:
     assert curves.tasks == ["good", "guess"]
 
 
+def test_a_kind_in_which_no_loss_could_be_seen_is_drawn_and_not_judged() -> None:
+    made = evaluation(["drop:attn=1"], [(make_task("guess"), [right(16), right(15)])])
+    (study,) = find_studies([made])
+    (curves,) = find_curves(study)
+    assert [point.value for point in curves.score] == [16 / 60, 0.25]
+    assert judge(curves) is None
+    assert sentences([curves]) == []
+    (note,) = study.notes
+    assert note.startswith(
+        "guess: its 60 items do not tell the baseline (0.267) from a guess (0.250)"
+    )
+
+
 def test_scores_of_which_less_is_better_have_no_curve_but_drift_has() -> None:
     metric = Metric(name="perplexity", higher_is_better=False)
     task = make_task("text", "likelihood", metrics=[metric])
