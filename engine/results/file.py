@@ -214,7 +214,8 @@ def _add(results: Results, line: Line) -> None:
 
 
 def _check_item(item: Item, lanes: int) -> None:
-    """Raise `ValueError` unless every list and index fits the lanes, options and contexts."""
+    """Raise `ValueError` unless lists and indices fit lanes, options and contexts, and scores fit
+    a float."""
     options = len(item.options)
     if not (
         len(item.answers) == lanes
@@ -226,3 +227,6 @@ def _check_item(item: Item, lanes: int) -> None:
         and all(answer.option is None or answer.option < options for answer in item.answers)
     ):
         raise ValueError("its lists do not fit the header's lanes and its own options")
+    numbers = [value for answer in item.answers for value in answer.scores.values()]
+    if any(isinstance(number, int) and abs(number) > 2**53 for number in numbers):
+        raise ValueError("a score is too large")

@@ -319,6 +319,18 @@ def test_every_answer_fits_the_options(tmp_path: Path, field: str) -> None:
         read_results(path)
 
 
+def test_a_score_fits_a_float(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for score, wrong in ((2**53, False), (10**400, True), (-(10**30), True), (True, False)):
+        answer = msgspec.structs.replace(ITEM.answers[2], scores={"acc,none": score})
+        path.write_bytes(other(3, answers=[*ITEM.answers[:2], answer]))
+        if wrong:
+            with pytest.raises(UserError, match=r"line 3 .*a score is too large"):
+                read_results(path)
+        else:
+            assert read_results(path).items["options"][1].answers[2] == answer
+
+
 def test_what_stands_before_damage_can_go_on(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(other(6, task="other"))
