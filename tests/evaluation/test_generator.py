@@ -199,6 +199,14 @@ def test_a_text_ends_with_its_stop_sequence_or_an_end_token(
     assert (len(lane.tokens), lane.text) == (count, text)
 
 
+def test_a_stop_sequence_in_too_many_tokens_cuts_the_text_without_ending_it(folder: Path) -> None:
+    """As in lm-eval, whose own tokens of it and two more do not reach back to its beginning."""
+    lane = spoken(speaker(folder, *"A▁B▁C▁D", "d", "o"), ("A B C D",))
+    assert (len(lane.tokens), lane.text) == (10, "")
+    assert spoken(speaker(folder, *"A▁B▁C▁D", "d", "o"), ("B C D",)).text == "A "
+    assert len(spoken(speaker(folder, *"A▁B▁C▁D", "d", "o"), ("B C D",)).tokens) == 7
+
+
 def test_a_text_ends_after_so_many_tokens_or_where_the_context_does(folder: Path) -> None:
     lanes = speaker(folder, "▁A", *["▁", "B"] * 20)
     assert len(spoken(lanes, (), 5).tokens) == 5
