@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ from prunetui.engine.results.comparison import compare
 from prunetui.engine.results.records import Header
 from prunetui.engine.results.results import Results
 from prunetui.engine.results.table import legend, notes, sections, title
+from prunetui.tui.cli.output import _substitute
 from prunetui.tui.cli.results_table import print_results, table_lines
 from rich.cells import cell_len
 from rich.console import Console
@@ -279,3 +281,12 @@ def test_the_legend_explains_every_head_once() -> None:
     # Nothing is explained that is not there.
     assert not any("KL local" in clause for clause in legend(compare(only("additions"))))
     assert not any("floor of" in clause for clause in legend(compare(only("gsm8k", variants=()))))
+
+
+def test_every_sign_has_a_substitute_of_its_width(tmp_path: Path) -> None:
+    text = printed(make_evaluation(("drop:attn=4",)), 100)
+    assert {"±", "Δ", "✗", "✓", "↑", "↓", "·", "–"} <= set(text)
+    path = tmp_path / "ascii"
+    with path.open("w", encoding="ascii", errors=_substitute.__name__) as file:
+        file.write(text)
+    assert len(path.read_text("ascii")) == len(text)

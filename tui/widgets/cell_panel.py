@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from rich.style import Style
 
-from ...engine.results.comparison import Cell, Score, TaskComparison
+from ...engine.results.comparison import Cell, TaskComparison
+from ...engine.results.scores import Score
 from ...engine.results.table import MARK, NONE, metric_label, notes, title
 from ...engine.trace import figures
 from .item_list import BETTER, NEAR_TIE, WORSE

@@ -8,7 +8,8 @@ from rich.style import Style
 from textual import events
 from textual.message import Message
 
-from ...engine.results.comparison import Cell, Score, TaskComparison
+from ...engine.results.comparison import Cell, TaskComparison
+from ...engine.results.scores import Score
 from ...engine.results.table import MARK, NONE
 from ...engine.trace import figures
 from .candidates import horizontal_bar

@@ -1,7 +1,8 @@
 """Tables of the HTML and Markdown reports, as cells of text; a row is a lane."""
 
 from ...trace import figures
-from ..comparison import Score, TaskComparison
+from ..comparison import TaskComparison
+from ..scores import Score
 from ..table import MARK, NONE, Section, metric_label, sections
 
 OVERVIEW_NOTE = (

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from ...trace.export.table import Cell, Kind
 from ...trace.records import Lane
 from .. import comparison
-from ..comparison import Score, TaskComparison, compare
+from ..comparison import TaskComparison, compare
 from ..results import Results
+from ..scores import Score
 
 _KINDS: dict[object, Kind] = {float | None: "float", int | None: "int"}
 _MEASURES: dict[str, Kind] = {
