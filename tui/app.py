@@ -21,7 +21,6 @@ from textual.widgets._toast import ToastHolder
 from ..engine.errors import UserError
 from ..engine.options import Options
 from ..engine.results.file import ResultsFollower
-from ..engine.results.records import Header, Item
 from ..engine.trace.printable import visible
 from ..engine.trace.trace import Trace
 from ..themes import DARK, load_themes
@@ -296,11 +295,7 @@ class PrunetuiApp(InspectorApp):
 
     @staticmethod
     def results(
-        follower: ResultsFollower,
-        *,
-        theme: str | None = None,
-        open_session: OpenSession = open_engine_session,
-        item_options: Callable[[Header, Item], Options],
+        follower: ResultsFollower, open_session: OpenSession, *, theme: str | None = None
     ) -> InspectorApp:
         """Return an application that shows an evaluation file and opens its items."""
-        return InspectorApp(lambda: ResultsScreen(follower, open_session, item_options), theme)
+        return InspectorApp(lambda: ResultsScreen(follower, open_session), theme)

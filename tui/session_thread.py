@@ -17,6 +17,7 @@ from ..engine.errors import UserError
 from ..engine.options import Options
 from ..engine.out_of_memory import guard_memory_by_stage, release_failed_attempt
 from ..engine.progress import IMPORTING, Cancelled, Progress
+from ..engine.results.records import Header
 from ..engine.session.changes import RestartChanges
 from ..engine.trace.records import Step
 from ..engine.trace.trace import Trace
@@ -34,9 +35,14 @@ keys are answered sooner. A GPU would wait for a thread that comes last."""
 
 
 def open_engine_session(
-    options: Options, record_to: Path | None, progress: Progress, resume: Trace | None = None
+    options: Options,
+    record_to: Path | None,
+    progress: Progress,
+    resume: Trace | None = None,
+    evaluation: Header | None = None,
 ) -> SessionPort:
-    """Load a model and prompt into a `Session`, or open one that continues a trace."""
+    """Load a model and prompt into a `Session`, or open one that continues a trace, or one of an
+    evaluation's items, whose model is to be the evaluation's."""
     with guard_memory_by_stage(progress) as report:
         report(IMPORTING, None)
         # The window must not wait for torch.
@@ -46,7 +52,7 @@ def open_engine_session(
         # Before torch starts its threads, which inherit the niceness; it can only grow.
         if find_device(options.device).type == "cpu":
             _be_nice()
-        return open_session(options, record_to, report, resume)
+        return open_session(options, record_to, report, resume, evaluation)
 
 
 def _be_nice() -> None:

@@ -20,6 +20,7 @@ from ..model.prompts import ReadPrompt, asked_answers, read_asked, reads_same, r
 from ..options import Context, Options, default_variants
 from ..out_of_memory import guard_memory, roll_back
 from ..progress import Progress
+from ..results.records import Header
 from ..trace import records
 from ..trace.trace import Trace
 from ..variants.builder import LaneModel, VariantBuilder, check_droppable, open_builder
@@ -27,6 +28,7 @@ from ..variants.pruning.ranking import Similarity
 from ..variants.recipes import Recipe, parse
 from .changes import RestartChanges, changed_options, options_as_read
 from .ends import running_lanes, why_finished, why_full
+from .evaluated import check_evaluated
 from .header import check_resumable, make_header
 from .history import TokenHistory
 from .recording import Recording
@@ -34,11 +36,16 @@ from .step_builder import StepBuilder
 
 
 def open_session(
-    options: Options, record_to: Path | None, progress: Progress, resume: Trace | None = None
+    options: Options,
+    record_to: Path | None,
+    progress: Progress,
+    resume: Trace | None = None,
+    evaluation: Header | None = None,
 ) -> "Session":
     """Load the model, apply the recipes, read the prompt; record to a new file if one is named.
 
     With a trace to resume, decoding goes on from its end, and the new file begins with its steps.
+    With the header of an evaluation, the model is to be its own.
     Raises `UserError` for anything that the options got wrong.
     """
     recipes = [parse(text) for text in options.variants or ()]
@@ -48,6 +55,8 @@ def open_session(
         recipes = [parse(text) for text in variants]
         options = msgspec.structs.replace(options, variants=variants)
     lanes, left_out = builder.build_lanes(recipes)
+    if evaluation is not None:
+        left_out = [*left_out, *check_evaluated(evaluation, builder.loaded, lanes)]
     return Session(builder, lanes, left_out, options, record_to, progress, resume)
 
 
@@ -70,7 +79,8 @@ class Session:
         self._progress = progress
         self._name = secrets.token_hex(8)
         self.left_out = left_out
-        """A sentence for each variant that there was no memory for."""
+        """A sentence for each variant that there was no memory for, or that is not what was
+        evaluated."""
         self._model = describe_model(loaded)
         if resume is None:
             prompt = read_asked(options, loaded)

@@ -28,6 +28,8 @@ def _new_trace(header: Header) -> Trace:
 def _options_with(options: Options, changes: RestartChanges) -> Options:
     """Options of a session after a restart with changes."""
     named: dict[str, Any] = {name: new for name, new in changes.items() if name != "sampling"}
+    if "answers" in changes:
+        named["answer_tokens"] = None
     if "sampling" in changes:
         named |= msgspec.structs.asdict(changes["sampling"])
     return msgspec.structs.replace(options, **named)
@@ -91,6 +93,7 @@ class FakeSession:
             prompt=msgspec.structs.replace(
                 header.prompt,
                 text=changes.get("prompt", header.prompt.text),
+                tokens=[*changes.get("prompt_tokens", header.prompt.tokens)],
                 chat_template=not changes.get("raw", not header.prompt.chat_template),
             ),
             sampling=changes.get("sampling", header.sampling),

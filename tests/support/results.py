@@ -95,7 +95,7 @@ def make_item(kind: Kind, index: int, variants: int = 2) -> Item:
     match kind:
         case "options":
             options = [
-                Option(text=f"{letter}{text}", tokens=[5, n], continuation=f" {letter}{text}")
+                Option(text=f"{letter}{text}", tokens=[5 + n, n], continuation=f" {letter}{text}")
                 for n, letter in _LETTERS
             ]
             gold = index % 4

@@ -9,7 +9,7 @@ from prunetui.engine.options import Options
 from prunetui.engine.progress import Progress
 from prunetui.engine.results.comparison import compare
 from prunetui.engine.results.file import ResultsFollower, ResultsWriter
-from prunetui.engine.results.records import SUFFIX, Header, Item
+from prunetui.engine.results.records import SUFFIX
 from prunetui.engine.results.results import Results
 from prunetui.engine.trace import figures
 from prunetui.tui.app import InspectorApp, PrunetuiApp
@@ -43,22 +43,15 @@ class ItemSession(FakeSession):
             raise self.refusals.pop(0)
         self.record_to, self.progress = record_to, progress
         header = self.trace.header
-        prompt = msgspec.structs.replace(header.prompt, text=options.prompt, chat_template=False)
+        tokens = [*(options.prompt_tokens or ())]
+        prompt = msgspec.structs.replace(header.prompt, tokens=tokens, chat_template=False)
         self.trace.header = msgspec.structs.replace(header, prompt=prompt, options=options)
         return self
 
 
-def item_options(header: Header, item: Item) -> Options:
-    answers = tuple(option.text for option in item.options) or None
-    return msgspec.structs.replace(
-        header.options, prompt=item.contexts[0], raw=True, answers=answers
-    )
-
-
 def results_app(path: Path, session: ItemSession | None = None) -> InspectorApp:
     session = session or ItemSession()
-    follower = ResultsFollower(path)
-    return PrunetuiApp.results(follower, open_session=session.open, item_options=item_options)
+    return PrunetuiApp.results(ResultsFollower(path), session.open)
 
 
 def text_of(app: App[None]) -> str:
@@ -314,7 +307,7 @@ async def test_a_long_text_is_paged_and_thousands_of_items_are_listed(tmp_path: 
     async with app.run_test(size=(80, 24)) as pilot:
         await shows(pilot, "24 items")
         (compared,) = compare(Results(header, {"options": items}))
-        sessions = ItemSessions(app, ItemSession().open, item_options)
+        sessions = ItemSessions(app, ItemSession().open)
         app.push_screen(ItemsScreen(header, compared, items, 1, sessions))
         await shows(pilot, "5000 items", "space: more")
         await pilot.press("end")
@@ -351,7 +344,8 @@ async def test_an_item_opens_as_a_session_and_the_model_stays(tmp_path: Path) ->
         # The view of the answers shows step 0, of the lane that was looked at.
         await until(pilot, lambda: inspector.trace is not None and len(inspector.trace.steps) == 1)
         assert (inspector.chosen_view, inspector.lane) == ("subspace", 2)
-        assert session.opened[0].prompt == make_item("options", first).contexts[0]
+        assert session.opened[0].prompt_tokens == tuple(make_item("options", first).tokens)
+        assert session.opened[0].answer_tokens == (5, 6, 7, 8)
         assert session.record_to is not None
         assert session.record_to.parent == sessions_directory()
         await pilot.press("1", "escape")
@@ -369,12 +363,7 @@ async def test_an_item_opens_as_a_session_and_the_model_stays(tmp_path: Path) ->
         await until(pilot, lambda: inspector.trace is not None)
         trace = inspector.trace
         assert trace is not None
-        assert trace.header.prompt.text == make_item("options", second).contexts[0]
-        assert trace.header.options is not None
-        assert (
-            trace.header.options.answers
-            == item_options(make_header(), make_item("options", second)).answers
-        )
+        assert trace.header.prompt.tokens == make_item("options", second).tokens
         await until(pilot, lambda: len(trace.steps) == 1)
         # What was decoded is there when the same item is opened again.
         await pilot.press("right")

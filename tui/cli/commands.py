@@ -115,7 +115,7 @@ def inspector(
         resumed = read_trace(resume)
         options = resumed_options(ctx, resume, resumed.header.options, options)
     check_options(options)
-    _set_color(color)
+    set_color(color)
     # Textual reads the colours when it is imported.
     from ..app import PrunetuiApp
     from ..session_thread import open_engine_session
@@ -185,7 +185,7 @@ def replay(
     color: Color = "auto",
 ) -> None:
     """Open a trace in the inspector, without a model; without one, list the recorded sessions."""
-    _set_color(color)
+    set_color(color)
     directory = sessions_directory() if trace is None else trace
     if trace is None or trace.is_dir():
         from ..app import PrunetuiApp
@@ -245,7 +245,8 @@ def resumed_options(
     return msgspec.structs.replace(recorded, **changes)
 
 
-def _set_color(color: ColorSystem) -> None:
+def set_color(color: ColorSystem) -> None:
+    """Choose the colours, which Textual reads when it is imported."""
     if color != "auto":
         os.environ["TEXTUAL_COLOR_SYSTEM"] = color
 

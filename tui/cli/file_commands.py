@@ -1,17 +1,20 @@
 """Commands on the files of sessions and evaluations, which need neither model nor torch."""
 
+import functools
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
 import typer
 
 from ...engine.errors import UserError
 from ...engine.output_files import write_new, write_new_directory
-from ...engine.results.file import is_evaluation, read_results
+from ...engine.results.file import ResultsFollower, is_evaluation, read_results
 from ...engine.trace.export.formats import FORMATS
 from ...engine.trace.file import read_trace
 from ...engine.trace.vector_file import write_safetensors
-from .commands import app
+from .commands import Color, Theme, app, run_app, set_color
 
 SAFETENSORS = "safetensors"
 """Export format that needs the vector file beside the trace."""
@@ -102,17 +105,47 @@ def _no_format(form: str, formats: list[str], what: str) -> UserError:
 
 
 @app.command()
-def show(file: File) -> None:
-    """Print the results table of an evaluation, which may still be running, or the sentences and
-    curves of a sweep's folder."""
+def show(
+    file: File,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "-m",
+            "--model",
+            help="Where the model is from which items are opened.",
+            show_default="where the evaluation found it",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device on which it runs.", show_default="as evaluated")
+    ] = None,
+    theme: Theme = None,
+    color: Color = "auto",
+) -> None:
+    """Open an evaluation, which may still be running: its table, its items, and any item as a
+    session. Where the output is no terminal, print the table; of a sweep's folder, the sentences
+    and curves."""
     if file.is_dir():
         from .sweep_report import show_sweep
 
         show_sweep(file)
         return
-    results = read_results(file)
-    from rich.console import Console
+    follower = ResultsFollower(file)
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+        from rich.console import Console
 
-    from .results_table import print_results
+        from .results_table import print_results
 
-    print_results(Console(), results)
+        print_results(Console(), follower.results)
+        return
+    set_color(color)
+    from ..app import PrunetuiApp
+    from ..session_thread import open_engine_session
+
+    header = follower.results.header
+    named = {"model": model, "device": device}
+    changes = {name: value for name, value in named.items() if value is not None}
+    options = msgspec.structs.replace(header.options, **changes)
+    follower.results.header = msgspec.structs.replace(header, options=options)
+    open_session = functools.partial(open_engine_session, evaluation=header)
+    run_app(PrunetuiApp.results(follower, open_session, theme=theme))

@@ -1,6 +1,6 @@
 """Items of an evaluation, opened as sessions of one model that stays loaded."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +10,7 @@ from textual.binding import BindingType
 
 from ...engine.errors import OptionError, UserError
 from ...engine.options import Options
+from ...engine.results.item_session import item_options
 from ...engine.results.records import Header, Item
 from ...engine.session.changes import RestartChanges
 from ...engine.trace.printable import visible
@@ -116,12 +117,11 @@ class ItemInspector(LiveInspector):
         self._select_lane()
         if self.chosen_view != self._own_view:
             self.action_view(self._own_view)
-        if self._opened.item.options and not trace.steps:
+        if self._opened.options.answer_tokens and not trace.steps:
             # The view of the answers shows a step.
             self._thread.step()
-        difference = _other_arithmetic(self._opened.header, trace)
-        if difference:
-            self.notify(visible(difference), severity="warning", markup=False)
+        for sentence in _caveats(self._opened, trace):
+            self.notify(visible(sentence), severity="warning", markup=False)
 
     def _select_lane(self) -> None:
         names = [lane.name for lane in self.trace.header.lanes] if self.trace else []
@@ -131,7 +131,7 @@ class ItemInspector(LiveInspector):
     @property
     def _own_view(self) -> str:
         """View that the item is opened in."""
-        return "subspace" if self._opened.item.options else OVERVIEW
+        return "subspace" if self._opened.options.answer_tokens else OVERVIEW
 
     # -- keys ---------------------------------------------------------------------------------
 
@@ -165,20 +165,14 @@ class ItemInspector(LiveInspector):
 class ItemSessions:
     """The one inspector of items, made when the first is opened."""
 
-    def __init__(
-        self,
-        app: App[None],
-        open_session: OpenSession,
-        item_options: Callable[[Header, Item], Options],
-    ) -> None:
+    def __init__(self, app: App[None], open_session: OpenSession) -> None:
         self._app = app
         self._open_session = open_session
-        self._item_options = item_options
         self._inspector: ItemInspector | None = None
 
     def open(self, header: Header, item: Item, lane: str) -> None:
         """Open an item on top of all screens. Raises `UserError` if it can be no session."""
-        opened = OpenedItem(header, item, lane, self._item_options(header, item))
+        opened = OpenedItem(header, item, lane, item_options(header, item))
         if self._inspector is None:
             self._inspector = ItemInspector(opened, self._recording_path(), self._open_session)
             # An installed screen is not closed with the model when it is left.
@@ -219,15 +213,19 @@ def _recipes(trace: Trace) -> tuple[str | None, ...]:
     return tuple(lane.recipe for lane in trace.header.lanes)
 
 
-def _other_arithmetic(header: Header, trace: Trace) -> str:
-    """Sentence on another device or dtype than the evaluation's; empty if they are the same."""
-    then, now = header.model, trace.header.model
-    if (then.device, then.dtype) == (now.device, now.dtype):
-        return ""
-    return (
-        f"The evaluation ran on {then.device} in {then.dtype} and this session runs on "
-        f"{now.device} in {now.dtype}: numbers differ by rounding, and near ties may flip."
-    )
+def _caveats(opened: OpenedItem, trace: Trace) -> Iterator[str]:
+    """Sentences on what the session does not show as the evaluation does."""
+    then, now = opened.header.model, trace.header.model
+    if (then.device, then.dtype) != (now.device, now.dtype):
+        yield (
+            f"The evaluation ran on {then.device} in {then.dtype} and this session runs on "
+            f"{now.device} in {now.dtype}: numbers differ by rounding, and near ties may flip."
+        )
+    options = opened.item.options
+    if len(options) > 1 and not opened.options.answer_tokens:
+        yield "The options do not differ in their first tokens, so view 4 cannot compare them."
+    elif any(len(option.tokens) > 1 for option in options):
+        yield "View 4 compares the first tokens of the options; the list rates whole options."
 
 
 def _remedies(error: UserError) -> Remedies:

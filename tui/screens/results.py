@@ -1,6 +1,5 @@
 """Screen of an evaluation: tasks × lanes, and all numbers of the cell under the cursor."""
 
-from collections.abc import Callable
 from time import monotonic, sleep
 from typing import ClassVar
 
@@ -13,10 +12,8 @@ from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from ...engine.errors import UserError
-from ...engine.options import Options
 from ...engine.results.comparison import TaskComparison, compare
 from ...engine.results.file import ResultsFollower
-from ...engine.results.records import Header, Item
 from ...engine.trace.file import is_being_written
 from ...engine.trace.printable import visible
 from ..session_port import OpenSession
@@ -66,16 +63,11 @@ class ResultsScreen(UpperScreen[None]):
             super().__init__()
             self.sentence = sentence
 
-    def __init__(
-        self,
-        follower: ResultsFollower,
-        open_session: OpenSession,
-        item_options: Callable[[Header, Item], Options],
-    ) -> None:
+    def __init__(self, follower: ResultsFollower, open_session: OpenSession) -> None:
         super().__init__()
         self._follower = follower
         self._header = follower.results.header
-        self._open_session, self._item_options = open_session, item_options
+        self._open_session = open_session
         self._rows: list[TaskComparison] = []
         self._running = False
         self._problem = ""
@@ -93,7 +85,7 @@ class ResultsScreen(UpperScreen[None]):
         yield Static(id="too-small")
 
     def on_mount(self) -> None:
-        self._sessions = ItemSessions(self.app, self._open_session, self._item_options)
+        self._sessions = ItemSessions(self.app, self._open_session)
         self._draw()
         self._follow()
 
