@@ -271,7 +271,7 @@ def test_the_demo_needs_no_network(
         first, second = item.question.removesuffix(" =").split(" + ")
         assert item.gold == texts[item.gold_option] == str(int(first) + int(second))
         assert item.contexts[0].endswith(f"\n{item.question}")
-        assert item.contexts[0].count("=") == 5
+        assert item.contexts[0].count("=") == 9
     assert len(questions) == 57
     anatomy = questions[1]
     assert anatomy.question.startswith("Which of the following is the body cavity")

@@ -14,6 +14,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 
 from ...errors import UserError
+from ...files import expanded
 from ...foreign import foreign_code, message
 from .sealed import sealed
 from .task_names import folders_of, near_names
@@ -44,7 +45,7 @@ def open_definitions(name: str) -> list[Definition]:
     config: dict[str, Any] = {}
     spec, asked = name, [name]
     if name.endswith(_YAML):
-        config = read_user_yaml(Path(name))
+        config = read_user_yaml(expanded(name))
         spec, asked = str(config.get("group") or config["task"]), _members(config)
     what = f"task {name} cannot be opened"
     with foreign_code(what), sealed():
@@ -52,7 +53,7 @@ def open_definitions(name: str) -> list[Definition]:
         if config:
             _check_metrics(spec, config)
             kind = Kind.GROUP if "group" in config else Kind.TASK
-            manager.task_index[spec] = Entry(spec, kind, Path(name))
+            manager.task_index[spec] = Entry(spec, kind, expanded(name))
         for each, config_of_it in [(spec, config), *reached]:
             _check_config(each, config_of_it)
         try:

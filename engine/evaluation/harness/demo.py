@@ -20,7 +20,7 @@ from .sealed import sealed
 ADDITIONS = 40
 """Sums that are asked."""
 
-SHOWN = 4
+SHOWN = 8
 """Sums before each question, with their results."""
 
 MMLU_EXAMPLES = 2
@@ -39,13 +39,13 @@ def open_demo(name: str) -> Definition:
 
 
 def _additions(**_: Any) -> dict[str, Dataset]:
-    """Sums of two numbers below 100, with the right result among four near ones."""
+    """Sums of two numbers from 1 to 20, with the right result among four near ones."""
     generator = random.Random(0)
     rows: list[dict[str, Any]] = []
     for _number in range(ADDITIONS + SHOWN):
-        a, b = generator.randint(10, 99), generator.randint(10, 99)
-        near = generator.sample([-20, -11, -10, -9, -2, -1, 1, 2, 9, 10, 11, 20], 3)
-        options = [a + b, *(a + b + difference for difference in near)]
+        a, b = generator.randint(1, 20), generator.randint(1, 20)
+        near = [a + b + difference for difference in (-10, -3, -2, -1, 1, 2, 3, 10)]
+        options = [a + b, *generator.sample([number for number in near if number > 0], 3)]
         generator.shuffle(options)
         texts = [*map(str, options)]
         rows.append({"a": a, "b": b, "options": texts, "answer": options.index(a + b)})
