@@ -17,7 +17,7 @@ from ...foreign import foreign_code
 from .definitions import Definition
 from .sealed import sealed
 
-ADDITIONS = 40
+ADDITIONS = 60
 """Sums that are asked."""
 
 SHOWN = 8
@@ -63,7 +63,10 @@ def _additions_config() -> dict[str, Any]:
         "fewshot_config": {"sampler": "first_n"},
         "num_fewshot": SHOWN,
         "fewshot_delimiter": "\n",
-        "doc_to_text": "{{a}} + {{b}} =",
+        # Dollars, as a space before the result would be a token of its own: all options would
+        # begin with it, and the drift be measured where nothing is decided.
+        "doc_to_text": "${{a}} + ${{b}} = $",
+        "target_delimiter": "",
         "metadata": {"version": 1},
     }
 
