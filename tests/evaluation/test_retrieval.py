@@ -628,6 +628,9 @@ def test_humaneval_is_read_as_data() -> None:
         assert query.text not in text
         assert '"""' not in text
         assert text.startswith("def ")
+        assert ">>>" not in query.text
+        assert len(query.text.split()) > 2
+    assert data.queries[23].text == "Return length of given string"
     assert texts[2] == "def truncate_number(number: float):\n    return number % 1.0"
 
 
@@ -671,7 +674,7 @@ def test_the_example_for_mteb_runs_as_far_as_it_is_ours(
 def test_humaneval_is_asked_in_one_word_whatever_the_settings_say() -> None:
     lanes = make_lanes(pooling="last", instruction="find", max_tokens=16, limit=2)
     task = open_demo_retrieval(lanes, LaneReader(lanes))
-    assert task.record.config == {"pooling": "prompt", "instruction": None, "max_tokens": 64}
+    assert task.record.config == {"pooling": "prompt", "instruction": None, "max_tokens": 96}
     assert (task.record.name, task.record.items, task.record.total) == (
         *("humaneval_retrieval", 2, 164),
     )

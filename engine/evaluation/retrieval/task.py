@@ -26,8 +26,8 @@ from .search import Search, places_of
 
 NDCG = Metric(name="ndcg_at_10")
 
-DEMO_TOKENS = 64
-"""Tokens of a text at most in the demo, which most docstrings state their purpose in."""
+DEMO_TOKENS = 96
+"""Tokens of a text at most in the demo, the prompt included."""
 
 VERSION = "1"
 """Version of how texts are read and documents ranked."""
