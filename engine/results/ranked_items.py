@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from ..trace.records import Drift
-from .item_measures import kl_among_options, margin, same_answer
-from .records import Answer, Item, Kind, Metric
+from .item_measures import kl_among_options, margin, same_answer, score_of
+from .records import Item, Kind, Metric
 
 
 class Change(IntEnum):
@@ -96,7 +96,7 @@ def first_difference(a: str, b: str) -> int:
 
 def _row(item: Item, kind: Kind, metric: Metric | None, lane: int) -> ItemRow:
     baseline, answer, drift = item.answers[0], item.answers[lane], drift_of(item, lane)
-    scores = _score(baseline, metric), _score(answer, metric)
+    scores = (score_of(baseline, metric), score_of(answer, metric)) if metric else (None, None)
     answers = answer_text(item, 0, metric), answer_text(item, lane, metric)
     kl = drift.kl if drift else None
     return ItemRow(
@@ -110,11 +110,6 @@ def _row(item: Item, kind: Kind, metric: Metric | None, lane: int) -> ItemRow:
         kl=answer.kl if kind == "generation" else kl,
         kl_options=kl_among_options(answer, baseline) if lane else None,
     )
-
-
-def _score(answer: Answer, metric: Metric | None) -> float | None:
-    value = answer.scores.get(metric.key) if metric else None
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _change(

@@ -32,7 +32,7 @@ from ..support.models import make_tokenizer, save_model_directory
 class Unread:
     """Lanes whose every text has the same log probability, and that write nothing."""
 
-    def rate(self, requests: Sequence[Request], report: object) -> list[Rating]:
+    def rate(self, requests: Sequence[Request], report: object) -> list[Rating]:  # noqa: ARG002
         return [Rating([-1.0], [False], []) for _request in requests]
 
     def generate(self, prompts: Sequence[Prompt], report: object) -> NoReturn:
