@@ -264,7 +264,7 @@ def test_the_demo_needs_no_network(
     assert [item.hash for item in sums] == [
         item.hash for item in answer_all(open_in(lanes, "additions")[0])
     ]
-    assert options.record.items == writing.record.items == 40
+    assert options.record.items == writing.record.items == 60
     for item in sums:
         texts = [option.text for option in item.options]
         assert len({*texts}) == 4
