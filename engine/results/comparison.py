@@ -32,7 +32,7 @@ class Cell:
     """Share of items with the baseline's answer, right or wrong (arXiv 2407.09141): the option, or
     the text that the main metric's filter takes."""
     ties: int | None = None
-    """Items whose two best options differ by less than the noise floor, in the lane or in the
+    """Items whose two best options differ by no more than the noise floor, in the lane or in the
     baseline."""
     kl: float | None = None
     """Mean KL(p ‖ q) in nats, p the baseline's, at the answering position: over the vocabulary, at

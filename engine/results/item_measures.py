@@ -51,9 +51,10 @@ def margin(answer: Answer) -> float | None:
 
 
 def near_tie(answer: Answer, noise_floor: float) -> bool:
-    """Whether the two best options are closer than the noise floor, so that rounding may decide."""
+    """Whether rounding may decide between the two best options: they are no further apart than the
+    noise floor, which is 0 where texts are read one by one, or equal."""
     difference = margin(answer)
-    return difference is not None and difference < noise_floor
+    return difference is not None and difference <= noise_floor
 
 
 def option_probabilities(answer: Answer) -> list[float]:

@@ -1,6 +1,7 @@
 """lm-eval's tasks in all lanes: against its own run, what is refused, and the demo's tasks."""
 
 import dataclasses
+import math
 import re
 import socket
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ import msgspec
 import pytest
 from prunetui.engine.errors import UserError
 from prunetui.engine.evaluation.harness import opening
+from prunetui.engine.evaluation.harness import tasks as harness_tasks
+from prunetui.engine.evaluation.harness.definitions import Definition, open_definitions
 from prunetui.engine.evaluation.harness.opening import DEMO_TASKS, open_harness_tasks
 from prunetui.engine.evaluation.lanes import EvaluatedLanes
 from prunetui.engine.evaluation.requests import Prompt, Rating, Request
@@ -236,6 +239,41 @@ def test_a_group_keeps_its_name_and_a_task_named_twice_is_asked_once(
     other.mkdir()
     with pytest.raises(UserError, match="two tasks that are asked are called one"):
         open_in(lanes, one, write_task(other, "one", ROWS[:2], **OPTIONS))
+
+
+def test_a_task_asked_for_before_its_group_counts_in_its_mean(
+    lanes: EvaluatedLanes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (definition,) = open_definitions(write_task(tmp_path, "one", **OPTIONS))
+    groups = {"one": None, "all": "all", "some": "some"}
+
+    def open_named(name: str) -> list[Definition]:
+        return [dataclasses.replace(definition, group=groups[name], weight_by_size=False)]
+
+    monkeypatch.setattr(harness_tasks, "open_definitions", open_named)
+    for names in (("one", "all"), ("all", "one")):
+        (task,) = open_in(lanes, *names, limit=2)
+        assert (task.record.group, task.record.weight_by_size) == ("all", False)
+    with pytest.raises(UserError, match="task one counts in the means of all and some"):
+        open_in(lanes, "one", "all", "some", limit=2)
+
+
+def test_log_probabilities_that_are_no_numbers_have_no_score(
+    lanes: EvaluatedLanes, tmp_path: Path
+) -> None:
+    class PartlyNan(Unread):
+        def rate(self, requests: Sequence[Request], report: object) -> list[Rating]:  # noqa: ARG002
+            return [Rating([-1.0 if n else math.nan], [False], []) for n in range(len(requests))]
+
+    changed = dataclasses.replace(lanes, settings=Settings(limit=2))
+    for name in write_tasks(tmp_path)[:5]:
+        (task,) = open_harness_tasks([name], changed, PartlyNan(), PartlyNan())
+        first, second = answer_all(task)
+        assert first.answers[0].scores == {}
+        assert first.answers[0].option is None
+        assert second.answers[0].scores.keys() == {metric.key for metric in task.record.metrics}
+        ends = {metric.key: None for metric in task.record.metrics if not metric.mean}
+        assert task.end([first, second]).scores == [ends]
 
 
 def test_the_digest_knows_documents_and_examples(lanes: EvaluatedLanes, tmp_path: Path) -> None:

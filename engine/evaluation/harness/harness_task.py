@@ -95,7 +95,8 @@ class HarnessTask:
         ]
 
     def end(self, items: list[records.Item]) -> records.End:
-        """Scores that lm-eval does not take for a mean over the items, by its own aggregation."""
+        """Scores that lm-eval does not take for a mean over the items, by its own aggregation; null
+        where an item has none, as its log probabilities are no numbers."""
         aggregation = self._task.aggregation()
         scores: list[dict[str, float | None]] = []
         for lane in range(self._lane_count):
@@ -104,6 +105,9 @@ class HarnessTask:
             for metric in self.record.metrics:
                 values = [_unplain(each[metric.key]) for each in answers if metric.key in each]
                 if metric.mean or not values:
+                    continue
+                if not all(answers):
+                    scores[lane][metric.key] = None
                     continue
                 what = f"lm-eval cannot compute {metric.name} of task {self.name}"
                 with foreign_code(what), sealed():
@@ -195,7 +199,11 @@ class RatedTask(HarnessTask):
     def _answer(
         self, document: Document, responses: Sequence[Any], scores: dict[str, Any]
     ) -> records.Answer:
-        if self._task.OUTPUT_TYPE == "loglikelihood_rolling":
+        rolling = self._task.OUTPUT_TYPE == "loglikelihood_rolling"
+        if np.isnan(responses if rolling else [logprob for logprob, _ in responses]).any():
+            # lm-eval would take NaN for the highest.
+            scores = {}
+        if rolling:
             return records.Answer(scores=scores, logprobs=[*map(plain, responses)])
         options = responses[: self._option_count(document)]
         logprobs = [logprob for logprob, _ in options]

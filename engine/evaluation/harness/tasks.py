@@ -33,6 +33,14 @@ def open_tasks(
                     f"two tasks that are asked are called {task.name}; give one another name, or "
                     "leave it out"
                 )
+            if other.record.group is None:
+                # Asked for by its own name before: it counts in its group's mean too.
+                tasks[task.name] = task
+            elif task.record.group not in (None, other.record.group):
+                raise UserError(
+                    f"task {task.name} counts in the means of {other.record.group} and "
+                    f"{task.record.group}, and one evaluation has one of them; leave the other out"
+                )
     return [*tasks.values()]
 
 
