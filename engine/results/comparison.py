@@ -113,6 +113,19 @@ def compare(results: Results) -> list[TaskComparison]:
     return comparisons
 
 
+def outer(comparisons: list[TaskComparison]) -> list[TaskComparison]:
+    """Groups, and the tasks for which none of them stands: a group that is there and has their main
+    metric."""
+    grouped = {
+        task.name
+        for each in comparisons
+        if each.group
+        for task in each.tasks
+        if all(metric in each.metrics for metric in task.metrics[:1])
+    }
+    return [each for each in comparisons if each.group or each.name not in grouped]
+
+
 class _Numbers:
     """Numbers of a task's items, which its own comparison and its group's are made of."""
 

@@ -184,7 +184,7 @@ _TIES = _measure(
     "ties",
     "ties",
     str,
-    "ties: items whose two best options are equal or within the noise floor, in lane or baseline",
+    "ties: items whose two best options are within the noise floor, in lane or baseline",
 )
 _WRITTEN = [
     _AGREEMENT,

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from prunetui.engine.results.comparison import compare
-from prunetui.engine.results.records import Header
+from prunetui.engine.results.records import Header, Task
 from prunetui.engine.results.results import Results
 from prunetui.engine.results.table import legend, notes, sections, title
 from prunetui.tui.cli.output import _substitute
@@ -17,6 +17,7 @@ from rich.console import Console
 
 from ..support.evaluations import (
     ACC,
+    ACC_NORM,
     VARIANTS,
     make_evaluation,
     make_evaluation_header,
@@ -98,12 +99,12 @@ items with the baseline's answer, right or wrong; KL: KL(p ‖ q) in nats, p
 baseline, q lane, at the last token of the context; KL opt.: KL(p ‖ q) in nats
 among the options, by their whole log probabilities; cos h, z, p: cosine
 similarity of embedding, logits, probabilities there; ties: items whose two best
-options are closer than the noise floor, in lane or baseline; items ≠: share of
-items with a token that is not the baseline's; first ≠: median over items of the
-first such step, – if fewer than half have one; repeat: share of items whose
-text ends in repetition; KL local: mean KL(p ‖ q) in nats over the baseline's
-text, which both read; –: not defined; control: the baseline again, whose row is
-the floor of the others.
+options are within the noise floor, in lane or baseline; items ≠: share of items
+with a token that is not the baseline's; first ≠: median over items of the first
+such step, – if fewer than half have one; repeat: share of items whose text ends
+in repetition; KL local: mean KL(p ‖ q) in nats over the baseline's text, which
+both read; –: not defined; control: the baseline again, whose row is the floor
+of the others.
 """
 
 AT_120 = """\
@@ -141,7 +142,7 @@ and 1, else sign flips); * p < .05, uncorrected for the number of tests; ✗ ✓
 lane wrong, and the reverse; agree: share of items with the baseline's answer, right or wrong; KL: KL(p ‖ q) in nats, p
 baseline, q lane, at the last token of the context; KL opt.: KL(p ‖ q) in nats among the options, by their whole log
 probabilities; cos h, z, p: cosine similarity of embedding, logits, probabilities there; ties: items whose two best
-options are closer than the noise floor, in lane or baseline; items ≠: share of items with a token that is not the
+options are within the noise floor, in lane or baseline; items ≠: share of items with a token that is not the
 baseline's; first ≠: median over items of the first such step, – if fewer than half have one; repeat: share of items
 whose text ends in repetition; KL local: mean KL(p ‖ q) in nats over the baseline's text, which both read; –: not
 defined; control: the baseline again, whose row is the floor of the others.
@@ -265,6 +266,24 @@ def test_items_without_a_number_are_told() -> None:
         "drop:attn=4: exact_match,strict-match is over 7 of 8 items.",
     ]
     assert "drop:attn=4: KL local without 1 of 8 items, where there is no number." in told["gsm8k"]
+
+
+def test_tasks_for_which_no_group_stands_are_printed() -> None:
+    whole = make_evaluation()
+
+    def names(first: Task, second: Task) -> list[str]:
+        """Names of tasks of one group, of which some may be printed."""
+        tasks = [msgspec.structs.replace(task, group="both") for task in (first, second)]
+        header = msgspec.structs.replace(whole.header, tasks=tasks)
+        text = printed(Results(header, whole.items, whole.ends), 120)
+        return [line.partition(" · ")[0] for line in text.splitlines() if "-shot" in line]
+
+    anatomy, additions, gsm8k = map(whole.task, ("mmlu_anatomy", "additions", "gsm8k"))
+    assert names(anatomy, additions) == ["both"]
+    # Of two kinds, and without a metric that both have.
+    assert names(anatomy, gsm8k) == ["mmlu_anatomy", "gsm8k"]
+    other = msgspec.structs.replace(additions, metrics=[ACC_NORM])
+    assert {"mmlu_anatomy", "additions"} <= {*names(anatomy, other)}
 
 
 def test_the_legend_explains_every_head_once() -> None:

@@ -109,7 +109,7 @@ async def test_a_cell_tells_all_its_numbers(tmp_path: Path, size: tuple[int, int
             f"{figures.nats(cell.kl_options)}: KL(p‖q) among the options",
             f"h {figures.cosine(cell.cos_h)} · z {figures.cosine(cell.cos_z)} · "
             f"p {figures.cosine(cell.cos_p)}",
-            f"{cell.ties} of 6: best two options equal or within the noise floor",
+            f"{cell.ties} of 6: best two options within the noise floor",
         ):
             assert text in shown
         await pilot.press("down", "down", "right")

@@ -6,7 +6,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from ...engine.results.comparison import Cell, TaskComparison, compare
+from ...engine.results.comparison import Cell, TaskComparison, compare, outer
 from ...engine.results.results import Results
 from ...engine.results.table import (
     MARK,
@@ -28,9 +28,9 @@ GAP = "  "
 def print_results(console: Console, results: Results) -> None:
     """Print what was evaluated, a table per task or group, and what its columns are.
 
-    Tasks that belong to a group are in its table only.
+    Tasks for which a group stands are in its table only.
     """
-    comparisons = [each for each in compare(results) if each.group or each.tasks[0].group is None]
+    comparisons = outer(compare(results))
     for line in _facts(results):
         console.print(Text(line, style="dim"), soft_wrap=False)
     for comparison in comparisons:

@@ -23,7 +23,7 @@ RESULTS_TABLES: list[Table] = [
             (OTHER, "another answer than the baseline's, of the same score"),
             (MARK, "a difference with p < .05: exact McNemar, or sign-flip permutation"),
             (TICK, "in a bar: where the baseline's ends"),
-            (NEAR_TIE, "the best two options are equal or within the noise floor: rounding may decide"),
+            (NEAR_TIE, "the best two options are within the noise floor: rounding may decide"),
             (CHOSEN, "the option that the lane chose"),
             (DIVERGES, "where a generated text differs from the baseline's for the first time"),
         ],

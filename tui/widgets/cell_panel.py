@@ -82,7 +82,7 @@ def entries(row: TaskComparison, cell: Cell, noise_floor: float) -> Iterator[Ent
         floor = figures.nats(noise_floor)
         yield (
             f"{NEAR_TIE} near ties",
-            f"{cell.ties} of {row.items}: best two options equal or within the noise floor, {floor}",
+            f"{cell.ties} of {row.items}: best two options within the noise floor, {floor}",
         )
     for score in cell.scores[1:]:
         yield _other_score(score)

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from ...trace import figures
 from ...trace.export.html_page import escaped, page, table
 from ...trace.export.session_facts import LANE_COLUMNS, lane_cells
-from ..comparison import TaskComparison, compare
+from ..comparison import TaskComparison, compare, outer
 from ..item_measures import flip, is_binary, kl_among_options
 from ..records import Answer, Item, Task
 from ..results import Results
 from ..table import legend, notes, title
 from .facts import command, evaluation_facts
 from .html_chart import DRIFT_NOTE, SCORE_NOTE, drift_chart, drift_legend, score_chart
-from .report_tables import OVERVIEW_NOTE, outer, overview, tables
+from .report_tables import OVERVIEW_NOTE, overview, tables
 
 MOST_FLIPS = 5
 """Items that a lane lost, per task at most: those of the highest KL."""

@@ -1,7 +1,7 @@
 """Tables of the HTML and Markdown reports, as cells of text; a row is a lane."""
 
 from ...trace import figures
-from ..comparison import TaskComparison
+from ..comparison import TaskComparison, outer
 from ..scores import Score
 from ..table import MARK, NONE, Section, metric_label, sections
 
@@ -24,12 +24,6 @@ def overview(comparisons: list[TaskComparison]) -> tuple[list[str], list[list[st
         [cell.name, *(_cell(task.cells[lane].scores[0]) for task in shown)]
         for lane, cell in enumerate(shown[0].cells)
     ]
-
-
-def outer(comparisons: list[TaskComparison]) -> list[TaskComparison]:
-    """Groups, and the tasks that belong to none of them."""
-    grouped = {task.name for each in comparisons if each.group for task in each.tasks}
-    return [each for each in comparisons if each.group or each.name not in grouped]
 
 
 def tables(comparison: TaskComparison) -> list[tuple[str, list[str], list[list[str]]]]:
