@@ -9,7 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", SPINS)
 
 from .decoding import context_growth, decoding, large_vocabulary, measuring
-from .evaluation import rating
+from .evaluation import rating, writing
 from .loading import loading
 from .memory import long_run, memory
 from .sharing import sharing
@@ -40,6 +40,8 @@ print(
     "(demo tasks, batches of 8, float32)"
 )
 rating("float32")
+print("\nevaluation: sums written in five lanes, over lm-eval's run of one model (as above)")
+writing("float32")
 print("\nmemory: what lanes add, each in a process of its own (float32)")
 memory()
 print("\nlong run: five lanes of a tiny model, resident")
