@@ -139,7 +139,8 @@ class Answer(Plain, frozen=True):
     """What one lane makes of an item."""
 
     scores: dict[str, Any] = {}
-    """Values by `Metric.key`: a number, or what lm-eval aggregates (F1 takes pairs)."""
+    """Values by `Metric.key`: a number, or what lm-eval aggregates (F1 takes pairs). None where the
+    lane's logits or embeddings are no numbers, of which no answer is made."""
     option: Int | None = None
     """Index of the option of the highest log probability."""
     logprobs: list[float | None] = []

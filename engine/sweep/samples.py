@@ -60,6 +60,14 @@ class Study:
             f"a guess ({guess.chance:.3f}). No loss could be seen there, so no sentence counts it, "
             "and the curves of its kind only where they have no other task."
             for unit, guess in self.guessable.items()
+        ] + [
+            f"{recipe}: {sample.task.name} has no score for {missing} of {len(sample.score)} "
+            "items, where logits or embeddings are no numbers. Curves and sentences leave them out, and "
+            "what has no score at all as if it had not been tried."
+            for (_, recipe), by_seed in self.samples.items()
+            for by_task in by_seed.values()
+            for sample in by_task.values()
+            if (missing := int(np.sum(np.isfinite(sample.baseline) & ~np.isfinite(sample.score))))
         ]
 
 

@@ -16,7 +16,13 @@ from prunetui.engine.evaluation.harness import tasks as harness_tasks
 from prunetui.engine.evaluation.harness.definitions import Definition, open_definitions
 from prunetui.engine.evaluation.harness.opening import DEMO_TASKS, open_harness_tasks
 from prunetui.engine.evaluation.lanes import EvaluatedLanes
-from prunetui.engine.evaluation.requests import Prompt, Rating, Request
+from prunetui.engine.evaluation.requests import (
+    Continuation,
+    Continuations,
+    Prompt,
+    Rating,
+    Request,
+)
 from prunetui.engine.evaluation.task import EvaluationTask
 from prunetui.engine.results.records import Settings
 
@@ -39,7 +45,7 @@ class Unread:
     def rate(self, requests: Sequence[Request], report: object) -> list[Rating]:  # noqa: ARG002
         return [Rating([-1.0], [False], []) for _request in requests]
 
-    def generate(self, prompts: Sequence[Prompt], report: object) -> NoReturn:
+    def generate(self, prompts: Sequence[Prompt], report: object) -> list[Continuations]:
         raise NotImplementedError
 
 
@@ -274,6 +280,19 @@ def test_log_probabilities_that_are_no_numbers_have_no_score(
         assert second.answers[0].scores.keys() == {metric.key for metric in task.record.metrics}
         ends = {metric.key: None for metric in task.record.metrics if not metric.mean}
         assert task.end([first, second]).scores == [ends]
+
+
+def test_a_text_that_no_number_begins_has_no_score(lanes: EvaluatedLanes, tmp_path: Path) -> None:
+    class PartlySilent(Unread):
+        def generate(self, prompts: Sequence[Prompt], report: object) -> list[Continuations]:  # noqa: ARG002
+            texts = [Continuation([5] * n, "", None, None, None) for n in range(len(prompts))]
+            return [Continuations([text], []) for text in texts]
+
+    name = write_task(tmp_path, "writing", **GENERATION)
+    changed = dataclasses.replace(lanes, settings=Settings(limit=2))
+    (task,) = open_harness_tasks([name], changed, PartlySilent(), PartlySilent())
+    scores = [item.answers[0].scores for item in answer_all(task)]
+    assert scores == [{}, {"exact_match,none": 0.0}]
 
 
 def test_the_digest_knows_documents_and_examples(lanes: EvaluatedLanes, tmp_path: Path) -> None:

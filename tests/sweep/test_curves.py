@@ -161,12 +161,15 @@ def test_scores_of_which_less_is_better_have_no_curve_but_drift_has() -> None:
     assert [point.value for point in curves.drift["kl"]] == [0.5]
 
 
-def test_items_without_a_number_do_not_count() -> None:
+def test_items_without_a_number_do_not_count_and_are_told() -> None:
     own: list[float | None] = [1.0, None, 0.0, 0.0]
     made = evaluation(["drop:attn=1"], [(make_task("a"), [[1.0, 1.0, 1.0, None], own])])
     (curves,) = curves_of(made)
     assert curves.score[1].items == 2
     assert curves.score[1].value == 0.5
+    (study,) = find_studies([made])
+    (note,) = (note for note in study.notes if "drop" in note)
+    assert note.startswith("drop:attn=1: a has no score for 1 of 4 items, where logits")
 
 
 def test_what_was_asked_otherwise_is_another_study() -> None:

@@ -324,7 +324,8 @@ class GeneratedTask(HarnessTask):
     ) -> records.Answer:
         continuation = written.lanes[lane]
         return records.Answer(
-            scores=scores,
+            # Only logits that are no numbers choose no first token.
+            scores=scores if continuation.tokens else {},
             text=text,
             tokens=continuation.tokens,
             filtered=filtered,

@@ -148,9 +148,11 @@ class RetrievalTask:
                 if np.isfinite(value)
             ]
             score = ndcg([match.id for match in matches], query.relevance)
+            # Where there is a query, only embeddings without a direction find nothing.
+            scored = bool(matches) or not text.tokens
             answers.append(
                 Answer(
-                    scores={NDCG.key: score},
+                    scores={NDCG.key: score} if scored else {},
                     matches=matches,
                     cosine=float(similarity) if np.isfinite(similarity) else None,
                 )
