@@ -62,8 +62,8 @@ class Study:
             for unit, guess in self.guessable.items()
         ] + [
             f"{recipe}: {sample.task.name} has no score for {missing} of {len(sample.score)} "
-            "items, where logits or embeddings are no numbers. Curves and sentences leave them out, "
-            "and what has no score at all as if it had not been tried."
+            "items, where logits or embeddings are no numbers. Curves and sentences leave them "
+            "out, and what has no score at all as if it had not been tried."
             for (_, recipe), by_seed in self.samples.items()
             for by_task in by_seed.values()
             for sample in by_task.values()
