@@ -190,6 +190,20 @@ def test_tasks_that_cannot_be_asked(
     assert not (tmp_path / "ran").exists()
 
 
+def test_an_option_that_cannot_be_rated_is_found_before_any_is(
+    lanes: EvaluatedLanes, tmp_path: Path
+) -> None:
+    for choices, sentence in {
+        "{{['a', q]}}": "task x, item 3: the option '' has no tokens",
+        "{{['a', q * 90]}}": r"task x, item \d: an option has \d+ tokens, and the model reads",
+    }.items():
+        task = write_task(
+            tmp_path, "x", **OPTIONS | {"doc_to_choice": choices, "target_delimiter": ""}
+        )
+        with pytest.raises(UserError, match=sentence):
+            open_in(lanes, task)
+
+
 def test_a_task_without_documents(lanes: EvaluatedLanes, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x.yaml cannot be opened: it has no documents"):
         open_in(lanes, write_task(tmp_path, "x", [], **OPTIONS))

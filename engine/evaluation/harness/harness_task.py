@@ -150,6 +150,24 @@ class RatedTask(HarnessTask):
     ) -> None:
         super().__init__(definition, lanes, stock)
         self._rater = rater
+        if self._task.OUTPUT_TYPE != "loglikelihood_rolling":
+            self._check_options()
+
+    def _check_options(self) -> None:
+        """Raise `UserError` for an option that cannot be rated, before any is."""
+        checked: set[str] = set()
+        with foreign_code(f"the texts of task {self.name} cannot be turned into tokens"), sealed():
+            for document in self._documents:
+                for instance in document.instances:
+                    arguments: Any = instance.args
+                    option = arguments[1]
+                    if option in checked:
+                        continue
+                    checked.add(option)
+                    try:
+                        self._stock.check_option(option)
+                    except UserError as error:
+                        raise self._error(document, error) from error
 
     def answer(self, first: int, last: int, report: Callable[[float], None]) -> list[records.Item]:
         documents = self._documents[first:last]

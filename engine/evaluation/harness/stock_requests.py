@@ -49,18 +49,26 @@ class StockRequests(_Stock):
     def texts(self, instance: Instance) -> list[Text]:
         """Texts whose log probabilities add up to a request's: one, or the windows of a long one.
 
-        Raises `UserError` for an option without tokens and one longer than the model's context.
+        Raises `UserError` as `check_option` does, for its tokens after the context.
         """
         self._texts = []
         if instance.request_type == "loglikelihood":
-            arguments: Any = instance.args
-            context, continuation = arguments
-            if not context and not self.tok_encode(continuation, add_special_tokens=False):
-                raise _no_tokens(continuation)
             self.loglikelihood([instance], disable_tqdm=True)
         else:
             self.loglikelihood_rolling([instance], disable_tqdm=True)
         return self._texts
+
+    def check_option(self, option: str) -> None:
+        """Raise `UserError` for an option without tokens, or longer than the model's context."""
+        self._check_option(option, self.tok_encode(option, add_special_tokens=False))
+
+    def _check_option(self, option: str, tokens: Sequence[int]) -> None:
+        if not tokens:
+            raise UserError(f"the option {option!r} has no tokens")
+        if len(tokens) > self.max_length:
+            raise UserError(
+                f"an option has {len(tokens)} tokens, and the model reads at most {self.max_length}"
+            )
 
     def prompt(self, instance: Instance) -> tuple[Prompt, int]:
         """Prompt of a request to generate, and how many tokens were cut off on the left."""
@@ -83,13 +91,7 @@ class StockRequests(_Stock):
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         for strings, context, continuation in requests:
-            if not continuation:
-                raise _no_tokens(strings[1])
-            if len(continuation) > self.max_length:
-                raise UserError(
-                    f"an option has {len(continuation)} tokens, and the model reads at most "
-                    f"{self.max_length}"
-                )
+            self._check_option(strings[1] if strings else "", continuation)
             kept = self.max_length + 1 - len(continuation)
             request = Request(tuple(context[-kept:]), tuple(continuation))
             self._texts.append(Text(request, max(0, len(context) - kept)))
@@ -116,7 +118,3 @@ class StockRequests(_Stock):
         except TemplateError as error:
             # What lm-eval takes for a template that has no system role.
             raise jinja2.TemplateError(str(error)) from error
-
-
-def _no_tokens(option: str) -> UserError:
-    return UserError(f"the option {option!r} has no tokens")
