@@ -119,6 +119,12 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "a.csv").exists()
 
 
+def test_a_folder_without_evaluations_is_no_sweep(tmp_path: Path, capsys) -> None:
+    (tmp_path / "notes.txt").write_text("a")
+    said = complaint(capsys, "show", tmp_path)
+    assert said.endswith(f"{tmp_path} has no evaluations; `prunetui sweep -o DIR` makes some")
+
+
 @pytest.mark.parametrize("path", ["/dev/stdout", "/dev/full"])
 def test_an_export_goes_to_a_stream(path: str, tmp_path: Path, capfd) -> None:
     evaluation = write_results(tmp_path)

@@ -1,5 +1,6 @@
 """Retrieval against trec_eval, direct torch computations and BEIR's layout."""
 
+import dataclasses
 import json
 import random
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
+import msgspec
 import numpy as np
 import pytest
 import pytrec_eval
@@ -361,6 +363,10 @@ def test_a_document_of_the_querys_own_id_is_left_out_and_a_note_says_so(tmp_path
     assert item.doc["_id"] == "d3"
     assert all(match.id != "d3" for answer in item.answers for match in answer.matches)
     assert "own id" in task.record.notes[0]
+    settings = msgspec.structs.replace(lanes.settings, apply_chat_template=True)
+    asked = dataclasses.replace(lanes, settings=settings)
+    record = open_retrieval_task(make_folder(tmp_path), asked, LaneReader(lanes)).record
+    assert "without the chat template" in record.notes[1]
     others = write_folder(
         tmp_path / "other",
         [{"_id": "d", "text": "a"}],

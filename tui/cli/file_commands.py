@@ -11,6 +11,8 @@ import typer
 from ...engine.errors import UserError
 from ...engine.output_files import write_new, write_new_directory
 from ...engine.results.file import ResultsFollower, is_evaluation, read_results
+from ...engine.results.records import SUFFIX
+from ...engine.sweep.folder import FAILURE_SUFFIX
 from ...engine.trace.export.formats import FORMATS
 from ...engine.trace.file import read_trace
 from ...engine.trace.vector_file import write_safetensors
@@ -126,6 +128,8 @@ def show(
     session. Where the output is no terminal, print the table; of a sweep's folder, the sentences
     and curves."""
     if file.is_dir():
+        if not any(path.name.endswith((SUFFIX, FAILURE_SUFFIX)) for path in file.iterdir()):
+            raise UserError(f"{file} has no evaluations; `prunetui sweep -o DIR` makes some")
         from .sweep_report import show_sweep
 
         show_sweep(file)

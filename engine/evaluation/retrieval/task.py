@@ -32,6 +32,10 @@ DEMO_TOKENS = 96
 VERSION = "1"
 """Version of how texts are read and documents ranked."""
 
+NO_TEMPLATE = (
+    "Retrieval embeds texts without the chat template, whatever --apply-chat-template says."
+)
+
 SAME_ID = (
     "A document of the query's own id is left out of what the query finds, as in BEIR's evaluation."
 )
@@ -86,7 +90,10 @@ class RetrievalTask:
             version=VERSION,
             digest=digest(VERSION, json.dumps(config), data.corpus.digest, *asked),
             config=config,
-            notes=[SAME_ID] if self._numbers.keys() & {q.id for q in data.queries} else [],
+            notes=[
+                *([SAME_ID] if self._numbers.keys() & {q.id for q in data.queries} else []),
+                *([NO_TEMPLATE] if lanes.settings.apply_chat_template else []),
+            ],
         )
 
     def answer(self, first: int, last: int, report: Callable[[float], None]) -> list[Item]:
