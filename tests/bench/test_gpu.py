@@ -78,6 +78,7 @@ def test_every_job_runs_and_is_printed(sync_debug_mode: Mock, capsys) -> None:
     assert status == 1
 
 
+@pytest.mark.slow
 def test_a_process_hands_back_what_it_has_measured() -> None:
     result = gpu.measure_in_process(Job("tiny", "generate"), 100)
     assert isinstance(result, Generate)

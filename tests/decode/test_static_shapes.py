@@ -54,7 +54,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[DeviceCalls]:
     ("config", "attention", "temperature"),
     [
         (REAL_SHAPES["Mistral-7B-v0.3"], VarlenAttention, 0.0),
-        (REAL_SHAPES["Llama-3.1-8B"], VarlenAttention, 0.8),
+        pytest.param(*(REAL_SHAPES["Llama-3.1-8B"], VarlenAttention, 0.8), marks=pytest.mark.slow),
         (REAL_SHAPES["Qwen3-8B"], VarlenAttention, 0.0),
         (REAL_SHAPES["Gemma-3-4b"], VarlenAttention, 0.8),
         # A window in five of six layers.

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from ..support.models import (
@@ -69,6 +70,7 @@ def generated(*dropped: tuple[int, str]) -> list[int]:
     return greedy_tokens(model, prompt, 6)
 
 
+@pytest.mark.slow
 def test_a_session_without_numba_decodes_what_stock_models_do(tmp_path: Path) -> None:
     model = save_model_directory(tmp_path / "tiny")
     session = run(model, "float32", "import tests.support.without_numba")

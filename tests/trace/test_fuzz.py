@@ -102,7 +102,7 @@ async def replay_some(
 
 
 async def test_damaged_traces_that_can_be_read_are_shown(tmp_path: Path) -> None:
-    await replay_some(tmp_path, "values", 2, 0, range(1, 2))
+    await replay_some(tmp_path, "values", 1, 0, range(1, 2))
 
 
 @pytest.mark.slow
