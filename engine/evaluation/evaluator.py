@@ -2,18 +2,18 @@
 
 import datetime
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from ..errors import OptionError, UserError
+from ..errors import OptionError, UserError, reason
 from ..model.description import check_same_model, describe_model
 from ..model.fingerprint import weights_fingerprint
 from ..options import Options, default_variants
 from ..progress import Progress
 from ..results.file import ResultsWriter
-from ..results.records import VERSION, Header, Settings
+from ..results.records import VERSION, Header, Line, Settings
 from ..results.results import Results
 from ..variants.builder import VariantBuilder, lane_records, open_builder
 from ..variants.recipes import parse
@@ -154,12 +154,22 @@ def _answer(task: EvaluationTask, writer: ResultsWriter, results: Results, repor
             ),
         )
         new = answered[len(items) - first :]
-        writer.write(new)
+        _append(writer, new)
         items += new
         report(results, done + last)
     end = task.end(items)
-    writer.write([end])
+    _append(writer, [end])
     results.ends[name] = end
+
+
+def _append(writer: ResultsWriter, lines: Sequence[Line]) -> None:
+    try:
+        writer.write(lines)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {writer.path}: {reason(error)}; once that is mended, --resume goes on "
+            "with it"
+        ) from error
 
 
 def _check_resumable(file: Path, old: Header, new: Header) -> None:
@@ -170,7 +180,12 @@ def _check_resumable(file: Path, old: Header, new: Header) -> None:
             f"--dtype {old.model.dtype} goes on with it"
         )
     check_same_model(old.model, new.model)
-    for number, (before, after) in enumerate(zip(old.lanes, new.lanes, strict=False)):
+    if len(old.lanes) != len(new.lanes):
+        raise UserError(
+            f"{file} has {len(old.lanes)} lanes and memory has room for {len(new.lanes)} now; "
+            "what has room for all of them goes on with it"
+        )
+    for number, (before, after) in enumerate(zip(old.lanes, new.lanes, strict=True)):
         same_weights = old.fingerprints[number] == new.fingerprints[number]
         if before != after or not same_weights:
             what = "drops other sublayers" if same_weights else "has other weights"
@@ -178,16 +193,13 @@ def _check_resumable(file: Path, old: Header, new: Header) -> None:
                 f"{after.name} {what} than when {file} was begun; the calibration text and the "
                 "checkpoints of then would go on with it, or -o begins a new file"
             )
-    if len(old.lanes) != len(new.lanes):
-        raise UserError(
-            f"{file} has {len(old.lanes)} lanes and memory has room for {len(new.lanes)} now; "
-            "what has room for all of them goes on with it"
-        )
     digests = {task.name: task for task in new.tasks}
     for task in old.tasks:
-        found = digests.get(task.name)
-        if found is None or found.digest != task.digest:
-            now = "is not there any more" if found is None else f"is version {found.version} now"
+        current = digests.get(task.name)
+        if current is None or current.digest != task.digest:
+            now = (
+                "is not there any more" if current is None else f"is version {current.version} now"
+            )
             raise OptionError(
                 f"task {task.name} of {file} was version {task.version} and {now}, or its items "
                 "have changed; the lm-eval and the files of then would go on with it, or -o begins "

@@ -1,5 +1,6 @@
 """An evaluation from options to its file: killed, resumed, and refused where it does not fit."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from prunetui.engine.evaluation.lanes import EvaluatedLanes
 from prunetui.engine.evaluation.reader import LaneReader
 from prunetui.engine.evaluation.requests import Request
 from prunetui.engine.options import Options
-from prunetui.engine.results.file import read_results
+from prunetui.engine.results.file import ResultsWriter, read_results
 from prunetui.engine.results.records import Answer, End, Item, Metric, Settings, Task
 from prunetui.engine.results.results import Results
 from transformers import AutoModelForCausalLM
@@ -142,6 +143,29 @@ def test_a_killed_evaluation_goes_on_to_the_same_bytes(
     before = killed.read_bytes()
     assert run(model, killed, resume=True).complete
     assert killed.read_bytes() == before
+
+
+def test_a_full_disk_is_said_and_the_evaluation_goes_on_later(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, file = tmp_path / "whole", tmp_path / "full"
+    run(model, whole)
+    write = ResultsWriter.write
+
+    def until_full(self: ResultsWriter, lines: Any) -> None:
+        if getattr(lines[0], "index", 0) >= CHUNK:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, lines)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultsWriter, "write", until_full)
+        with pytest.raises(UserError, match="No space left on device; once that is mended"):
+            run(model, file)
+    assert items_of(file) == items_of(whole)[:CHUNK]
+    run(model, file, resume=True)
+    assert items_of(file) == items_of(whole)
+    with pytest.raises(UserError, match="has 4 lanes and memory has room for 3 now"):
+        run(model, file, resume=True, variants=VARIANTS[1:])
 
 
 def test_what_does_not_fit_the_file_is_refused(
