@@ -7,11 +7,12 @@ not finite is null.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
 from ..options import Options
+from .blame import Blame, Int, Plain
 
 VERSION = 1
 """Version of the format, raised whenever an older prunetui could misread a newer trace."""
@@ -19,19 +20,11 @@ VERSION = 1
 MAX_LANES = 256
 """Limit of lanes: each has a model's weights, and room on the screen and in every report."""
 
-Int = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-"""Integer that every JSON reader and every export format holds exactly."""
-
-
 T = TypeVar("T")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
     """Base of what a line holds; its field `kind` names the type."""
-
-
-class Plain(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of a part of a record."""
 
 
 class Model(Plain, frozen=True):
@@ -282,6 +275,8 @@ class Step(Record, frozen=True):
     """Index of the step's block in the vector files beside the trace, if vectors are recorded."""
     lens: Lens | None = None
     """Logit lens, if it was read with the step."""
+    blames: list[Blame] = []
+    """What was found of lanes that were blamed at the step, the newest last."""
 
     # By the index of a lane; None for the baseline, and where the list is absent.
 
@@ -313,6 +308,13 @@ class Read(Record, frozen=True):
     lens: Lens
 
 
+class Blamed(Record, frozen=True):
+    """Blame of a lane at a step decoded before; it takes the place of one of the same tokens."""
+
+    step: Int
+    blame: Blame
+
+
 class Rewind(Record, frozen=True):
     to: Int
     """Number of steps that stay."""
@@ -335,4 +337,4 @@ class Switch(Record, frozen=True):
     """Branch that the following steps belong to."""
 
 
-Event = Step | Read | Rewind | Branch | Switch
+Event = Step | Read | Blamed | Rewind | Branch | Switch

@@ -8,8 +8,9 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from ..errors import UserError
+from .blame import Blame, with_blame
 from .divergence import chose_nothing, not_numbers_mark
-from .records import Branch, Event, Header, Lens, Read, Rewind, Step, Switch
+from .records import Blamed, Branch, Event, Header, Lens, Read, Rewind, Step, Switch
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,22 @@ class Trace(Branches[Step]):
 
     def set_lens(self, number: int, lens: Lens) -> None:
         """Attach a lens to a step of this branch and of those that share it."""
+        step = self._step_to_mark(number)
+        self._replace(number, msgspec.structs.replace(step, lens=lens))
+
+    def add_blame(self, number: int, blame: Blame) -> None:
+        """Attach a blame to a step of this branch and of those that share it."""
+        step = self._step_to_mark(number)
+        blames = with_blame(step.blames, blame)
+        self._replace(number, msgspec.structs.replace(step, blames=blames))
+
+    def _step_to_mark(self, number: int) -> Step:
         if not 0 <= number < len(self.steps):
             raise ValueError(f"there is no step {number} to read")
+        return self.steps[number]
+
+    def _replace(self, number: int, updated: Step) -> None:
         step = self.steps[number]
-        updated = msgspec.structs.replace(step, lens=lens)
         for steps in self.branches:
             if number < len(steps) and steps[number] is step:
                 steps[number] = updated
@@ -137,6 +150,8 @@ class Trace(Branches[Step]):
                 self.append(event)
             case Read():
                 self.set_lens(event.step, event.lens)
+            case Blamed():
+                self.add_blame(event.step, event.blame)
             case _:
                 self.move(event)
 
