@@ -1,7 +1,7 @@
 """Rows of a forward pass that read the same tokens and differ in which parts are pruned."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ Report = Callable[[float], None]
 class Row:
     """What a row of a batch prunes."""
 
-    dropped: Dropped = Dropped()
+    dropped: Dropped = field(default_factory=Dropped)
     """Sublayers that do not reach the residual stream."""
     swapped: frozenset[Part] = frozenset()
     """Parts with the weights of the counterpart."""
@@ -54,14 +54,14 @@ def read_rows(
 
     Nothing is to be installed on the models but what prepares them to decode.
     """
-    count = _rows_at_once(group, len(rows), len(tokens), len(needed))
+    count = _rows_at_once(len(tokens))
     batches = [rows[begin : begin + count] for begin in range(0, len(rows), count)]
     for number, batch in enumerate(batches):
         report(number / len(batches))
         yield from _read_batch(group, counterpart, batch, tokens, needed)
 
 
-def _rows_at_once(group: WeightGroup, rows: int, positions: int, needed: int) -> int:
+def _rows_at_once(positions: int) -> int:
     return max(1, 2048 // positions)
 
 

@@ -1,6 +1,6 @@
 """Hooks that give some rows of a batch another model's weights, part by part."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
