@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import UserError, reason
+from .errors import OptionError, UserError, reason
 
 OWN_STREAMS = {"/dev/stdout": 1, "/dev/fd/1": 1, "/dev/stderr": 2, "/dev/fd/2": 2}
 """File descriptors by the paths of a shell's redirections, whose files the shell has opened."""
@@ -82,3 +82,16 @@ def read_text(file: Path, what: str) -> str:
         return io.TextIOWrapper(io.BytesIO(content), "utf-8-sig").read()
     except UnicodeDecodeError as error:
         raise UserError(f"the {what} {file} is not UTF-8 (byte {error.start})") from error
+
+
+def read_prompts(file: Path) -> list[tuple[int, str]]:
+    """The prompts of a UTF-8 text file, one a line, each with the number of its line from 1 on;
+    empty lines are left out.
+
+    Raises `UserError` if the file cannot be read or has no prompt.
+    """
+    lines = read_text(file, "file of prompts").split("\n")
+    prompts = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not prompts:
+        raise OptionError(f"{file} has no prompt; write one a line")
+    return prompts

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import OptionError, UserError
-from ..files import read_text
+from ..files import read_prompts
 from ..model.prompts import ReadPrompt, read_prompt
 from ..results import records
 from .lanes import EvaluatedLanes
@@ -22,10 +22,7 @@ def open_prompts_task(path: Path, lanes: EvaluatedLanes, generator: Generator) -
     A text ends where the model's context does. Raises `UserError` for a file that cannot be read or
     has no prompt, for a prompt that the model cannot read, and where there is no chat template.
     """
-    lines = read_text(path, "file of prompts").split("\n")
-    prompts = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not prompts:
-        raise OptionError(f"{path} has no prompt; write one a line")
+    prompts = read_prompts(path)
     templated = lanes.settings.apply_chat_template
     if templated and not lanes.loaded.tokenizer.chat_template:
         raise OptionError(
