@@ -8,7 +8,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..model.dropped import SUBLAYERS, Dropped
 from ..model.rows import Counterpart, Report, Row, read_rows
-from ..model.swapped_weights import OUTSIDE, DifferingModules
+from ..model.swapped_weights import OUTSIDE, compare_modules
 from ..model.weight_group import WeightGroup
 from ..trace.blame import Part
 from ..variants.builder import LaneModel
@@ -28,20 +28,8 @@ class PrunedLane:
     def __init__(self, baseline: WeightGroup, lane: LaneModel) -> None:
         """Raises `UserError` for a lane that prunes nothing, or a model of another depth."""
         name, depth = lane.recipe.name, len(baseline.anatomy.layers)
-        own_depth = len(lane.group.anatomy.layers)
-        if own_depth != depth:
-            raise UserError(
-                f"{name} has {own_depth} layers and the baseline {depth}; parts can be given back "
-                "only between models of the same depth"
-            )
         self._baseline, self._group, self._dropped = baseline, lane.group, lane.dropped
-        try:
-            self._differing = DifferingModules(baseline, lane.group)
-        except (KeyError, ValueError) as error:
-            raise UserError(
-                f"{name} is not built as the baseline is ({error}), so no part of it can be given "
-                "back"
-            ) from error
+        self._differing = compare_modules(baseline, lane.group, name)
         dropped = {
             Part(sublayer=sublayer, layer=layer)
             for sublayer in SUBLAYERS

@@ -23,6 +23,9 @@ class Dropped:
     def __or__(self, other: "Dropped") -> "Dropped":
         return Dropped(self.attention | other.attention, self.mlp | other.mlp)
 
+    def __sub__(self, other: "Dropped") -> "Dropped":
+        return Dropped(self.attention - other.attention, self.mlp - other.mlp)
+
     def of(self, sublayer: Sublayer) -> frozenset[int]:
         return self.attention if sublayer == "attention" else self.mlp
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..errors import UserError
 from ..trace.blame import Part
 from .anatomy import Layer
 from .installed import InstalledHooks
@@ -99,6 +100,25 @@ class DifferingModules:
             if any(own[key] is not other[key] for key in own):
                 pairs = self.by_part.setdefault(parts.get(module, OUTSIDE), [])
                 pairs.append((module, counterparts[name]))
+
+
+def compare_modules(baseline: WeightGroup, other: WeightGroup, name: str) -> DifferingModules:
+    """Modules of `other` whose parameters are not the baseline's, the baseline's first.
+
+    Raises `UserError` where `other`, called `name`, has another depth or is built otherwise.
+    """
+    depth, own_depth = len(baseline.anatomy.layers), len(other.anatomy.layers)
+    if own_depth != depth:
+        raise UserError(
+            f"{name} has {own_depth} layers and the baseline {depth}; parts can be given back "
+            "only between models of the same depth"
+        )
+    try:
+        return DifferingModules(baseline, other)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{name} is not built as the baseline is ({error}), so no part of it can be given back"
+        ) from error
 
 
 def _parts_of_modules(group: WeightGroup) -> dict[nn.Module, Part]:

@@ -15,7 +15,7 @@ from ..options import Options
 from ..results.records import Settings
 from ..trace.records import MAX_LANES
 from ..variants.calibration_text import read_calibration_text
-from ..variants.recipes import Checkpoint, Drop, Recipe, Sparsify
+from ..variants.recipes import Checkpoint, Drop, Recipe, Restore, Sparsify
 
 _WORD = re.compile(r"[^\s'\"\[\]{}(),;]+")
 _NUMBERS = ("dtype", "device_map", "max_new_tokens")
@@ -96,8 +96,12 @@ def needs_calibration(recipe: Recipe) -> bool:
 
 def weights_of(recipe: Recipe) -> str:
     """Parts up to the last one that changes weights, as text; "" for the baseline's weights."""
-    changes = [at for at, part in enumerate(recipe.parts) if not isinstance(part, Drop)]
-    return "+".join(map(str, recipe.parts[: changes[-1] + 1])) if changes else ""
+    end = 0
+    for index, part in enumerate(recipe.parts, start=1):
+        # What gives back the baseline's weights changes only others.
+        if isinstance(part, Sparsify | Checkpoint) or (end and isinstance(part, Restore)):
+            end = index
+    return "+".join(map(str, recipe.parts[:end]))
 
 
 def _content(

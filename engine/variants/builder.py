@@ -16,6 +16,7 @@ from ..model.dropped import SUBLAYERS, Dropped
 from ..model.fused_weights import fuse_weights
 from ..model.gates import Gates
 from ..model.loading import Loaded, load, load_checkpoint
+from ..model.swapped_weights import compare_modules
 from ..model.weight_group import WeightGroup
 from ..options import Options
 from ..out_of_memory import guard_memory, release_failed_attempt
@@ -26,7 +27,7 @@ from .option_checks import check_lane_count
 from .pruning.importance import measure_similarity
 from .pruning.layerwise import sparsify_model
 from .pruning.ranking import Similarity, droppable_count, least_important
-from .recipes import Checkpoint, Drop, Recipe, Sparsify
+from .recipes import Checkpoint, Drop, Part, Recipe, Restore, Sparsify
 from .sparsity import Sparsity, find_sparsity
 
 KIND_NAMES = {
@@ -147,10 +148,12 @@ class VariantBuilder:
         used = {lane.group for lane in lanes}
         self._built = {key: built for key, built in self._built.items() if built[0] in used}
 
-    def _apply(self, part: Drop | Sparsify | Checkpoint, state: _State) -> None:
+    def _apply(self, part: Part, state: _State) -> None:
         applied = f"{state.applied}+{part}".removeprefix("+")
         if isinstance(part, Drop):
             self._drop(part, state)
+        elif isinstance(part, Restore):
+            self._restore(part, state, applied)
         else:
             if applied not in self._built:
                 if isinstance(part, Sparsify):
@@ -189,6 +192,24 @@ class VariantBuilder:
             check_droppable(group)
         return group, loaded.dropped
 
+    def _restore(self, part: Restore, state: _State, applied: str) -> None:
+        _check_layers(part, len(state.group.anatomy.layers))
+        if applied in self._built:
+            state.group, state.dropped = self._built[applied]
+            return
+        group = state.group if state.group is self.baseline else state.group.copy()
+        differing = compare_modules(self.baseline, group, group.name).by_part
+        pairs = [pair for named in part.parts for pair in differing.get(named, ())]
+        if not pairs and state.dropped - part.listed == state.dropped:
+            raise OptionError(f"{part} gives nothing back: what it names is as in the baseline")
+        state.dropped -= part.listed
+        if pairs:
+            for original, own in pairs:
+                for name, parameter in original.named_parameters(recurse=False):
+                    setattr(own, name, parameter)
+            state.group = group
+            self._built[applied] = group, state.dropped
+
     def baseline_similarity(self) -> Similarity:
         """Importance of the baseline's sublayers and layers on the calibration text."""
         return self._similarity(_State(self.baseline))
@@ -199,11 +220,7 @@ class VariantBuilder:
         check_droppable(state.group)
         depth = len(state.group.anatomy.layers)
         if part.layers:
-            if part.layers[-1] >= depth:
-                raise OptionError(
-                    f"{part} names layer {part.layers[-1]}, but the model's {depth} layers are "
-                    f"0 to {depth - 1}"
-                )
+            _check_layers(part, depth)
             state.dropped |= part.listed
             return
         if part.count > (left := droppable_count(part, depth, state.dropped)):
@@ -244,6 +261,15 @@ class VariantBuilder:
 
 class VariantTooBigError(UserError):
     """Lack of memory for one variant; the other lanes can go on without it."""
+
+
+def _check_layers(part: Drop | Restore, depth: int) -> None:
+    """Raise `UserError` if a part lists a layer that is not there."""
+    if part.layers and part.layers[-1] >= depth:
+        raise OptionError(
+            f"{part} names layer {part.layers[-1]}, but the model's {depth} layers are 0 to "
+            f"{depth - 1}"
+        )
 
 
 def _gates(anatomy: Anatomy, dropped: Dropped) -> Gates:

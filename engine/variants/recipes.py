@@ -1,11 +1,12 @@
 """The recipe language, in which a variant is typed.
 
     recipe   = [name "="] ("control" | part {"+" part})
-    part     = drop | sparsify | checkpoint
+    part     = drop | sparsify | restore | checkpoint
     drop     = "drop:" ("attn" | "mlp" | "joint" | "block") "=" (number | list) {"," option}
     list     = "[" number {"," number} "]"
     option   = "iterative" | "consecutive"
     sparsify = ("magnitude" | "wanda" | "sparsegpt") ":" (fraction | number ":" number)
+    restore  = "restore:" (("attn" | "mlp" | "block") "=" list | "outside")
     checkpoint = a directory, a GGUF file or a Hugging Face id, only as the first part; as it is, in
                  '…', or as a JSON string in "…"
 
@@ -23,10 +24,12 @@ from typing import Literal, NoReturn
 from ..errors import OptionError, UserError
 from ..files import exists, expanded
 from ..model.dropped import SUBLAYERS, Dropped, Sublayer
+from ..trace import blame
 from ..trace.printable import visible
 
 Kind = Literal["attn", "mlp", "joint", "block"]
 Method = Literal["magnitude", "wanda", "sparsegpt"]
+RestoredKind = Literal["attn", "mlp", "block", "outside"]
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*=")
 
@@ -34,6 +37,15 @@ EXAMPLES = "drop:attn=4, drop:mlp=[25,26], wanda:0.5, sparsegpt:2:4, drop:attn=4
 
 QUOTED = """as in "'./a+b'+drop:attn=4\""""
 """Quoting of a path; the outer quotes are the shell's."""
+
+
+_SUBLAYERS_OF: dict[str, tuple[Sublayer, ...]] = {
+    "attn": ("attention",),
+    "mlp": ("mlp",),
+    "joint": SUBLAYERS,
+    "block": SUBLAYERS,
+    "outside": (),
+}
 
 
 @dataclass(frozen=True)
@@ -58,14 +70,12 @@ class Drop:
     @property
     def sublayers(self) -> tuple[Sublayer, ...]:
         """Kinds of sublayers that it drops."""
-        if self.kind == "attn":
-            return ("attention",)
-        return ("mlp",) if self.kind == "mlp" else SUBLAYERS
+        return _SUBLAYERS_OF[self.kind]
 
     @property
     def listed(self) -> Dropped:
         """Sublayers of the layers that it lists."""
-        return Dropped(**{sublayer: frozenset(self.layers) for sublayer in self.sublayers})
+        return Dropped(**dict.fromkeys(self.sublayers, frozenset(self.layers)))
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,34 @@ class Sparsify:
 
 
 @dataclass(frozen=True)
+class Restore:
+    """Part after which sublayers, with the norms before and after them, are as in the baseline:
+    its weights, and not dropped. `outside` is all that is in no layer."""
+
+    kind: RestoredKind
+    layers: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        layers = f"=[{','.join(map(str, self.layers))}]" if self.layers else ""
+        return f"restore:{self.kind}{layers}"
+
+    @property
+    def listed(self) -> Dropped:
+        """Sublayers that it lists, as those that are dropped no longer."""
+        return Dropped(**dict.fromkeys(_SUBLAYERS_OF[self.kind], frozenset(self.layers)))
+
+    @property
+    def parts(self) -> frozenset[blame.Part]:
+        if self.kind == "outside":
+            return frozenset({blame.Part(sublayer="outside")})
+        return frozenset(
+            blame.Part(sublayer=sublayer, layer=layer)
+            for sublayer in _SUBLAYERS_OF[self.kind]
+            for layer in self.layers
+        )
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """Part that loads weights pruned elsewhere."""
 
@@ -118,7 +156,7 @@ class Checkpoint:
         return f'"{"".join(characters)}"'
 
 
-Part = Drop | Sparsify | Checkpoint
+Part = Drop | Sparsify | Restore | Checkpoint
 
 
 @dataclass(frozen=True)
@@ -148,20 +186,6 @@ class Recipe:
                 if any(path != span for path in _existing_paths(text)):
                     return begin + "+".join([checkpoint.quoted, *map(str, others)])
         return text
-
-
-def with_drops(recipe: Recipe, dropped: Dropped) -> Recipe:
-    """The recipe with exactly these sublayers dropped: lists at the index of its first drop."""
-    kinds: tuple[Kind, Kind] = ("attn", "mlp")
-    lists = [
-        Drop(kind, layers=tuple(layers))
-        for kind, layers in zip(kinds, dropped.lists, strict=True)
-        if layers
-    ]
-    is_drop = [isinstance(part, Drop) for part in recipe.parts]
-    first = is_drop.index(True) if any(is_drop) else len(recipe.parts)
-    others = [part for part in recipe.parts[first:] if not isinstance(part, Drop)]
-    return Recipe((*recipe.parts[:first], *lists, *others), recipe.given_name)
 
 
 def parse(text: str, *, zero: bool = False) -> Recipe:
@@ -199,6 +223,15 @@ def _with_path(text: str, zero: bool, start: int, end: int) -> Recipe | None:
         return parser.rest(Checkpoint(text[start:end]), text[:start].removesuffix("="))
     except UserError:
         return None
+
+
+_LAYER = r"\s*[0-9]{1,6}\s*"
+_LIST = rf"\[{_LAYER}(,{_LAYER})*\]"
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    """Layers of a list, ascending, each once."""
+    return tuple(sorted({int(number) for number in text[1:-1].split(",")}))
 
 
 class _Parser:
@@ -254,12 +287,14 @@ class _Parser:
         if first and (quoted := self.take(r"'[^']+'|\"([^\"\\]|\\.)+\"")):
             self.quoted = True
             return Checkpoint(self.unquoted(quoted))
+        if self.take("restore:"):
+            return self.restore()
         source = re.compile(r"[^+]*").match(self.text, self.at)
         if first and source and _names_a_checkpoint(source.group()):
             self.at = source.end()
             return Checkpoint(source.group())
         return self.fail(
-            "drop:, magnitude:, wanda:, sparsegpt:" + ", control or a checkpoint" * first
+            "drop:, restore:, magnitude:, wanda:, sparsegpt:" + ", control or a checkpoint" * first
         )
 
     def unquoted(self, text: str) -> str:
@@ -274,12 +309,11 @@ class _Parser:
     def drop(self) -> Drop:
         kind: Kind = self.expect("attn|mlp|joint|block", "attn, mlp, joint or block")  # type: ignore[assignment]
         self.expect("=", "=")
-        number = r"\s*[0-9]{1,6}\s*"
-        target = self.expect(rf"[0-9]{{1,6}}|\[{number}(,{number})*\]", "4 or [3,7]")
+        target = self.expect(rf"[0-9]{{1,6}}|{_LIST}", "4 or [3,7]")
         if target.startswith("["):
             if kind == "joint":
                 self.refuse("lists layers for joint, which cannot say of what; use attn and mlp")
-            return Drop(kind, layers=tuple(sorted({int(n) for n in target[1:-1].split(",")})))
+            return Drop(kind, layers=_layers(target))
         if int(target) == 0 and not self.zero:
             self.refuse("drops nothing; ask for 1 or more")
         options = set()
@@ -295,6 +329,13 @@ class _Parser:
             iterative="iterative" in options,
             consecutive="consecutive" in options,
         )
+
+    def restore(self) -> Restore:
+        kind: RestoredKind = self.expect("attn|mlp|block|outside", "attn, mlp, block or outside")  # type: ignore[assignment]
+        if kind == "outside":
+            return Restore(kind)
+        self.expect("=", "=")
+        return Restore(kind, _layers(self.expect(_LIST, "[3,7]")))
 
     def sparsity(self) -> float | Pattern:
         text = self.expect(r"([0-9]+:[0-9]+|[0-9]*\.?[0-9]+)(?=\+|$)", "0.5 or 2:4")

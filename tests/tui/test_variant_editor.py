@@ -10,7 +10,8 @@ from prunetui.engine.model.dropped import Dropped
 from prunetui.engine.trace.records import Lane
 from prunetui.engine.trace.trace import Trace
 from prunetui.engine.variants.pruning.ranking import Similarity, known_drops
-from prunetui.engine.variants.recipes import Checkpoint, Drop, Recipe, parse, with_drops
+from prunetui.engine.variants.recipe_edits import with_drops
+from prunetui.engine.variants.recipes import Checkpoint, Drop, Recipe, parse
 from prunetui.tui.app import InspectorApp
 from prunetui.tui.screens.ask import AskDialog, ConfirmDialog
 from prunetui.tui.screens.variants import VariantEditor

@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 from prunetui.engine.errors import UserError
 from prunetui.engine.trace.printable import visible
-from prunetui.engine.variants.recipes import Checkpoint, Drop, Pattern, Recipe, Sparsify, parse
+from prunetui.engine.variants.recipes import (
+    Checkpoint,
+    Drop,
+    Pattern,
+    Recipe,
+    Restore,
+    Sparsify,
+    parse,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +31,14 @@ from prunetui.engine.variants.recipes import Checkpoint, Drop, Pattern, Recipe, 
         (
             "wanda:2:4+drop:attn=4",
             Recipe((Sparsify("wanda", Pattern(2, 4)), Drop("attn", count=4))),
+        ),
+        (
+            "drop:attn=8+restore:attn=[25, 3]+restore:block=[1]",
+            Recipe((Drop("attn", count=8), Restore("attn", (3, 25)), Restore("block", (1,)))),
+        ),
+        (
+            "./m+restore:outside+restore:mlp=[0]",
+            Recipe((Checkpoint("./m"), Restore("outside"), Restore("mlp", (0,)))),
         ),
         ("control", Recipe(())),
         ("noise=control", Recipe((), "noise")),
@@ -106,6 +122,7 @@ def test_the_text_of_any_checkpoint_parses_to_it_again(
             Path(source).mkdir(parents=True, exist_ok=True)
         name = chance.choice(["", "few"])
         more = chance.choice([(), (Drop("mlp", layers=(1, 2)),), (Sparsify("wanda", 0.5),)])
+        more += chance.choice([(), (Restore("mlp", (1,)),), (Restore("outside"),)])
         recipe = Recipe((Checkpoint(source), *more), name)
         text = str(recipe)
         assert visible(text) == text.strip() == text
@@ -119,7 +136,7 @@ def test_quotes_that_are_not_whole(text: str) -> None:
         parse(text)
 
 
-ANY_PART = "drop:, magnitude:, wanda:, sparsegpt:"
+ANY_PART = "drop:, restore:, magnitude:, wanda:, sparsegpt:"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +154,9 @@ ANY_PART = "drop:, magnitude:, wanda:, sparsegpt:"
         ("drop:attn=4+", "drop:attn=4+▸", ANY_PART),
         ("drop:attn=4+control", "drop:attn=4+▸control", ANY_PART),
         ("drop:attn=4,backwards", "drop:attn=4,▸backwards", "iterative or consecutive"),
+        ("restore:attn=4", "restore:attn=▸4", "[3,7]"),
+        ("restore:joint=[4]", "restore:▸joint=[4]", "attn, mlp, block or outside"),
+        ("restore:outside=[4]", "restore:outside▸=[4]", "+ or the end"),
         ("wanda:", "wanda:▸", "0.5 or 2:4"),
         ("wanda:half", "wanda:▸half", "0.5 or 2:4"),
         ("wanda:1e-1", "wanda:▸1e-1", "0.5 or 2:4"),

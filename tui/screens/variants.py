@@ -20,7 +20,8 @@ from ...engine.variants.pruning.ranking import (
     known_drops,
     least_important,
 )
-from ...engine.variants.recipes import Checkpoint, Drop, Kind, Recipe, parse, with_drops
+from ...engine.variants.recipe_edits import with_drops
+from ...engine.variants.recipes import Checkpoint, Drop, Kind, Recipe, parse
 from ..widgets.fields import TextField
 from ..widgets.key_line import KeyLine
 from ..widgets.lane_list import LaneLine, LaneList

@@ -4,7 +4,7 @@ import msgspec
 
 from ...errors import OptionError
 from ...model.dropped import SUBLAYERS, Dropped, Sublayer
-from ..recipes import Checkpoint, Drop, Recipe
+from ..recipes import Checkpoint, Drop, Recipe, Restore
 
 
 class Similarity(msgspec.Struct, frozen=True):
@@ -70,6 +70,8 @@ def known_drops(recipe: Recipe, similarity: Similarity | None) -> Dropped | None
     for index, part in enumerate(recipe.parts):
         if isinstance(part, Checkpoint):
             return None
+        if isinstance(part, Restore):
+            dropped -= part.listed
         if not isinstance(part, Drop):
             continue
         if part.layers:
