@@ -29,6 +29,13 @@ class Part(Plain, frozen=True):
     layer: Int | None = None
     """None outside of the layers."""
 
+    @property
+    def name(self) -> str:
+        """Name in a sentence: `attention 25`, `MLP 4`."""
+        if self.layer is None:
+            return "what is outside of the layers"
+        return f"{'MLP' if self.sublayer == 'mlp' else 'attention'} {self.layer}"
+
 
 class NextToken(Plain, frozen=True):
     """The next token in a form of a lane."""

@@ -1,0 +1,119 @@
+"""Numbers that a blame amounts to: what each part gives back, and where in depth KL is lost."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..blame import Blame, NextToken, Part
+
+
+@dataclass(frozen=True)
+class PartEffect:
+    """What one part does to the next token, by itself: effects of parts need not add up.
+
+    A number is None where one of the two that it compares is not finite.
+    """
+
+    part: Part
+    given_back: NextToken
+    """The lane with this part as in the baseline."""
+    alone: NextToken
+    """The baseline with only this part pruned."""
+    kl_given_back: float | None
+    """KL(p ‖ q) of the lane less that with this part given back, in nats; negative where giving it
+    back moves the lane further away from the baseline."""
+    gap_given_back: float | None
+    """Logit gap (`NextToken.gap`) with this part given back less the lane's; positive where it
+    moves the lane towards the baseline's token. None where both prefer the same token anyway."""
+    gap_alone: float | None
+    """Logit gap of the baseline with only this part pruned less the baseline's own."""
+    returns: bool
+    """Whether the lane prefers another token than the baseline, and the baseline's with this part
+    given back."""
+    departs: bool
+    """Whether the baseline with only this part pruned prefers another token."""
+
+
+def agrees(blame: Blame, form: NextToken) -> bool:
+    """Whether the form prefers the baseline's token; false where its KL(p ‖ q) is not finite, as
+    its token then means nothing."""
+    return form.kl is not None and form.token == blame.baseline.token
+
+
+def effects(blame: Blame) -> list[PartEffect]:
+    """Effects of a blame's parts, in their order."""
+    differs = not agrees(blame, blame.pruned)
+    return [
+        PartEffect(
+            part=part.part,
+            given_back=part.given_back,
+            alone=part.alone,
+            kl_given_back=difference(blame.pruned.kl, part.given_back.kl),
+            gap_given_back=difference(part.given_back.gap, blame.pruned.gap) if differs else None,
+            gap_alone=difference(part.alone.gap, blame.baseline.gap) if differs else None,
+            returns=differs and agrees(blame, part.given_back),
+            departs=not agrees(blame, part.alone),
+        )
+        for part in blame.parts
+    ]
+
+
+def by_importance(effects: Iterable[PartEffect]) -> list[PartEffect]:
+    """Parts that leave the least KL(p ‖ q) when given back first, not finite ones last."""
+    return sorted(effects, key=lambda effect: _or_infinity(effect.given_back.kl))
+
+
+def by_kl_alone(effects: Iterable[PartEffect]) -> list[PartEffect]:
+    """Parts that make the most KL(p ‖ q) when pruned alone first, led by what is not finite."""
+    return sorted(effects, key=lambda effect: -_or_infinity(effect.alone.kl))
+
+
+def rounding(blame: Blame) -> float:
+    """Difference of two KL(p ‖ q), in nats, that rounding of the logits could make.
+
+    Noise of the logits with the standard deviation s makes a KL of s² / 2 of 0, which is the floor
+    (Theorem 3 of arXiv 2603.24652), and moves any other KL by about s.
+    """
+    return math.sqrt(2 * max(blame.floor or 0.0, 0.0))
+
+
+def below_floor(blame: Blame, form: NextToken) -> bool:
+    """Whether rounding alone can make the form's KL(p ‖ q)."""
+    return form.kl is not None and blame.floor is not None and form.kl <= blame.floor
+
+
+def point_name(point: int) -> str:
+    """Place in depth of a point of `WhereInDepth`: `before attention 0`, `after MLP 3`."""
+    if point == 0:
+        return "before attention 0"
+    layer, second = divmod(point - 1, 2)
+    return f"after {'MLP' if second else 'attention'} {layer}"
+
+
+def half_point(blame: Blame, points: Sequence[NextToken]) -> int | None:
+    """First point from which on KL(p ‖ q) is at most half of the lane's; None if it stays above."""
+    whole = blame.pruned.kl
+    if whole is None:
+        return None
+    return _from_here_on([point.kl is not None and point.kl <= whole / 2 for point in points])
+
+
+def return_point(blame: Blame, points: Sequence[NextToken]) -> int | None:
+    """First point from which on the baseline's token is preferred; None if the last one has it
+    not."""
+    return _from_here_on([agrees(blame, point) for point in points])
+
+
+def difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _from_here_on(holds: list[bool]) -> int | None:
+    """First index from which on all are true; None if the last one is false."""
+    failing = [index for index, true in enumerate(holds) if not true]
+    first = failing[-1] + 1 if failing else 0
+    return first if first < len(holds) else None
+
+
+def _or_infinity(kl: float | None) -> float:
+    return math.inf if kl is None else kl
