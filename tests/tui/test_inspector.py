@@ -317,7 +317,7 @@ async def test_a_failed_start_names_the_keys_that_help(error: UserError, hint: s
 async def test_quitting_does_not_wait_for_a_load_and_ends_it_at_its_next_word(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("prunetui.tui.screens.live.CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr("prunetui.tui.screens.session_inspector.CLOSE_SECONDS", 0.01)
     going_on, ended = threading.Event(), threading.Event()
 
     def open_session(options: Options, record_to: Path | None, progress: Progress) -> FakeSession:  # noqa: ARG001

@@ -3,7 +3,7 @@
 import pytest
 from prunetui.engine.errors import UserError
 from prunetui.tui.app import InspectorApp
-from prunetui.tui.screens import live as live_module
+from prunetui.tui.screens import session_inspector
 from prunetui.tui.screens.ask import AskDialog, ConfirmDialog
 from prunetui.tui.screens.prompt import PromptEditor
 from prunetui.tui.session_thread import Stage
@@ -16,7 +16,7 @@ from ..support.screens import inspector, live, notices, panel_text, ready, settl
 
 @pytest.fixture(autouse=True)
 def _stale_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_module, "STALE_SECONDS", 0.0)
+    monkeypatch.setattr(session_inspector, "STALE_SECONDS", 0.0)
 
 
 def test_a_stage_says_its_share_and_its_seconds() -> None:

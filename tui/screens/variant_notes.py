@@ -28,6 +28,15 @@ def changes_of(recipe: Recipe, dropped: Dropped, applied: Lane | None) -> str:
     return ", ".join(changes) or "nothing changed"
 
 
+def note_of(recipe: Recipe, dropped: Dropped | None, applied: Lane | None, *, edited: bool) -> str:
+    """What a variant changes, and whether that is an edit; `dropped` is None if only building it
+    can tell."""
+    if dropped is None:
+        return "known when applied"
+    changes = changes_of(recipe, dropped, applied)
+    return f"edited: {changes}" if edited else changes
+
+
 def recipe_of(lane: Lane) -> Recipe:
     """Recipe of a lane as it was typed, with its given name."""
     named = lane.name != lane.recipe

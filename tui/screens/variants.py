@@ -15,13 +15,10 @@ from ...engine.errors import UserError
 from ...engine.model.dropped import Dropped
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Header
-from ...engine.variants.pruning.ranking import (
-    Similarity,
-    known_drops,
-    least_important,
-)
+from ...engine.variants.pruning.ranking import Similarity, known_drops, least_important
 from ...engine.variants.recipe_edits import with_drops
 from ...engine.variants.recipes import Checkpoint, Drop, Kind, Recipe, parse
+from ..session_thread import SessionThread
 from ..widgets.fields import TextField
 from ..widgets.key_line import KeyLine
 from ..widgets.lane_list import LaneLine, LaneList
@@ -30,7 +27,7 @@ from .ask import AskDialog, ConfirmDialog
 from .dialog import UpperScreen
 from .edit_history import EditHistory
 from .variant_keys import KEYS
-from .variant_notes import BASELINE, HINT, NOT_MEASURED, NOT_YET, changes_of, recipe_of
+from .variant_notes import BASELINE, HINT, NOT_MEASURED, NOT_YET, note_of, recipe_of
 
 
 class VariantEditor(UpperScreen[None]):
@@ -51,7 +48,7 @@ class VariantEditor(UpperScreen[None]):
     ) -> None:
         """Raises `UserError` if a lane's recipe no longer parses, as with a path that is gone."""
         super().__init__()
-        self.applying = False
+        self.waiting = False
         self._header = header
         self._apply = apply
         self._cancel = cancel
@@ -85,9 +82,9 @@ class VariantEditor(UpperScreen[None]):
 
     # -- for the opener -----------------------------------------------------------------------
 
-    def show_state(self, similarity: Similarity | None, unmeasured: str, busy: str) -> None:
+    def show_work(self, thread: SessionThread, work: str) -> None:
         """Show the measured importance, why there is none, and what the session is doing."""
-        state = (similarity, unmeasured, busy)
+        state = (thread.importance, thread.importance_error, work)
         if state != (self._similarity, self._unmeasured, self._busy):
             self._similarity, self._unmeasured, self._busy = state
             # Not before the screen is composed, which draws it, nor when it has been left.
@@ -96,15 +93,20 @@ class VariantEditor(UpperScreen[None]):
 
     def show_refusal(self, sentence: str) -> None:
         """Show why the recipes were not applied."""
-        self.applying = False
+        self.waiting = False
         self._say(sentence)
 
     def show_cancelled(self) -> None:
         """Show that what was being done has been cancelled."""
-        self.applying = False
+        self.waiting = False
         self._say("")
         self._notice = "Cancelled: the lanes are as they were, and your edits are still here."
         self._draw()
+
+    def leave_trace(self) -> None:
+        """Close, if the other trace is what was asked for."""
+        if self.waiting:
+            self.dismiss()
 
     # -- the lanes ----------------------------------------------------------------------------
 
@@ -122,7 +124,7 @@ class VariantEditor(UpperScreen[None]):
 
     @work
     async def action_new(self) -> None:
-        if self.applying:
+        if self.waiting:
             return
         recipe = await self.app.push_screen_wait(
             AskDialog(
@@ -164,7 +166,7 @@ class VariantEditor(UpperScreen[None]):
 
     def action_undo(self) -> None:
         """Go back to before the last edit."""
-        if self.applying:
+        if self.waiting:
             return
         before = self._history.pop()
         if before is None:
@@ -315,12 +317,12 @@ class VariantEditor(UpperScreen[None]):
     def _may_edit(self) -> bool:
         if not self._lane:
             self._say(BASELINE)
-        return bool(self._lane) and not self.applying
+        return bool(self._lane) and not self.waiting
 
     # -- the end ------------------------------------------------------------------------------
 
     def action_apply(self) -> None:
-        if self.applying:
+        if self.waiting:
             return
         if self._lane:
             try:
@@ -331,7 +333,7 @@ class VariantEditor(UpperScreen[None]):
         if self._recipes == self._original_recipes:
             self.dismiss()
             return
-        self.applying = True
+        self.waiting = True
         self._say("")
         self._apply([str(recipe) for recipe in self._recipes])
 
@@ -340,7 +342,7 @@ class VariantEditor(UpperScreen[None]):
         if self._digits:
             self._digits = ""
             self._say("")
-        elif self._busy or self.applying:
+        elif self._busy or self.waiting:
             self._cancel()
         elif (self._recipes, self._text) == (self._original_recipes, self._selected_text):
             self.dismiss()
@@ -365,17 +367,14 @@ class VariantEditor(UpperScreen[None]):
         self.query_one(LaneList).styles.height = min(len(lanes), room) + 1
         self.query_one(LaneList).show(lanes, self._lane)
         self.query_one(ModelMap).show(self._map_content())
-        busy = f"… {self._busy or 'applying'}" if self.applying else ""
+        busy = f"… {self._busy or 'applying'}" if self.waiting else ""
         label = self.query_one("#variants-problem", Label)
         label.update(Content(visible(busy or self._problem or self._notice or HINT)))
         label.set_class(bool(self._problem and not busy), "problem")
 
     def _note(self, recipe: Recipe) -> str:
-        dropped = self._drops_of(recipe)
-        if dropped is None:
-            return "known when applied"
-        changes = changes_of(recipe, dropped, self._applied.get(recipe.text))
-        return changes if recipe in self._original_recipes else f"edited: {changes}"
+        edited, applied = recipe not in self._original_recipes, self._applied.get(recipe.text)
+        return note_of(recipe, self._drops_of(recipe), applied, edited=edited)
 
     def _map_content(self) -> MapContent:
         depth = self._header.model.layers
