@@ -9,7 +9,8 @@ import msgspec
 from ..errors import UserError, reason
 from ..files import PRIVATE, make_private_directory, open_new
 from ..output_files import write_all
-from .records import MAX_LANES, VERSION, Event, Header, Lens, Read, Step
+from .checks import check_event
+from .records import MAX_LANES, VERSION, Event, Header
 from .trace import Trace
 
 SUFFIX = ".trace.jsonl"
@@ -88,7 +89,7 @@ def read_trace(path: Path) -> Trace:
     for number, line in enumerate(lines[1:-1], start=2):
         try:
             event = decoder.decode(line)
-            _check(event, trace.header)
+            check_event(event, trace.header)
             trace.apply(event)
         except DAMAGE as error:
             raise damaged_line(path, number, error) from error
@@ -129,39 +130,3 @@ def parse_header(path: Path, line: bytes) -> Header:
             f"has 1 to {MAX_LANES})"
         )
     return header
-
-
-def _check(event: Event, header: Header) -> None:
-    """Raise `ValueError` unless every list is as long as the header's lanes and answers need."""
-    if isinstance(event, Read):
-        _check_lens(event.lens, header)
-    if not isinstance(event, Step):
-        return
-    if event.lens is not None:
-        _check_lens(event.lens, header)
-    lanes, answers = len(header.lanes), len(header.answers.tokens) if header.answers else 0
-    tokens = len(event.candidates.tokens)
-    per_variant = (event.drift, event.layers, event.local, event.local_layers, event.local_answers)
-    answer_numbers = (*(event.answers or []), *(event.local_answers or []))
-    if not (
-        len(event.lanes) == len(event.candidates.probs) == lanes
-        and (event.answers is None or len(event.answers) == lanes)
-        and all(listed is None or len(listed) == lanes - 1 for listed in per_variant)
-        and all(n is None or len(n.z) == len(n.logprob) == answers for n in answer_numbers)
-        and len(event.candidates.texts) == tokens
-        and all(probs is None or len(probs) == tokens for probs in event.candidates.probs)
-    ):
-        raise ValueError("its lists do not fit the header's lanes")
-
-
-def _check_lens(lens: Lens, header: Header) -> None:
-    points = 2 * header.model.layers + 1
-    rows = [row for row in (*lens.lanes, *(lens.local or [])) if row is not None]
-    lists = [(r.tokens, r.texts, r.probs, r.raw_tokens, r.raw_texts, r.raw_probs) for r in rows]
-    if not (
-        len(lens.lanes) == len(header.lanes)
-        and (lens.local is None or len(lens.local) == len(header.lanes) - 1)
-        and all(len(listed) == points for of_row in lists for listed in of_row)
-        and all(len(row.transitions) == points - 1 for row in rows)
-    ):
-        raise ValueError("its lens does not fit the header's lanes and layers")

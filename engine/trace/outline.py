@@ -53,6 +53,10 @@ class _Read(msgspec.Struct, frozen=True, tag_field="kind", tag="read"):
     step: Int
 
 
+class _Blamed(msgspec.Struct, frozen=True, tag_field="kind", tag="blamed"):
+    step: Int
+
+
 class _Difference(NamedTuple):
     """Comparison of a step's lanes with the baseline."""
 
@@ -69,7 +73,7 @@ def read_outline(path: Path, cancelled: Callable[[], bool]) -> Outline:
     `ReadingCancelled` soon after `cancelled` is true.
     """
     branches: Branches[_Difference] = Branches()
-    decoder = msgspec.json.Decoder(_Step | _Read | Rewind | Branch | Switch)
+    decoder = msgspec.json.Decoder(_Step | _Read | _Blamed | Rewind | Branch | Switch)
     try:
         with path.open("rb") as file:
             header = parse_header(path, file.readline(MAX_HEADER_BYTES))
@@ -82,7 +86,7 @@ def read_outline(path: Path, cancelled: Callable[[], bool]) -> Outline:
                     match event := decoder.decode(line):
                         case _Step():
                             branches.append(_difference(header, event))
-                        case _Read():
+                        case _Read() | _Blamed():
                             if event.step >= len(branches.steps):
                                 raise ValueError(f"there is no step {event.step} to read")
                         case _:

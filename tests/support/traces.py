@@ -11,6 +11,7 @@ from prunetui.engine.trace.file import SUFFIX, TraceWriter
 from prunetui.engine.trace.records import (
     AnswerNumbers,
     Answers,
+    Blamed,
     Branch,
     Candidates,
     Drift,
@@ -29,6 +30,8 @@ from prunetui.engine.trace.records import (
 )
 from prunetui.engine.trace.trace import Trace
 from prunetui.engine.trace.vector_file import Layout, Space, VectorWriter, vectors_path
+
+from .blames import make_blame
 
 HOSTILE = [
     "[INST]",
@@ -246,9 +249,11 @@ def write_whole_trace(folder: Path) -> Path:
             local_answers=answers[1:],
             block=number,
             lens=make_lens(local=True) if number == 1 else None,
+            blames=[make_blame()] if number == 2 else [],
         )
         writer.write(step)
     writer.write(Read(step=2, lens=make_lens()))
+    writer.write(Blamed(step=2, blame=msgspec.structs.replace(make_blame(), tokens="lane")))
     writer.write(Rewind(to=4))
     writer.write(Branch(parent=0, at=3))
     assert step is not None

@@ -178,11 +178,12 @@ def _alone(blame: Blame, worst: Sequence[PartEffect]) -> list[str]:
     if all(below_floor(blame, effect.alone) for effect in worst):
         return ["Pruned alone, no part moves the baseline by more than rounding does."]
     first = worst[0]
-    most = (
-        f"Pruned alone, {first.part.name} moves the baseline most, to KL(p‖q) {nats(first.alone.kl)}"
-        if first.alone.kl is not None
-        else f"Pruned alone, {first.part.name} makes KL(p‖q) not finite"
+    moves = (
+        "makes KL(p‖q) not finite"
+        if first.alone.kl is None
+        else f"moves the baseline most, to KL(p‖q) {nats(first.alone.kl)}"
     )
+    most = f"Pruned alone, {first.part.name} {moves}"
     departing = [effect for effect in worst if effect.departs]
     token = _quoted(blame.baseline)
     if not departing:

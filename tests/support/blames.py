@@ -1,0 +1,98 @@
+"""Made-up blames of lanes, for tests that need no model."""
+
+from collections.abc import Sequence
+
+from prunetui.engine.trace.blame import (
+    Blame,
+    Cumulative,
+    NextToken,
+    Part,
+    PartBlame,
+    PatchedPosition,
+    WhereInDepth,
+    WhereInText,
+)
+
+TEXTS = {1: " clips", 2: " friends", 3: "\x1b]0;x\x07</td>|`[b]\u202e"}
+"""Texts of the tokens: the baseline's, the lane's, and a hostile one."""
+
+OUTSIDE = Part(sublayer="outside")
+
+
+def attention(layer: int) -> Part:
+    return Part(sublayer="attention", layer=layer)
+
+
+def mlp(layer: int) -> Part:
+    return Part(sublayer="mlp", layer=layer)
+
+
+def next_token(kl: float | None, token: int = 1, gap: float | None = None) -> NextToken:
+    return NextToken(kl=kl, gap=gap, token=token, text=TEXTS[token])
+
+
+def part_blame(part: Part, given_back: NextToken, alone: NextToken) -> PartBlame:
+    return PartBlame(part=part, given_back=given_back, alone=alone)
+
+
+def blame_of(
+    pruned: NextToken,
+    parts: Sequence[PartBlame],
+    cumulative: Sequence[tuple[Part, NextToken]] = (),
+    *,
+    floor: float | None = 1e-9,
+    in_text: WhereInText | None = None,
+    in_depth: WhereInDepth | None = None,
+) -> Blame:
+    return Blame(
+        lane=1,
+        tokens="baseline",
+        baseline=next_token(0.0, gap=1.5),
+        pruned=pruned,
+        floor=floor,
+        parts=[*parts],
+        cumulative=Cumulative(
+            parts=[part for part, _ in cumulative],
+            after=[after for _, after in cumulative],
+            forms=len(parts) + len(cumulative),
+        ),
+        seconds=0.5,
+        in_text=in_text,
+        in_depth=in_depth,
+    )
+
+
+def in_text(latest: int | None, tried: dict[int, NextToken], prompt: int = 3) -> WhereInText:
+    """By default after the prompt of `make_header`."""
+    positions = [PatchedPosition(position=at, next=form) for at, form in tried.items()]
+    return WhereInText(prompt=prompt, tried=positions, latest=latest)
+
+
+def make_blame(layers: int = 3) -> Blame:
+    """A blame that has every field, of lane 1 at a step from 2 on of a trace by `make_step`.
+
+    Given back, attention 1 returns the baseline's token, MLP 1 makes it worse, and with what is
+    outside of the layers pruned alone KL is not finite.
+    """
+    return blame_of(
+        next_token(3.5, 2, -2.0),
+        [
+            part_blame(attention(1), next_token(0.25, 1, 1.0), next_token(3.0, 2, -0.5)),
+            part_blame(mlp(1), next_token(4.0, 3, -2.5), next_token(0.5, 1, 1.25)),
+            part_blame(OUTSIDE, next_token(3.25, 2, -1.5), next_token(None, 3)),
+        ],
+        [(attention(1), next_token(0.25, 1, 1.0))],
+        in_text=in_text(
+            1,
+            {
+                0: next_token(0.125, 1, 1.5),
+                1: next_token(0.75, 1, 0.25),
+                2: next_token(2.0, 2, -1.0),
+            },
+        ),
+        in_depth=WhereInDepth(
+            last=[next_token(3.5 - point / 2, 1 if point > 4 else 2) for point in range(2 * layers)]
+            + [next_token(0.0, 1, 1.5)],
+            every=[next_token(None, 3), *[next_token(0.5, 1, 0.5)] * (2 * layers)],
+        ),
+    )
