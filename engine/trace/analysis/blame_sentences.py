@@ -53,9 +53,9 @@ def sentences(blame: Blame, step: int) -> list[str]:
         every = effects(blame)
         found += [*_given_back(blame, by_importance(every)), *_alone(blame, by_kl_alone(every))]
     if blame.in_text is not None:
-        found.append(_in_text(blame, blame.in_text, step))
+        found.append(where_in_text(blame, blame.in_text, step))
     if blame.in_depth is not None:
-        found += _in_depth(blame, blame.in_depth)
+        found += where_in_depth(blame, blame.in_depth)
     return found
 
 
@@ -198,7 +198,8 @@ def _alone(blame: Blame, worst: Sequence[PartEffect]) -> list[str]:
 # -- where ----------------------------------------------------------------------------------------
 
 
-def _in_text(blame: Blame, where: WhereInText, step: int) -> str:
+def where_in_text(blame: Blame, where: WhereInText, step: int) -> str:
+    """Sentence on where in the text the fault begins."""
     token, caches = _quoted(blame.baseline), where.tried[0].next
     if agrees(blame, blame.pruned):
         return (
@@ -219,7 +220,7 @@ def _in_text(blame: Blame, where: WhereInText, step: int) -> str:
     )
 
 
-def _in_depth(blame: Blame, where: WhereInDepth) -> list[str]:
+def where_in_depth(blame: Blame, where: WhereInDepth) -> list[str]:
     """Sentences on the baseline's residual stream put in at one point of the depth."""
     if blame.pruned.kl is None:
         return []
