@@ -12,6 +12,7 @@ from ..trace.blame import Part
 from .anatomy import Layer
 from .installed import InstalledHooks
 from .probe import Recording, read_tokens
+from .same_build import find_difference
 from .weight_group import WeightGroup
 
 OUTSIDE = Part(sublayer="outside")
@@ -83,10 +84,9 @@ class _Swap:
 
 
 class DifferingModules:
-    """Modules of two models of the same family and depth whose parameters differ, by part."""
+    """Modules whose parameters differ in two models that are built alike, by part."""
 
     def __init__(self, first: WeightGroup, second: WeightGroup) -> None:
-        """Raises `ValueError` where the models' modules are not the same."""
         self.by_part: dict[Part, list[tuple[nn.Module, nn.Module]]] = {}
         if first is second:
             return
@@ -95,8 +95,6 @@ class DifferingModules:
         for name, module in first.model.named_modules():
             own = dict(module.named_parameters(recurse=False))
             other = dict(counterparts[name].named_parameters(recurse=False))
-            if own.keys() != other.keys():
-                raise ValueError(f"{name} has other parameters")
             if any(own[key] is not other[key] for key in own):
                 pairs = self.by_part.setdefault(parts.get(module, OUTSIDE), [])
                 pairs.append((module, counterparts[name]))
@@ -113,12 +111,12 @@ def compare_modules(baseline: WeightGroup, other: WeightGroup, name: str) -> Dif
             f"{name} has {own_depth} layers and the baseline {depth}; parts can be given back "
             "only between models of the same depth"
         )
-    try:
-        return DifferingModules(baseline, other)
-    except (KeyError, ValueError) as error:
+    if difference := find_difference(baseline.model, other.model):
         raise UserError(
-            f"{name} is not built as the baseline is ({error}), so no part of it can be given back"
-        ) from error
+            f"{name} is not built as the baseline is ({difference}), so no part of it can be given "
+            "back"
+        )
+    return DifferingModules(baseline, other)
 
 
 def _parts_of_modules(group: WeightGroup) -> dict[nn.Module, Part]:

@@ -199,6 +199,15 @@ class VariantBuilder:
             return
         group = state.group if state.group is self.baseline else state.group.copy()
         differing = compare_modules(self.baseline, group, group.name).by_part
+        tied, own_tied = (
+            each.model.config.get_text_config().tie_word_embeddings
+            for each in (self.baseline, group)
+        )
+        if part.kind == "outside" and tied != own_tied:
+            raise OptionError(
+                f"{part} cannot be applied: the head is tied to the embeddings in only one of "
+                f"{group.name} and the baseline, and its config.json would no longer be right"
+            )
         pairs = [pair for named in part.parts for pair in differing.get(named, ())]
         if not pairs and state.dropped - part.listed == state.dropped:
             raise OptionError(f"{part} gives nothing back: what it names is as in the baseline")

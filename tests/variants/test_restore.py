@@ -126,7 +126,17 @@ def test_a_checkpoint_given_back_whole_is_the_baseline(family: str, tmp_path: Pa
 
 def test_what_cannot_be_given_back_is_a_sentence(tiny: Path, tmp_path: Path) -> None:
     build = builder(tiny)
-    for name, config in (("deep", {"num_hidden_layers": 5}), ("biased", {"attention_bias": True})):
+    built_otherwise = {
+        "deep": {"num_hidden_layers": 5},
+        "biased": {"attention_bias": True},
+        "narrow": {"intermediate_size": 40},
+        "heads": {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16},
+        "eps": {"rms_norm_eps": 0.001},
+        "angles": {"rope_parameters": {"rope_type": "default", "rope_theta": 5e3}},
+        "tied": {"tie_word_embeddings": True},
+        "gelu": {"hidden_act": "gelu"},
+    }
+    for name, config in built_otherwise.items():
         perturbed(tmp_path / name, "llama", **config)
     messages = {
         "restore:attn=[1]": "restore:attn=[1] gives nothing back: what it names is as in the base",
@@ -134,7 +144,13 @@ def test_what_cannot_be_given_back_is_a_sentence(tiny: Path, tmp_path: Path) -> 
         "drop:attn=[1]+restore:mlp=[1]": "restore:mlp=[1] gives nothing back",
         "drop:attn=[1]+restore:attn=[4]": "restore:attn=[4] names layer 4, but the model's 4 layer",
         f"{tmp_path}/deep+restore:attn=[1]": "deep has 5 layers and the baseline 4",
-        f"{tmp_path}/biased+restore:attn=[1]": "biased is not built as the baseline is",
+        f"{tmp_path}/biased+restore:attn=[1]": "biased is not built as the baseline is (",
+        f"{tmp_path}/narrow+restore:mlp=[1]": "narrow is not built as the baseline is (",
+        f"{tmp_path}/heads+restore:attn=[1]": "(head_dim of model.layers.0.self_attn is 16 and no",
+        f"{tmp_path}/eps+restore:attn=[1]": "input_layernorm is 0.001 and not 1e-06)",
+        f"{tmp_path}/angles+restore:attn=[1]": "(inv_freq of model.rotary_emb has other numbers)",
+        f"{tmp_path}/tied+restore:outside": "the head is tied to the embeddings in only one of",
+        f"{tmp_path}/gelu+restore:attn=[1]": "act_fn is a GELUActivation and not a SiLUActivation)",
     }
     for text, message in messages.items():
         with pytest.raises(UserError) as error:
