@@ -145,5 +145,10 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _gb(size: int) -> str:
+def in_units(size: float) -> str:
+    """Text of a size, in MB below a GB."""
+    return _gb(size) if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _gb(size: float) -> str:
     return f"{size / 1e9:.1f} GB"

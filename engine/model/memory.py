@@ -5,7 +5,9 @@ import functools
 import os
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +42,44 @@ def _statm() -> int | None:
         return os.open("/proc/self/statm", os.O_RDONLY)
     except FileNotFoundError:
         return None
+
+
+def available_memory() -> int | None:
+    """Bytes that a process can still allocate on the CPU without swapping: what the machine has, or
+    the control groups of a container or a batch job leave; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    sizes = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return min([*sizes, *_left_by_control_groups()], default=None)
+
+
+def _left_by_control_groups(root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """Bytes that each control group around this process has left, of either version.
+
+    See https://docs.kernel.org/admin-guide/cgroup-v2.html and …/cgroup-v1/memory.html.
+    """
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top, limit, usage, cached = root, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            top, limit, usage = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cached = "total_inactive_file"
+        else:
+            continue
+        group = top / path.lstrip("/")
+        for directory in (group, *group.parents):
+            # Files of a group that a container does not see are missing; "max" is no number.
+            with suppress(OSError, ValueError):
+                most = int((directory / limit).read_text(encoding="ascii"))
+                used = int((directory / usage).read_text(encoding="ascii"))
+                stat = (directory / "memory.stat").read_text(encoding="ascii").split()
+                # Pages of files that the kernel drops first are counted as used.
+                yield most - used + int(dict(zip(stat[::2], stat[1::2], strict=True))[cached])
+            if directory == top:
+                break
 
 
 def keep_freed_memory() -> None:

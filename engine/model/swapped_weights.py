@@ -1,9 +1,8 @@
 """Hooks that give some rows of a batch another model's weights, part by part."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -11,7 +10,7 @@ from ..errors import UserError
 from ..trace.blame import Part
 from .anatomy import Layer
 from .installed import InstalledHooks
-from .probe import Recording, read_tokens
+from .probe import Recording, is_same, read_tokens
 from .same_build import find_difference
 from .weight_group import WeightGroup
 
@@ -27,16 +26,15 @@ class SwappedWeights(InstalledHooks):
     """
 
     def __init__(
-        self, differing: "DifferingModules", swapped: Sequence[frozenset[Part]], *, back: bool
+        self, differing: "DifferingModules", swapped: Mapping[Part, Tensor], *, back: bool
     ) -> None:
-        """`swapped` are the parts of each row; with `back`, the model that runs is the second of
+        """`swapped` is bool [rows] for each part; with `back`, the model that runs is the second of
         `differing` and its counterpart the first."""
         super().__init__()
         self._hooks: dict[nn.Module, _Swap] = {}
-        for part, pairs in differing.by_part.items():
-            rows = torch.tensor([part in of_row for of_row in swapped])
+        for part, rows in swapped.items():
             if rows.any():
-                for pair in pairs:
+                for pair in differing.by_part[part]:
                     module, counterpart = reversed(pair) if back else pair
                     self._hooks[module] = _Swap(counterpart, rows)
 
@@ -49,20 +47,25 @@ class _Swap:
     def __init__(self, counterpart: nn.Module, swapped: Tensor) -> None:
         self._counterpart = counterpart
         self._row_count = len(swapped)
+        self._whole = bool(swapped.all())
         self._rows = swapped.nonzero()[:, 0]
 
     def __call__(
         self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:
-        inputs = [self._select(value) for value in args]
-        named = {name: self._select(value) for name, value in kwargs.items()}
+        if self._whole:
+            return self._counterpart(*args, **kwargs)
+        first = args[0] if args else kwargs["hidden_states"]
+        inputs = [self._select(value, len(first)) for value in args]
+        named = {name: self._select(value, len(first)) for name, value in kwargs.items()}
         return self._replace(output, self._counterpart(*inputs, **named))
 
-    def _select(self, value: Any) -> Any:
-        """The swapped rows of a tensor or of those in a tuple, and anything else as it is."""
+    def _select(self, value: Any, length: int) -> Any:
+        """The swapped rows of a tensor or of those in a tuple; what is the same for all rows, as it
+        is. `length` is that of tensors in which rows come first."""
         if isinstance(value, tuple):
-            return tuple(map(self._select, value))
-        if not isinstance(value, Tensor) or not value.ndim or len(value) % self._row_count:
+            return tuple(self._select(each, length) for each in value)
+        if not isinstance(value, Tensor) or value.ndim < 2 or len(value) != length:
             return value
         return self._by_row(value)[self._rows.to(value.device)].flatten(0, 1)
 
@@ -87,17 +90,23 @@ class DifferingModules:
     """Modules whose parameters differ in two models that are built alike, by part."""
 
     def __init__(self, first: WeightGroup, second: WeightGroup) -> None:
+        """Raises `ValueError`, with the reason, where weights belong to no one part."""
         self.by_part: dict[Part, list[tuple[nn.Module, nn.Module]]] = {}
         if first is second:
             return
         parts = _parts_of_modules(first)
         counterparts = dict(second.model.named_modules())
         for name, module in first.model.named_modules():
-            own = dict(module.named_parameters(recurse=False))
-            other = dict(counterparts[name].named_parameters(recurse=False))
-            if any(own[key] is not other[key] for key in own):
-                pairs = self.by_part.setdefault(parts.get(module, OUTSIDE), [])
-                pairs.append((module, counterparts[name]))
+            counterpart = counterparts[name]
+            own, other = (
+                dict(each.named_parameters(recurse=False)) for each in (module, counterpart)
+            )
+            if all(own[key] is other[key] for key in own):
+                continue
+            part = parts.get(module, OUTSIDE)
+            if any(parts.get(each, OUTSIDE) != part for each in module.modules()):
+                raise ValueError(f"{name or 'the model'} has weights beside those of its sublayers")
+            self.by_part.setdefault(part, []).append((module, counterpart))
 
 
 def compare_modules(baseline: WeightGroup, other: WeightGroup, name: str) -> DifferingModules:
@@ -112,37 +121,55 @@ def compare_modules(baseline: WeightGroup, other: WeightGroup, name: str) -> Dif
             "only between models of the same depth"
         )
     if difference := find_difference(baseline.model, other.model):
-        raise UserError(
-            f"{name} is not built as the baseline is ({difference}), so no part of it can be given "
-            "back"
-        )
-    return DifferingModules(baseline, other)
+        raise UserError(not_alike(name, difference))
+    try:
+        return DifferingModules(baseline, other)
+    except ValueError as error:
+        raise UserError(not_alike(name, str(error))) from error
+
+
+def not_alike(name: str, why: str) -> str:
+    """Sentence for a variant of which no part can be as in the baseline."""
+    return f"{name} is not built as the baseline is ({why}), so no part of it can be given back"
 
 
 def _parts_of_modules(group: WeightGroup) -> dict[nn.Module, Part]:
     """The part that each module inside a layer belongs to."""
     parts: dict[nn.Module, Part] = {}
     inside = [part for layer in group.anatomy.layers for part in layer.module.modules()]
+    if len({*inside}) != len(inside):
+        raise ValueError("layers share weights")
     with Recording(inside) as recording:
         read_tokens(group.model)
-    order = [*recording.runs]
     for number, layer in enumerate(group.anatomy.layers):
         attention = Part(sublayer="attention", layer=number)
         mlp = Part(sublayer="mlp", layer=number)
-        parts |= _parts_of_layer(layer, order, attention, mlp)
+        before = _attention_modules(layer, recording)
+        parts |= {
+            module: attention if module in before else mlp for module in layer.module.modules()
+        }
     return parts
 
 
-def _parts_of_layer(
-    layer: Layer, order: list[nn.Module], attention: Part, mlp: Part
-) -> dict[nn.Module, Part]:
-    """The sublayer of each module of a layer: what runs before the residual stream between the two
-    is read belongs to the attention, with its norms; where the two run in parallel, what runs
-    until the attention is done."""
+def _attention_modules(layer: Layer, recording: Recording) -> set[nn.Module]:
+    """Modules of a layer that belong to its attention, norms included: what runs before the
+    residual stream between attention and MLP is read.
+
+    Where the two run in parallel, those that run until the attention is done, but for a norm whose
+    output the MLP reads and the attention does not.
+    """
     inside = {*layer.module.modules()}
-    ran = [module for module in order if module in inside]
-    begin = [*layer.middle.modules()] if layer.middle else []
-    ends = [ran.index(module) for module in begin if module in ran]
-    ends = ends or [1 + max(ran.index(module) for module in layer.attention)]
-    before = {*ran[: min(ends)]}
-    return {module: attention if module in before else mlp for module in inside}
+    ran = [module for module in recording.runs if module in inside]
+    if layer.middle is not None:
+        begin = min(ran.index(module) for module in layer.middle.modules() if module in ran)
+        return {*ran[:begin]}
+    if not (layer.parallel and layer.mlp):
+        raise ValueError("where a layer's MLP begins is not known")
+    attention = layer.attention[0]
+    before = ran[: 1 + ran.index(attention)]
+    read = recording.inputs.get(attention), recording.inputs.get(layer.mlp[0])
+    attends, feeds = (
+        {module for module in before if is_same(recording.outputs.get(module), value)}
+        for value in read
+    )
+    return {*before}.difference(feeds - attends)
