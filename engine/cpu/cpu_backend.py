@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from ..model.attention import GroupedAttention
 from .attention import ATTENTIONS, faster_attention
+from .kernels.linear import MAX_ROWS
 from .kernels.packing import PackedWeight
 from .linears import FastLinear, FastLinears, stored_weight
 from .llama_step import CompiledLlamaStep, supports_compiled_step
@@ -20,6 +21,9 @@ PROBE_COLUMNS = 4096
 
 class CpuBackend:
     """Compiled operations on CPU tensors in float32 and bfloat16."""
+
+    max_rows = MAX_ROWS
+    """The most rows that a compiled step decodes."""
 
     def prepare(self, rows: Mapping[PreTrainedModel, int]) -> "PreparedModels":
         """Choose the fastest operations for models that decode so many rows."""

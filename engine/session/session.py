@@ -97,7 +97,8 @@ class Session:
             built = tuple(str(lane.recipe) for lane in models[1:])
             options = msgspec.structs.replace(options, variants=built)
         self._recording = Recording(record_to, options.keep)
-        self._begin(prompt, options, resume)
+        with roll_back(self.lanes.remove):
+            self._begin(prompt, options, resume)
 
     # -- what a front end calls ---------------------------------------------------------------
 

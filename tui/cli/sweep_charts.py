@@ -8,9 +8,8 @@ from textual_plotext import Plot
 from ...engine.results.records import Kind
 from ...engine.sweep.axes import TITLES, number_ticks, points_of, value_axis
 from ...engine.sweep.curves import KIND_NAMES, Curves
+from .plots import LABEL_CELLS, chart_lines
 
-LABEL_CELLS = 6
-HEIGHT = 14
 COLORS: dict[Kind, str] = {
     "options": "blue",
     "generation": "magenta",
@@ -27,32 +26,31 @@ def chart(family: Sequence[Curves], measure: str, width: int) -> list[Text]:
     axis = value_axis(every, measure)
     if axis is None:
         return []
-    plot = Plot()
-    plot.theme("clear")
-    plot.frame(False)
     numbers = [point.number for point in every]
-    low, high = min(numbers), max(numbers)
-    plot.xlim(*((low, high) if low < high else (low - 0.5, high + 0.5)))
-    plot.ylim(axis.low, axis.high)
     ticks = number_ticks(every, (width - LABEL_CELLS) // LABEL_CELLS)
-    plot.xticks(ticks, [f"{tick:g}" for tick in ticks])
-    heights, texts = zip(*axis.ticks, strict=True)
-    plot.yticks([*heights], [f"{text} ".rjust(LABEL_CELLS) for text in texts])
-    for curves, points in drawn:
-        for point in points:
-            if point.interval is not None:
-                ends = [axis.height(end) for end in point.interval]
-                plot.plot([point.number] * 2, ends, marker="|", color=COLORS[curves.kind])
-    for curves, points in drawn:
-        x, y = [p.number for p in points], [axis.height(p.value) for p in points]
-        plot.plot(x, y, marker=".", color=COLORS[curves.kind])
-    for curves, points in drawn:
-        x, y = [p.number for p in points], [axis.height(p.value) for p in points]
-        plot.scatter(x, y, marker=_marker(curves.kind), color=COLORS[curves.kind])
-    # Not plotsize(): it allows no more than what plotext takes to be the terminal's size.
-    plot._set_size(width, HEIGHT)
-    lines = [Text(TITLES[measure][:width].ljust(width))]
-    return [*lines, *(Text.from_ansi(line) for line in plot.build().splitlines())]
+
+    def draw(plot: Plot) -> None:
+        for curves, points in drawn:
+            for point in points:
+                if point.interval is not None:
+                    ends = [axis.height(end) for end in point.interval]
+                    plot.plot([point.number] * 2, ends, marker="|", color=COLORS[curves.kind])
+        for curves, points in drawn:
+            x, y = [p.number for p in points], [axis.height(p.value) for p in points]
+            plot.plot(x, y, marker=".", color=COLORS[curves.kind])
+        for curves, points in drawn:
+            x, y = [p.number for p in points], [axis.height(p.value) for p in points]
+            plot.scatter(x, y, marker=_marker(curves.kind), color=COLORS[curves.kind])
+
+    return chart_lines(
+        TITLES[measure],
+        width,
+        (min(numbers), max(numbers)),
+        [(tick, f"{tick:g}") for tick in ticks],
+        (axis.low, axis.high),
+        axis.ticks,
+        draw,
+    )
 
 
 def heading(family: Sequence[Curves]) -> str:
