@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, Unpack
 from ..engine.options import Options
 from ..engine.progress import Progress
 from ..engine.session.changes import RestartChanges
+from ..engine.trace.blame import BlamedTokens, Causes
 from ..engine.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class SessionPort(Protocol):
     def step(self, *, ahead: bool = False) -> object: ...
 
     def read(self, number: int) -> None: ...
+
+    def blame(self, number: int, lane: int, tokens: BlamedTokens, what: Causes) -> object: ...
 
     def force(self, at: int, tokens: dict[int, int]) -> object: ...
 

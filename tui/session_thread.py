@@ -19,6 +19,7 @@ from ..engine.out_of_memory import guard_memory_by_stage, release_failed_attempt
 from ..engine.progress import IMPORTING, Cancelled, Progress
 from ..engine.results.records import Header
 from ..engine.session.changes import RestartChanges
+from ..engine.trace.blame import BlamedTokens, Causes
 from ..engine.trace.records import Step
 from ..engine.trace.trace import Trace
 from .session_port import OpenSession, SessionPort
@@ -204,6 +205,10 @@ class SessionThread:
         """Read a step through the logit lens, unless a restart has taken it back."""
         self._put(lambda session: self._read(session, step))
 
+    def blame(self, step: int, lane: int, tokens: BlamedTokens, what: Causes) -> None:
+        """Blame a lane's token at a step, unless a restart has taken it back."""
+        self._put(lambda session: self._blame(session, step, lane, tokens, what))
+
     def switch(self, branch: int) -> None:
         self._put_paused(lambda session: session.switch(branch))
 
@@ -294,6 +299,13 @@ class SessionThread:
         if step < len(session.trace.steps):
             self._begin("reading the layers")
             session.read(step)
+
+    def _blame(
+        self, session: SessionPort, step: int, lane: int, tokens: BlamedTokens, what: Causes
+    ) -> None:
+        if step < len(session.trace.steps):
+            self._begin("reading the forms of the lane")
+            session.blame(step, lane, tokens, what)
 
     def _measure_importance(self, session: SessionPort) -> None:
         if self.importance is None and not self.importance_error:

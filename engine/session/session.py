@@ -22,10 +22,12 @@ from ..out_of_memory import guard_memory, roll_back
 from ..progress import Progress
 from ..results.records import Header
 from ..trace import records
+from ..trace.blame import Blame, BlamedTokens, Causes
 from ..trace.trace import Trace
 from ..variants.builder import LaneModel, VariantBuilder, check_droppable, open_builder
 from ..variants.pruning.ranking import Similarity
 from ..variants.recipes import Recipe, parse
+from .blaming import blame_step
 from .changes import RestartChanges, changed_options, options_as_read
 from .ends import running_lanes, why_finished, why_full
 from .evaluated import check_evaluated
@@ -148,6 +150,17 @@ class Session:
             raise
         self.trace.set_lens(number, lens)
         self._recording.write(records.Read(step=number, lens=lens))
+
+    def blame(self, number: int, lane: int, tokens: BlamedTokens, what: Causes) -> Blame:
+        """Find and record which parts, earlier tokens or depth a lane's token at a step comes from.
+
+        Raises `UserError` where there is nothing to blame or memory runs out.
+        """
+        lanes, trace, texts = self.lanes, self.trace, self._steps.token_texts
+        blame = blame_step(lanes, trace, texts, self._progress, number, lane, tokens, what)
+        trace.add_blame(number, blame)
+        self._recording.write(records.Blamed(step=number, blame=blame))
+        return blame
 
     def rewind(self, to: int) -> None:
         """Take back all but the first `to` steps."""

@@ -51,7 +51,8 @@ class StepBuilder:
         self._trace = trace
         self._recording = recording
         self._with_lens = with_lens
-        self._token_texts = TokenTexts(loaded.tokenizer)
+        self.token_texts = TokenTexts(loaded.tokenizer)
+        """Texts of single tokens."""
         self._end_tokens = end_tokens(loaded.model, loaded.tokenizer)
         answers = trace.header.answers
         tokens = torch.tensor(answers.tokens if answers else [], dtype=torch.int64)
@@ -167,7 +168,7 @@ class StepBuilder:
                 texts,
                 last=why_full(header, number + 1) is not None,
             ),
-            candidates=candidate_records(numbers, running, self._token_texts),
+            candidates=candidate_records(numbers, running, self.token_texts),
             drift=drift_records(numbers.drift[:variant_count], measured),
             layers=layer_records(numbers.layers[:variant_count], measured, same_depth),
             seconds=0.0,
@@ -207,6 +208,6 @@ class StepBuilder:
             if runs and group.anatomy.takes_lens:
                 rows.setdefault(group, []).append(row)
         temperature = self._trace.header.sampling.measured_temperature
-        by_row = read_lens(rows, outputs, temperature, self._token_texts, report)
+        by_row = read_lens(rows, outputs, temperature, self.token_texts, report)
         lenses = [by_row.get(row) for row in range(row_count)]
         return records.Lens(lanes=lenses[: len(models)], local=lenses[len(models) :] or None)

@@ -16,6 +16,9 @@ Int = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 BlamedTokens = Literal["baseline", "lane"]
 """Whose tokens all forms read: the baseline's, or the lane's own."""
 
+Causes = Literal["parts", "text", "depth"]
+"""What is looked for: the parts to blame, from where on in the text, or where in depth."""
+
 
 class Plain(msgspec.Struct, frozen=True, kw_only=True):
     """Base of a part of a record."""
@@ -46,8 +49,15 @@ class NextToken(Plain, frozen=True):
     """Logit of the baseline's most probable token less that of the lane's, in the form; positive
     where the form prefers the baseline's."""
     token: Int
-    """Most probable token in q."""
+    """Most probable token in q; of no meaning, with an empty text and no numbers, in a form that
+    has no softmax."""
     text: str
+    not_numbers: bool = False
+    """Whether the form's logits have NaN, infinity, or nothing but minus infinity."""
+
+    def chooses(self, token: int) -> bool:
+        """Whether the token is the most probable one."""
+        return self.token == token and not self.not_numbers
 
 
 class PartBlame(Plain, frozen=True):
@@ -75,7 +85,8 @@ class PatchedPosition(Plain, frozen=True):
     """The lane's last token read over caches that are the baseline's from a position on."""
 
     position: Int
-    """First position whose keys and values are the baseline's; the last position is the lane's."""
+    """First position whose keys and values are the baseline's; at the last position, that of the
+    token that is read, none are: the lane as it is."""
     next: NextToken
 
 
@@ -85,8 +96,8 @@ class WhereInText(Plain, frozen=True):
     prompt: Int
     """Number of tokens of the prompt."""
     tried: list[PatchedPosition]
-    """In the order of their positions; position 0 is among them: all caches are the baseline's, and
-    only the reading of the last token is the lane's."""
+    """In the order of their positions. Position 0 is among them, where all caches are the
+    baseline's and only the reading of the last token is the lane's; so is the last position."""
     latest: Int | None
     """Latest position that brings the token back, by bisection; None if not even position 0
     does: the fault is then in how the lane reads the last token."""
@@ -94,12 +105,16 @@ class WhereInText(Plain, frozen=True):
 
 class WhereInDepth(Plain, frozen=True):
     """The lane with the baseline's residual stream put in at one point of its depth: before
-    attention 0, and after each sublayer, in the order attention 0, MLP 0, attention 1, …"""
+    attention 0, and after each sublayer, in the order attention 0, MLP 0, attention 1, …
 
-    last: list[NextToken]
-    """With the stream of the last position put in; 2 · layers + 1 points."""
-    every: list[NextToken]
-    """With the streams of all positions put in."""
+    Both lists have 2 · layers + 1 points. Where attention and MLP run in parallel there is no
+    stream between them, and the point after the attention is None.
+    """
+
+    last: list[NextToken | None]
+    """With the stream of the last position put in."""
+    every: list[NextToken | None]
+    """With the streams of all positions put in. The final norm and the head stay the lane's."""
 
 
 class Blame(Plain, frozen=True):

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+import msgspec
 from prunetui.engine.trace.blame import (
     Blame,
+    BlamedTokens,
+    Causes,
     Cumulative,
     NextToken,
     Part,
@@ -12,6 +15,7 @@ from prunetui.engine.trace.blame import (
     WhereInDepth,
     WhereInText,
 )
+from prunetui.engine.trace.trace import Trace
 
 TEXTS = {1: " clips", 2: " friends", 3: "\x1b]0;x\x07</td>|`[b]\u202e"}
 """Texts of the tokens: the baseline's, the lane's, and a hostile one."""
@@ -91,8 +95,39 @@ def make_blame(layers: int = 3) -> Blame:
             },
         ),
         in_depth=WhereInDepth(
-            last=[next_token(3.5 - point / 2, 1 if point > 4 else 2) for point in range(2 * layers)]
-            + [next_token(0.0, 1, 1.5)],
+            last=[
+                *(
+                    next_token(3.5 - point / 2, 1 if point > 4 else 2)
+                    for point in range(2 * layers)
+                ),
+                next_token(0.0, 1, 1.5),
+            ],
             every=[next_token(None, 3), *[next_token(0.5, 1, 0.5)] * (2 * layers)],
         ),
+    )
+
+
+def made_up_blame(trace: Trace, number: int, lane: int, tokens: BlamedTokens) -> Blame:
+    """`make_blame` of a lane at a step of a trace."""
+    header = trace.header
+    prompt = len(header.prompt.tokens)
+    tried = {0: next_token(0.125, 1, 1.5)}
+    tried |= {prompt + number - 1: next_token(3.5, 2, -2.0)}
+    return msgspec.structs.replace(
+        make_blame(header.model.layers),
+        lane=lane,
+        tokens=tokens,
+        in_text=in_text(0, tried, prompt),
+    )
+
+
+def add_causes(recorded: Blame | None, found: Blame, what: Causes) -> Blame:
+    """What a session makes of a recorded blame, if there is one, that is asked for more."""
+    blame = msgspec.structs.replace(found, in_text=None, in_depth=None)
+    if recorded is not None and what != "parts":
+        blame = recorded
+    return msgspec.structs.replace(
+        blame,
+        in_text=found.in_text if what == "text" else blame.in_text,
+        in_depth=found.in_depth if what == "depth" else blame.in_depth,
     )

@@ -10,9 +10,11 @@ from prunetui.engine.errors import UserError
 from prunetui.engine.options import Options
 from prunetui.engine.progress import Progress
 from prunetui.engine.session.changes import RestartChanges
+from prunetui.engine.trace.blame import BlamedTokens, Causes, find_blame
 from prunetui.engine.trace.records import Header
 from prunetui.engine.trace.trace import Trace
 
+from .blames import add_causes, made_up_blame
 from .traces import make_header, make_lens, make_step
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ def _options_with(options: Options, changes: RestartChanges) -> Options:
 
 
 class FakeSession:
-    """`SessionPort` over made-up steps, which takes no variants and measures no importance."""
+    """`SessionPort` over made-up steps, which takes no variants, measures no importance and makes
+    up blames."""
 
     def __init__(self, most: int = 64) -> None:
         self.most = most
@@ -74,6 +77,14 @@ class FakeSession:
     def read(self, number: int) -> None:
         self.work("reading the layers")
         self.trace.set_lens(number, make_lens())
+
+    def blame(self, number: int, lane: int, tokens: BlamedTokens, what: Causes) -> None:
+        if lane == 0:
+            raise UserError("the baseline prunes nothing, so there is nothing to blame")
+        self.work(f"reading 12 forms of {number + 3} tokens")
+        found = made_up_blame(self.trace, number, lane, tokens)
+        recorded = find_blame(self.trace.steps[number].blames, lane, tokens)
+        self.trace.add_blame(number, add_causes(recorded, found, what))
 
     def force(self, at: int, tokens: dict[int, int]) -> None:
         self.forced.append((at, tokens))

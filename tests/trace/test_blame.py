@@ -99,7 +99,7 @@ def with_tried(latest: int | None, *positions: int, prompt: int = 3) -> Blame:
 
 
 def with_points(last: int, every: int) -> Blame:
-    points = [next_token(1.0)]
+    points: list[NextToken | None] = [next_token(1.0)]
     return changed(in_depth=WhereInDepth(last=points * last, every=points * every))
 
 

@@ -1,7 +1,7 @@
 """Numbers that a blame amounts to: what each part gives back, and where in depth KL is lost."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..blame import Blame, NextToken, Part
@@ -35,9 +35,8 @@ class PartEffect:
 
 
 def agrees(blame: Blame, form: NextToken) -> bool:
-    """Whether the form prefers the baseline's token; false where its KL(p ‖ q) is not finite, as
-    its token then means nothing."""
-    return form.kl is not None and form.token == blame.baseline.token
+    """Whether the form prefers the baseline's token."""
+    return form.chooses(blame.baseline.token)
 
 
 def effects(blame: Blame) -> list[PartEffect]:
@@ -90,29 +89,33 @@ def point_name(point: int) -> str:
     return f"after {'MLP' if second else 'attention'} {layer}"
 
 
-def half_point(blame: Blame, points: Sequence[NextToken]) -> int | None:
+def half_point(blame: Blame, points: Sequence[NextToken | None]) -> int | None:
     """First point from which on KL(p ‖ q) is at most half of the lane's; None if it stays above."""
     whole = blame.pruned.kl
     if whole is None:
         return None
-    return _from_here_on([point.kl is not None and point.kl <= whole / 2 for point in points])
+    return _from_here_on(points, lambda form: form.kl is not None and form.kl <= whole / 2)
 
 
-def return_point(blame: Blame, points: Sequence[NextToken]) -> int | None:
+def return_point(blame: Blame, points: Sequence[NextToken | None]) -> int | None:
     """First point from which on the baseline's token is preferred; None if the last one has it
     not."""
-    return _from_here_on([agrees(blame, point) for point in points])
+    return _from_here_on(points, lambda form: agrees(blame, form))
 
 
 def difference(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _from_here_on(holds: list[bool]) -> int | None:
-    """First index from which on all are true; None if the last one is false."""
-    failing = [index for index, true in enumerate(holds) if not true]
-    first = failing[-1] + 1 if failing else 0
-    return first if first < len(holds) else None
+def _from_here_on(
+    points: Sequence[NextToken | None], holds: Callable[[NextToken], bool]
+) -> int | None:
+    """First point that a family has from which on all hold; None if the last one does not."""
+    first = None
+    for index, form in enumerate(points):
+        if form is not None:
+            first = None if not holds(form) else index if first is None else first
+    return first
 
 
 def _or_infinity(kl: float | None) -> float:
