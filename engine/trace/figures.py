@@ -41,6 +41,13 @@ def nats(value: float | None) -> str:
     return MISSING if value is None else f"{kl(value)} nats"
 
 
+def change(value: float | None) -> str:
+    """Change of a KL divergence or a logit, with its sign: `+3.25`, `-0.0812`, `0`."""
+    if value is None:
+        return MISSING
+    return "0" if abs(value) < ROUNDING else ("+" if value > 0 else "-") + kl(abs(value))
+
+
 def in_five_cells(value: float | None) -> str:
     """1 − cos, or KL without its unit, for narrow columns: `0.081`, `12.3`, `<.001`, `0`."""
     if value is None:

@@ -112,7 +112,9 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path, capsys) -> None:
     said = complaint(capsys, "export", evaluation, "-o", tmp_path / "a.md", "--rows", "items")
     assert "--rows is for csv and parquet" in said
     said = complaint(capsys, "export", trace, "-o", tmp_path / "a.csv", "--rows", "items")
-    assert "--rows is for evaluations" in said
+    assert "--rows of a trace takes steps or blames, not items" in said
+    said = complaint(capsys, "export", evaluation, "-o", tmp_path / "a.csv", "--rows", "blames")
+    assert "--rows of an evaluation takes items or table, not blames" in said
     evaluation.write_bytes(evaluation.read_bytes().replace(b'"index":1', b'"index":9', 1))
     said = complaint(capsys, "export", evaluation, "-o", tmp_path / "a.csv")
     assert "line 3 of" in said

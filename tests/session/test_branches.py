@@ -13,6 +13,7 @@ from prunetui.engine.trace.file import TraceWriter, read_trace
 from prunetui.engine.trace.records import Branch, Drift, Step, Switch
 from prunetui.engine.trace.trace import Origin, Trace
 
+from ..support.blames import make_blame
 from ..support.models import save_model_directory
 from ..support.traces import make_header, make_step
 
@@ -261,6 +262,7 @@ def test_a_resumed_session_goes_on_as_if_uninterrupted(
     session.close()
     old = read_trace(tmp_path / "a.trace.jsonl")
     assert old.header.options is not None
+    old.add_blame(1, msgspec.structs.replace(make_blame(old.header.model.layers), in_text=None))
     session = open_session(old.header.options, tmp_path / "b.trace.jsonl", lambda *_: None, old)
     assert session.trace.branches == old.branches
     resumed = run(session)
@@ -273,7 +275,9 @@ def test_a_resumed_session_goes_on_as_if_uninterrupted(
     session.switch(1)
     assert tokens(session.trace.steps) == forced
     session.close()
-    assert read_trace(tmp_path / "b.trace.jsonl").branches == session.trace.branches
+    again = read_trace(tmp_path / "b.trace.jsonl").branches
+    assert again == session.trace.branches
+    assert [len(steps[1].blames) for steps in again] == [1, 1]
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "lfm2"])

@@ -228,7 +228,7 @@ def test_exports_tell_it_from_other_nulls() -> None:
 
 def test_parquet_tells_it_from_other_nulls() -> None:
     pq = pytest.importorskip("pyarrow.parquet")
-    from prunetui.engine.trace.export.parquet import to_parquet
+    from prunetui.engine.trace.export.formats import to_parquet
 
     table = pq.read_table(io.BytesIO(to_parquet(part_broken()))).to_pylist()
     flagged = [(row["step"], row["lane"]) for row in table if row["not_numbers"]]

@@ -34,6 +34,7 @@ from ..support.traces import make_trace
             {None: "n/a", 0.0: "0", -1e-17: "0", 0.000123: "1.2e-4", 0.00123: "0.00123"}
             | {0.08125: "0.0813", 9.834: "9.83", 99.96: "100", 1234.5: "1.2e3"},
         ),
+        (figures.change, {None: "n/a", 3.1: "+3.10", -0.08125: "-0.0813", 1e-17: "0", -0.0: "0"}),
         (figures.nats, {None: "n/a", 9.834: "9.83 nats", 0.0: "0 nats"}),
         (
             figures.in_five_cells,

@@ -12,8 +12,8 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 from prunetui.engine.errors import UserError
-from prunetui.engine.trace.export.formats import to_csv
-from prunetui.engine.trace.export.parquet import HEADER_KEY, to_parquet
+from prunetui.engine.trace.export.formats import to_csv, to_parquet
+from prunetui.engine.trace.export.parquet import HEADER_KEY
 from prunetui.engine.trace.export.table import COLUMNS, rows
 from prunetui.engine.trace.records import AnswerNumbers, Answers, Drift, Header, LaneLens, Token
 from prunetui.engine.trace.trace import Trace

@@ -13,7 +13,7 @@ from ...engine.output_files import write_new, write_new_directory
 from ...engine.results.file import ResultsFollower, is_evaluation, read_results
 from ...engine.results.records import SUFFIX
 from ...engine.sweep.folder import FAILURE_SUFFIX
-from ...engine.trace.export.formats import FORMATS
+from ...engine.trace.export.formats import FORMATS, ROW_FORMATS
 from ...engine.trace.file import read_trace
 from ...engine.trace.vector_file import write_safetensors
 from .commands import Color, Theme, app, run_app, set_color
@@ -41,10 +41,11 @@ def export(
         ),
     ] = "",
     rows: Annotated[
-        Literal["items", "table"] | None,
+        Literal["steps", "blames", "items", "table"] | None,
         typer.Option(
-            help="Rows of an evaluation's CSV or Parquet: an item in a lane, or the results table.",
-            show_default="items",
+            help="Rows of CSV or Parquet: of a trace a step in a lane, or what was read to blame a "
+            "part of one; of an evaluation an item in a lane, or the results table.",
+            show_default="steps, items",
         ),
     ] = None,
 ) -> None:
@@ -56,35 +57,53 @@ def export(
     if is_evaluation(file):
         _export_evaluation(file, output, form, rows)
         return
-    if rows is not None:
-        raise UserError("--rows is for evaluations; leave it out for a trace")
     if file.is_dir():
+        if rows is not None:
+            raise UserError("--rows is for traces and evaluations; leave it out for a sweep")
         _export_sweep(file, output, form)
-    elif form == SAFETENSORS:
+    else:
+        _export_trace(file, output, form, rows)
+
+
+def _export_trace(file: Path, output: Path, form: str, rows: str | None) -> None:
+    if rows in ("items", "table"):
+        raise UserError(f"--rows of a trace takes steps or blames, not {rows}")
+    if rows is not None and form not in ROW_FORMATS:
+        raise UserError("--rows is for csv and parquet; leave it out for other formats")
+    if form == SAFETENSORS:
         write_safetensors(read_trace(file), file, output)
+    elif rows == "blames":
+        trace = read_trace(file)
+        if not any(step.blames for step in trace.steps):
+            raise UserError(f"no step of {file} was blamed; `prunetui blame {file}` does it")
+        write_new(output, ROW_FORMATS[form](trace, "blames"))
     elif form in FORMATS:
         write_new(output, FORMATS[form](read_trace(file)))
     else:
         raise _no_format(form, [*FORMATS, SAFETENSORS], "a trace")
 
 
-def _export_evaluation(
-    file: Path, output: Path, form: str, rows: Literal["items", "table"] | None
-) -> None:
+def _export_evaluation(file: Path, output: Path, form: str, rows: str | None) -> None:
     # `prunetui --help` must not wait for numpy.
-    from ...engine.results.export.formats import REPORTS, ROW_FORMATS
+    from ...engine.results.export.formats import REPORTS
+    from ...engine.results.export.formats import ROW_FORMATS as EVALUATION_ROW_FORMATS
     from ...engine.results.export.lm_eval_files import lm_eval_files
 
-    if rows is not None and form not in ROW_FORMATS:
+    if rows in ("steps", "blames"):
+        raise UserError(f"--rows of an evaluation takes items or table, not {rows}")
+    if rows is not None and form not in EVALUATION_ROW_FORMATS:
         raise UserError("--rows is for csv and parquet; leave it out for other formats")
     if form == LM_EVAL:
         write_new_directory(output, lm_eval_files(read_results(file)))
-    elif form in ROW_FORMATS:
-        write_new(output, ROW_FORMATS[form](read_results(file), rows or "items"))
+    elif form in EVALUATION_ROW_FORMATS:
+        content = EVALUATION_ROW_FORMATS[form](
+            read_results(file), "table" if rows == "table" else "items"
+        )
+        write_new(output, content)
     elif form in REPORTS:
         write_new(output, REPORTS[form](read_results(file)))
     else:
-        raise _no_format(form, [*ROW_FORMATS, *REPORTS, LM_EVAL], "an evaluation")
+        raise _no_format(form, [*EVALUATION_ROW_FORMATS, *REPORTS, LM_EVAL], "an evaluation")
 
 
 def _export_sweep(directory: Path, output: Path, form: str) -> None:

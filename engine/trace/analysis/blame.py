@@ -31,7 +31,8 @@ class PartEffect:
     """Whether the lane prefers another token than the baseline, and the baseline's with this part
     given back."""
     departs: bool
-    """Whether the baseline with only this part pruned prefers another token."""
+    """Whether the baseline with only this part pruned prefers another token; false where its
+    KL(p ‖ q) is not finite."""
 
 
 def agrees(blame: Blame, form: NextToken) -> bool:
@@ -51,7 +52,7 @@ def effects(blame: Blame) -> list[PartEffect]:
             gap_given_back=difference(part.given_back.gap, blame.pruned.gap) if differs else None,
             gap_alone=difference(part.alone.gap, blame.baseline.gap) if differs else None,
             returns=differs and agrees(blame, part.given_back),
-            departs=not agrees(blame, part.alone),
+            departs=part.alone.kl is not None and not agrees(blame, part.alone),
         )
         for part in blame.parts
     ]
@@ -104,7 +105,10 @@ def return_point(blame: Blame, points: Sequence[NextToken | None]) -> int | None
 
 
 def difference(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
+    """Finite difference; None if there is none."""
+    if a is None or b is None or not math.isfinite(a - b):
+        return None
+    return a - b
 
 
 def _from_here_on(

@@ -117,15 +117,17 @@ def _together(blame: Blame) -> str:
         return f"No one part returns {token}."
     last, count = cumulative.after[-1], len(cumulative.parts)
     everything = count == len(blame.parts)
+    every = "both" if count == 2 else f"all {count}"
     left = f"KL(p‖q) is then {_nats(last.kl)}, of the lane {_nats(blame.pruned.kl)}"
     if agrees(blame, last):
-        names = f"all {count}" if everything else _listed([p.name for p in cumulative.parts])
+        names = every if everything else _listed([part.name for part in cumulative.parts])
         # Of two parts, every smaller set was tried.
         greedy = " They were added greedily: not every smaller set was tried." * (count > 2)
         return f"No one part returns {token}; {names} together do. {_capital(left)}.{greedy}"
     if everything:
-        return f"Not even all {count} parts given back return {token}: rounding decides. {left}."
-    return f"No one part returns {token}, nor do the first {count} together. {left}."
+        return f"Not even {every} parts given back return {token}: rounding decides. {left}."
+    together = f", nor do the first {count} together" * (count > 1)
+    return f"No one part returns {token}{together}. {left}."
 
 
 # -- parts ----------------------------------------------------------------------------------------
@@ -177,22 +179,27 @@ def _alone(blame: Blame, worst: Sequence[PartEffect]) -> list[str]:
     """Sentences on parts pruned alone; `worst` is in the order of what they make."""
     if all(below_floor(blame, effect.alone) for effect in worst):
         return ["Pruned alone, no part moves the baseline by more than rounding does."]
-    first = worst[0]
-    moves = (
-        "makes KL(p‖q) not finite"
-        if first.alone.kl is None
-        else f"moves the baseline most, to KL(p‖q) {nats(first.alone.kl)}"
+    broken = [effect for effect in worst if effect.alone.kl is None]
+    found: list[str] = []
+    if broken:
+        verb = "makes" if len(broken) == 1 else "make"
+        found.append(f"Pruned alone, {_named(broken)} {verb} KL(p‖q) not finite.")
+    finite = worst[len(broken) :]
+    if not finite:
+        return found
+    first, token = finite[0], _quoted(blame.baseline)
+    departing = [effect for effect in finite if effect.departs]
+    most = (
+        f"{'Of the others, p' if broken else 'P'}runed alone, {first.part.name} moves the baseline "
+        f"most, to KL(p‖q) {nats(first.alone.kl)}"
     )
-    most = f"Pruned alone, {first.part.name} {moves}"
-    departing = [effect for effect in worst if effect.departs]
-    token = _quoted(blame.baseline)
     if not departing:
-        return [f"{most}; no part pruned alone takes {token} away."]
+        return [*found, f"{most}; none takes {token} away."]
     if departing == [first]:
-        return [f"{most}, and is the one part that, pruned alone, takes {token} away."]
+        return [*found, f"{most}, and is the one that takes {token} away."]
     verb = "takes" if len(departing) == 1 else "take"
     names = _with_kl(departing, lambda effect: effect.alone)
-    return [f"{most}; pruned alone, {names} {verb} {token} away."]
+    return [*found, f"{most}; {names} {verb} {token} away."]
 
 
 # -- where ----------------------------------------------------------------------------------------
@@ -275,12 +282,17 @@ def _of_given_back(effect: PartEffect) -> NextToken:
 
 def _with_kl(effects: Sequence[PartEffect], form: Callable[[PartEffect], NextToken]) -> str:
     """Names of parts, each with KL(p ‖ q) of its form."""
-    named = [f"{effect.part.name} ({_nats(form(effect).kl)})" for effect in effects[:MOST_NAMED]]
-    rest = len(effects) - MOST_NAMED
-    return _listed([*named, f"{rest} more"] if rest > 0 else named)
+    return _listed([f"{effect.part.name} ({_nats(form(effect).kl)})" for effect in effects])
+
+
+def _named(effects: Sequence[PartEffect]) -> str:
+    return _listed([effect.part.name for effect in effects])
 
 
 def _listed(names: Sequence[str]) -> str:
+    """Names in a row; of too many, the first ones and the number of the others."""
+    if len(names) > MOST_NAMED:
+        names = [*names[:MOST_NAMED], f"{len(names) - MOST_NAMED} more"]
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
 

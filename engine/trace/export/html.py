@@ -10,6 +10,7 @@ from ..analysis.statistics import Distances, statistics
 from ..analysis.theory import SPACES
 from ..divergence import differs, first_divergence, not_numbers_mark
 from ..trace import Trace
+from .html_blame import blame_sections
 from .html_chart import chart
 from .html_page import escaped, page, row, table
 from .session_facts import LANE_COLUMNS, lane_cells, session_facts
@@ -51,6 +52,7 @@ def to_html(trace: Trace) -> str:
         body += [f"<h3>{escaped(record.name)}</h3>", f"<pre>{_lane(trace, lane)}</pre>"]
     if lanes:
         body += ["<h2>Statistics</h2>", STATISTICS_NOTE, *_statistics(trace), *_drift(trace)]
+    body += blame_sections(trace)
     if header.options is not None:
         body += ["<h2>Again</h2>", f"<pre>{escaped(command(header.options))}</pre>"]
     return page(title, body)

@@ -37,7 +37,7 @@ def chart(
     most = MOST.get(space, float("inf"))
     least, greatest = (min(of(positive, default=1.0), most) for of in (min, max))
     scale = decades_around(least, greatest)
-    plot = _Plot(scale, max(1, len(own) - 1))
+    plot = Plot(scale, max(1, len(own) - 1))
     outside = (
         any(scale.share(value) < 0 for value in values),
         any(scale.share(value) > 1 for value in values),
@@ -56,39 +56,39 @@ def chart(
     )
 
 
-class _Plot:
-    """Plot with steps from 0 to `last_step` and a logarithmic scale upwards."""
+class Plot:
+    """Plot of entries from 0 to `last` to the right, and a logarithmic scale upwards."""
 
-    def __init__(self, scale: Decades, last_step: int) -> None:
+    def __init__(self, scale: Decades, last: int) -> None:
         self.scale = scale
-        self.last_step = last_step
+        self.last = last
 
-    def x(self, step: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * step / self.last_step
+    def x(self, entry: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * entry / self.last
 
     def y(self, exponent: float) -> float:
         low, high = self.scale
         return HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (exponent - low) / (high - low)
 
-    def point(self, step: int, value: float) -> tuple[str, str]:
-        return f"{self.x(step):.1f}", f"{self.y(self.scale.exponent(value)):.1f}"
+    def point(self, entry: int, value: float) -> tuple[str, str]:
+        return f"{self.x(entry):.1f}", f"{self.y(self.scale.exponent(value)):.1f}"
 
     def path(self, values: Sequence[float | None]) -> str:
         """Path through the values; one that stands alone is a dot, as the line's ends are round."""
         path, pen = [], "M"
-        for step, value in enumerate(values):
+        for entry, value in enumerate(values):
             if value is None:
                 pen = "M"
                 continue
-            x, y = self.point(step, value)
+            x, y = self.point(entry, value)
             path.append(f"{pen}{x},{y}" + ("h0" if pen == "M" else ""))
             pen = "L"
         return "".join(path)
 
     def points(self, values: Sequence[float | None]) -> list[str]:
         return [
-            '<circle cx="{}" cy="{}" r="1.6"/>'.format(*self.point(step, value))
-            for step, value in enumerate(values)
+            '<circle cx="{}" cy="{}" r="1.6"/>'.format(*self.point(entry, value))
+            for entry, value in enumerate(values)
             if value is not None
         ]
 
@@ -109,12 +109,12 @@ class _Plot:
             ]
         return parts
 
-    def x_axis(self) -> list[str]:
+    def x_axis(self, title: str = "step") -> list[str]:
         foot = HEIGHT - BOTTOM
         parts: list[str] = []
-        ticks = whole_ticks(0, self.last_step, 8)
-        if self.last_step - ticks[-1] > self.last_step / 20:
-            ticks.append(self.last_step)
+        ticks = whole_ticks(0, self.last, 8)
+        if self.last - ticks[-1] > self.last / 20:
+            ticks.append(self.last)
         for tick in ticks:
             x = self.x(tick)
             parts += [
@@ -125,7 +125,7 @@ class _Plot:
         return [
             f'<path class="axis" d="M{LEFT},{TOP}V{foot}H{WIDTH - RIGHT}"/>',
             *parts,
-            f'<text x="{middle:.1f}" y="{HEIGHT - 4}" text-anchor="middle">step</text>',
+            f'<text x="{middle:.1f}" y="{HEIGHT - 4}" text-anchor="middle">{title}</text>',
         ]
 
     def divergence(self, step: int | None) -> str:

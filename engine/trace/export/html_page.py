@@ -36,6 +36,7 @@ svg .diverges { stroke: var(--other); stroke-dasharray: 4 3; }
 svg .line { stroke-width: 1.4; stroke-linejoin: round; stroke-linecap: round; }
 svg .h { stroke: var(--h); } svg .z { stroke: var(--z); }
 svg .p { stroke: var(--p); } svg .kl { stroke: var(--kl); }
+svg rect { fill: var(--z); } svg rect.back { fill: var(--h); }
 .h { color: var(--h); } .z { color: var(--z); } .p { color: var(--p); } .kl { color: var(--kl); }
 svg circle[class] { fill: currentColor; } details { margin: .6em 0; }
 """

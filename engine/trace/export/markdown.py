@@ -2,6 +2,7 @@
 
 from ..analysis.summary import summarize
 from ..trace import Trace
+from .markdown_blame import blame_blocks
 from .markdown_blocks import code, code_or_dash, fenced, table
 from .session_facts import LANE_COLUMNS, lane_cells, session_facts
 from .summary_table import SUMMARY_COLUMNS, SUMMARY_NOTE, left_out, summary_cells
@@ -29,6 +30,7 @@ def to_markdown(trace: Trace) -> str:
             *(f"{code(v.name)}: {note}." for v in variants if (note := left_out(v))),
             SUMMARY_NOTE,
         ]
+    blocks += blame_blocks(trace)
     for number, lane in enumerate(header.lanes):
         blocks += [f"## {code(lane.name)}", fenced(trace.marked_text(number))]
     return "\n\n".join(blocks) + "\n"

@@ -6,16 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from ...errors import UserError
-from ..trace import Trace
-from .table import COLUMNS, Cell, Kind, rows
+from .table import Cell, Kind
 
 HEADER_KEY = "prunetui"
 """Key in the file's metadata of the header of the trace or evaluation, in JSON."""
-
-
-def to_parquet(trace: Trace) -> bytes:
-    """Parquet with the columns of `table`, as `parquet_bytes` writes them."""
-    return parquet_bytes(COLUMNS, rows(trace), trace.header)
 
 
 def parquet_bytes(
