@@ -6,7 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 from prunetui.engine.errors import UserError
-from prunetui.engine.trace.blame import Blame, Cumulative, Part, WhereInDepth, find_blame
+from prunetui.engine.trace.blame import (
+    Blame,
+    Cumulative,
+    NextToken,
+    Part,
+    WhereInDepth,
+    find_blame,
+)
 from prunetui.engine.trace.file import TraceWriter, read_trace
 from prunetui.engine.trace.outline import read_outline
 from prunetui.engine.trace.records import Blamed, Branch, Event, Rewind, Step, Switch
