@@ -16,8 +16,6 @@ from ..model.context_length import context_length
 from ..model.generation import end_tokens
 from ..model.outputs import Outputs
 from ..out_of_memory import guard_memory
-from ..trace.analysis.breakpoints import repeated_period
-from ..trace.analysis.statistics import repetition_start
 from .lanes import EvaluatedLanes
 from .requests import Continuation, Continuations, Prompt
 from .shared_caches import SharedCaches
@@ -107,7 +105,6 @@ class LaneGenerator:
                     tokens=lane.tokens,
                     text=stops.cut_text(lane.tokens),
                     divergence=_first_difference(lane.tokens, baseline),
-                    repeats=_repetition(lane.tokens),
                     kl=_mean(local),
                 )
                 for lane, local in zip(lanes, [(), *kl_by_variant], strict=True)
@@ -160,11 +157,6 @@ def _first_difference(tokens: list[int], baseline: list[int]) -> int | None:
         return None
     pairs = enumerate(zip(tokens, baseline, strict=False))
     return next((i for i, (x, y) in pairs if x != y), min(len(tokens), len(baseline)))
-
-
-def _repetition(tokens: list[int]) -> int | None:
-    period = repeated_period(tokens)
-    return None if period is None else repetition_start(tokens, period)
 
 
 def _mean(numbers: Sequence[float | None]) -> float | None:

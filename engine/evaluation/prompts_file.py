@@ -102,7 +102,6 @@ class PromptsTask:
                     text=lane.text,
                     tokens=lane.tokens,
                     divergence=lane.divergence,
-                    repeats=lane.repeats,
                     kl=lane.kl,
                 )
                 for lane in written.lanes

@@ -53,8 +53,6 @@ class Continuation:
     """Text up to the first stop sequence."""
     divergence: int | None
     """First step whose token differs from the baseline's."""
-    repeats: int | None
-    """Step from which the tokens repeat themselves to their end."""
     kl: float | None
     """Mean local KL(p ‖ q) in nats over the baseline's tokens, p the baseline's."""
 

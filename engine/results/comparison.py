@@ -8,7 +8,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .item_measures import kl_among_options, near_tie, overlap, same_answer
+from ..trace.analysis.collapse import Collapse
+from .item_measures import item_collapse, kl_among_options, near_tie, overlap, same_answer
 from .records import Header, Item, Kind, Metric, Task
 from .results import Results
 from .scores import Score, end_scores, mean_scores, score_numbers
@@ -49,8 +50,9 @@ class Cell:
     first_divergence: int | None = None
     """Median over items of the first step whose token differs: the first step by which half of the
     items have diverged. None where fewer do, as items that never diverge count as later."""
-    repeats: float | None = None
-    """Share of items whose text repeats itself to its end."""
+    collapse: float | None = None
+    """Share of items whose text collapses; of a lane without those whose text repeats itself, but
+    not beyond the baseline's, so that there is no telling."""
     kl_local: float | None = None
     """Mean over items of the mean KL(p ‖ q) in nats over the baseline's generated tokens, which the
     lane reads too."""
@@ -226,7 +228,6 @@ def _cell(header: Header, lane: int, scores: list[Score], members: list[_Numbers
 def _measures(header: Header, task: Task, items: list[Item], lane: int) -> _Values:
     """Numbers of a lane's items beside its scores, by field of `Cell`: those that a task of this
     kind has, None where an item lacks the number."""
-    own = [item.answers[lane] for item in items]
     pairs = [(item.answers[lane], item.answers[0]) for item in items] if lane else []
     drift = [d for item in items if lane and item.drift and (d := item.drift[lane - 1])]
     values: _Values = {
@@ -241,7 +242,7 @@ def _measures(header: Header, task: Task, items: list[Item], lane: int) -> _Valu
             any(near_tie(item.answers[n], header.noise_floor) for n in (lane, 0)) for item in items
         ]
     if task.kind == "generation":
-        values["repeats"] = [answer.repeats is not None for answer in own]
+        values["collapse"] = [_collapses(item_collapse(item, lane)) for item in items]
         values["divergent"] = [answer.divergence is not None for answer, _ in pairs]
         values["first_divergence"] = [answer.divergence for answer, _ in pairs]
         values["kl_local"] = [answer.kl for answer, _ in pairs]
@@ -252,6 +253,11 @@ def _measures(header: Header, task: Task, items: list[Item], lane: int) -> _Valu
         values["overlap"] = [overlap(*pair) for pair in pairs]
         values["cosine"] = [answer.cosine for answer, _ in pairs]
     return values
+
+
+def _collapses(collapse: Collapse) -> float | None:
+    """1 for a text that collapses and 0 for another; None where the baseline's is like it."""
+    return None if collapse.as_baseline else float(collapse.start is not None)
 
 
 def _is_finite(number: float | None) -> bool:

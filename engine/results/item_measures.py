@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Literal
 
+from ..trace.analysis.collapse import Collapse, text_collapse
 from .records import Answer, Item, Metric
 
 Flip = Literal["lost", "gained"]
@@ -78,6 +79,12 @@ def overlap(answer: Answer, baseline: Answer) -> float | None:
     """Share of the baseline's documents that the lane found too; None where there are none."""
     found = {match.id for match in baseline.matches}
     return len(found & {match.id for match in answer.matches}) / len(found) if found else None
+
+
+def item_collapse(item: Item, lane: int) -> Collapse:
+    """Where a lane's text collapses, by its tokens; the baseline's is compared with no other."""
+    baseline = item.answers[0].tokens if lane else ()
+    return text_collapse(item.answers[lane].tokens, baseline)
 
 
 def _option_logprobs(answer: Answer) -> list[float]:

@@ -155,8 +155,6 @@ class Answer(Plain, frozen=True):
     """What lm-eval's filters take of the text, by filter."""
     divergence: Int | None = None
     """First step whose token differs from the baseline's."""
-    repeats: Int | None = None
-    """Step from which the text repeats itself to its end."""
     kl: float | None = None
     """Mean over the baseline's generated tokens of KL(p ‖ q) in nats, p the baseline's: local, as
     the lane reads the baseline's tokens."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..trace import figures
+from ..trace.analysis.collapse import COLLAPSED
 from ..trace.printable import visible
 from .comparison import Cell, TaskComparison
 from .records import Kind, Metric
@@ -201,10 +202,10 @@ _WRITTEN = [
         f"first ≠: median over items of the first such step, {NONE} if fewer than half have one",
     ),
     _measure(
-        "repeats",
-        "repeat",
+        "collapse",
+        "collapse",
         figures.share,
-        "repeat: share of items whose text ends in repetition",
+        f"collapse: share of items whose text ends in repetition: {COLLAPSED}",
     ),
     _measure(
         "kl_local",

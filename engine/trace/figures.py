@@ -114,6 +114,12 @@ def step_number(value: int | None, *, tie: bool = False) -> str:
     return "–" if value is None else f"≈ {value}" if tie else f"{value}"
 
 
+def collapse_step(start: int | None, *, as_baseline: bool) -> str:
+    """Step at which a text collapses; `baseline too` if it repeats itself, but no more than the
+    baseline's; a dash if it does not."""
+    return "baseline too" if as_baseline else step_number(start)
+
+
 def _scientific(value: float) -> str:
     """Scientific notation in two digits, without padding of the exponent: `9.3e-5`; `inf`."""
     if not math.isfinite(value):

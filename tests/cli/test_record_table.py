@@ -40,12 +40,12 @@ def test_nothing_is_cut_or_wrapped(width: int, names: tuple[str, str]) -> None:
 
 
 def test_the_name_stands_beside_the_figures_where_there_is_room() -> None:
-    side = table_lines(named("drop:attn=1", "b"), 80)
+    side = table_lines(named("drop:attn=1", "b"), 100)
     assert [line.split()[0] for line in side] == ["variant", "─" * len(side[0]), "drop:attn=1", "b"]
     above = table_lines(named(LONG, "b"), 80)
     assert [above[2], above[4]] == [LONG, "b"]
     # Figures stand below their heads, one variant's below the other's.
-    assert len(above[0]) == len(above[3]) == len(above[5]) == 65
+    assert len(above[0]) == len(above[3]) == len(above[5]) == 75
     narrow = table_lines(named(LONG, "b"), 40)
     assert narrow[0] == LONG
     assert narrow[1].startswith("  first ≠ 4  share ≠ 80.0%")

@@ -73,11 +73,11 @@ baseline     0.600 ± 0.245       –                 –      –  –  –
 drop:attn=4  0.200 ± 0.200  -0.400       [-1.000, 0]  0.500  2  0
 drop:mlp=8   0.000 ± 0.000  -0.600  [-1.000, -0.250]  0.250  3  0
 control      0.600 ± 0.245       0                 –      1  0  0
-              agree  items ≠  first ≠  repeat  KL local
-baseline          –        –        –    0.0%         –
-drop:attn=4   20.0%    80.0%        3    0.0%     0.104
-drop:mlp=8     0.0%   100.0%        0  100.0%     0.520
-control      100.0%     0.0%        –    0.0%         0
+              agree  items ≠  first ≠  collapse  KL local
+baseline          –        –        –      0.0%         –
+drop:attn=4   20.0%    80.0%        3      0.0%     0.104
+drop:mlp=8     0.0%   100.0%        0    100.0%     0.520
+control      100.0%     0.0%        –      0.0%         0
                 KL   cos h   cos z   cos p
 baseline         –       –       –       –
 drop:attn=4  0.605  0.9194  0.9798  0.8791
@@ -101,10 +101,11 @@ among the options, by their whole log probabilities; cos h, z, p: cosine
 similarity of embedding, logits, probabilities there; ties: items whose two best
 options are within the noise floor, in lane or baseline; items ≠: share of items
 with a token that is not the baseline's; first ≠: median over items of the first
-such step, – if fewer than half have one; repeat: share of items whose text ends
-in repetition; KL local: mean KL(p ‖ q) in nats over the baseline's text, which
-both read; –: not defined; control: the baseline again, whose row is the floor
-of the others.
+such step, – if fewer than half have one; collapse: share of items whose text
+ends in repetition: 50% or more of the 4-grams of its last 96 tokens repeat
+(seq-rep-4), 30 points above the baseline's; KL local: mean KL(p ‖ q) in nats
+over the baseline's text, which both read; –: not defined; control: the baseline
+again, whose row is the floor of the others.
 """
 
 AT_120 = """\
@@ -119,11 +120,11 @@ drop:mlp=8   0.429 ± 0.207  0  [-0.686, +0.514]  1  2  2   42.9%   2.49    0.70
 control      0.429 ± 0.207  0                 –  1  0  0  100.0%      0        0       1       1       1     1
 
 gsm8k · exact_match,strict-match ↑ · 5 of 8 items so far, of 12 · 5-shot · 1 truncated on the left
-                score ± se       Δ          95% of Δ      p  ✗  ✓   agree  items ≠  first ≠  repeat  KL local
-baseline     0.600 ± 0.245       –                 –      –  –  –       –        –        –    0.0%         –
-drop:attn=4  0.200 ± 0.200  -0.400       [-1.000, 0]  0.500  2  0   20.0%    80.0%        3    0.0%     0.104
-drop:mlp=8   0.000 ± 0.000  -0.600  [-1.000, -0.250]  0.250  3  0    0.0%   100.0%        0  100.0%     0.520
-control      0.600 ± 0.245       0                 –      1  0  0  100.0%     0.0%        –    0.0%         0
+                score ± se       Δ          95% of Δ      p  ✗  ✓   agree  items ≠  first ≠  collapse  KL local
+baseline     0.600 ± 0.245       –                 –      –  –  –       –        –        –      0.0%         –
+drop:attn=4  0.200 ± 0.200  -0.400       [-1.000, 0]  0.500  2  0   20.0%    80.0%        3      0.0%     0.104
+drop:mlp=8   0.000 ± 0.000  -0.600  [-1.000, -0.250]  0.250  3  0    0.0%   100.0%        0    100.0%     0.520
+control      0.600 ± 0.245       0                 –      1  0  0  100.0%     0.0%        –      0.0%         0
                 KL   cos h   cos z   cos p
 baseline         –       –       –       –
 drop:attn=4  0.605  0.9194  0.9798  0.8791
@@ -143,9 +144,10 @@ lane wrong, and the reverse; agree: share of items with the baseline's answer, r
 baseline, q lane, at the last token of the context; KL opt.: KL(p ‖ q) in nats among the options, by their whole log
 probabilities; cos h, z, p: cosine similarity of embedding, logits, probabilities there; ties: items whose two best
 options are within the noise floor, in lane or baseline; items ≠: share of items with a token that is not the
-baseline's; first ≠: median over items of the first such step, – if fewer than half have one; repeat: share of items
-whose text ends in repetition; KL local: mean KL(p ‖ q) in nats over the baseline's text, which both read; –: not
-defined; control: the baseline again, whose row is the floor of the others.
+baseline's; first ≠: median over items of the first such step, – if fewer than half have one; collapse: share of items
+whose text ends in repetition: 50% or more of the 4-grams of its last 96 tokens repeat (seq-rep-4), 30 points above the
+baseline's; KL local: mean KL(p ‖ q) in nats over the baseline's text, which both read; –: not defined; control: the
+baseline again, whose row is the floor of the others.
 """  # noqa: E501
 
 

@@ -18,6 +18,7 @@ from prunetui.engine.results.records import Answer, Item, Match, Metric, Task
 from prunetui.engine.results.results import Results
 from prunetui.engine.results.scores import Score
 from prunetui.engine.results.statistics import bootstrap_interval, sign_flip
+from prunetui.engine.results.table import notes
 from scipy.stats import binomtest
 
 from ..support.evaluations import (
@@ -386,14 +387,28 @@ def test_the_first_step_by_which_half_of_the_items_diverged(
     steps: list[int | None], median: int | None, share: float
 ) -> None:
     task = make_task("made", "generation", len(steps), [])
-    answers = [
-        [Answer(text="a", repeats=1), Answer(text="a", divergence=step, repeats=step)]
-        for step in steps
-    ]
+    answers = [[Answer(text="a"), Answer(text="a", divergence=step)] for step in steps]
     baseline, cell = compare(one_task(task, answers))[0].cells
     assert (cell.first_divergence, cell.divergent) == (median, pytest.approx(share))
     assert (baseline.first_divergence, baseline.divergent) == (None, None)
-    assert (baseline.repeats, cell.repeats) == (1, pytest.approx(share))
+
+
+def test_a_text_collapses_only_beyond_the_baselines() -> None:
+    """Of four items the lane's text collapses in one, ends in what the baseline's does in one."""
+    prose, loop = [*range(100, 130)], [*range(100, 110), *[1, 2] * 20]
+    task = make_task("made", "generation", 4, [])
+    pairs = [(prose, loop), (loop, loop), (loop, prose), (prose, prose)]
+    answers = [
+        [Answer(text="", tokens=tokens) for tokens in (baseline, lane)] for baseline, lane in pairs
+    ]
+    comparison = compare(one_task(task, answers))[0]
+    baseline, cell = comparison.cells
+    assert (baseline.collapse, baseline.missing) == (0.5, {})
+    assert cell.collapse == pytest.approx(1 / 3)
+    assert cell.missing["collapse"] == 1
+    assert f"{cell.name}: collapse without 1 of 4 items, where there is no number." in notes(
+        comparison
+    )
 
 
 def test_kl_local_is_a_mean_over_items(

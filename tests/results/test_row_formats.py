@@ -11,7 +11,7 @@ import pytest
 from prunetui.engine.results.comparison import compare
 from prunetui.engine.results.export import item_rows, table_rows
 from prunetui.engine.results.export.formats import Rows, to_csv, to_parquet
-from prunetui.engine.results.item_measures import kl_among_options, margin
+from prunetui.engine.results.item_measures import item_collapse, kl_among_options, margin
 from prunetui.engine.results.records import Header
 from prunetui.engine.results.results import Results
 from prunetui.engine.trace.export.parquet import HEADER_KEY
@@ -104,7 +104,11 @@ def test_the_items_have_a_row_for_each_item_and_lane() -> None:
                 assert (row["option"], row["logprobs"]) == (answer.option, answer.logprobs)
                 assert row["margin"] == margin(answer)
                 assert (row["text"], row["divergence"]) == (answer.text, answer.divergence)
-                assert (row["repeats"], row["kl_local"]) == (answer.repeats, answer.kl)
+                assert row["kl_local"] == answer.kl
+                collapse = item_collapse(item, lane)
+                assert row["collapse"] == collapse.start
+                generated = task.kind == "generation"
+                assert row["repeats_as_baseline"] == (collapse.as_baseline if generated else None)
                 assert row["cosine"] == answer.cosine
                 assert row["matches"] == [match.id for match in answer.matches]
                 assert row["relevances"] == [match.relevance for match in answer.matches]

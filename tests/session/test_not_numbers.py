@@ -14,7 +14,7 @@ from prunetui.engine.measure.step_reduction import StepRequest
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session
-from prunetui.engine.trace.analysis.breakpoints import repeated_period
+from prunetui.engine.trace.analysis.collapse import find_collapse
 from prunetui.engine.trace.analysis.statistics import statistics
 from prunetui.engine.trace.analysis.summary import summarize
 from prunetui.engine.trace.analysis.theory import fit
@@ -197,7 +197,7 @@ def test_means_leave_such_steps_out_and_say_how_many() -> None:
 
 def test_no_measure_is_shown_where_no_step_has_any() -> None:
     text = to_markdown(part_broken(5, (0, 1, 2, 3, 4)))
-    assert f"| `drop:attn=1` | 0 | 100.0% |{' not numbers |' * 6}" in text
+    assert f"| `drop:attn=1` | 0 | 100.0% | – |{' not numbers |' * 6}" in text
     assert "not numbers at 5 of 5 steps, which have no measures" in text
     assert "⟨not numbers ×5⟩" in text
 
@@ -206,7 +206,7 @@ def test_what_chose_nothing_differs_and_repeats_nothing() -> None:
     trace = part_broken(40, tuple(range(2, 40)))
     assert first_divergence(trace.steps, 1) == 2
     assert all(differs(step, 1) for step in trace.steps[2:])
-    assert repeated_period(chosen_tokens(trace.steps, 1)) is None
+    assert find_collapse(trace.steps, 1) is None
     assert len(chosen_tokens(trace.steps, 1)) == 40
     both = part_broken(40, tuple(range(40)), lane=0)
     assert all(differs(step, 1) for step in both.steps)

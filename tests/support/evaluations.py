@@ -196,7 +196,8 @@ def _rated(task: Task, rng: random.Random, strengths: list[float]) -> dict[str, 
 
 
 def _written(task: Task, rng: random.Random, strengths: list[float]) -> dict[str, Any]:
-    """Texts of 12 tokens; a variant differs from some step on, or nowhere."""
+    """Texts of 12 tokens; a variant differs from some step on, or nowhere. A strong one that
+    differs early goes on in repetition."""
     tokens = [rng.randrange(5, 90) for _ in range(12)]
     right = rng.random() < 0.7
     chance = rng.random()
@@ -204,6 +205,8 @@ def _written(task: Task, rng: random.Random, strengths: list[float]) -> dict[str
     for strength in strengths:
         step = math.floor(chance / strength * 4) if strength else 12
         own = tokens[:step] + [99 - token for token in tokens[step:]]
+        if strength == 1 and step < 6:
+            own += [3, 4] * 12
         kept = right and step >= 4
         scores = {STRICT.key: float(kept), FLEXIBLE.key: float(kept or chance < 0.3)}
         answers.append(
@@ -215,7 +218,6 @@ def _written(task: Task, rng: random.Random, strengths: list[float]) -> dict[str
                 if task.metrics
                 else {},
                 divergence=step if step < 12 else None,
-                repeats=step + 2 if strength == 1 and step < 6 else None,
                 kl=strength * (0.2 + chance),
             )
         )
@@ -223,7 +225,7 @@ def _written(task: Task, rng: random.Random, strengths: list[float]) -> dict[str
         "gold": "42" if task.metrics else "",
         "answers": answers,
         "until": ["Question:"],
-        "max_new_tokens": 12,
+        "max_new_tokens": 36,
     }
 
 

@@ -1,5 +1,6 @@
 """Statistics, fits and subspace drift of a trace against direct formulas in float64."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ from prunetui.engine.measure.step_reduction import StepReduction
 from prunetui.engine.model.outputs import Outputs
 from prunetui.engine.options import Options
 from prunetui.engine.session.session import open_session
-from prunetui.engine.trace.analysis.statistics import Statistics, repetition_start, statistics
+from prunetui.engine.trace.analysis.collapse import (
+    WINDOW,
+    compression_ratio,
+    lane_collapse,
+    repeated_share,
+)
+from prunetui.engine.trace.analysis.statistics import Statistics, statistics, text_measures
 from prunetui.engine.trace.analysis.subspace import choice, choices, subspace_drift
 from prunetui.engine.trace.analysis.theory import FAILS, fit
 from prunetui.engine.trace.records import AnswerNumbers, Drift
@@ -84,7 +91,7 @@ def test_perplexity_is_compared_on_the_same_text_alone(trace: Trace) -> None:
 def test_a_trace_without_steps_has_no_statistics() -> None:
     of: Statistics = statistics(make_trace(0), 1)
     assert (of.propagated.steps, of.propagated.kld_mean, of.divergent) == (0, None, None)
-    assert (of.first_divergence, of.collapse, of.seconds) == (None, None, None)
+    assert (of.first_divergence, of.text.collapse.start, of.seconds) == (None, None, None)
 
 
 def test_a_number_that_is_not_finite_spoils_its_mean() -> None:
@@ -96,31 +103,24 @@ def test_a_number_that_is_not_finite_spoils_its_mean() -> None:
     assert of.propagated.dp_mean is not None
 
 
-@pytest.mark.parametrize(
-    ("tokens", "period", "start"),
-    [([9, 8, *[7] * 24], 1, 2), ([5, *[1, 2] * 12], 2, 1), ([2, *[1, 2] * 12], 2, 0)],
-)
-def test_repetition_starts_where_the_period_begins(
-    tokens: list[int], period: int, start: int
-) -> None:
-    assert repetition_start(tokens, period) == start
-
-
-def test_a_lane_that_collapses_says_from_where() -> None:
-    trace = make_trace(60)
-    for number in range(20, 60):
-        step = trace.steps[number]
+def test_a_lanes_text_is_measured_over_its_last_tokens() -> None:
+    steps = make_trace(120).steps
+    for number in range(60, 120):
+        step = steps[number]
         token = step.lanes[1]
         assert token is not None
-        stuck = msgspec.structs.replace(token, token=500 + number % 3)
-        trace.steps[number] = msgspec.structs.replace(
-            step, lanes=[step.lanes[0], stuck, step.lanes[2]]
-        )
-    of = statistics(trace, 1)
-    assert (of.collapse, of.period) == (20, 3)
-    # The other lane's made-up tokens come round every 12 steps, from its divergence on.
-    of = statistics(trace, 2)
-    assert (of.collapse, of.period) == (8, 12)
+        stuck = msgspec.structs.replace(token, token=500 + number % 3, text="ab"[number % 2])
+        ended = None if number >= 110 else stuck
+        steps[number] = msgspec.structs.replace(step, lanes=[step.lanes[0], ended, step.lanes[2]])
+    of = text_measures(steps, 1)
+    window = [token for step in steps[110 - WINDOW : 110] if (token := step.lanes[1])]
+    tokens = [token.token for token in window]
+    assert of.collapse == lane_collapse(steps, 1)
+    assert of.seq_rep == repeated_share(tokens)
+    assert of.distinct == len({*itertools.pairwise(tokens)}) / WINDOW
+    assert of.compression == compression_ratio("".join(token.text for token in window))
+    assert of.entropy == pytest.approx(np.mean([token.entropy for token in window]))
+    assert (text_measures([], 1).seq_rep, text_measures([], 1).entropy) == (0, None)
 
 
 # -- theory ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import operator
 import msgspec
 import pytest
 from prunetui.engine.errors import UserError
-from prunetui.engine.trace.analysis.breakpoints import parse_breakpoint, repeated_period
+from prunetui.engine.trace.analysis.breakpoints import parse_breakpoint
 from prunetui.engine.trace.records import Step
 
 from ..support.traces import make_header, make_step
@@ -15,7 +15,7 @@ HEADER = make_header()
 
 def hits(text: str, steps: list[Step]) -> list[int]:
     condition = parse_breakpoint(text, HEADER)
-    return [step.step for step in steps if condition.hit(steps[: step.step + 1])]
+    return [step.step for step in steps if condition.hit(steps, step.step)]
 
 
 @pytest.fixture
@@ -46,10 +46,10 @@ def test_without_a_lane_any_variant_may_meet_it(steps: list[Step]) -> None:
 def test_it_says_what_is_so(steps: list[Step]) -> None:
     value = steps[9].drift[1]
     assert value is not None
-    assert parse_breakpoint("lane 2 kl >= 0", HEADER).hit(steps[:10]) == (
+    assert parse_breakpoint("lane 2 kl >= 0", HEADER).hit(steps, 9) == (
         f"kl of drop:mlp=1 is {value.kl:.4g} nats"
     )
-    assert parse_breakpoint("lane 2 cos_h >= 0", HEADER).hit(steps[:10]) == (
+    assert parse_breakpoint("lane 2 cos_h >= 0", HEADER).hit(steps, 9) == (
         f"cos_h of drop:mlp=1 is {value.cos_h:.4g}"
     )
     assert hits("lane 1 differs", steps) == [*range(4, 20)]
@@ -66,33 +66,6 @@ def test_local_drift_is_looked_at_where_there_is_some(steps: list[Step]) -> None
 def test_a_value_that_is_not_finite_meets_nothing(steps: list[Step]) -> None:
     drift = [msgspec.structs.replace(d, kl=None) for d in steps[0].drift if d]
     assert hits("kl >= 0", [msgspec.structs.replace(steps[0], drift=drift)]) == []
-
-
-@pytest.mark.parametrize(
-    ("tokens", "period"),
-    [
-        ([7] * 23, None),
-        ([1, *[7] * 24], 1),
-        ([7, 8] * 12, 2),
-        ([7, 8] * 11 + [7, 9], None),
-        ([*range(10)] * 3, 10),
-        ([*range(16)] * 3, 16),
-        ([*range(17)] * 3, None),
-        ([*range(10)] * 2, None),
-    ],
-)
-def test_a_text_repeats_when_its_end_has_a_period(tokens: list[int], period: int | None) -> None:
-    assert repeated_period(tokens) == period
-
-
-def test_a_lane_repeats() -> None:
-    def stuck(step: Step) -> Step:
-        lanes = [msgspec.structs.replace(token, token=5) for token in step.lanes if token]
-        return msgspec.structs.replace(step, lanes=[step.lanes[0], *lanes[1:]])
-
-    many = [stuck(make_step(number)) for number in range(30)]
-    assert hits("repeats", many) == [*range(23, 30)]
-    assert hits("lane 0 repeats", many) == []
 
 
 @pytest.mark.parametrize(

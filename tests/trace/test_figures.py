@@ -76,7 +76,7 @@ async def test_a_figure_reads_the_same_on_the_screen_in_a_table_and_in_the_repor
     cells = summary_cells(summary)
     # First step, share, cosines in h, z, p; mean, median and 99th percentile of KL.
     assert cells[1] == own[4]
-    assert [cells[5], cells[7]] == own[:2]
+    assert [cells[6], cells[8]] == own[:2]
     assert f"| {' | '.join(cells)} |" in to_markdown(trace)
     assert table_lines([summary], 200)[2].split() == [summary.name, *cells]
 

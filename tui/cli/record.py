@@ -9,7 +9,7 @@ from rich.text import Text
 from ...engine.errors import UserError
 from ...engine.options import Options
 from ...engine.trace.analysis.summary import summarize
-from ...engine.trace.export.summary_table import SUMMARY_NOTE
+from ...engine.trace.export.summary_table import SUMMARY_NOTE, baseline_collapse
 from ...engine.trace.printable import visible
 from ...engine.trace.trace import Trace
 from ..session_port import SessionPort
@@ -69,5 +69,7 @@ def _print_results(console: Console, trace: Trace, recording: Path | None) -> No
         lines = table_lines(variants, console.width)
         console.print("\n".join(lines), "", markup=False, highlight=False)
         console.print(Text(SUMMARY_NOTE, style="dim"))
+        if sentence := baseline_collapse(trace):
+            console.print(Text(sentence))
     if recording is not None:
         console.print(Text(f"{len(trace.steps)} steps recorded in {visible(str(recording))}"))

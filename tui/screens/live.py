@@ -40,7 +40,7 @@ class LiveInspector(SessionInspector):
 
     def _stop_at_breakpoint(self, steps: Sequence[Step]) -> str:
         stop = self.seeking.breakpoint
-        return stop.hit(steps) if stop else ""
+        return stop.hit(steps, len(steps) - 1) if stop else ""
 
     def run_to_divergence(self) -> None:
         lanes = self.compared_lanes()

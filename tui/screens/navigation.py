@@ -5,7 +5,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 
 from ...engine.errors import UserError
-from ...engine.trace.analysis.breakpoints import WINDOW, parse_breakpoint
+from ...engine.trace.analysis.breakpoints import parse_breakpoint
 from ...engine.trace.analysis.seek import Matches, Sought, text_search
 from ...engine.trace.divergence import first_divergence
 from ...engine.trace.printable import visible
@@ -177,8 +177,7 @@ class Navigator(Screen[None]):
         why, stop = "", self.seeking.breakpoint
         if not self.at_end:
             self._set_cursor(self.cursor + 1)
-            seen = steps[max(0, self.cursor + 1 - WINDOW) : self.cursor + 1]
-            why = stop.hit(seen) if stop and seen else ""
+            why = stop.hit(steps, self.cursor_in(steps)) if stop else ""
         if why:
             self.tell_stopped(why)
         else:
@@ -295,7 +294,7 @@ class Navigator(Screen[None]):
             AskDialog(
                 "Stop playing when",
                 "kl > 5    lane 2 cos_p < 0.5    local.kl > 1    entropy < 0.1    "
-                f"lane 1 repeats    differs    {following} and {previous} go to where it holds. "
+                f"lane 1 collapses    differs    {following} and {previous} go to where it holds. "
                 "Empty: never stop.",
                 lambda text: (parse_breakpoint(text, header) if text.strip() else None,),
                 stop.text if stop else "",

@@ -1,6 +1,7 @@
 """What the help says of the screens of an evaluation: terms with meanings."""
 
 from ...engine.results.table import MARK
+from ...engine.trace.analysis.collapse import COLLAPSED
 from ..widgets.candidates import CHOSEN
 from ..widgets.item_list import BETTER, NEAR_TIE, OTHER, WORSE
 from ..widgets.results_grid import TICK
@@ -45,7 +46,11 @@ RESULTS_TABLES: list[Table] = [
                 "log probability of the text in the baseline and in the lane, in nats",
             ),
             (f"{DIVERGES} step", "the first generated token that is not the baseline's"),
-            ("repeats", "the step from which a text repeats itself to its end"),
+            (
+                "collapse",
+                f"the step at which the repetition begins that a text ends in: {COLLAPSED}",
+            ),
+            ("both", "a text that ends in repetition, but not so much more than the baseline's"),
             ("noise floor", "the most that a log probability moves by reading in batches"),
         ],
     ),

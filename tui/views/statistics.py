@@ -1,17 +1,26 @@
 """View 6: the commonly quoted statistics, a column per variant."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import events
 from textual.app import ComposeResult
 
-from ...engine.trace.analysis.statistics import Distances, Statistics, statistics
+from ...engine.trace.analysis.statistics import (
+    Distances,
+    Statistics,
+    TextMeasures,
+    statistics,
+    text_measures,
+)
 from ...engine.trace.export.statistics_table import (
     DISTANCE_ROWS,
     LEFT_OUT,
+    REPETITION_ROWS,
+    TEXT_HEAD,
     TEXT_ROWS,
     distance_cell,
+    repetition_label,
 )
 from ...engine.trace.records import Header, Step
 from ...engine.trace.trace import Trace
@@ -23,14 +32,46 @@ from .base import InspectorView
 LABEL_CELLS = 25
 COLUMN_CELLS = 13
 
-MOST_QUOTED = ("mean KLD", "99% KLD", "same top p", "RMS Δp", "PPL(q)/PPL(p)")
-"""Labels of the rows that are drawn where there is no room for all."""
+PERPLEXITY = "PPL(q)/PPL(p)"
+MOST_QUOTED_FIRST = (
+    *("mean KLD", "99% KLD", "same top p", "RMS Δp", PERPLEXITY, "median KLD", "max KLD"),
+    *("mean Δp", "99.9% KLD", "5% Δp", "95% Δp", "1% Δp", "99% Δp"),
+)
+"""Labels of the rows of distances, in the order in which room is made for them."""
 
 
-def _by_lane(header: Header, steps: list[Step], lanes: range) -> dict[int, Statistics]:
+@dataclass(frozen=True)
+class _Shown:
+    """What is drawn of one history."""
+
+    by_lane: dict[int, Statistics]
+    baseline: TextMeasures
+
+
+def _computed(header: Header, steps: list[Step], lanes: range) -> _Shown:
     trace = Trace(header)
     trace.steps = steps
-    return {lane: statistics(trace, lane) for lane in lanes}
+    return _Shown({lane: statistics(trace, lane) for lane in lanes}, text_measures(steps, 0))
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows of distances of the variants on the same kind of tokens."""
+
+    name: str
+    distances: list[Distances]
+    same_text: bool
+    """Whether baseline and variant read the same tokens, so that their perplexities compare."""
+
+    def labels(self, number: int) -> list[str]:
+        """Labels of the `number` most quoted rows, and of the steps that they leave out."""
+        chosen = MOST_QUOTED_FIRST[:number]
+        left_out = any(each.not_comparable for each in self.distances)
+        return [LEFT_OUT] * left_out + [
+            label
+            for label in DISTANCE_ROWS
+            if label in chosen and (self.same_text or label != PERPLEXITY)
+        ]
 
 
 class StatisticsView(InspectorView):
@@ -53,7 +94,7 @@ class StatisticsPanel(Panel):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
-        self._statistics = HistoryMemo[dict[int, Statistics]]()
+        self._statistics = HistoryMemo[_Shown]()
         self._lanes = range(0)
         """Lanes that have a column."""
 
@@ -68,45 +109,54 @@ class StatisticsPanel(Panel):
         columns = max(1, (width - LABEL_CELLS) // COLUMN_CELLS)
         first = max(1, min(moment.lane, len(moment.header.lanes) - 1) - columns + 1)
         lanes = self._lanes = range(first, min(len(moment.header.lanes), first + columns))
-        by_lane = self._statistics.computed(
-            moment.steps, lanes, lambda steps: _by_lane(moment.header, steps, lanes)
+        shown = self._statistics.computed(
+            moment.steps, lanes, lambda steps: _computed(moment.header, steps, lanes)
         )
-        shared = next(iter(by_lane.values()))
-        both = shared.local is not None
+        variants = [shown.by_lane[lane] for lane in lanes]
         lines = [
             self.title(
                 width,
                 f"statistics of {len(moment.steps)} steps",
                 "KLD = KL(p‖q), nats, p baseline; Δp: of the baseline's token, variant − baseline",
                 "KLD = KL(p‖q), nats, p baseline",
-            )
+            ),
+            self._names(moment, lanes),
         ]
-        lines.append(self._names(moment, lanes))
-        groups: list[tuple[str, Callable[[Statistics], Distances | None]]] = []
-        if both:
-            groups.append(("local: the baseline's tokens", lambda s: s.local))
-        own = "the baseline's tokens" if moment.header.context == "forced" else "own tokens"
-        groups.append((own, lambda s: s.propagated))
-        left_out = [
-            name
-            for name, of in groups
-            if any((d := of(s)) and d.not_comparable for s in by_lane.values())
-        ]
-        room = height - len(lines) - len(groups) - len(TEXT_ROWS) - len(left_out) - 2
-        all_fit = len(DISTANCE_ROWS) * len(groups) <= room
-        chosen = [label for label in DISTANCE_ROWS if all_fit or label in MOST_QUOTED]
-        for name, of in groups:
-            lines.append(self._head(name, width))
-            for label in ([LEFT_OUT] if name in left_out else []) + chosen:
-                cells = [distance_cell(label, of(by_lane[lane])) for lane in lanes]
+        text = self._text(variants, shown.baseline, width)
+        lines += self._distances(moment.header, variants, width, height - len(lines) - len(text))
+        return lines + text
+
+    def _distances(
+        self, header: Header, variants: list[Statistics], width: int, height: int
+    ) -> list[Line]:
+        """Distances in as many rows as fit, the most quoted ones first."""
+        forced = header.context == "forced"
+        own = "the baseline's tokens" if forced else "own tokens"
+        groups = [_Group(own, [variant.propagated for variant in variants], same_text=forced)]
+        local = [variant.local for variant in variants if variant.local is not None]
+        if local:
+            groups.insert(0, _Group("local: the baseline's tokens", local, same_text=True))
+        number = len(MOST_QUOTED_FIRST)
+        while number > 1 and sum(1 + len(group.labels(number)) for group in groups) > height:
+            number -= 1
+        lines: list[Line] = []
+        for group in groups:
+            lines.append(self._head(group.name, width))
+            for label in group.labels(number):
+                cells = [distance_cell(label, each) for each in group.distances]
                 lines.append(self._row(label, cells))
-        lines.append(self._head("text", width))
+        return lines
+
+    def _text(self, variants: list[Statistics], baseline: TextMeasures, width: int) -> list[Line]:
+        lines = [self._head(TEXT_HEAD, width)]
         for label, text in TEXT_ROWS.items():
-            lines.append(self._row(label, [text(by_lane[lane]) for lane in lanes]))
-        if shared.seconds and shared.read is not None:
-            cost = (
-                f"{shared.seconds * 1e3:.1f} ms and {shared.read / 1e6:.0f} MB read a step, median"
-            )
+            lines.append(self._row(label, [text(variant) for variant in variants]))
+        for label, repetition in REPETITION_ROWS.items():
+            cells = [repetition(variant.text) for variant in variants]
+            lines.append(self._row(repetition_label(label, baseline), cells))
+        seconds, read = variants[0].seconds, variants[0].read
+        if seconds and read is not None:
+            cost = f"{seconds * 1e3:.1f} ms and {read / 1e6:.0f} MB read a step, median"
             lines.append(Line().add(f"{cost}, all lanes together", self.style("panel--quiet")))
         return lines
 

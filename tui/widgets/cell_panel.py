@@ -140,11 +140,11 @@ def _drift(cell: Cell) -> Iterator[Entry]:
 
 
 def _generation(cell: Cell) -> Iterator[Entry]:
-    repeats = f"{figures.share(cell.repeats)} repeat themselves"
+    collapsed = f"{figures.share(cell.collapse)} collapse into repetition"
     if not cell.lane:
-        yield "texts", repeats
+        yield "texts", collapsed
         return
     step = cell.first_divergence
     median = "" if step is None else f", half of them by step {step}"
-    yield "texts", f"{figures.share(cell.divergent)} differ{median} · {repeats}"
+    yield "texts", f"{figures.share(cell.divergent)} differ{median} · {collapsed}"
     yield "KL(p‖q)", f"{figures.nats(cell.kl_local)} over the baseline's tokens, local"

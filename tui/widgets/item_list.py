@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from rich.cells import cell_len
 
-from ...engine.results.item_measures import near_tie
+from ...engine.results.item_measures import item_collapse, near_tie
 from ...engine.results.ranked_items import Change, ItemRow
 from ...engine.results.records import Answer, Kind, Metric
 from ...engine.trace.figures import MISSING, cosine, distance, kl, step_number
@@ -36,14 +36,14 @@ CHANGED = (Change.WORSE, Change.BETTER, Change.OTHER)
 FIGURES: dict[Kind, tuple[str, ...]] = {
     "options": ("margin", "KL", "KL opt"),
     "likelihood": ("log p", "log q", "KL"),
-    "generation": ("repeats", f"{DIVERGES} step", "KL"),
+    "generation": ("collapse", f"{DIVERGES} step", "KL"),
     "retrieval": ("score p", "score q", "cos"),
 }
 """Names of the columns of numbers; where the baseline is looked at, it has the first alone."""
 
 GAP = "  "
 MARK_CELLS = 4
-FIGURE_CELLS = 7
+FIGURE_CELLS = 8
 LEAST_ANSWER, MOST_ANSWER = 6, 24
 """Widths of a column of answers; the question has what is left."""
 
@@ -162,7 +162,9 @@ def _figures(row: ItemRow, task: ListedTask) -> list[str]:
         case "likelihood":
             figures = [_logprob(baseline), _logprob(answer), kl(row.kl)]
         case "generation":
-            figures = [step_number(answer.repeats), step_number(answer.divergence), kl(row.kl)]
+            collapse = item_collapse(row.item, row.lane)
+            start = "both" if collapse.as_baseline else step_number(collapse.start)
+            figures = [start, step_number(answer.divergence), kl(row.kl)]
         case "retrieval":
             figures = [*(distance(score) for score in row.scores), cosine(answer.cosine)]
     return figures[: None if task.has_variant else 1]

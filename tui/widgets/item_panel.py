@@ -6,7 +6,12 @@ from typing import ClassVar
 
 from rich.cells import cell_len
 
-from ...engine.results.item_measures import near_tie, option_probabilities, overlap
+from ...engine.results.item_measures import (
+    item_collapse,
+    near_tie,
+    option_probabilities,
+    overlap,
+)
 from ...engine.results.ranked_items import Change, ItemRow, drift_of, first_difference, option_text
 from ...engine.results.records import Item, Kind, Match
 from ...engine.results.table import metric_label
@@ -180,8 +185,11 @@ class ItemPanel(Panel):
             facts = [shorten(name, LANE_CELLS), f"{len(answer.tokens)} tokens"]
             if answer.divergence is not None:
                 facts.append(f"first token that differs: step {answer.divergence}")
-            if answer.repeats is not None:
-                facts.append(f"repeats itself from step {answer.repeats}")
+            collapse = item_collapse(row.item, lane)
+            if collapse.start is not None:
+                facts.append(f"collapses into repetition from step {collapse.start}")
+            elif collapse.as_baseline:
+                facts.append("ends in repetition, as the baseline's text does")
             yield Line().add(" · ".join(facts), self.style(QUIET))
             spans: list[Span] = [(text[:same], FOREGROUND)]
             if same is not None:

@@ -348,7 +348,6 @@ class GeneratedTask(HarnessTask):
             tokens=continuation.tokens,
             filtered=filtered,
             divergence=continuation.divergence,
-            repeats=continuation.repeats,
             kl=continuation.kl,
         )
 

@@ -7,6 +7,7 @@ from ...trace.printable import visible
 from ..item_measures import (
     flip,
     is_binary,
+    item_collapse,
     kl_among_options,
     margin,
     near_tie,
@@ -14,7 +15,7 @@ from ..item_measures import (
     same_answer,
     score_of,
 )
-from ..records import Answer, Header, Item, Metric, Task
+from ..records import Header, Item, Metric, Task
 from ..results import Results
 
 _FIRST: dict[str, Kind] = {
@@ -44,7 +45,8 @@ _LAST: dict[str, Kind] = {
     "filtered": "text",
     "generated": "int",
     "divergence": "int",
-    "repeats": "int",
+    "collapse": "int",
+    "repeats_as_baseline": "bool",
     "kl_local": "float",
     "matches": "texts",
     "similarities": "floats",
@@ -62,6 +64,8 @@ def columns(header: Header) -> dict[str, Kind]:
     metrics by name and filter (`score_acc,none`); they are None in tasks that lack the metric, and
     where lm-eval aggregates something else than a number per item. `logprobs` follow `options`, in
     nats. `filtered` is what the main metric's filter takes of `text`, which has `generated` tokens.
+    `collapse` is the token at which the repetition begins that the text ends in, beyond the
+    baseline's; `repeats_as_baseline`, whether it ends in repetition that is none of that kind.
     Fields of `Drift` are at the last token of the context, local. `kl_options` is KL(p ‖ q) among
     the options, `kl_local` its mean over the baseline's generated tokens, p baseline, in nats.
     """
@@ -111,15 +115,15 @@ def _row(
         flip(answer, baseline, main) if main and binary else None,
         same_answer(answer, baseline, answer_filter) if lane else None,
         *(score_of(answer, metric) for metric in metrics),
-        *_of_answer(answer, baseline if lane else None, header.noise_floor, answer_filter),
+        *_of_answer(item, lane, header.noise_floor, answer_filter),
         *(getattr(drift, name, None) for name in DRIFT_COLUMNS),
     ]
 
 
-def _of_answer(
-    answer: Answer, baseline: Answer | None, noise_floor: float, answer_filter: str
-) -> list[Cell]:
+def _of_answer(item: Item, lane: int, noise_floor: float, answer_filter: str) -> list[Cell]:
     """Cells in the order of `_LAST`."""
+    answer, baseline = item.answers[lane], item.answers[0] if lane else None
+    collapse = item_collapse(item, lane)
     return [
         answer.option,
         answer.logprobs,
@@ -130,7 +134,8 @@ def _of_answer(
         answer.filtered.get(answer_filter),
         None if answer.text is None else len(answer.tokens),
         answer.divergence,
-        answer.repeats,
+        collapse.start,
+        None if answer.text is None else collapse.as_baseline,
         answer.kl,
         [match.id for match in answer.matches],
         [match.similarity for match in answer.matches],

@@ -1,14 +1,15 @@
-"""Conditions at which decoding stops: `kl > 5`, `lane 2 cos_p < 0.5`, `lane 1 repeats`."""
+"""Conditions at which decoding stops: `kl > 5`, `lane 2 cos_p < 0.5`, `lane 1 collapses`."""
 
 import math
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...errors import UserError
-from ..divergence import chosen_tokens, differs
+from ..divergence import differs
 from ..records import Drift, Header, Step, Token
+from .collapse import FEWEST, LEVEL, WINDOW, is_collapsed, shares_at
 
 MEASURES = tuple(field for field in Drift.__struct_fields__ if field != "top1")
 TOKEN_MEASURES = ("prob", "logprob", "entropy", "margin")
@@ -21,15 +22,9 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 }
 _PATTERN = re.compile(
     r"(?:lane\s+(?P<lane>\d+)\s+)?"
-    r"(?:(?P<word>repeats|differs)"
+    r"(?:(?P<word>collapses|differs)"
     r"|(?P<local>local\.)?(?P<measure>\w+)\s*(?P<comparison>[<>]=?)\s*(?P<number>\S+))"
 )
-
-LONGEST_PERIOD = 16
-REPETITION_TOKENS = 24
-"""Tokens that a repetition must fill; it also comes at least three times."""
-WINDOW = max(3 * LONGEST_PERIOD, REPETITION_TOKENS)
-"""Number of newest steps that a condition looks at."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +33,14 @@ class Breakpoint:
 
     text: str
     lanes: tuple[int, ...]
-    test: Callable[[Sequence[Step], int], str]
-    """Sentence on a lane at the last of the steps; empty if the condition is not met."""
+    sentences: Callable[[Sequence[Step], range, int], Iterable[str]]
+    """Sentence on a lane at each of these steps, in order; empty where the condition is not met."""
 
-    def hit(self, steps: Sequence[Step]) -> str:
-        """Sentence on the first lane that meets the condition at the last step; empty if none."""
-        return next((sentence for lane in self.lanes if (sentence := self.test(steps, lane))), "")
+    def hit(self, steps: Sequence[Step], number: int) -> str:
+        """Sentence on the first lane that meets the condition at a step; empty if none."""
+        at = range(number, number + 1)
+        found = (sentence for lane in self.lanes for sentence in self.sentences(steps, at, lane))
+        return next(filter(None, found), "")
 
 
 def parse_breakpoint(text: str, header: Header) -> Breakpoint:
@@ -52,7 +49,7 @@ def parse_breakpoint(text: str, header: Header) -> Breakpoint:
     if match is None:
         raise UserError(
             f"{text.strip()!r} is no condition; write kl > 5, cos_p < 0.5, lane 2 entropy < 0.1, "
-            "lane 1 repeats or differs"
+            "lane 1 collapses or differs"
         )
     names = [lane.name for lane in header.lanes]
     if match["lane"] is not None and int(match["lane"]) >= len(names):
@@ -65,18 +62,27 @@ def parse_breakpoint(text: str, header: Header) -> Breakpoint:
             raise UserError("lane 0 is the baseline, which does not drift from itself")
     else:
         lanes = tuple(range(1 if needs_variant else 0, len(names)))
-    if match["word"] == "repeats":
-        return Breakpoint(text, lanes, lambda steps, lane: _repeats(steps, lane, names[lane]))
-    if match["word"] == "differs":
+    if match["word"] == "collapses":
         return Breakpoint(
-            text,
-            lanes,
-            lambda steps, lane: f"{names[lane]} differs" if differs(steps[-1], lane) else "",
+            text, lanes, lambda steps, numbers, lane: _collapses(steps, numbers, lane, names[lane])
         )
-    return Breakpoint(text, lanes, _comparison(match, names))
+    if match["word"] == "differs":
+        return _at_each_step(
+            text, lanes, lambda step, lane: f"{names[lane]} differs" if differs(step, lane) else ""
+        )
+    return _at_each_step(text, lanes, _comparison(match, names))
 
 
-def _comparison(match: re.Match[str], names: list[str]) -> Callable[[Sequence[Step], int], str]:
+def _at_each_step(
+    text: str, lanes: tuple[int, ...], test: Callable[[Step, int], str]
+) -> Breakpoint:
+    """Condition that looks at one step alone."""
+    return Breakpoint(
+        text, lanes, lambda steps, numbers, lane: (test(steps[n], lane) for n in numbers)
+    )
+
+
+def _comparison(match: re.Match[str], names: list[str]) -> Callable[[Step, int], str]:
     measure, sign, local = match["measure"], match["comparison"], bool(match["local"])
     if measure not in MEASURES and (local or measure not in TOKEN_MEASURES):
         known = ", ".join(MEASURES if local else (*MEASURES, *TOKEN_MEASURES))
@@ -90,8 +96,8 @@ def _comparison(match: re.Match[str], names: list[str]) -> Callable[[Sequence[St
     compare = _COMPARISONS[sign]
     unit = " nats" if measure in IN_NATS else ""
 
-    def test(steps: Sequence[Step], lane: int) -> str:
-        record = _record(steps[-1], lane, measure, local)
+    def test(step: Step, lane: int) -> str:
+        record = _record(step, lane, measure, local)
         value = None if record is None else getattr(record, measure)
         if value is None or not compare(value, limit):
             return ""
@@ -106,19 +112,17 @@ def _record(step: Step, lane: int, measure: str, local: bool) -> Drift | Token |
     return step.local_of(lane) if local else step.drift_of(lane)
 
 
-def _repeats(steps: Sequence[Step], lane: int, name: str) -> str:
-    tail = chosen_tokens(steps[-WINDOW:], lane)
-    # A lane that has ended repeats nothing any more.
-    ended = steps[-1].lanes[lane] is None
-    period = None if ended else repeated_period(tail)
-    return "" if period is None else f"{name} repeats its last {period} tokens"
-
-
-def repeated_period(tokens: Sequence[int]) -> int | None:
-    """Least period p, at most 16, with which the last max(3p, 24) tokens repeat, or None."""
-    for period in range(1, LONGEST_PERIOD + 1):
-        length = max(3 * period, REPETITION_TOKENS)
-        tail = tokens[-length:]
-        if len(tail) == length and tail[period:] == tail[:-period]:
-            return period
-    return None
+def _collapses(steps: Sequence[Step], numbers: range, lane: int, name: str) -> Iterator[str]:
+    """Sentences on a lane at the steps at which it has collapsed."""
+    shares = shares_at(steps, numbers, lane)
+    # Most lanes repeat too little for the baseline to matter.
+    compared = lane and max(shares, default=0) >= LEVEL
+    of_baseline = shares_at(steps, numbers, 0) if compared else [0.0] * len(shares)
+    for number, share, other in zip(numbers, shares, of_baseline, strict=True):
+        # A lane that has ended repeats nothing any more.
+        running = steps[number].lanes[lane] is not None
+        if number + 1 < FEWEST or not running or not is_collapsed(share, other):
+            yield ""
+            continue
+        baseline = f", {other:.0%} of the baseline's" if lane else ""
+        yield f"{name} collapses: {share:.0%} of its last {WINDOW} tokens' 4-grams repeat{baseline}"

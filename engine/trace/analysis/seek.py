@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..divergence import differs
 from ..printable import visible
 from ..records import Header, Step
-from .breakpoints import WINDOW, Breakpoint
+from .breakpoints import Breakpoint
 
 Finder = Callable[[list[Step], range], Iterator[tuple[int, int]]]
 """Yields a step and a lane for each match that these new numbers add; called with each number once,
@@ -103,9 +103,9 @@ def condition(stop: Breakpoint) -> Sought:
     """Steps at which a breakpoint's condition holds."""
 
     def find(steps: list[Step], numbers: range) -> Iterator[tuple[int, int]]:
-        for number in numbers:
-            seen = steps[max(0, number + 1 - WINDOW) : number + 1]
-            yield from ((number, lane) for lane in stop.lanes if stop.test(seen, lane))
+        for lane in stop.lanes:
+            sentences = stop.sentences(steps, numbers, lane)
+            yield from ((n, lane) for n, met in zip(numbers, sentences, strict=True) if met)
 
     return Sought(f"'{stop.text.strip()}' holds", None, lambda: find)
 

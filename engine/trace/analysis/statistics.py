@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from ..divergence import chosen_tokens, differs, first_divergence, is_tie
 from ..records import Drift, Step
 from ..trace import Trace
-from .breakpoints import repeated_period
+from .collapse import (
+    WINDOW,
+    Collapse,
+    compression_ratio,
+    distinct_share,
+    lane_collapse,
+    repeated_share,
+)
 from .summary import mean, percentile
 
 LARGEST_EXPONENT = math.log(sys.float_info.max)
@@ -49,6 +56,24 @@ class Distances:
 
 
 @dataclass(frozen=True)
+class TextMeasures:
+    """How much a lane's text repeats itself; all but the collapse over its last `WINDOW` tokens.
+
+    None where there is no text or, of the entropy, a value was not finite.
+    """
+
+    collapse: Collapse
+    seq_rep: float
+    """Share of 4-grams that repeat another (seq-rep-4), in 0..1."""
+    distinct: float | None
+    """Number of different 2-grams over that of tokens (distinct-2), in 0..1."""
+    compression: float | None
+    """Bytes of the text over those of it compressed by zlib."""
+    entropy: float | None
+    """Mean entropy of the lane's p, in nats."""
+
+
+@dataclass(frozen=True)
 class Statistics:
     propagated: Distances
     """Distances on the lane's own tokens (in a forced context, the baseline's)."""
@@ -59,10 +84,7 @@ class Statistics:
     """Whether that difference is a tie: the baseline's margin is under the noise floor."""
     divergent: float | None
     """Share of steps whose token differs from the baseline's, in 0..1."""
-    collapse: int | None
-    """First step of the repetition that the lane's text ends in; None if it ends in none."""
-    period: int | None
-    """Number of tokens repeated there."""
+    text: TextMeasures
     seconds: float | None
     """Median seconds of a step, of all lanes together."""
     read: float | None
@@ -76,8 +98,6 @@ def statistics(trace: Trace, lane: int) -> Statistics:
     local = [(step, drift) for step in steps if (drift := step.local_of(lane))]
     context = trace.header.context
     running = [step for step in steps if step.lanes[0] or step.lanes[lane]]
-    tokens = chosen_tokens(steps, lane)
-    period = repeated_period(tokens)
     first = first_divergence(steps, lane)
     return Statistics(
         propagated=_distances(own, same_text=context == "forced"),
@@ -85,20 +105,24 @@ def statistics(trace: Trace, lane: int) -> Statistics:
         first_divergence=first,
         tie=first is not None and is_tie(trace.header, steps[first], lane),
         divergent=mean([float(differs(step, lane)) for step in running]),
-        collapse=None if period is None else repetition_start(tokens, period),
-        period=period,
+        text=text_measures(steps, lane),
         # The first step chooses from the prompt's logits and runs no forward pass of its own.
         seconds=percentile([step.seconds for step in steps[1:]], 50),
         read=percentile([float(step.read) for step in steps[1:]], 50),
     )
 
 
-def repetition_start(tokens: Sequence[int], period: int) -> int:
-    """Index at which the repetition begins that the tokens end in, of this period."""
-    start = len(tokens) - period
-    while start and tokens[start - 1] == tokens[start - 1 + period]:
-        start -= 1
-    return start
+def text_measures(steps: Sequence[Step], lane: int) -> TextMeasures:
+    """How much a lane's text repeats itself by the last of the steps, or by its end."""
+    tokens = chosen_tokens(steps, lane)
+    window = [token for step in steps[: len(tokens)][-WINDOW:] if (token := step.lanes[lane])]
+    return TextMeasures(
+        collapse=lane_collapse(steps, lane),
+        seq_rep=repeated_share(tokens[-WINDOW:]),
+        distinct=distinct_share(tokens[-WINDOW:], 2),
+        compression=compression_ratio("".join(token.text for token in window)),
+        entropy=mean([token.entropy for token in window]),
+    )
 
 
 def _distances(compared: list[tuple[Step, Drift]], *, same_text: bool) -> Distances:

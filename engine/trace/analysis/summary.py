@@ -5,6 +5,7 @@ import math
 from ..divergence import differs, first_divergence, is_tie
 from ..records import Lane, Plain
 from ..trace import Trace
+from .collapse import Collapse, lane_collapse
 
 
 class VariantSummary(Plain, frozen=True):
@@ -22,6 +23,7 @@ class VariantSummary(Plain, frozen=True):
     divergent: float | None
     """Share of the steps, in 0..1, whose token differs from the baseline's (arXiv 2311.01544,
     when the context is forced)."""
+    collapse: Collapse
     cos_h: float | None
     cos_z: float | None
     cos_p: float | None
@@ -54,6 +56,7 @@ def _summary(trace: Trace, lane: Lane, index: int) -> VariantSummary:
         first_divergence=first,
         tie=first is not None and is_tie(trace.header, steps[first], index),
         divergent=mean([float(differs(step, index)) for step in running]),
+        collapse=lane_collapse(steps, index),
         cos_h=mean([d.cos_h for d in drift]),
         cos_z=mean([d.cos_z for d in drift]),
         cos_p=mean([d.cos_p for d in drift]),

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import msgspec
 
 from ...options import Options
-from ..analysis.statistics import Distances, statistics
+from ..analysis.collapse import BASELINE_TOO, COLLAPSED
+from ..analysis.statistics import Distances, statistics, text_measures
 from ..analysis.theory import SPACES
 from ..divergence import differs, first_divergence, not_numbers_mark
 from ..trace import Trace
@@ -14,12 +15,23 @@ from .html_blame import blame_sections
 from .html_chart import chart
 from .html_page import escaped, page, row, table
 from .session_facts import LANE_COLUMNS, lane_cells, session_facts
-from .statistics_table import DISTANCE_ROWS, LEFT_OUT, TEXT_ROWS, distance_cell
+from .statistics_table import (
+    DISTANCE_ROWS,
+    LEFT_OUT,
+    REPETITION_ROWS,
+    TEXT_HEAD,
+    TEXT_ROWS,
+    distance_cell,
+    repetition_label,
+)
 
 STATISTICS_NOTE = (
     '<p class="note">KLD is KL(p‖q) in nats, p baseline, q variant; Δp is of the probability of '
     "the baseline's token, variant minus baseline. Names are those of llama.cpp. "
-    "≈: a divergence by a tie, as the baseline's margin is under the noise floor.</p>"
+    "≈: a divergence by a tie, as the baseline's margin is under the noise floor. "
+    "collapse step: where the repetition begins that a text ends in, and stays in: "
+    f"{COLLAPSED}; {BASELINE_TOO}. distinct-2: different 2-grams over tokens. zlib ratio: bytes of "
+    "the text over those of it compressed. Entropy: mean, of the lane's own p = softmax(z/T).</p>"
 )
 
 
@@ -117,9 +129,13 @@ def _statistics(trace: Trace) -> Iterable[str]:
         left_out = any(each and each.not_comparable for each in distances)
         for label in [LEFT_OUT] * left_out + [*DISTANCE_ROWS]:
             yield row(label, [distance_cell(label, each) for each in distances])
-    yield _group("text", len(variants))
+    yield _group(TEXT_HEAD, len(variants))
     for label, text in TEXT_ROWS.items():
         yield row(label, [text(variant) for variant in variants])
+    baseline = text_measures(trace.steps, 0)
+    for label, repetition in REPETITION_ROWS.items():
+        cells = [repetition(variant.text) for variant in variants]
+        yield row(repetition_label(label, baseline), cells)
     yield "</table></div>"
 
 

@@ -5,7 +5,7 @@ from ..trace import Trace
 from .markdown_blame import blame_blocks
 from .markdown_blocks import code, code_or_dash, fenced, table
 from .session_facts import LANE_COLUMNS, lane_cells, session_facts
-from .summary_table import SUMMARY_COLUMNS, SUMMARY_NOTE, left_out, summary_cells
+from .summary_table import SUMMARY_COLUMNS, SUMMARY_NOTE, baseline_collapse, left_out, summary_cells
 
 
 def to_markdown(trace: Trace) -> str:
@@ -29,6 +29,7 @@ def to_markdown(trace: Trace) -> str:
             table([*SUMMARY_COLUMNS], rows, "---:"),
             *(f"{code(v.name)}: {note}." for v in variants if (note := left_out(v))),
             SUMMARY_NOTE,
+            *filter(None, [baseline_collapse(trace)]),
         ]
     blocks += blame_blocks(trace)
     for number, lane in enumerate(header.lanes):

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from ..analysis.statistics import Distances, Statistics
+from ..analysis.collapse import WINDOW
+from ..analysis.statistics import Distances, Statistics, TextMeasures
 from ..divergence import NOT_NUMBERS
-from ..figures import MISSING, deviation, difference, kl, ratio, share, step_number
+from ..figures import MISSING, collapse_step, deviation, difference, kl, ratio, share, step_number
 
 DISTANCE_ROWS: dict[str, Callable[[Distances], str]] = {
     "mean KLD": lambda d: kl(d.kld_mean),
@@ -29,10 +30,25 @@ LEFT_OUT = f"left out: {NOT_NUMBERS}"
 TEXT_ROWS: dict[str, Callable[[Statistics], str]] = {
     "first divergent step": lambda s: step_number(s.first_divergence, tie=s.tie),
     "divergent tokens": lambda s: share(s.divergent),
-    "repeats from step": lambda s: step_number(s.collapse),
-    "  tokens repeated": lambda s: step_number(s.period),
 }
-"""Figures of a variant's text by their label."""
+"""Figures of a variant's text by their label, beside the baseline's."""
+
+REPETITION_ROWS: dict[str, Callable[[TextMeasures], str]] = {
+    "collapse step": lambda t: collapse_step(t.collapse.start, as_baseline=t.collapse.as_baseline),
+    "seq-rep-4": lambda t: share(t.seq_rep),
+    "distinct-2": lambda t: share(t.distinct),
+    "zlib ratio": lambda t: ratio(t.compression),
+    "entropy, nats": lambda t: kl(t.entropy),
+}
+"""Figures of how much a text repeats itself, by their label."""
+
+TEXT_HEAD = f"text; repetition in its last {WINDOW} tokens (in brackets: the baseline's)"
+"""Head above both."""
+
+
+def repetition_label(label: str, baseline: TextMeasures) -> str:
+    """Label of a row with the baseline's figure."""
+    return f"{label} ({REPETITION_ROWS[label](baseline)})"
 
 
 def distance_cell(label: str, distances: Distances | None) -> str:

@@ -1,13 +1,16 @@
 """Cells of the table of the variants' summaries, for Markdown and the terminal."""
 
+from ..analysis.collapse import BASELINE_TOO, COLLAPSED, find_collapse
 from ..analysis.summary import VariantSummary
 from ..divergence import NOT_NUMBERS
-from ..figures import MISSING, cosine, kl, share, step_number
+from ..figures import MISSING, collapse_step, cosine, kl, share, step_number
+from ..trace import Trace
 
 SUMMARY_COLUMNS = (
     "variant",
     "first ≠",
     "share ≠",
+    "collapse",
     "cos h",
     "cos z",
     "cos p",
@@ -19,9 +22,19 @@ SUMMARY_COLUMNS = (
 SUMMARY_NOTE = (
     "first ≠: first step whose token differs from the baseline's (≈: by a tie, a margin under the "
     "noise floor); share ≠: share of such steps. "
+    f"collapse: step at which the repetition begins that the text ends in: {COLLAPSED}; "
+    f"{BASELINE_TOO}. "
     "cos: mean cosine similarity to the baseline of the embedding h, the logits z, the "
     "probabilities p. KL(p ‖ q), p baseline, q variant, in nats: mean, median, 99th percentile."
 )
+
+
+def baseline_collapse(trace: Trace) -> str:
+    """Sentence on a baseline whose own text ends in repetition; empty if it does not."""
+    start = find_collapse(trace.steps, 0)
+    if start is None:
+        return ""
+    return f"The baseline's own text ends in repetition, which begins at step {start}."
 
 
 def left_out(variant: VariantSummary) -> str:
@@ -43,4 +56,6 @@ def summary_cells(variant: VariantSummary) -> list[str]:
     if 0 < variant.not_comparable == variant.compared:
         means = [NOT_NUMBERS if mean == MISSING else mean for mean in means]
     first = step_number(variant.first_divergence, tie=variant.tie)
-    return [first, share(variant.divergent), *means]
+    collapse = variant.collapse
+    repeats_from = collapse_step(collapse.start, as_baseline=collapse.as_baseline)
+    return [first, share(variant.divergent), repeats_from, *means]
