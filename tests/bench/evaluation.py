@@ -72,7 +72,7 @@ def writing(dtype: str) -> None:
     class Recorder:
         def generate(self, asked: Sequence[Prompt], _report: object) -> list[Continuations]:
             prompts.extend(asked)
-            return [Continuations([Continuation([], "", None, None, None)], []) for _ in asked]
+            return [Continuations([Continuation([], "", None, None)], []) for _ in asked]
 
     none: Any = None
     generator: Any = Recorder()

@@ -299,7 +299,7 @@ def test_log_probabilities_that_are_no_numbers_have_no_score(
 def test_a_text_that_no_number_begins_has_no_score(lanes: EvaluatedLanes, tmp_path: Path) -> None:
     class PartlySilent(Unread):
         def generate(self, prompts: Sequence[Prompt], report: object) -> list[Continuations]:  # noqa: ARG002
-            texts = [Continuation([5] * n, "", None, None, None) for n in range(len(prompts))]
+            texts = [Continuation([5] * n, "", None, None) for n in range(len(prompts))]
             return [Continuations([text], []) for text in texts]
 
     name = write_task(tmp_path, "writing", **GENERATION)

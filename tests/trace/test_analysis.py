@@ -119,7 +119,7 @@ def test_a_lanes_text_is_measured_over_its_last_tokens() -> None:
     assert of.seq_rep == repeated_share(tokens)
     assert of.distinct == len({*itertools.pairwise(tokens)}) / WINDOW
     assert of.compression == compression_ratio("".join(token.text for token in window))
-    assert of.entropy == pytest.approx(np.mean([token.entropy for token in window]))
+    assert of.entropy == pytest.approx(np.mean(np.array([token.entropy for token in window])))
     assert (text_measures([], 1).seq_rep, text_measures([], 1).entropy) == (0, None)
 
 

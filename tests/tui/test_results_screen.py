@@ -122,7 +122,7 @@ async def test_a_cell_tells_all_its_numbers(tmp_path: Path, size: tuple[int, int
         await shows(
             pilot,
             f"{figures.share(cell.divergent)} differ",
-            f"{figures.share(cell.collapse)} collapse into repetition",
+            f"{figures.share(cell.collapse)} collapse",
             f"{figures.nats(cell.kl_local)} over the baseline's tokens, local",
         )
         await pilot.press("end", "left")

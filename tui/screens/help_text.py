@@ -5,6 +5,7 @@ A term may have several rows; it is shown in the first of them.
 
 from collections.abc import Sequence
 
+from ...engine.trace.analysis.collapse import COLLAPSED
 from ..views.alignment import DIFFERENT, TIE
 from ..widgets.candidates import CHOSEN, FORCED
 from ..widgets.drift_panel import BELOW, CURSOR, LOCAL, NOT_FINITE
@@ -82,6 +83,8 @@ WORDS = [
     ("answers", "a few tokens among which an answer is chosen (view 4)"),
     ("margin", "the highest logit less the second highest"),
     ("entropy", "of a lane's own p, in nats"),
+    ("collapse", f"of a text that ends in repetition: {COLLAPSED}"),
+    ("distinct-2", "different 2-grams over tokens; zlib ratio: bytes of a text over compressed"),
     ("noise floor", "the most that a logit moves by rounding in a batch"),
     ("residual stream", "the sum that every sublayer adds its output to"),
     ("trace", "the file of all that a session showed, for replay, --resume and export"),

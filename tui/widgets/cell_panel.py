@@ -140,7 +140,7 @@ def _drift(cell: Cell) -> Iterator[Entry]:
 
 
 def _generation(cell: Cell) -> Iterator[Entry]:
-    collapsed = f"{figures.share(cell.collapse)} collapse into repetition"
+    collapsed = f"{figures.share(cell.collapse)} collapse"
     if not cell.lane:
         yield "texts", collapsed
         return
