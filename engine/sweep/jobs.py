@@ -14,7 +14,7 @@ from ..model.source import find_source
 from ..options import Options
 from ..results.records import Settings
 from ..trace.records import MAX_LANES
-from ..variants.calibration_text import read_calibration_text
+from ..variants.calibration_text import file_source, read_calibration_text
 from ..variants.recipes import Checkpoint, Drop, Recipe, Restore, Sparsify
 
 _WORD = re.compile(r"[^\s'\"\[\]{}(),;]+")
@@ -107,7 +107,7 @@ def weights_of(recipe: Recipe) -> str:
 def _content(
     options: Options, settings: Settings, recipes: Iterable[Recipe], calibrated: bool
 ) -> list[Any]:
-    """What decides the numbers, files by their content or identity; of recipes, checkpoints."""
+    """What decides the numbers, with files, those that recipes name too, by content or identity."""
     numbers = {name: getattr(options, name) for name in _NUMBERS}
     # One GPU computes what another does.
     numbers["device"] = options.device.partition(":")[0]
@@ -120,8 +120,17 @@ def _content(
         for part in recipe.parts
         if isinstance(part, Checkpoint)
     }
+    texts = {
+        part.text: read_calibration_text(file_source(part.text))
+        for recipe in recipes
+        for part in recipe.parts
+        if isinstance(part, Drop) and part.text
+    }
     questions = msgspec.to_builtins(settings)
     questions["tasks"] = [_task_identity(task) for task in settings.tasks]
+    if texts:
+        # Others keep the names that they had.
+        numbers["texts"] = texts
     return [_model_identity(options.model), numbers, checkpoints, questions]
 
 

@@ -23,10 +23,20 @@ from ..out_of_memory import guard_memory, release_failed_attempt
 from ..progress import Progress
 from ..trace import records
 from .calibration import Calibration
+from .calibration_text import file_source
 from .option_checks import check_lane_count
 from .pruning.importance import measure_similarity
+from .pruning.kl_importance import measure_kl
 from .pruning.layerwise import sparsify_model
-from .pruning.ranking import Similarity, droppable_count, least_important
+from .pruning.ranking import (
+    MeasuredKind,
+    Similarity,
+    candidates,
+    droppable_count,
+    least_divergent,
+    least_important,
+    measured_kinds,
+)
 from .recipes import Checkpoint, Drop, Part, Recipe, Restore, Sparsify
 from .sparsity import Sparsity, find_sparsity
 
@@ -71,8 +81,8 @@ class _State:
     group: WeightGroup
     applied: str = ""
     """Those parts as text, on which a measurement depends."""
-    checkpoint: str = ""
-    """Fingerprint of the checkpoint that the recipe begins with."""
+    files: tuple[str, ...] = ()
+    """Fingerprint of the checkpoint and contents of the texts that those parts name."""
     dropped: Dropped = field(default_factory=Dropped)
 
 
@@ -101,6 +111,8 @@ class VariantBuilder:
         """Weights and dropped sublayers by the parts applied, as text."""
         self._fingerprints: dict[str, str] = {}
         """Checkpoints' fingerprints by the parts that name them."""
+        self._texts: dict[str, Calibration] = {"": self.calibration}
+        """Texts by the paths that recipes name; they are read once."""
 
     def build(self, recipe: Recipe) -> LaneModel:
         """Apply a recipe to the baseline. Raises `UserError` for a part that cannot apply."""
@@ -161,7 +173,7 @@ class VariantBuilder:
                 else:
                     self._built[applied] = self._load(part)
             if isinstance(part, Checkpoint):
-                state.checkpoint = self._fingerprints[applied]
+                state.files += (self._fingerprints[applied],)
             state.group, state.dropped = self._built[applied]
         state.applied = applied
 
@@ -238,18 +250,20 @@ class VariantBuilder:
             )
         counts = [1] * part.count if part.iterative else [part.count]
         for number, count in enumerate(counts):
-            similarity = self._similarity(state, number, len(counts))
-            state.dropped |= least_important(part, count, similarity, state.dropped)
+            if part.by == "kl":
+                state.dropped |= self._least_divergent(part, count, state, number, len(counts))
+            else:
+                similarity = self._similarity(state, number, len(counts))
+                state.dropped |= least_important(part, count, similarity, state.dropped)
+        if part.text:
+            state.files += (*self._text(part.text).key,)
 
     def _similarity(self, state: _State, number: int = 0, times: int = 1) -> Similarity:
         """Importance in what the state leaves, cached per model, calibration and state.
 
         It is measurement `number` of so many, for the fraction that is reported.
         """
-        weights = state.applied if state.group is not self.baseline else ""
-        dropped = dict(zip(SUBLAYERS, state.dropped.lists, strict=True))
-        key = [self.loaded.fingerprint, *self.calibration.key, weights, state.checkpoint]
-        key.append(json.dumps(dropped))
+        key = self._key(state, self.calibration)
 
         def make(directory: Path) -> None:
             # Before the gates: the baseline may have to write the calibration text.
@@ -266,6 +280,58 @@ class VariantBuilder:
 
         directory = cached("similarity", key, make)
         return msgspec.json.decode((directory / "similarity.json").read_bytes(), type=Similarity)
+
+    def _least_divergent(
+        self, part: Drop, count: int, state: _State, number: int, times: int
+    ) -> Dropped:
+        """What the part drops next, by KL; measurement `number` of so many."""
+        depth, kinds = len(state.group.anatomy.layers), measured_kinds(part)
+        measured: list[tuple[Dropped, float | None]] = []
+        for index, kind in enumerate(kinds):
+            run = part.count if part.consecutive else 1
+            drops = candidates(kind, depth, state.dropped, run)
+            before, all_of_them = number * len(kinds) + index, times * len(kinds)
+            kl = self._kl(drops, state, part.text, before, all_of_them)
+            measured += zip(drops, kl, strict=True)
+        return least_divergent(part, count, measured)
+
+    def baseline_kl(self, kind: MeasuredKind, number: int, times: int) -> list[float | None]:
+        """KL(p ‖ q) in nats, the mean over the calibration tokens, with each sublayer or layer of
+        the baseline dropped alone; None where it is not finite. Measurement `number` of so many."""
+        check_droppable(self.baseline)
+        drops = candidates(kind, len(self.baseline.anatomy.layers), Dropped())
+        return self._kl(drops, _State(self.baseline), "", number, times)
+
+    def _kl(
+        self, drops: list[Dropped], state: _State, text: str, number: int, times: int
+    ) -> list[float | None]:
+        """Mean KL(p ‖ q) in nats, with each of these dropped in what the state leaves, cached."""
+        calibration = self._text(text)
+        key = [*self._key(state, calibration), json.dumps([each.lists for each in drops])]
+
+        def make(directory: Path) -> None:
+            windows = calibration.windows()
+            result = measure_kl(
+                *(self.baseline, state.group, [state.dropped | each for each in drops], windows),
+                lambda done: self._progress("ranking by KL", (number + done) / times),
+            )
+            (directory / "kl.json").write_bytes(msgspec.json.encode(result))
+
+        directory = cached("kl", key, make)
+        return msgspec.json.decode((directory / "kl.json").read_bytes(), type=list[float | None])
+
+    def _text(self, file: str) -> Calibration:
+        """Samples of the text of a file, as many as of the calibration text, which is ""."""
+        if file not in self._texts:
+            options = msgspec.structs.replace(self._options, calibration=file_source(file))
+            self._texts[file] = Calibration(self.loaded, options, self._progress)
+        return self._texts[file]
+
+    def _key(self, state: _State, calibration: Calibration) -> list[str]:
+        """Strings that change with what is measured on a text in what the state leaves."""
+        weights = state.applied if state.group is not self.baseline else ""
+        dropped = json.dumps(dict(zip(SUBLAYERS, state.dropped.lists, strict=True)))
+        return [self.loaded.fingerprint, *calibration.key, weights, *state.files, dropped]
 
 
 class VariantTooBigError(UserError):

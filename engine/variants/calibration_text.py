@@ -10,6 +10,11 @@ DATASET = "hf:"
 """Beginning of the name of a data set."""
 
 
+def file_source(file: str) -> str:
+    """Source that is this file, whatever its name: absolute, so that it is not `self`."""
+    return str(expanded(file).absolute())
+
+
 def read_calibration_text(source: str | None) -> str | None:
     """The bundled text or that of a file; None for a data set, and for `self`.
 

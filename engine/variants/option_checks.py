@@ -6,8 +6,8 @@ from ..errors import OptionError
 from ..model.source import check_model_options, find_source
 from ..options import Options
 from ..trace.records import MAX_LANES
-from .calibration_text import read_calibration_text
-from .recipes import Checkpoint, Recipe, parse
+from .calibration_text import file_source, read_calibration_text
+from .recipes import Checkpoint, Drop, Recipe, parse
 
 
 def check_options(options: Options) -> None:
@@ -19,6 +19,8 @@ def check_options(options: Options) -> None:
         for part in recipe.parts:
             if isinstance(part, Checkpoint):
                 find_source(part.source)
+            elif isinstance(part, Drop) and part.text:
+                read_calibration_text(file_source(part.text))
     read_calibration_text(options.calibration)
 
 

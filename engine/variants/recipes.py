@@ -4,34 +4,39 @@
     part     = drop | sparsify | restore | checkpoint
     drop     = "drop:" ("attn" | "mlp" | "joint" | "block") "=" (number | list) {"," option}
     list     = "[" number {"," number} "]"
-    option   = "iterative" | "consecutive"
+    option   = "iterative" | "consecutive" | "by=kl" [":" text]
     sparsify = ("magnitude" | "wanda" | "sparsegpt") ":" (fraction | number ":" number)
     restore  = "restore:" (("attn" | "mlp" | "block") "=" list | "outside")
     checkpoint = a directory, a GGUF file or a Hugging Face id, only as the first part; as it is, in
                  '…', or as a JSON string in "…"
 
+    text     = a text or JSONL file, quoted as a checkpoint is if it has a + or , in it
+
 Parts apply left to right. A path with + or : in it goes without quotes if it exists and the text
 cannot be read in another way too.
 """
 
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, NoReturn
 
 from ..errors import OptionError, UserError
-from ..files import exists, expanded
 from ..model.dropped import SUBLAYERS, Dropped, Sublayer
 from ..trace import blame
-from ..trace.printable import visible
+from .recipe_paths import (
+    NAME,
+    QUOTATION,
+    existing_paths,
+    is_plain,
+    names_a_checkpoint,
+    quoted,
+    unquoted,
+)
 
 Kind = Literal["attn", "mlp", "joint", "block"]
 Method = Literal["magnitude", "wanda", "sparsegpt"]
 RestoredKind = Literal["attn", "mlp", "block", "outside"]
-
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*=")
 
 EXAMPLES = "drop:attn=4, drop:mlp=[25,26], wanda:0.5, sparsegpt:2:4, drop:attn=4+drop:mlp=2"
 
@@ -61,11 +66,18 @@ class Drop:
     layers: tuple[int, ...] = ()
     iterative: bool = False
     consecutive: bool = False
+    by: Literal["similarity", "kl"] = "similarity"
+    """Measure of importance: cosine similarity of the residual stream, or KL(p ‖ q)."""
+    text: str = ""
+    """File of the text on which KL is measured; "" for the calibration text."""
 
     def __str__(self) -> str:
         target = f"[{','.join(map(str, self.layers))}]" if self.layers else str(self.count)
+        plain = "," not in self.text and is_plain(self.text)
+        text = f":{self.text if plain else quoted(self.text)}" if self.text else ""
+        by = f",by=kl{text}" if self.by == "kl" else ""
         options = ",iterative" * self.iterative + ",consecutive" * self.consecutive
-        return f"drop:{self.kind}={target}{options}"
+        return f"drop:{self.kind}={target}{by}{options}"
 
     @property
     def sublayers(self) -> tuple[Sublayer, ...]:
@@ -139,21 +151,12 @@ class Checkpoint:
 
     def __str__(self) -> str:
         plain = (
-            _names_a_checkpoint(self.source)
+            names_a_checkpoint(self.source)
             and self.source != "control"
             and NAME.match(self.source) is None
-            and re.search(r"^[\s'\"]|\+|\s$", self.source) is None
-            and visible(self.source) == self.source
+            and is_plain(self.source)
         )
-        return self.source if plain else self.quoted
-
-    @property
-    def quoted(self) -> str:
-        if "'" not in self.source and visible(self.source) == self.source:
-            return f"'{self.source}'"
-        # Characters that a screen shows as something else are escaped.
-        characters = (json.dumps(c, ensure_ascii=visible(c) != c)[1:-1] for c in self.source)
-        return f'"{"".join(characters)}"'
+        return self.source if plain else quoted(self.source)
 
 
 Part = Drop | Sparsify | Restore | Checkpoint
@@ -183,8 +186,8 @@ class Recipe:
         match self.parts:
             case [Checkpoint() as checkpoint, *others]:
                 span = len(begin), len(begin) + len(checkpoint.source)
-                if any(path != span for path in _existing_paths(text)):
-                    return begin + "+".join([checkpoint.quoted, *map(str, others)])
+                if any(path != span for path in existing_paths(text)):
+                    return begin + "+".join([quoted(checkpoint.source), *map(str, others)])
         return text
 
 
@@ -193,7 +196,7 @@ def parse(text: str, *, zero: bool = False) -> Recipe:
 
     A part that drops or zeroes 0 is refused, or left out with `zero`.
     """
-    paths = _existing_paths(text)
+    paths = existing_paths(text)
     readings = [reading for path in paths if (reading := _with_path(text, zero, *path))]
     parser = _Parser(text, zero)
     try:
@@ -284,26 +287,24 @@ class _Parser:
             return self.drop()
         if method := self.take("(magnitude|wanda|sparsegpt):"):
             return Sparsify(method.removesuffix(":"), self.sparsity())  # type: ignore[arg-type]
-        if first and (quoted := self.take(r"'[^']+'|\"([^\"\\]|\\.)+\"")):
+        if first and (quotation := self.take(QUOTATION)):
             self.quoted = True
-            return Checkpoint(self.unquoted(quoted))
+            return Checkpoint(self.unquoted(quotation))
         if self.take("restore:"):
             return self.restore()
         source = re.compile(r"[^+]*").match(self.text, self.at)
-        if first and source and _names_a_checkpoint(source.group()):
+        if first and source and names_a_checkpoint(source.group()):
             self.at = source.end()
             return Checkpoint(source.group())
         return self.fail(
             "drop:, restore:, magnitude:, wanda:, sparsegpt:" + ", control or a checkpoint" * first
         )
 
-    def unquoted(self, text: str) -> str:
-        if text.startswith("'"):
-            return text[1:-1]
+    def unquoted(self, quotation: str) -> str:
         try:
-            return json.loads(text)
+            return unquoted(quotation)
         except ValueError:
-            self.at -= len(text)
+            self.at -= len(quotation)
             return self.fail("a JSON string in the quotes")
 
     def drop(self) -> Drop:
@@ -316,18 +317,24 @@ class _Parser:
             return Drop(kind, layers=_layers(target))
         if int(target) == 0 and not self.zero:
             self.refuse("drops nothing; ask for 1 or more")
-        options = set()
+        options: dict[str, str] = {}
         while self.take(","):
-            options.add(self.expect("iterative|consecutive", "iterative or consecutive"))
+            option = self.expect("iterative|consecutive|by=kl", "iterative, consecutive or by=kl")
+            options[option] = ""
+            if option == "by=kl" and self.take(":"):
+                path = self.expect(rf"{QUOTATION}|[^+,'\"\s][^+,]*", "a text file")
+                options[option] = self.unquoted(path) if path[0] in "'\"" else path
         if "consecutive" in options and kind != "block":
             self.refuse(f"asks for a run of {kind}; consecutive goes with drop:block")
-        if options == {"iterative", "consecutive"}:
+        if {"iterative", "consecutive"} <= options.keys():
             self.refuse("asks for a run one by one; choose iterative or consecutive")
         return Drop(
             kind,
             count=int(target),
             iterative="iterative" in options,
             consecutive="consecutive" in options,
+            by="kl" if "by=kl" in options else "similarity",
+            text=options.get("by=kl", ""),
         )
 
     def restore(self) -> Restore:
@@ -353,18 +360,3 @@ def _does_nothing(part: Part) -> bool:
     if isinstance(part, Drop):
         return part.count == 0 and not part.layers
     return isinstance(part, Sparsify) and part.sparsity == 0
-
-
-def _names_a_checkpoint(text: str) -> bool:
-    """Whether a text is a path or `owner/name`; a bare word only if it exists on the disk."""
-    named = "/" in text or text.startswith("~") or exists(expanded(text))
-    return ":" not in text and bool(text) and named
-
-
-def _existing_paths(text: str) -> Iterator[tuple[int, int]]:
-    """Spans of a recipe's text that are existing paths."""
-    name = NAME.match(text)
-    for start in {0, name.end() if name else 0}:
-        for end in [*(plus.start() for plus in re.finditer(r"\+", text)), len(text)]:
-            if start < end and exists(expanded(text[start:end])):
-                yield start, end

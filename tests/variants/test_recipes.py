@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from prunetui.engine.errors import UserError
 from prunetui.engine.trace.printable import visible
+from prunetui.engine.variants.recipe_paths import quoted
 from prunetui.engine.variants.recipes import (
     Checkpoint,
     Drop,
@@ -24,6 +25,17 @@ from prunetui.engine.variants.recipes import (
         ("drop:attn=4+drop:mlp=[0]", Recipe((Drop("attn", count=4), Drop("mlp", layers=(0,))))),
         ("drop:joint=3,iterative", Recipe((Drop("joint", count=3, iterative=True),))),
         ("drop:block=5,consecutive", Recipe((Drop("block", count=5, consecutive=True),))),
+        ("drop:mlp=2,by=kl", Recipe((Drop("mlp", count=2, by="kl"),))),
+        (
+            "drop:joint=2,iterative,by=kl:./a b=1:2.txt+drop:block=2,consecutive,by=kl",
+            Recipe(
+                (
+                    Drop("joint", count=2, iterative=True, by="kl", text="./a b=1:2.txt"),
+                    Drop("block", count=2, consecutive=True, by="kl"),
+                )
+            ),
+        ),
+        ("drop:attn=2,by=kl:'a,+.txt'", Recipe((Drop("attn", count=2, by="kl", text="a,+.txt"),))),
         ("drop:block=[1]", Recipe((Drop("block", layers=(1,)),))),
         ("magnitude:0.5", Recipe((Sparsify("magnitude", 0.5),))),
         ("wanda:.25", Recipe((Sparsify("wanda", 0.25),))),
@@ -83,7 +95,7 @@ def test_a_path_that_exists_needs_no_quotes(
     for path in (name, f"./{name}", f"sweep/{name}", str(tmp_path / name)):
         checkpoint = Checkpoint(path)
         alone = Recipe((checkpoint,))
-        assert parse(path) == parse(checkpoint.quoted) == parse(str(alone)) == alone
+        assert parse(path) == parse(quoted(checkpoint.source)) == parse(str(alone)) == alone
         more = Recipe((Checkpoint(path), Drop("attn", count=4)), "n")
         assert parse(f"n={path}+drop:attn=4") == parse(str(more)) == more
 
@@ -122,7 +134,8 @@ def test_the_text_of_any_checkpoint_parses_to_it_again(
             Path(source).mkdir(parents=True, exist_ok=True)
         name = chance.choice(["", "few"])
         more = chance.choice([(), (Drop("mlp", layers=(1, 2)),), (Sparsify("wanda", 0.5),)])
-        more += chance.choice([(), (Restore("mlp", (1,)),), (Restore("outside"),)])
+        by_kl = Drop("attn", 3, iterative=name == "", by="kl", text=source)
+        more += chance.choice([(), (by_kl,), (Restore("mlp", (1,)),), (Restore("outside"),)])
         recipe = Recipe((Checkpoint(source), *more), name)
         text = str(recipe)
         assert visible(text) == text.strip() == text
@@ -153,7 +166,12 @@ ANY_PART = "drop:, restore:, magnitude:, wanda:, sparsegpt:"
         ("drop:attn=4 ", "drop:attn=4▸ ", "+ or the end"),
         ("drop:attn=4+", "drop:attn=4+▸", ANY_PART),
         ("drop:attn=4+control", "drop:attn=4+▸control", ANY_PART),
-        ("drop:attn=4,backwards", "drop:attn=4,▸backwards", "iterative or consecutive"),
+        ("drop:attn=4,backwards", "drop:attn=4,▸backwards", "iterative, consecutive or by=kl"),
+        ("drop:attn=4,by=", "drop:attn=4,▸by=", "iterative, consecutive or by=kl"),
+        ("drop:attn=4,by=kl:", "drop:attn=4,by=kl:▸", "a text file"),
+        ("drop:attn=4,by=kl:'a", "drop:attn=4,by=kl:▸'a", "a text file"),
+        ('drop:attn=4,by=kl:"\\x"', 'drop:attn=4,by=kl:▸"\\x"', "a JSON string in the quotes"),
+        ("drop:attn=[4],by=kl", "drop:attn=[4]▸,by=kl", "+ or the end"),
         ("restore:attn=4", "restore:attn=▸4", "[3,7]"),
         ("restore:joint=[4]", "restore:▸joint=[4]", "attn, mlp, block or outside"),
         ("restore:outside=[4]", "restore:outside▸=[4]", "+ or the end"),

@@ -1,4 +1,8 @@
-"""Choice of the least important sublayers, from measured similarities, without torch."""
+"""Choice of the least important sublayers, from what was measured of each, without torch."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -54,6 +58,44 @@ def least_important(part: Drop, count: int, similarity: Similarity, dropped: Dro
     return Dropped(attention, mlp)
 
 
+MeasuredKind = Literal["attn", "mlp", "block"]
+"""What KL is measured of: attention sublayers, MLP sublayers, or layers and runs of them."""
+
+
+def measured_kinds(part: Drop) -> tuple[MeasuredKind, ...]:
+    return ("attn", "mlp") if part.kind == "joint" else (part.kind,)
+
+
+def candidates(kind: MeasuredKind, depth: int, dropped: Dropped, run: int = 1) -> list[Dropped]:
+    """What can be dropped next: each sublayer, or each run of layers, that is still there."""
+    if kind == "block":
+        runs = [frozenset(range(start, start + run)) for start in range(depth - run + 1)]
+        return [Dropped(layers, layers) for layers in runs if not layers & dropped.whole_layers]
+    sublayer: Sublayer = "attention" if kind == "attn" else "mlp"
+    left = [layer for layer in range(depth) if layer not in dropped.of(sublayer)]
+    return [Dropped(**{sublayer: frozenset({layer})}) for layer in left]
+
+
+def least_divergent(
+    part: Drop, count: int, measured: Sequence[tuple[Dropped, float | None]]
+) -> Dropped:
+    """The `count` of least KL(p ‖ q) in nats; None, for what is not finite, is more than all.
+
+    Raises `UserError` if no run of layers is left, or nothing is finite.
+    """
+    if not measured:
+        raise OptionError(f"{part} finds no run of {part.count} layers that are still there")
+    if all(kl is None for _, kl in measured):
+        raise OptionError(
+            f"{part} can rank nothing: on its text no KL(p ‖ q) is finite; use another text"
+        )
+    by_kl = sorted(measured, key=lambda each: math.inf if each[1] is None else each[1])
+    least = Dropped()
+    for dropped, _ in by_kl[: 1 if part.consecutive else count]:
+        least |= dropped
+    return least
+
+
 def droppable_count(part: Drop, depth: int, dropped: Dropped) -> int:
     """Number of sublayers, or layers for `block`, that the part can still drop."""
     if part.kind == "block":
@@ -76,7 +118,7 @@ def known_drops(recipe: Recipe, similarity: Similarity | None) -> Dropped | None
             continue
         if part.layers:
             dropped |= part.listed
-        elif index or similarity is None or part.iterative:
+        elif index or similarity is None or part.iterative or part.by == "kl":
             return None
         elif part.count <= droppable_count(part, len(similarity.attention), dropped):
             dropped |= least_important(part, part.count, similarity, dropped)
