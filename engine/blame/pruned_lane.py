@@ -80,7 +80,7 @@ class PrunedLane:
         ]
         self.parts = [*in_layers, *([OUTSIDE] if OUTSIDE in parts else [])]
         """The pruned parts in the order in which a forward pass reaches them, `outside` last."""
-        self._readers = [
+        self.readers = [
             RowReader(group, Counterpart(differing, back=back) if self._weights else None)
             for back, group in ((False, baseline), (True, lane.group))
         ]
@@ -94,7 +94,7 @@ class PrunedLane:
         Raises `UserError` if there is no memory for one form.
         """
         at_once, sizes = [1], [0.0]
-        for reader, chosen in zip(self._readers, self._split(forms), strict=True):
+        for reader, chosen in zip(self.readers, self._split(forms), strict=True):
             if chosen:
                 memory = reader.memory(positions, needed)
                 at_once.append(memory.rows_at_once(len(chosen)))
@@ -115,9 +115,9 @@ class PrunedLane:
         split = self._split(forms)
         at_once = [
             reader.memory(len(text), len(positions)).rows_at_once(len(rows)) if rows else 1
-            for reader, rows in zip(self._readers, split, strict=True)
+            for reader, rows in zip(self.readers, split, strict=True)
         ]
-        readings = [*zip(self._readers, split, at_once, strict=True)]
+        readings = [*zip(self.readers, split, at_once, strict=True)]
         total = sum(reader.work(rows, count) for reader, rows, count in readings)
         done = 0
 
@@ -169,7 +169,7 @@ class PrunedLane:
         text = torch.arange(1, 1 + CHECKED_POSITIONS)
         last = torch.tensor([CHECKED_POSITIONS - 1])
         on_either = []
-        for reader, variant in zip(self._readers, (False, True), strict=True):
+        for reader, variant in zip(self.readers, (False, True), strict=True):
             rows = [Row(swapped=self._weights - form if variant else form) for form in forms]
             z = [*reader.read(rows, text, last, len(rows), lambda _: None)]
             on_either.append(torch.cat(z).to(baseline.model.device))

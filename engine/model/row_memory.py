@@ -57,7 +57,7 @@ def measure_row(group: WeightGroup) -> RowSize:
     tokens = torch.arange(MEASURED_POSITIONS, device=model.device)[None]
     with (
         foreign_code(f"this {model.config.model_type} model does not read text alone"),
-        _LiveBytes() as live,
+        LiveBytes() as live,
         _PeakBefore(group.anatomy.head, live) as before_head,
     ):
         z: Tensor = model(input_ids=tokens, use_cache=False).logits
@@ -139,7 +139,7 @@ def _free_memory(model: PreTrainedModel) -> int | None:
     return min(free, default=None)
 
 
-class _LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """Mode that counts what operations allocate, as long as it lives."""
 
     def __init__(self) -> None:
@@ -172,7 +172,7 @@ def _storages(tree: Any) -> dict[StorageWeakRef, int]:
 class _PeakBefore(InstalledHooks):
     """A hook that takes what lives when a module is called, and what lived at most before."""
 
-    def __init__(self, module: nn.Module, live: _LiveBytes) -> None:
+    def __init__(self, module: nn.Module, live: LiveBytes) -> None:
         super().__init__()
         self._module, self._count = module, live
         self.live, self.peak = 0, 0

@@ -1,6 +1,7 @@
 """Rows of a forward pass that read the same tokens and differ in which parts are pruned."""
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..errors import UserError
 from ..foreign import foreign_code
 from ..out_of_memory import out_of_memory, release_failed_attempt
 from ..trace.blame import Part
@@ -23,6 +23,8 @@ from .rope import ChangingRope
 from .row_memory import RowMemory, RowSize, measure_row
 from .swapped_weights import OUTSIDE, DifferingModules, SwappedWeights
 from .weight_group import WeightGroup
+
+log = logging.getLogger(__name__)
 
 SHARING_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
 """Largest root mean square of the change of a row's logits, over their standard deviation, that
@@ -115,8 +117,9 @@ class RowReader:
         needed: Tensor,
         report: Callable[[int], None],
     ) -> Iterator[Tensor]:
-        streams = self._streams(rows)
-        z = self._logits(rows, streams, tokens, needed, report)
+        streams, family = self._streams(rows), self._group.model.config.model_type
+        with foreign_code(f"this {family} model cannot read a text in rows"):
+            z = self._logits(rows, streams, tokens, needed, report)
         # Copies, as whoever holds a row would hold its whole batch.
         return (z[stream].clone() for stream in streams.of_row)
 
@@ -142,8 +145,7 @@ class RowReader:
         try:
             for hook in hooks:
                 hook.install()
-            with foreign_code(f"this {model.config.model_type} model cannot read a text in rows"):
-                return model(input_ids=inputs, use_cache=False).logits
+            return model(input_ids=inputs, use_cache=False).logits
         finally:
             for hook in hooks:
                 hook.remove()
@@ -192,7 +194,10 @@ class RowReader:
                 self._logits(rows, streams, tokens, last, lambda _: None)[streams.of_row]
                 for streams in (Streams(kinds, shared=shared) for shared in (True, False))
             )
-        except UserError:
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            log.info("%s does not share layers", self._group.name, exc_info=True)
             return False
         # [rows, vocabulary]
         together, alone = together[:, 0].double(), alone[:, 0].double()

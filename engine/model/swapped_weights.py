@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..trace.blame import Part
 from .anatomy import Layer
 from .installed import InstalledHooks
-from .probe import Recording, is_same, read_tokens
+from .probe import Recording, read_tokens
 from .same_build import find_difference
 from .weight_group import WeightGroup
 
@@ -94,19 +94,27 @@ class DifferingModules:
         self.by_part: dict[Part, list[tuple[nn.Module, nn.Module]]] = {}
         if first is second:
             return
-        parts = _parts_of_modules(first)
-        counterparts = dict(second.model.named_modules())
-        for name, module in first.model.named_modules():
-            counterpart = counterparts[name]
+        modules, counterparts = (dict(each.model.named_modules()) for each in (first, second))
+        with Recording(modules.values()) as recording:
+            read_tokens(first.model)
+        parts = _parts_of_modules(first, recording)
+        # Names of modules that give other outputs: of one whose weights another reads without
+        # calling it, as of a convolution with a state, that other one.
+        names: dict[str, None] = {}
+        for name, module in modules.items():
             own, other = (
-                dict(each.named_parameters(recurse=False)) for each in (module, counterpart)
+                dict(each.named_parameters(recurse=False)) for each in (module, counterparts[name])
             )
-            if all(own[key] is other[key] for key in own):
-                continue
+            if any(own[key] is not other[key] for key in own):
+                while modules[name] not in recording.runs:
+                    name = name.rpartition(".")[0]
+                names[name] = None
+        for name in names:
+            module = modules[name]
             part = parts.get(module, OUTSIDE)
             if any(parts.get(each, OUTSIDE) != part for each in module.modules()):
                 raise ValueError(f"{name or 'the model'} has weights beside those of its sublayers")
-            self.by_part.setdefault(part, []).append((module, counterpart))
+            self.by_part.setdefault(part, []).append((module, counterparts[name]))
 
 
 def compare_modules(baseline: WeightGroup, other: WeightGroup, name: str) -> DifferingModules:
@@ -133,21 +141,19 @@ def not_alike(name: str, why: str) -> str:
     return f"{name} is not built as the baseline is ({why}), so no part of it can be given back"
 
 
-def _parts_of_modules(group: WeightGroup) -> dict[nn.Module, Part]:
+def _parts_of_modules(group: WeightGroup, recording: Recording) -> dict[nn.Module, Part]:
     """The part that each module inside a layer belongs to."""
     parts: dict[nn.Module, Part] = {}
     inside = [part for layer in group.anatomy.layers for part in layer.module.modules()]
     if len({*inside}) != len(inside):
-        raise ValueError("layers share weights")
-    with Recording(inside) as recording:
-        read_tokens(group.model)
+        raise ValueError("its layers share modules")
     for number, layer in enumerate(group.anatomy.layers):
         attention = Part(sublayer="attention", layer=number)
         mlp = Part(sublayer="mlp", layer=number)
         before = _attention_modules(layer, recording)
-        parts |= {
-            module: attention if module in before else mlp for module in layer.module.modules()
-        }
+        parts |= dict.fromkeys(layer.module.modules(), mlp)
+        # Of modules inside them, some are not called.
+        parts |= {module: attention for outer in before for module in outer.modules()}
     return parts
 
 
@@ -167,9 +173,14 @@ def _attention_modules(layer: Layer, recording: Recording) -> set[nn.Module]:
         raise ValueError("where a layer's MLP begins is not known")
     attention = layer.attention[0]
     before = ran[: 1 + ran.index(attention)]
-    read = recording.inputs.get(attention), recording.inputs.get(layer.mlp[0])
-    attends, feeds = (
-        {module for module in before if is_same(recording.outputs.get(module), value)}
-        for value in read
+    reads, feeds = (
+        {module for module in before if _passes(recording, module, reader)}
+        for reader in (attention, layer.mlp[0])
     )
-    return {*before}.difference(feeds - attends)
+    return {*before}.difference(feeds - reads)
+
+
+def _passes(recording: Recording, module: nn.Module, reader: nn.Module) -> bool:
+    """Whether a module's output is another's input: the same memory, as norms can be equal."""
+    output, read = recording.outputs.get(module), recording.inputs.get(reader)
+    return output is not None and read is not None and output.data_ptr() == read.data_ptr()

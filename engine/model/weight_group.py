@@ -43,7 +43,7 @@ class WeightGroup:
         return WeightGroup(model, find_anatomy(model), self.name, self.files, notes=self.notes)
 
 
-def share_tensors(model: PreTrainedModel, baseline: PreTrainedModel, names: Iterable[str]) -> None:
+def share_tensors(model: nn.Module, baseline: nn.Module, names: Iterable[str]) -> None:
     """Give `model` the baseline's parameters of these names, where it has them in that shape."""
     originals = dict(baseline.named_parameters(remove_duplicate=False))
     own = dict(model.named_parameters(remove_duplicate=False))
@@ -92,7 +92,7 @@ def _tied_names(model: PreTrainedModel) -> list[list[str]]:
     return [*names.values()]
 
 
-def _set_tensor(model: PreTrainedModel, name: str, tensor: Tensor) -> None:
+def _set_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
     owner, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(owner), attribute, tensor)
 

@@ -17,7 +17,7 @@ from ..model.fused_weights import fuse_weights
 from ..model.gates import Gates
 from ..model.loading import Loaded, load, load_checkpoint
 from ..model.swapped_weights import compare_modules
-from ..model.weight_group import WeightGroup
+from ..model.weight_group import WeightGroup, share_tensors
 from ..options import Options
 from ..out_of_memory import guard_memory, release_failed_attempt
 from ..progress import Progress
@@ -226,8 +226,7 @@ class VariantBuilder:
         state.dropped -= part.listed
         if pairs:
             for original, own in pairs:
-                for name, parameter in original.named_parameters(recurse=False):
-                    setattr(own, name, parameter)
+                share_tensors(own, original, [name for name, _ in original.named_parameters()])
             state.group = group
             self._built[applied] = group, state.dropped
 
