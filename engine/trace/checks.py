@@ -3,7 +3,7 @@
 import itertools
 import math
 
-from .blame import Blame, Part, WhereInText
+from .blame import Blame, Part, WhereInDepth, WhereInText
 from .records import Blamed, Event, Header, Lens, Read, Step
 
 
@@ -73,8 +73,7 @@ def _check_blame(blame: Blame, step: int, header: Header) -> None:
         raise ValueError("its blame is not of the parts of the header's layers, each once")
     if blame.in_text is not None and not _fits_text(blame.in_text, step, header):
         raise ValueError("its blame does not fit the positions of the prompt and the steps before")
-    depth = blame.in_depth
-    if depth is not None and not len(depth.last) == len(depth.every) == 2 * layers + 1:
+    if blame.in_depth is not None and not _fits_depth(blame.in_depth, layers):
         raise ValueError("its blame does not fit the header's layers")
 
 
@@ -97,4 +96,12 @@ def _fits_text(where: WhereInText, step: int, header: Header) -> bool:
         and all(a < b for a, b in itertools.pairwise(positions))
         and positions[-1] < where.prompt + step
         and (where.latest is None or where.latest in positions)
+    )
+
+
+def _fits_depth(where: WhereInDepth, layers: int) -> bool:
+    """Whether all points are there but those after the attention, which a family may not have."""
+    return all(
+        len(points) == 2 * layers + 1 and None not in points[::2]
+        for points in (where.last, where.every)
     )

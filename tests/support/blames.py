@@ -31,6 +31,9 @@ def mlp(layer: int) -> Part:
     return Part(sublayer="mlp", layer=layer)
 
 
+NOT_NUMBERS = NextToken(kl=None, gap=None, token=0, text="", not_numbers=True)
+
+
 def next_token(kl: float | None, token: int = 1, gap: float | None = None) -> NextToken:
     return NextToken(kl=kl, gap=gap, token=token, text=TEXTS[token])
 
@@ -76,14 +79,14 @@ def make_blame(layers: int = 3) -> Blame:
     """A blame that has every field, of lane 1 at a step from 2 on of a trace by `make_step`.
 
     Given back, attention 1 returns the baseline's token, MLP 1 makes it worse, and with what is
-    outside of the layers pruned alone KL is not finite.
+    outside of the layers pruned alone its logits are not numbers.
     """
     return blame_of(
         next_token(3.5, 2, -2.0),
         [
             part_blame(attention(1), next_token(0.25, 1, 1.0), next_token(3.0, 2, -0.5)),
             part_blame(mlp(1), next_token(4.0, 3, -2.5), next_token(0.5, 1, 1.25)),
-            part_blame(OUTSIDE, next_token(3.25, 2, -1.5), next_token(None, 3)),
+            part_blame(OUTSIDE, next_token(3.25, 2, -1.5), NOT_NUMBERS),
         ],
         [(attention(1), next_token(0.25, 1, 1.0))],
         in_text=in_text(
@@ -102,7 +105,7 @@ def make_blame(layers: int = 3) -> Blame:
                 ),
                 next_token(0.0, 1, 1.5),
             ],
-            every=[next_token(None, 3), *[next_token(0.5, 1, 0.5)] * (2 * layers)],
+            every=[NOT_NUMBERS, *[next_token(0.5, 1, 0.5)] * (2 * layers)],
         ),
     )
 

@@ -130,6 +130,10 @@ DAMAGED = {
     "not tried": (with_tried(1, 0, 2), "does not fit the positions"),
     "last": (with_points(6, 7), "does not fit the header's layers"),
     "every": (with_points(7, 8), "does not fit the header's layers"),
+    "no point before attention 0": (
+        changed(in_depth=WhereInDepth(last=[None] * 7, every=[next_token(1.0)] * 7)),
+        "does not fit the header's layers",
+    ),
 }
 
 
@@ -156,6 +160,9 @@ def test_a_blame_of_a_step_that_is_not_there_and_two_of_the_same_are_damage(tmp_
         read_trace(write(tmp_path, *STEPS[:2], blamed(STEPS[2], BLAME, OWN, BLAME)))
 
 
+PARALLEL: list[NextToken | None] = [next_token(1.0), *[None, next_token(1.0)] * 3]
+
+
 def test_what_a_blame_may_be_is_read(tmp_path: Path) -> None:
     """Bounds: the last layer, the last position before the step, no part and nothing given back."""
     edges = [
@@ -163,6 +170,7 @@ def test_what_a_blame_may_be_is_read(tmp_path: Path) -> None:
         with_part(),
         with_tried(None, 0),
         with_tried(4, 0, 4),
+        changed(in_depth=WhereInDepth(last=PARALLEL, every=PARALLEL)),
         changed(lane=2, floor=None, in_text=None, in_depth=None),
     ]
     for blame in edges:

@@ -28,6 +28,12 @@ from ..support.html import Page
 from ..support.traces import make_header, make_step, make_trace
 
 BLAME = make_blame()
+assert BLAME.in_depth is not None
+# As in a family whose attention and MLP run in parallel.
+PARALLEL = msgspec.structs.replace(
+    BLAME.in_depth, last=[*BLAME.in_depth.last[:3], None, *BLAME.in_depth.last[4:]]
+)
+BLAME = msgspec.structs.replace(BLAME, in_depth=PARALLEL)
 SMALL = msgspec.structs.replace(BLAME, lane=2, tokens="lane", in_text=None, in_depth=None)
 
 
@@ -47,7 +53,7 @@ def expected_rows(blame: Blame, name: str) -> list[dict[str, object]]:
 
     def row(form: str, of: NextToken, **cells: object) -> dict[str, object]:
         numbers = {"kl": of.kl, "gap": of.gap, "token": of.token, "text": of.text}
-        return {"form": form, **cells, **numbers}
+        return {"form": form, **cells, **numbers, "not_numbers": of.not_numbers}
 
     found = [row("baseline", blame.baseline), row("pruned", blame.pruned)]
     for part in blame.parts:
@@ -59,8 +65,8 @@ def expected_rows(blame: Blame, name: str) -> list[dict[str, object]]:
     if blame.in_text:
         found += [row("caches", one.next, position=one.position) for one in blame.in_text.tried]
     if blame.in_depth:
-        found += [row("last", form, point=at) for at, form in enumerate(blame.in_depth.last)]
-        found += [row("every", form, point=at) for at, form in enumerate(blame.in_depth.every)]
+        for key, points in (("last", blame.in_depth.last), ("every", blame.in_depth.every)):
+            found += [row(key, form, point=at) for at, form in enumerate(points) if form]
     whole = {"step": 2, "lane": blame.lane, "name": name, "tokens": blame.tokens}
     whole |= {"floor": 1e-9, "forms": 4, "seconds": 0.5}
     whole["latest"] = blame.in_text.latest if blame.in_text else None
@@ -69,11 +75,12 @@ def expected_rows(blame: Blame, name: str) -> list[dict[str, object]]:
 
 def test_csv_and_parquet_have_every_number_of_the_blames_that_stand(trace: Trace) -> None:
     rows = expected_rows(BLAME, "drop:attn=1") + expected_rows(SMALL, "drop:mlp=1")
-    assert len(rows) == (2 + 6 + 1 + 3 + 14) + (2 + 6 + 1)
+    assert len(rows) == (2 + 6 + 1 + 3 + 13) + (2 + 6 + 1)
     table = pq.read_table(io.BytesIO(to_parquet(trace, "blames")))
     assert table.to_pylist() == rows
     read = csv.DictReader(io.StringIO(to_csv(trace, "blames")))
-    assert [{key: json.loads(cell or "null") for key, cell in row.items()} for row in read] == rows
+    parsed = [{key: json.loads(cell or "null") for key, cell in row.items()} for row in read]
+    assert parsed == [row | {"not_numbers": int(row["not_numbers"] is True)} for row in rows]
     empty = pq.read_table(io.BytesIO(to_parquet(make_trace(1), "blames")))
     assert empty.schema == table.schema
 
@@ -112,6 +119,7 @@ def test_html_has_the_sentences_the_numbers_and_charts(trace: Trace) -> None:
     for sentence in sentences(BLAME, 2):
         assert sentence in page.text
     assert "“␛]0;x␇</td>|`[b]<U+202E>”" in page.text
+    assert "<td>not numbers</td>" in written
     row = ["attention 1", "0.250", "+3.25", "+3.00", "“ clips” ✓", "3.00", "-2.00", "“ friends”"]
     assert "".join(f"<td>{cell}</td>" for cell in row) in written
     assert "to blame" not in to_html(make_trace(5))
@@ -154,17 +162,20 @@ def test_charts_of_any_numbers_have_finite_places(kl: float | None) -> None:
         part_chart(blame_of(next_token(1.0, 2), parts), 100),
     ):
         assert not re.search(r'="[^"]*(nan|inf)', svg)
-        assert ("n/a" in svg) == (kl is None or kl > 1)
+    # No float is their difference.
+    assert ("n/a" in part_chart(blame_of(next_token(kl, 2), parts), 3)) == (kl != 0)
 
 
 def test_lines_are_kl_by_the_point_where_the_stream_is_put_in() -> None:
-    assert BLAME.in_depth
-    svg = depth_chart(BLAME.in_depth)
+    svg = depth_chart(PARALLEL)
     every, last = re.findall(r'<path class="line \w+" d="([^"]*)"', svg)
     # Every: not finite before attention 0, then 0.5 at six points.
     assert len(re.findall(r"[ML]", every)) == 6
     assert every.startswith(f"M{52 + 558 / 6:.1f},")
-    assert len(re.findall(r"[ML]", last)) == 7
+    # Last: a line past point 3, which is not there.
+    xs = [52 + 558 * point / 6 for point in (0, 1, 2, 4, 5, 6)]
+    assert numbers(r"[ML]([\d.]+)", last) == [pytest.approx(x, abs=0.06) for x in xs]
+    assert last.count("M") == 1
     # 0 is drawn at the lower end of the scale.
     assert last.endswith("L610.0,154.0")
     assert ">≤ 0.1<" in svg
@@ -186,8 +197,8 @@ def test_the_command_line_exports_blames_or_says_why_not(tmp_path: Path, capsys)
     for form in ("csv", "parquet"):
         output = tmp_path / f"a.{form}"
         assert prunetui("export", path, "-o", output, "--rows", "blames") == 0
-    assert len((tmp_path / "a.csv").read_text().splitlines()) == 1 + 26
-    assert pq.read_table(tmp_path / "a.parquet").num_rows == 26
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 1 + 25
+    assert pq.read_table(tmp_path / "a.parquet").num_rows == 25
     assert prunetui("export", path, "-o", tmp_path / "steps.csv", "--rows", "steps") == 0
     assert len((tmp_path / "steps.csv").read_text().splitlines()) == 1 + 9
     output = tmp_path / "b.csv"
@@ -211,7 +222,7 @@ def test_torch_is_not_imported_to_export_a_blame(tmp_path: Path) -> None:
         "from prunetui.engine.trace.export.formats import FORMATS, to_csv\n"
         "from prunetui.engine.trace.file import read_trace\n"
         f"trace = read_trace(Path({str(path)!r}))\n"
-        "assert len(to_csv(trace, 'blames').splitlines()) == 27\n"
+        "assert len(to_csv(trace, 'blames').splitlines()) == 26\n"
         "assert all('to blame' in FORMATS[form](trace) for form in ('md', 'html'))\n"
         "print(sorted({'torch', 'transformers', 'numpy', 'textual'} & sys.modules.keys()))"
     )

@@ -32,7 +32,7 @@ class PartEffect:
     given back."""
     departs: bool
     """Whether the baseline with only this part pruned prefers another token; false where its
-    KL(p ‖ q) is not finite."""
+    logits are not numbers."""
 
 
 def agrees(blame: Blame, form: NextToken) -> bool:
@@ -52,7 +52,7 @@ def effects(blame: Blame) -> list[PartEffect]:
             gap_given_back=difference(part.given_back.gap, blame.pruned.gap) if differs else None,
             gap_alone=difference(part.alone.gap, blame.baseline.gap) if differs else None,
             returns=differs and agrees(blame, part.given_back),
-            departs=part.alone.kl is not None and not agrees(blame, part.alone),
+            departs=not (part.alone.not_numbers or agrees(blame, part.alone)),
         )
         for part in blame.parts
     ]

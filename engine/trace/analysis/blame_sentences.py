@@ -29,8 +29,9 @@ MOST_NAMED = 4
 
 def verdict(blame: Blame) -> str:
     """The finding in one sentence."""
-    if blame.baseline.kl is None:
-        return "The baseline's logits are not numbers at this step, so nothing can be compared."
+    if blame.baseline.not_numbers or blame.pruned.not_numbers:
+        who = "baseline" if blame.baseline.not_numbers else "lane"
+        return f"The logits of the {who} are not numbers at this step: nothing can be blamed."
     if below_floor(blame, blame.pruned):
         return _nothing_to_blame(blame)
     if not blame.parts:
@@ -47,7 +48,8 @@ def verdict(blame: Blame) -> str:
 def sentences(blame: Blame, step: int) -> list[str]:
     """The finding in full, the verdict first; `step` is the one that was blamed."""
     found = [verdict(blame)]
-    if blame.baseline.kl is None or below_floor(blame, blame.pruned):
+    broken = blame.baseline.not_numbers or blame.pruned.not_numbers
+    if broken or below_floor(blame, blame.pruned):
         return found
     if len(blame.parts) > 1:
         every = effects(blame)
@@ -218,7 +220,9 @@ def where_in_text(blame: Blame, where: WhereInText, step: int) -> str:
             "In the text: the fault is in reading the last token alone; even over the baseline's "
             f"caches, {_preferred(blame, caches)}, KL(p‖q) {_nats(caches.kl)}."
         )
-    later = next((tried.position for tried in where.tried if tried.position > where.latest), None)
+    # At the last position none are the baseline's: that is the lane as it is.
+    tried = [one.position for one in where.tried[:-1]]
+    later = next((position for position in tried if position > where.latest), None)
     not_enough = "" if later is None else f"; from position {later} on is not enough"
     return (
         f"In the text: for {token} to return, the caches from position {where.latest} on "
@@ -259,19 +263,17 @@ def where_in_depth(blame: Blame, where: WhereInDepth) -> list[str]:
 def _preferences(blame: Blame) -> str:
     if agrees(blame, blame.pruned):
         return f"Both prefer {_quoted(blame.baseline)}"
-    if blame.pruned.kl is None:
-        return f"The baseline prefers {_quoted(blame.baseline)}, and KL(p‖q) is not finite"
     return (
         f"The baseline prefers {_quoted(blame.baseline)}, the lane {_quoted(blame.pruned)}, at "
-        f"KL(p‖q) {nats(blame.pruned.kl)}"
+        f"KL(p‖q) {_nats(blame.pruned.kl)}"
     )
 
 
 def _preferred(blame: Blame, form: NextToken) -> str:
     """Clause on the token of a form that does not prefer the baseline's."""
-    if form.kl is None:
-        return "it prefers none"
-    if blame.pruned.kl is not None and form.token == blame.pruned.token:
+    if form.not_numbers:
+        return "its logits are not numbers"
+    if blame.pruned.chooses(form.token):
         return f"{_quoted(form)} stays"
     return f"it prefers {_quoted(form)}"
 

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from ..analysis.blame import agrees, by_importance, effects
 from ..blame import Blame, NextToken
-from ..figures import MISSING, change, kl
+from ..divergence import NOT_NUMBERS
+from ..figures import change, kl
 from ..printable import visible
 from ..trace import Trace
 
@@ -85,6 +86,6 @@ def _form(blame: Blame, form: NextToken) -> list[str]:
 
 
 def _preferred(blame: Blame, form: NextToken) -> str:
-    if form.kl is None:
-        return MISSING
+    if form.not_numbers:
+        return NOT_NUMBERS
     return f"“{visible(form.text)}”" + " ✓" * agrees(blame, form)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import msgspec
+
 from ..blame import Blame, NextToken, Part
 from ..trace import Trace
 from .table import Cell, Kind
@@ -21,6 +23,7 @@ COLUMNS: dict[str, Kind] = {
     "gap": "float",
     "token": "int",
     "text": "text",
+    "not_numbers": "bool",
     "floor": "float",
     "forms": "int",
     "latest": "int",
@@ -35,7 +38,7 @@ COLUMNS: dict[str, Kind] = {
 - `cumulative`: that part given back too, which makes `count` parts;
 - `caches`: the lane's last token over caches that are the baseline's from `position` on;
 - `last`, `every`: the lane with the baseline's residual stream put in at `point` of its depth, at
-  the last position or at all.
+  the last position or at all: 0 before attention 0, then after each sublayer.
 
 `floor`, `forms`, `latest` and `seconds` are of the whole blame, the same in all of its rows.
 """
@@ -56,8 +59,7 @@ def rows(trace: Trace) -> Iterator[list[Cell]]:
                 "seconds": blame.seconds,
             }
             for form, cells in _forms(blame):
-                numbers = {"kl": form.kl, "gap": form.gap, "token": form.token, "text": form.text}
-                row: dict[str, Cell] = {**whole, **cells, **numbers}
+                row = {**whole, **cells, **msgspec.structs.asdict(form)}
                 yield [row.get(column) for column in COLUMNS]
 
 
@@ -77,7 +79,8 @@ def _forms(blame: Blame) -> Iterator[tuple[NextToken, dict[str, Cell]]]:
     if blame.in_depth is not None:
         for form in ("last", "every"):
             for point, patched in enumerate(getattr(blame.in_depth, form)):
-                yield patched, {"form": form, "point": point}
+                if patched is not None:
+                    yield patched, {"form": form, "point": point}
 
 
 def _part(part: Part) -> dict[str, Cell]:

@@ -98,12 +98,17 @@ class _BarRow:
 
 
 def depth_chart(where: WhereInDepth) -> str:
-    """Lines through KL by the point at which the baseline's residual stream is put in."""
-    lines = {"kl": [form.kl for form in where.every], "z": [form.kl for form in where.last]}
-    positive = [kl for line in lines.values() for kl in line if kl is not None and kl > 0]
+    """Lines through KL by the point at which the baseline's residual stream is put in; a point that
+    a family does not have is passed over."""
+    lines = {
+        name: [(at, form.kl) for at, form in enumerate(points) if form is not None]
+        for name, points in (("kl", where.every), ("z", where.last))
+    }
+    values = [kl for line in lines.values() for _, kl in line if kl is not None]
+    positive = [kl for kl in values if kl > 0]
     scale = decades_around(min(positive, default=1.0), max(positive, default=1.0))
     plot = Plot(scale, len(where.last) - 1)
-    below = any(kl is not None and scale.share(kl) < 0 for line in lines.values() for kl in line)
+    below = any(scale.share(kl) < 0 for kl in values)
     parts = [
         f'<text class="title" x="{LEFT}" y="14">{DEPTH_TITLE}</text>',
         *plot.y_axis((below, False)),

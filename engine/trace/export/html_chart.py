@@ -1,6 +1,6 @@
 """Chart of one measure of a variant over the steps, as an SVG inside a page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..records import Drift
 from ..scales import Decades, decades_around, power_of_ten, whole_ticks
@@ -46,7 +46,7 @@ def chart(
         *plot.y_axis(outside),
         *plot.x_axis(),
         plot.divergence(first_divergence),
-        f'<path class="line {space}" d="{plot.path(own_values)}"/>',
+        f'<path class="line {space}" d="{plot.path(enumerate(own_values))}"/>',
         *plot.points(local_values),
         f'<text class="title" x="{LEFT}" y="14">{TITLES[space]}</text>',
     ]
@@ -73,10 +73,11 @@ class Plot:
     def point(self, entry: int, value: float) -> tuple[str, str]:
         return f"{self.x(entry):.1f}", f"{self.y(self.scale.exponent(value)):.1f}"
 
-    def path(self, values: Sequence[float | None]) -> str:
-        """Path through the values; one that stands alone is a dot, as the line's ends are round."""
+    def path(self, values: Iterable[tuple[int, float | None]]) -> str:
+        """Path through the values of entries; one that stands alone is a dot, as the line's ends
+        are round."""
         path, pen = [], "M"
-        for entry, value in enumerate(values):
+        for entry, value in values:
             if value is None:
                 pen = "M"
                 continue
