@@ -239,7 +239,7 @@ def resumed_options(
     )
     if fixed := sorted(given - RESUME_OPTIONS):
         raise UserError(
-            f"--resume goes on as {file} says; leave --{fixed[0].replace('_', '-')} out"
+            f"the session goes on as {file} says; leave --{fixed[0].replace('_', '-')} out"
         )
     changes = {name: getattr(options, name) for name in given}
     return msgspec.structs.replace(recorded, **changes)

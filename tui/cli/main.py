@@ -9,6 +9,7 @@ from ...engine.out_of_memory import guard_memory
 from ...engine.trace.printable import visible
 from ..user.log_file import log_file, log_to_file
 from . import (  # noqa: F401  (their commands are added to `app`)
+    blame_commands,
     budget_commands,
     evaluation_commands,
     file_commands,
