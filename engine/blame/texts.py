@@ -83,3 +83,9 @@ def _divergences(
     for z in read:
         log_q = (z.double().to(log_p.device) / temperature).log_softmax(dim=-1)
         yield _kl(log_p, log_q).cpu()
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    terms = log_p.exp() * (log_p - log_q)
+    # A token that p rules out adds nothing, whatever q says.
+    return terms.masked_fill(log_p == -math.inf, 0).sum(dim=-1)

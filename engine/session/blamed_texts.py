@@ -1,7 +1,7 @@
 """Blame over all steps of a trace, and over what the baseline writes after prompts."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -49,8 +49,9 @@ def blame_trace(
 
 def blame_prompts(
     options: Options, prompts: Sequence[str], progress: Progress
-) -> Iterator[tuple[LaneModel, TextBlame]]:
-    """Blame each variant of the options over the tokens that the baseline decodes after prompts.
+) -> list[tuple[str, TextBlame]]:
+    """Blame each variant of the options, by name, over the tokens that the baseline decodes after
+    prompts.
 
     Raises `UserError` for a prompt that the model cannot read, if the baseline writes nothing, and
     as `PrunedLane` does.
@@ -60,8 +61,10 @@ def blame_prompts(
     if left_out:
         raise UserError(left_out[0])
     texts, sampling = _written(builder, models[0], options, prompts, progress)
-    for model in models[1:]:
-        yield model, _blame(builder, model, texts, sampling, progress)
+    return [
+        (model.recipe.name, _blame(builder, model, texts, sampling, progress))
+        for model in models[1:]
+    ]
 
 
 def _written(

@@ -36,6 +36,13 @@ def kl(value: float | None) -> str:
     return f"{value:#.3g}".rstrip(".") if 0.001 <= abs(value) < 999.5 else _scientific(value)
 
 
+def signed_kl(value: float | None) -> str:
+    """Difference of two KL divergences, in three digits: `-1.83`, `+0.0214`, `0`."""
+    if value is None:
+        return MISSING
+    return "0" if abs(value) < ROUNDING else ("+" if value > 0 else "-") + kl(abs(value))
+
+
 def nats(value: float | None) -> str:
     """KL divergence with its unit: `9.83 nats`."""
     return MISSING if value is None else f"{kl(value)} nats"
