@@ -1,4 +1,4 @@
-"""Blame over whole texts: what each pruned part of a lane costs, on the mean over many positions."""
+"""Blame over whole texts: what each pruned part of a lane costs, as a mean over positions."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -67,9 +67,7 @@ def blame_texts(
         )
     pruned, *means = (total / positions).tolist()
     count = len(lane.parts)
-    return TextBlame(
-        *(positions, not_comparable, pruned, lane.parts), means[:count], means[count:]
-    )
+    return TextBlame(*(positions, not_comparable, pruned, lane.parts), means[:count], means[count:])
 
 
 def _divergences(

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 MAX_TABLE_CELLS = 200
 """Width that no table here has."""
 STEP_NOTE = (
-    "Nats of KL(p‖q), p the baseline and q the form of the lane, on the same tokens. Given back: the "
+    "KL(p‖q) in nats, p the baseline and q a form of the lane, on the same tokens. Given back: the "
     "lane with this part as in the baseline. Alone: the baseline with only this part pruned. Gap: "
-    "logit of the baseline's token less that of the lane's. ✓ the form prefers the baseline's token."
+    "logit of the baseline's token less that of the lane's. ✓: the baseline's token is preferred."
 )
 MEAN_NOTE = (
-    "Means over {positions} positions of KL(p‖q) in nats, p the baseline and q the form of the lane, "
+    "Means over {positions} positions of KL(p‖q) in nats, p the baseline and q a form of the lane, "
     "on the same tokens. Given back: the lane with this part as in the baseline; Δ is what that "
     "changes. Alone: the baseline with only this part pruned."
 )
@@ -45,7 +45,7 @@ def blame_step(
     lane: int,
     step: int,
     tokens: BlamedTokens,
-    parts: Sequence[Literal["text", "depth"]],
+    where: Sequence[Literal["text", "depth"]],
     output: Path | None,
 ) -> None:
     """Blame a lane at a step of a trace, write the trace with it if `output` is given, and print
@@ -57,8 +57,8 @@ def blame_step(
         session = open_session(options, output, report, resume=trace)
         try:
             blame = session.blame(step, lane, tokens, "parts")
-            for part in parts:
-                blame = session.blame(step, lane, tokens, part)
+            for what in where:
+                blame = session.blame(step, lane, tokens, what)
         finally:
             session.end()
         if session.recording_error is not None:
@@ -82,7 +82,7 @@ def blame_step(
 def blame_trace(
     trace: Trace, options: Options, lane: int, tokens: BlamedTokens, output: Path | None
 ) -> None:
-    """Blame a lane over all steps of a trace, write JSON if `output` is given, and print a table."""
+    """Blame a lane over all steps of a trace; write JSON if `output` is given, print a table."""
     with loading_bar() as (_, report):
         from ...engine.session.blamed_texts import blame_trace as read
 

@@ -1,7 +1,7 @@
 """`prunetui blame` on the command line: of a step, of all steps of a trace, or after prompts."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,7 +17,8 @@ from ...engine.variants.option_checks import check_options
 from .commands import app, resumed_options
 from .options import LOADING_OPTIONS, named_on_command_line, with_decoding_options
 
-PROMPT_OPTIONS = {"variant", "raw", "max_new_tokens", "temperature", "top_k", "top_p", "seed"}
+PROMPT_OPTIONS = {"variant", "raw", "max_new_tokens", "ignore_eos"}
+PROMPT_OPTIONS |= {"temperature", "top_k", "top_p", "seed"}
 """Options that say what the baseline writes after prompts, and which lanes are blamed for it."""
 STEP_OPTIONS = {"step", "text", "depth"}
 
@@ -94,8 +95,8 @@ def blame(
     if step is None:
         blame_trace(recorded, options, lane, tokens, output)
     else:
-        parts = [name for name, asked in (("text", text), ("depth", depth)) if asked]
-        blame_step(recorded, options, lane, step, tokens, parts, output)
+        where: list[Literal["text", "depth"]] = ["text"] * text + ["depth"] * depth
+        blame_step(recorded, options, lane, step, tokens, where, output)
 
 
 def _lane(trace: Trace, lane: int | None) -> int:
@@ -105,7 +106,7 @@ def _lane(trace: Trace, lane: int | None) -> int:
     if lane is None and len(names) == 2:
         return 1
     if lane is None:
-        raise UserError(f"the trace has {len(names) - 1} variants; choose one by --lane: {variants}")
+        raise UserError(f"the trace has several variants; choose one by --lane: {variants}")
     if lane == 0:
         raise UserError("lane 0 is the baseline, of which nothing is pruned; choose a variant")
     if lane >= len(names):
