@@ -68,9 +68,7 @@ def test_the_mean_over_a_trace_is_that_of_stock_models(
     assert "mean KL(p‖q)" in capsys.readouterr().out
 
 
-def test_the_mean_over_prompts_is_that_of_their_traces(
-    model: Path, trace: Path, tmp_path: Path
-) -> None:
+def test_the_mean_over_prompts_is_that_of_their_traces(model: Path, tmp_path: Path) -> None:
     prompts, means = tmp_path / "prompts.txt", []
     prompts.write_text("Twelve bytes\n\nBees make\n")
     command = ("blame", "-m", model, "-v", VARIANT, "-v", "small=drop:mlp=[0]")
@@ -102,7 +100,7 @@ def test_mistakes_are_sentences(model: Path, trace: Path, tmp_path: Path, capsys
         (trace, "--lane", 1, "--step", STEPS): f"there is no step {STEPS}",
         (trace, "--lane", 1, "--text"): "--text is of one step; name it with --step",
         (trace, "--lane", 1, "--dtype", "float16"): "leave --dtype out",
-        (trace, "--lane", 1, "--step", 1, "-o", "-"): "a trace is a file of its own",
+        (trace, "--lane", 1, "--step", 1, "-o", "/dev/stdout"): "a trace is a file of its own",
         ("--prompts", prompts, "-m", model): "give it a -v",
         ("--prompts", prompts, "--step", 1): "--step is for a trace",
     }.items():
