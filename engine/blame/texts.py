@@ -1,6 +1,5 @@
 """Blame over whole texts: what each pruned part of a lane costs, as a mean over positions."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.rows import Report
 from ..trace.blame import Part
-from .pruned_lane import Form, PrunedLane
+from .next_token import kl_divergence
+from .pruned_lane import Form, PrunedLane, Report
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,6 @@ def _divergences(
     needed = range(text.first, len(text.tokens))
     baseline: Form = frozenset()
     read = lane.logits(text.tokens, [baseline, *forms], needed, report)
-    log_p = (next(read).double() / temperature).log_softmax(dim=-1)
-    for z in read:
-        log_q = (z.double().to(log_p.device) / temperature).log_softmax(dim=-1)
-        yield _kl(log_p, log_q).cpu()
-
-
-def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    terms = log_p.exp() * (log_p - log_q)
-    # A token that p rules out adds nothing, whatever q says.
-    return terms.masked_fill(log_p == -math.inf, 0).sum(dim=-1)
+    p = next(read)
+    for q in read:
+        yield kl_divergence(p, q.to(p.device), temperature).cpu()

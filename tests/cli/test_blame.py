@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
+from prunetui.engine.trace.analysis.blame_sentences import verdict
+from prunetui.engine.trace.figures import kl
 from prunetui.engine.trace.file import read_trace
 from transformers import AutoModelForCausalLM
 
@@ -63,7 +66,7 @@ def test_the_mean_over_a_trace_is_that_of_stock_models(
     left = [part["kl_given_back"] for part in found["parts"]]
     assert left == sorted(left)
     if whose == "baseline":
-        local = [step.local_of(1).kl for step in recorded.steps]  # type: ignore[union-attr]
+        local = [step.local_of(1).kl or 0 for step in recorded.steps]  # type: ignore[union-attr]
         assert found["kl"] == pytest.approx(sum(local) / STEPS, rel=1e-4)
     assert "mean KL(p‖q)" in capsys.readouterr().out
 
@@ -86,6 +89,24 @@ def test_the_mean_over_prompts_is_that_of_their_traces(model: Path, tmp_path: Pa
         assert prunetui("blame", file, "-o", one) == 0
         means.append(json.loads(one.read_text())[0]["kl"])
     assert found["kl"] == pytest.approx(sum(means) / 2, rel=1e-5)
+
+
+def test_a_step_is_printed_and_recorded_in_a_new_trace(
+    trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "blamed.trace.jsonl"
+    assert prunetui("blame", trace, "--lane", 1, "--step", 2, "-o", file) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    before, after = read_trace(trace), read_trace(file)
+    (blame,) = after.steps[2].blames
+    assert [part.part.name for part in blame.parts] == ["attention 1", "attention 2"]
+    assert printed.startswith(f"{VARIANT} at step 2, on the baseline's tokens {verdict(blame)}")
+    for part in blame.parts:
+        assert f"{part.part.name} {kl(part.given_back.kl)} " in printed
+    local = before.steps[2].local_of(1)
+    assert local is not None
+    assert blame.pruned.kl == pytest.approx(local.kl, rel=1e-4)
+    assert [replace(step, blames=[]) for step in after.steps] == before.steps
 
 
 def test_mistakes_are_sentences(model: Path, trace: Path, tmp_path: Path, capsys) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -17,7 +17,7 @@ from ...engine.output_files import write_new
 from ...engine.trace import figures
 from ...engine.trace.analysis.blame import agrees, by_importance, effects
 from ...engine.trace.analysis.blame_sentences import sentences
-from ...engine.trace.blame import Blame, BlamedTokens, NextToken, Part
+from ...engine.trace.blame import Blame, BlamedTokens, Causes, NextToken, Part
 from ...engine.trace.printable import visible
 from ...engine.trace.trace import Trace
 from .progress import loading_bar
@@ -45,7 +45,7 @@ def blame_step(
     lane: int,
     step: int,
     tokens: BlamedTokens,
-    where: Sequence[Literal["text", "depth"]],
+    where: Sequence[Causes],
     output: Path | None,
 ) -> None:
     """Blame a lane at a step of a trace, write the trace with it if `output` is given, and print
@@ -57,8 +57,8 @@ def blame_step(
         session = open_session(options, output, report, resume=trace)
         try:
             blame = session.blame(step, lane, tokens, "parts")
-            for what in where:
-                blame = session.blame(step, lane, tokens, what)
+            for causes in where:
+                blame = session.blame(step, lane, tokens, causes)
         finally:
             session.end()
         if session.recording_error is not None:

@@ -1,7 +1,7 @@
 """`prunetui blame` on the command line: of a step, of all steps of a trace, or after prompts."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -9,7 +9,7 @@ from ...engine.errors import UserError
 from ...engine.files import is_stream
 from ...engine.options import Options
 from ...engine.output_files import check_writable
-from ...engine.trace.blame import BlamedTokens
+from ...engine.trace.blame import BlamedTokens, Causes
 from ...engine.trace.file import read_trace
 from ...engine.trace.printable import visible
 from ...engine.trace.trace import Trace
@@ -95,7 +95,8 @@ def blame(
     if step is None:
         blame_trace(recorded, options, lane, tokens, output)
     else:
-        where: list[Literal["text", "depth"]] = ["text"] * text + ["depth"] * depth
+        asked: list[tuple[Causes, bool]] = [("text", text), ("depth", depth)]
+        where: list[Causes] = [causes for causes, wanted in asked if wanted]
         blame_step(recorded, options, lane, step, tokens, where, output)
 
 
