@@ -49,7 +49,7 @@ def test_a_stream_without_a_character_gets_another(encoding: str, path: Path) ->
     assert (done.returncode, done.stderr) == (0, b"\n")
     assert "first ! " in printed
     assert "KL(p | q), p baseline" in printed
-    assert f"{'-' * 20}\ndrop:attn=1  " in printed
+    assert f"{'-' * 20}\ndrop:attn=1\n" in printed
     # What a model says is exact.
     assert "\\u6f22\\u5b57" in printed
     assert f"3 steps recorded in {path}" in printed

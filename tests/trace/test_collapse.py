@@ -11,19 +11,23 @@ from prunetui.engine.trace.analysis.breakpoints import parse_breakpoint
 from prunetui.engine.trace.analysis.collapse import (
     FEWEST,
     WINDOW,
+    Collapse,
     collapse_start,
     compression_ratio,
     distinct_share,
     find_collapse,
+    lane_collapse,
     repeated_share,
     shares_at,
     text_collapse,
     windowed_shares,
 )
 from prunetui.engine.trace.divergence import chosen_tokens
+from prunetui.engine.trace.export.html import to_html
+from prunetui.engine.trace.export.markdown import to_markdown
 from prunetui.engine.trace.records import Step
 
-from ..support.traces import make_header, make_step
+from ..support.traces import make_header, make_step, make_trace
 
 DATA = json.loads((Path(__file__).parents[1] / "data" / "collapse.json").read_text())
 """Made texts, and what the demo's default lanes write on its default prompt with end tokens
@@ -192,3 +196,27 @@ def test_playing_stops_where_a_lane_has_collapsed() -> None:
         "repeat"
     )
     assert parse_breakpoint("lane 1 collapses", header).hit(both, 129) == ""
+
+
+def test_reports_say_where_the_baseline_repeats_itself_too() -> None:
+    """The made-up baseline comes round every 12 tokens, as lane 2 does; lane 1 says one word."""
+    trace = make_trace(140)
+    trace.steps = lanes_choosing(
+        [token % 12 for token in range(140)], [3] * 140, [token % 12 for token in range(140)]
+    )
+    start = find_collapse(trace.steps, 0)
+    assert start == 0
+    assert [lane_collapse(trace.steps, lane) for lane in (1, 2)] == [
+        Collapse(0, as_baseline=False),
+        Collapse(None, as_baseline=True),
+    ]
+    markdown, page = to_markdown(trace), to_html(trace)
+    assert "| `drop:mlp=1` | – | 0.0% | baseline too |" in markdown
+    assert "| `drop:attn=1` | 0 | 91.4% | 0 |" in markdown
+    assert "The baseline's own text ends in repetition, which begins at step 0." in markdown
+    assert "ends in repetition, which begins" not in to_markdown(make_trace(10))
+    assert "<td>baseline too</td>" in page
+    assert "<td>collapse step (0)</td>" in page
+    share = f"{repeated_share([*range(12)] * 8):.1%}"
+    assert f"<td>seq-rep-4 ({share})</td>" in page
+    assert f"<td>{share}</td>" in page
