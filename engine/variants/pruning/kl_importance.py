@@ -1,41 +1,47 @@
 """Importance by KL: how far the next-token distribution moves where a sublayer is dropped too."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ...model.dropped import Dropped
-from ...model.rows import Report, Row, read_rows
+from ...model.rows import Row, RowReader
 from ...model.weight_group import WeightGroup
 from .kl_divergence import kl_divergence
 
 
-@torch.inference_mode()
 def measure_kl(
     baseline: WeightGroup,
     group: WeightGroup,
     drops: Sequence[Dropped],
     windows: Sequence[Tensor],
-    report: Report,
+    progress: Callable[[float], None],
 ) -> list[float | None]:
     """KL(p ‖ q) in nats for each of `drops`, the mean over all positions of the windows, int64
     [positions] each: p is the baseline's distribution, q that of `group` with these sublayers
-    dropped. None where it is not finite.
+    dropped. None where it is not finite. Raises `UserError` if there is no memory for one row.
     """
-    sums = [0.0] * len(drops)
+    reader = RowReader(group, None)
+    baseline_reader = reader if group is baseline else RowReader(baseline, None)
     rows = [Row(dropped) for dropped in drops]
+    sums = [0.0] * len(rows)
     for number, window in enumerate(windows):
-
-        def report_part(done: float, number: int = number) -> None:
-            report((number + done) / len(windows))
-
+        progress(number / len(windows))
         needed = torch.arange(len(window))
-        report_part(0.0)
-        (x,) = read_rows(baseline, None, [Row()], window, needed, lambda _: None)
+        at_once = reader.memory(len(window), len(needed)).rows_at_once(len(rows))
+        work, done = reader.work(rows, at_once), 0
+
+        def report(streams: int, number: int = number, work: int = work) -> None:
+            nonlocal done
+            done += streams
+            # A batch that memory had no room for was begun again.
+            progress((number + min(1.0, done / work)) / len(windows))
+
+        (x,) = baseline_reader.read([Row()], window, needed, 1, lambda _: None)
         log_p = torch.log_softmax(x.double(), dim=-1)
-        for index, z in enumerate(read_rows(group, None, rows, window, needed, report_part)):
+        for index, z in enumerate(reader.read(rows, window, needed, at_once, report)):
             sums[index] += kl_divergence(log_p, z).sum().item()
     tokens = sum(map(len, windows))
     return [total / tokens if math.isfinite(total) else None for total in sums]
