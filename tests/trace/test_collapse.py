@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from prunetui.engine.trace.analysis.breakpoints import parse_breakpoint
 from prunetui.engine.trace.analysis.collapse import (
-    FEWEST,
     WINDOW,
     Collapse,
     collapse_start,
@@ -117,8 +116,8 @@ def test_a_text_that_goes_on_has_not_collapsed_and_one_that_grows_has() -> None:
     assert collapse_start([*PROSE[:50], *loop, *PROSE[50:90]]) == 50
     assert collapse_start([*PROSE[:50], *loop, *PROSE[50:100]]) is None
     assert collapse_start([*PROSE[:50], *loop, *PROSE[50:100], *loop]) == 220
-    assert collapse_start([7] * (FEWEST - 1)) is None
-    assert collapse_start([7] * FEWEST) == 0
+    assert collapse_start([7] * 23) is None
+    assert collapse_start([7] * 24) == 0
 
 
 def test_a_lane_is_compared_with_the_baseline() -> None:
@@ -176,7 +175,7 @@ def test_playing_stops_where_a_lane_has_collapsed() -> None:
     texts = [LANES["baseline"], LANES["drop:attn=8"], LANES["drop:mlp=8"][:200]]
     steps = lanes_choosing(*texts)
     header = make_header()
-    for condition, lanes in (("lane 1 collapses", [1]), ("collapses", [0, 1, 2])):
+    for condition, lanes in (("lane 2 collapses", [2]), ("collapses", [0, 1, 2])):
         stop = parse_breakpoint(condition, header)
         for number in range(256):
             seen = steps[: number + 1]
