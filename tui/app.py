@@ -24,6 +24,7 @@ from ..engine.results.file import ResultsFollower
 from ..engine.trace.printable import visible
 from ..engine.trace.trace import Trace
 from ..themes import DARK, load_themes
+from .screens.blame import BlameScreen
 from .screens.inspector import Inspector
 from .screens.items import ItemsScreen
 from .screens.keys import KEYS, PALETTE, SUSPEND
@@ -229,7 +230,7 @@ class InspectorApp(App[None], inherit_bindings=False):
         commands: Sequence[Key] = []
         if isinstance(screen, Inspector):
             commands = [key for key in screen.keys if key.id not in screen.hidden_keys]
-        elif isinstance(screen, SessionsScreen | ResultsScreen | ItemsScreen):
+        elif isinstance(screen, SessionsScreen | ResultsScreen | ItemsScreen | BlameScreen):
             commands = screen.commands
         await self._choose_command(screen, Palette("Commands", [*commands, THEME]))
 

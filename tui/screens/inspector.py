@@ -17,10 +17,11 @@ from ..user.state_files import write_copied_text
 from ..views.base import InspectorView
 from ..views.catalog import VIEWS
 from ..views.layers import MAP, LayersView
-from ..widgets.key_line import Key, KeyLine
+from ..widgets.key_line import Key, KeyLine, key_for
 from ..widgets.overview import Overview
 from ..widgets.panel import Clicked
 from ..widgets.status import StatusLine
+from .blame_help import not_blamable
 from .choose import BranchesDialog
 from .export import ExportDialog
 from .help import HelpScreen
@@ -93,10 +94,28 @@ class Inspector(Navigator):
     def read_step(self, number: int) -> None:
         """Read a step through the logit lens, if `can_read`."""
 
+    def blame(self, moment: Moment) -> object:
+        """Show the blame of the selected lane at the cursor."""
+        raise NotImplementedError
+
     @property
     def export_name(self) -> str:
         """Name to propose for an exported file, without its suffix."""
         raise NotImplementedError
+
+    # -- why ----------------------------------------------------------------------------------
+
+    def action_why(self) -> None:
+        """Show why the selected lane leaves the baseline at the cursor, or say why not."""
+        if self.trace is None:
+            return
+        moment = self.moment_of(self.trace)
+        sentence = not_blamable(moment, (key_for(self, "lane-down"), key_for(self, "forward")))
+        if sentence:
+            self.tell(sentence)
+        else:
+            self.stop_playing()
+            self.blame(moment)
 
     # -- what if ------------------------------------------------------------------------------
 

@@ -111,6 +111,15 @@ KEYS = [
         keywords="first divergent different differs run until",
     ),
     Key(
+        "w",
+        "why",
+        "why",
+        tooltip="Why the selected lane leaves the baseline at this step: which parts are to blame",
+        id="why",
+        noun="Blame",
+        keywords="why cause explain reason which part restore attribution patching",
+    ),
+    Key(
         "n",
         "seek(1)",
         "next",

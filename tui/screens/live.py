@@ -9,14 +9,19 @@ from textual import work
 from ...engine.errors import UserError
 from ...engine.options import Context
 from ...engine.session.changes import RestartChanges, changed_options
+from ...engine.trace.blame import BlamedTokens, Causes
 from ...engine.trace.divergence import differs
 from ...engine.trace.printable import visible
 from ...engine.trace.records import Sampling, Step
+from ...engine.variants.recipes import Recipe
+from ..moment import Moment
 from ..widgets.loading import LoadingPanel
 from .ask import AskDialog
+from .blame import BlameCommands, BlameScreen
 from .choose import ForceDialog
 from .prompt import Decoding, PromptEditor
 from .session_inspector import SessionInspector
+from .variant_notes import recipe_of
 from .variants import VariantEditor
 
 NEXT_CONTEXT: dict[Context, Context] = {"free": "forced", "forced": "both", "both": "free"}
@@ -148,6 +153,39 @@ class LiveInspector(SessionInspector):
         self._upper = editor
         await self.app.push_screen_wait(editor)
         self._upper = None
+
+    @work
+    async def blame(self, moment: Moment) -> None:
+        """Show a blame, which is measured; then go on with the lane that was made of it, if any."""
+        header, lane = moment.header, moment.lane
+
+        def apply(recipe: Recipe) -> None:
+            recipes = [str(recipe_of(own)) for own in header.lanes[1:]]
+            self._thread.set_variants([*recipes[:lane], str(recipe), *recipes[lane:]])
+
+        def measure(tokens: BlamedTokens, what: Causes) -> None:
+            self._thread.blame(moment.cursor, lane, tokens, what)
+
+        self.alert = ""
+        self._thread.pause()
+        commands = BlameCommands(measure, apply, self._cancel_work)
+        self._upper = screen = BlameScreen(moment, "baseline", commands)
+        recipe = await self.app.push_screen_wait(screen)
+        self._upper = None
+        if recipe is not None and self.trace is not None:
+            self._decode_with(recipe, is_new=self.trace.header is not header)
+
+    def _decode_with(self, recipe: Recipe, *, is_new: bool) -> None:
+        """Select the lane of a recipe; decode on if it is new, else say that it is there."""
+        lanes = self.trace.header.lanes if self.trace else []
+        lane = next((n for n, own in enumerate(lanes) if own.recipe == recipe.text), None)
+        if lane is None:
+            return
+        self.select(lane)
+        if is_new:
+            self.play_on()
+        else:
+            self.tell(f"{lanes[lane].name} has that part given back already.")
 
     @work
     async def action_answers(self) -> None:

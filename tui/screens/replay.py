@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import ClassVar
 
 from ...engine.errors import UserError
+from ...engine.trace.blame import find_blame
 from ...engine.trace.divergence import first_divergence
 from ...engine.trace.file import SUFFIX
 from ...engine.trace.printable import visible
 from ...engine.trace.trace import Trace
+from ..moment import Moment
 from ..user.state_files import ReplayPosition, read_position, write_position
 from ..views.catalog import VIEWS
+from ..widgets.key_line import key_for
+from .blame import BlameScreen
 from .inspector import OVERVIEW, Inspector
 
 log = logging.getLogger("prunetui")
@@ -122,7 +126,27 @@ class ReplayInspector(Inspector):
     def action_variants(self) -> None:
         self._refuse()
 
+    def blame(self, moment: Moment) -> None:
+        """Show a recorded blame, of the baseline's tokens first."""
+        blames = moment.step.blames if moment.step else []
+        of_lane = [blame for blame in blames if blame.lane == moment.lane]
+        if of_lane:
+            shown = find_blame(of_lane, moment.lane, "baseline") or of_lane[0]
+            self.app.push_screen(BlameScreen(moment, shown.tokens, self._refusal))
+        else:
+            name = moment.header.lanes[moment.lane].name
+            self.tell(
+                f"No blame of {name} is recorded at step {moment.cursor}: {self._command} loads "
+                f"the model, and {key_for(self, 'why')} measures one."
+            )
+
+    @property
+    def _command(self) -> str:
+        return f"prunetui --resume {shlex.quote(str(self._path))}"
+
+    @property
+    def _refusal(self) -> str:
+        return f"This is a replay: there is no model to decode with; {self._command} loads it."
+
     def _refuse(self) -> None:
-        command = f"prunetui --resume {shlex.quote(str(self._path))}"
-        sentence = f"This is a replay: there is no model to decode with; {command} loads it."
-        self.notify(visible(sentence), markup=False)
+        self.tell(self._refusal)

@@ -54,7 +54,7 @@ class Picture:
     """Number of steps on the x axis; None: a logarithmic axis, the same as the y axis."""
     highest: float = math.inf
     """Upper bound of the y axis, at most; higher values are drawn there."""
-    marks: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    marks: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Steps by their glyph in a row below the lines, the most important last."""
 
 
@@ -72,7 +72,7 @@ class _Drawing:
     """Number of columns to the right of the labels."""
     x_range: Point
 
-    def columns_of(self, steps: Iterable[int]) -> list[int]:
+    def columns_of(self, steps: Iterable[float]) -> list[int]:
         """Columns at which plotext draws the steps; steps after the picture's are in the last."""
         low, high = self.x_range
         scale = (self.columns - 1) / (high - low)
@@ -85,13 +85,13 @@ class Chart(Panel):
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"chart--{color}" for color in COLORS}
 
     picture: Picture | None = None
-    cursor: int | None = None
+    cursor: float | None = None
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._drawing: _Drawing | None = None
 
-    def show(self, picture: Picture, cursor: int | None = None) -> None:
+    def show(self, picture: Picture, cursor: float | None = None) -> None:
         """Draw the picture, with a cursor at a step; another cursor does not rerun plotext."""
         self.picture, self.cursor = picture, cursor
         self.redraw()
@@ -232,7 +232,7 @@ def _cells(line: str) -> tuple[list[str], list[int]]:
     return cells, colors
 
 
-def _mark(drawing: _Drawing, marks: Mapping[str, Sequence[int]], width: int) -> None:
+def _mark(drawing: _Drawing, marks: Mapping[str, Sequence[float]], width: int) -> None:
     """Add a row of marks, and a dotted line above the first of the most important.
 
     Only the most important have a striking colour; the others can be hundreds.

@@ -131,14 +131,14 @@ class ModelMap(Panel, can_focus=True):
         if not content.shown:
             return [self.title(width, "map"), *notes]
         cells, columns, rows = self._lay_out(content, width, height)
-        self._first = _first_column(self._first, self.at_layer, columns, content.depth)
+        self._first = first_column(self._first, self.at_layer, columns, content.depth)
         layers = range(self._first, min(self._first + columns, content.depth))
         title = "map"
         if len(layers) < content.depth:
             title = f"map, layers {layers[0]} to {layers[-1]} of {content.depth}"
         lines = [
             self.title(width, title, *_legends(content.similarity)),
-            Line().add(_numbers(layers, cells), quiet),
+            Line().add(layer_numbers(layers, cells), quiet),
         ]
         for kind in SUBLAYERS:
             for row in range(rows):
@@ -256,7 +256,7 @@ def _legends(similarity: Similarity | None) -> list[str]:
     ]
 
 
-def _numbers(layers: range, cells: int) -> str:
+def layer_numbers(layers: range, cells: int) -> str:
     """Indices of every fifth layer over their columns."""
     line = " " * LABEL_CELLS
     for layer in layers:
@@ -265,7 +265,7 @@ def _numbers(layers: range, cells: int) -> str:
     return line
 
 
-def _first_column(first: int, layer: int, columns: int, depth: int) -> int:
+def first_column(first: int, layer: int, columns: int, depth: int) -> int:
     """Index of the first layer shown: half a page on when the cursor leaves the page."""
     if not first <= layer < first + columns:
         first = layer - columns // 2
