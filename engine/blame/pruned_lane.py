@@ -1,6 +1,6 @@
 """Forms of a lane in which only some of its parts are pruned, read as rows of few passes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from ..decode.proof import TOLERANCE, difference
 from ..errors import UserError
 from ..model.device_memory import in_units
 from ..model.dropped import SUBLAYERS, Dropped
-from ..model.rows import Counterpart, Row, RowReader
+from ..model.rows import Counterpart, Report, Row, RowReader, WorkProgress
 from ..model.swapped_weights import OUTSIDE, compare_modules, not_alike
 from ..model.weight_group import WeightGroup
 from ..trace.blame import Part
@@ -18,9 +18,6 @@ from ..variants.builder import LaneModel
 
 Form = frozenset[Part]
 """The parts that a form of a lane has pruned: none is the baseline, all the lane as it is."""
-
-Report = Callable[[float], None]
-"""Called with the fraction that is done."""
 
 CHECKED_POSITIONS = 8
 """Length of the text on which swapped weights are checked."""
@@ -118,17 +115,12 @@ class PrunedLane:
             for reader, rows in zip(self.readers, split, strict=True)
         ]
         readings = [*zip(self.readers, split, at_once, strict=True)]
-        total = sum(reader.work(rows, count) for reader, rows, count in readings)
-        done = 0
-
-        def advance(work: int) -> None:
-            nonlocal done
-            done += work
-            # A batch that memory had no room for was begun again.
-            report(min(1.0, done / total))
-
+        progress = WorkProgress(
+            sum(reader.work(rows, count) for reader, rows, count in readings), report
+        )
         pending = [
-            reader.read(rows, text, positions, count, advance) for reader, rows, count in readings
+            reader.read(rows, text, positions, count, progress.advance)
+            for reader, rows, count in readings
         ]
         for form in forms:
             yield next(pending[self._on_variant(form)])

@@ -25,7 +25,7 @@ from .installed import InstalledHooks
 from .memory import available_memory
 from .weight_group import WeightGroup
 
-MEASURED_POSITIONS = 32
+MEASURED_POSITIONS = 16
 FREE_SHARE = 0.5
 """Part of the free memory that a batch may take: allocators need more than what lives in them."""
 USEFUL_POSITIONS = 2048

@@ -18,7 +18,6 @@ from .branches import Branches, Streams
 from .dropped import SUBLAYERS, Dropped
 from .gates import Gates
 from .installed import InstalledHooks
-from .probe import POSITIONS
 from .rope import ChangingRope
 from .row_memory import RowMemory, RowSize, measure_row
 from .swapped_weights import OUTSIDE, DifferingModules, SwappedWeights
@@ -29,6 +28,10 @@ log = logging.getLogger(__name__)
 SHARING_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
 """Largest root mean square of the change of a row's logits, over their standard deviation, that
 another number of rows makes by rounding. The wrong row or mask moves them by 0.5 and more."""
+
+
+Report = Callable[[float], None]
+"""Called with the fraction that is done."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,18 @@ class Counterpart:
     """Whether it is the first of the two that `differing` compares."""
 
 
+class WorkProgress:
+    """Progress of work whose parts are reported as they are done."""
+
+    def __init__(self, total: int, report: Report) -> None:
+        self._total, self._done, self._report = total, 0, report
+
+    def advance(self, work: int) -> None:
+        self._done += work
+        # A batch that memory had no room for was begun again.
+        self._report(min(1.0, self._done / self._total))
+
+
 class RowReader:
     """Reads the same tokens in rows over one model; nothing stays installed on it between rows."""
 
@@ -74,6 +89,14 @@ class RowReader:
     def work(self, rows: Sequence[Row], at_once: int) -> int:
         """Layers times streams that reading the rows will compute."""
         return sum(self._streams(batch).work for batch in _batches(rows, at_once))
+
+    def read_all(
+        self, rows: Sequence[Row], tokens: Tensor, needed: Tensor, report: Report
+    ) -> Iterator[Tensor]:
+        """Read as `read` does, as many rows at once as memory has room for."""
+        at_once = self.memory(len(tokens), len(needed)).rows_at_once(len(rows))
+        progress = WorkProgress(self.work(rows, at_once), report)
+        return self.read(rows, tokens, needed, at_once, progress.advance)
 
     def read(
         self,
@@ -188,7 +211,7 @@ class RowReader:
         depth = range(len(anatomy.layers))
         rows = [Row(), *(Row(Dropped(attention=frozenset({layer}))) for layer in depth)]
         kinds = [[row.in_layer(layer) for layer in depth] for row in rows]
-        tokens, last = torch.arange(1, 1 + POSITIONS), torch.tensor([POSITIONS - 1])
+        tokens, last = torch.tensor([1, 2]), torch.tensor([1])
         try:
             together, alone = (
                 self._logits(rows, streams, tokens, last, lambda _: None)[streams.of_row]

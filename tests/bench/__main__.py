@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # As the command line does.
 os.environ["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", SPINS)
 
+from .blame import blaming
 from .decoding import context_growth, decoding, large_vocabulary, measuring
 from .evaluation import rating, writing
 from .loading import loading
@@ -42,6 +43,12 @@ print(
 rating("float32")
 print("\nevaluation: sums written in five lanes, over lm-eval's run of one model (as above)")
 writing("float32")
+for dtype in ("float32", "bfloat16"):
+    print(
+        "\nblame: each of eight dropped sublayers given back and pruned alone, after 160 tokens "
+        f"(demo model, {dtype})"
+    )
+    blaming(dtype)
 print("\nmemory: what lanes add, each in a process of its own (float32)")
 memory()
 print("\nlong run: five lanes of a tiny model, resident")

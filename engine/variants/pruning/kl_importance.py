@@ -30,18 +30,13 @@ def measure_kl(
     for number, window in enumerate(windows):
         progress(number / len(windows))
         needed = torch.arange(len(window))
-        at_once = reader.memory(len(window), len(needed)).rows_at_once(len(rows))
-        work, done = reader.work(rows, at_once), 0
 
-        def report(streams: int, number: int = number, work: int = work) -> None:
-            nonlocal done
-            done += streams
-            # A batch that memory had no room for was begun again.
-            progress((number + min(1.0, done / work)) / len(windows))
+        def report(done: float, number: int = number) -> None:
+            progress((number + done) / len(windows))
 
-        (x,) = baseline_reader.read([Row()], window, needed, 1, lambda _: None)
+        (x,) = baseline_reader.read_all([Row()], window, needed, lambda _: None)
         log_p = torch.log_softmax(x.double(), dim=-1)
-        for index, z in enumerate(reader.read(rows, window, needed, at_once, report)):
+        for index, z in enumerate(reader.read_all(rows, window, needed, report)):
             sums[index] += kl_divergence(log_p, z).sum().item()
     tokens = sum(map(len, windows))
     return [total / tokens if math.isfinite(total) else None for total in sums]
