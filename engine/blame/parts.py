@@ -82,7 +82,7 @@ class _Forms:
     def _logits(self, forms: Sequence[Form]) -> Iterator[Tensor]:
         """Logits [vocabulary] of one form after another."""
         text = self._step.text
-        what = f"reading {len(forms)} forms of {len(text)} tokens"
+        what = f"reading {self._pruned.need(forms, len(text), 1)}"
         rows = self._pruned.logits(
             text, forms, [len(text) - 1], lambda done: self._progress(what, done)
         )

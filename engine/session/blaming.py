@@ -1,8 +1,13 @@
 """The blame of a recorded step: whose tokens are read, what is refused, and what is found."""
 
+import time
 from collections.abc import Mapping
 
+import msgspec
+
 from ..blame.blamed_step import BlamedStep
+from ..blame.in_depth import where_in_depth
+from ..blame.in_text import where_in_text
 from ..blame.parts import blame_parts
 from ..blame.pruned_lane import PrunedLane
 from ..decode.prepared_lanes import PreparedLanes
@@ -49,14 +54,22 @@ def blame_step(
 def _find_causes(
     lanes: PreparedLanes,
     step: BlamedStep,
-    blame: Blame | None,
+    recorded: Blame | None,
     what: Causes,
     progress: Progress,
 ) -> Blame:
-    pruned = PrunedLane(lanes.models[0].group, lanes.models[step.lane])
+    baseline, model = lanes.models[0].group, lanes.models[step.lane]
+    blame = recorded
     if blame is None or what == "parts":
-        blame = blame_parts(pruned, step, progress)
-    return blame
+        blame = blame_parts(PrunedLane(baseline, model), step, progress)
+    began = time.perf_counter()
+    if what == "text":
+        in_text = where_in_text(baseline, model, step, blame, progress)
+        blame = msgspec.structs.replace(blame, in_text=in_text)
+    elif what == "depth":
+        in_depth = where_in_depth(baseline, model, step, blame, progress)
+        blame = msgspec.structs.replace(blame, in_depth=in_depth)
+    return msgspec.structs.replace(blame, seconds=blame.seconds + time.perf_counter() - began)
 
 
 def _blamed_step(

@@ -111,9 +111,9 @@ class WhereInDepth(Plain, frozen=True):
     stream between them, and the point after the attention is None.
     """
 
-    last: list[NextToken | None]
+    last: Sequence[NextToken | None]
     """With the stream of the last position put in."""
-    every: list[NextToken | None]
+    every: Sequence[NextToken | None]
     """With the streams of all positions put in. The final norm and the head stay the lane's."""
 
 
