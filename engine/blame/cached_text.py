@@ -46,9 +46,10 @@ class CachedText:
         self._gates = Gates(dict.fromkeys(group.anatomy.sublayers(dropped), torch.tensor([True])))
         self.length = 0
         """Positions in the caches."""
-        self._cache = new_cache(group.model, capacity=len(text))
+        self.cache = new_cache(group.model, capacity=len(text))
+        """Keys and values of the text."""
         kinds = (GrowingLayer, DynamicSlidingWindowLayer)
-        if not all(type(layer) in kinds for layer in self._cache.layers):
+        if not all(type(layer) in kinds for layer in self.cache.layers):
             raise UserError(
                 f"a {self._family} model keeps more of a text than keys and values, which cannot "
                 "be put together from two models; only the parts of the lane can be blamed"
@@ -70,12 +71,12 @@ class CachedText:
         reporting = LayerHooks([self._group.anatomy], len(chunks), report)
         with self._installed([*hooks, reporting]):
             for chunk in chunks:
-                read(self._group.model, chunk, self._cache, self.length)
+                read(self._group.model, chunk, self.cache, self.length)
                 self.length += chunk.shape[1]
 
     def rows_at_once(self, rows: int) -> int:
         """How many of so many rows to read at once."""
-        layers: list[Any] = self._cache.layers
+        layers: list[Any] = self.cache.layers
         sizes = [
             layer.keys.nbytes + layer.values.nbytes for layer in layers if layer.is_initialized
         ]
@@ -96,8 +97,8 @@ class CachedText:
         With the caches of the same text in another model, each row reads over those from its
         position in `first` on, and over its own before. `hooks` are installed after the gates.
         """
-        cache, model = copy.copy(self._cache), self._group.model
-        pairs = zip(self._cache.layers, (others or self)._cache.layers, strict=True)
+        cache, model = copy.copy(self.cache), self._group.model
+        pairs = zip(self.cache.layers, (others or self).cache.layers, strict=True)
         positions = torch.tensor(first) if others else None
         layers: list[Any] = [_over(layer, other, positions, self.length) for layer, other in pairs]
         cache.layers = layers

@@ -1,6 +1,5 @@
 """The residual stream written at its points, and whether the model goes on with what is written."""
 
-
 import torch
 from torch import Tensor
 

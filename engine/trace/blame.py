@@ -111,9 +111,9 @@ class WhereInDepth(Plain, frozen=True):
     stream between them, and the point after the attention is None.
     """
 
-    last: Sequence[NextToken | None]
+    last: list[NextToken | None]
     """With the stream of the last position put in."""
-    every: Sequence[NextToken | None]
+    every: list[NextToken | None]
     """With the streams of all positions put in. The final norm and the head stay the lane's."""
 
 
