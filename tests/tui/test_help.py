@@ -128,7 +128,7 @@ async def test_the_line_of_keys_begins_with_those_of_the_view(size: tuple[int, i
             "3": " m drawing  esc overview  space play",
             "4": " a answers  esc overview  space play",
             "5": " m drawing  esc overview  space play",
-            "6": " esc overview  space play",
+            "6": " m drawing  esc overview  space play",
             "0": " space play  → step",
         }
         for key, beginning in beginnings.items():

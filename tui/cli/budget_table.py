@@ -1,5 +1,6 @@
 """Table and charts of a budget in the terminal."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from rich.text import Text
@@ -80,9 +81,13 @@ def steps_chart(numbers: Sequence[NumberFigures], level: int, steps: int, width:
     def draw(plot: Plot) -> None:
         plot.plot([*x], [min(level, steps)] * 2, marker="-", color="gray")
         for marker, (values, color) in series.items():
+            for pair in itertools.pairwise(values):
+                # A line across numbers without a step would show one there.
+                if all(step is not None for _, step in pair):
+                    xs, ys = zip(*pair, strict=True)
+                    plot.plot([*xs], [*ys], marker=".", color=color)
             if points := [(number, step) for number, step in values if step is not None]:
                 xs, ys = zip(*points, strict=True)
-                plot.plot([*xs], [*ys], marker=".", color=color)
                 plot.scatter([*xs], [*ys], marker=marker, color=color)
 
     title = f"d: median first divergent step, c: of collapse; no point: never; -: step {level}"

@@ -1,10 +1,11 @@
-"""View 6: the commonly quoted statistics, a column per variant."""
+"""View 6: the commonly quoted statistics, a column per variant, or curves over the variants."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import events
 from textual.app import ComposeResult
+from textual.widgets import ContentSwitcher
 
 from ...engine.trace.analysis.statistics import (
     Distances,
@@ -28,6 +29,7 @@ from ..history_memo import HistoryMemo
 from ..moment import Moment
 from ..widgets.panel import Clicked, Line, Panel, shorten
 from .base import InspectorView
+from .lane_curves import LaneCurves
 
 LABEL_CELLS = 25
 COLUMN_CELLS = 13
@@ -75,16 +77,30 @@ class _Group:
 
 
 class StatisticsView(InspectorView):
+    """View of the table, or of curves over the lanes."""
+
     NOUN = "Statistics view"
-    KEYWORDS = "stats summary mean median percentile llama.cpp ppl"
+    KEYWORDS = "stats summary mean median percentile llama.cpp ppl budget curve"
 
     FRAMES = 1.0
 
+    over_lanes = False
+
     def compose(self) -> ComposeResult:
-        yield StatisticsPanel()
+        with ContentSwitcher(initial="statistics-table"):
+            yield StatisticsPanel(id="statistics-table")
+            yield LaneCurves(id="statistics-lanes")
 
     def show(self, moment: Moment) -> None:
-        self.query_one(StatisticsPanel).show(moment)
+        switcher = self.query_one(ContentSwitcher)
+        switcher.current = "statistics-lanes" if self.over_lanes else "statistics-table"
+        if self.over_lanes:
+            self.query_one(LaneCurves).show(moment)
+        else:
+            self.query_one(StatisticsPanel).show(moment)
+
+    def turn(self) -> None:
+        self.over_lanes = not self.over_lanes
 
 
 class StatisticsPanel(Panel):

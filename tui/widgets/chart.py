@@ -1,10 +1,10 @@
-"""Large chart of lines or points on logarithmic scales, drawn by plotext."""
+"""Large chart of lines or points on logarithmic or linear scales, drawn by plotext."""
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from textual import events
 from textual_plotext import Plot
@@ -51,7 +51,10 @@ class Picture:
     title: str
     """Space, direction and unit of the values."""
     steps: int | None = None
-    """Number of steps on the x axis; None: a logarithmic axis, the same as the y axis."""
+    """Number of steps on the x axis, or of other whole numbers from 0 on; None: a logarithmic axis,
+    the same as the y axis."""
+    most: int | None = None
+    """Upper end of a linear y axis from 0 on; None: a logarithmic one."""
     highest: float = math.inf
     """Upper bound of the y axis, at most; higher values are drawn there."""
     marks: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -176,18 +179,36 @@ def build_plot(picture: Picture, width: int, height: int) -> _Drawing:
     return drawing
 
 
+class _Linear(NamedTuple):
+    """Linear scale between whole numbers, with the methods of `Decades`."""
+
+    low: int
+    high: int
+
+    def share(self, value: float) -> float:
+        return (value - self.low) / (self.high - self.low)
+
+    def exponent(self, value: float) -> float:
+        """The value itself, moved into the scale."""
+        return min(max(value, self.low), self.high)
+
+
 @dataclass(frozen=True)
 class _Axis:
-    """Logarithmic axis of a picture's values."""
+    """Axis of a picture's values."""
 
-    scale: Decades
+    scale: Decades | _Linear
     low: str
     """Text of the lower bound, which says whether lower values are drawn there."""
     high: str
 
     def ticks(self, most_gaps: int) -> tuple[list[float], list[str]]:
-        """Both bounds, and whole decades at equal distances between them."""
+        """Both bounds, and whole decades at equal distances between them; of a linear axis round
+        numbers."""
         low, high = self.scale
+        if isinstance(self.scale, _Linear):
+            ticks = whole_ticks(low, high, most_gaps)
+            return ticks, [f"{tick:.0f}" for tick in ticks]
         gaps = [gap for gap in range(1, high - low) if (high - low) % gap == 0]
         gap = next((gap for gap in gaps if high - low <= gap * most_gaps), high - low)
         exponents = range(low, high + 1, gap)
@@ -203,6 +224,8 @@ def _axis(picture: Picture) -> _Axis | None:
     values = [value for column in columns for value in column if _is_finite(value)]
     if not values:
         return None
+    if picture.most is not None:
+        return _Axis(_Linear(0, picture.most), "", "")
     positive = [value for value in values if value > 0]
     least, greatest = (min(f(positive, default=1.0), picture.highest) for f in (min, max))
     scale = decades_around(least, greatest)
@@ -253,7 +276,7 @@ def _mark(drawing: _Drawing, marks: Mapping[str, Sequence[float]], width: int) -
     drawing.rows.insert(drawing.canvas.stop, (foot, foot_colors))
 
 
-def _points(line: ChartLine, picture: Picture, scale: Decades, most: int) -> list[Point]:
+def _points(line: ChartLine, picture: Picture, scale: Decades | _Linear, most: int) -> list[Point]:
     """At most `most` points in axis coordinates."""
     x, y, log_x = line.x, line.y, picture.steps is None
     drawn = [at for at, value in enumerate(y) if _is_finite(value)]
