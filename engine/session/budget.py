@@ -30,8 +30,6 @@ from ..variants.pruning.ranking import droppable_count
 from ..variants.recipes import Drop, Kind, parse
 from .session import Session
 
-CONTROL = "control"
-
 
 @dataclass(frozen=True)
 class BudgetRequest:
@@ -44,6 +42,13 @@ class BudgetRequest:
     """What an error calls a prompt, and the prompt."""
     record_to: Path | None
     """Directory of the traces."""
+    by: str | None = None
+    """What recipes rank by, as they say it: kl or kl:FILE; None for similarity."""
+
+    def recipe(self, number: int) -> str:
+        """Recipe of the lane that drops so many; a control for 0."""
+        by = f",by={self.by}" if self.by else ""
+        return f"drop:{self.kind}={number}{by}" if number else "control"
 
 
 def open_budget(options: Options, request: BudgetRequest, progress: Progress) -> "Budget":
@@ -67,8 +72,7 @@ def open_budget(options: Options, request: BudgetRequest, progress: Progress) ->
             read_prompt(prompt, builder.loaded, options.raw)
         except UserError as error:
             raise OptionError(f"{name}: {error}" if name else str(error)) from error
-    recipes = [CONTROL, *(f"drop:{request.kind}={number}" for number in range(1, most + 1))]
-    lanes = [builder.build(parse(recipe)) for recipe in recipes]
+    lanes = [builder.build(parse(request.recipe(number))) for number in range(most + 1)]
     return Budget(builder, lanes, options, request, progress)
 
 

@@ -56,11 +56,11 @@ def test_the_table_fits_80_columns_and_the_file_has_its_numbers(
     assert max(map(len, lines)) <= 80
     assert lines[0] == "tiny: attention sublayers dropped, 2 prompts, at most 4 tokens each"
     _, *rows = csv.reader(out.open())
-    assert [row[1] for row in rows] == ["0", "1", "2"]
+    assert [row[2] for row in rows] == ["0", "1", "2"]
     begin = next(n for n, line in enumerate(lines) if line.startswith("─")) + 1
     assert [line.split()[0] for line in lines[begin : begin + 3]] == ["0", "1", "2"]
     assert [float(line.split()[1]) for line in lines[begin : begin + 3]] == pytest.approx(
-        [float(row[3]) for row in rows], rel=0.01
+        [float(row[4]) for row in rows], rel=0.01
     )
     assert any(line.startswith("mean local KL(p‖q) under 0.2 nats: ") for line in lines)
     assert {path.name for path in traces.iterdir()} == {
@@ -109,6 +109,9 @@ def test_mistakes_are_one_sentence_before_a_model_is_loaded(
         (["--prompts", empty], f"{empty} has no prompt; write one a line"),
         (["--prompts", missing], f"cannot read the file of prompts {missing}: No such file"),
         (["--prompts", prompts, "--prompt", "x"], "--prompts and --prompt both name prompts"),
+        (["--by", "size"], "expected iterative, consecutive or by=kl"),
+        (["--by", "kl,iterative,consecutive"], "asks for a run of attn"),
+        (["--by", "kl+wanda:0.5"], "it takes kl or kl:FILE, and no other part of a recipe"),
         (["--kl", "0"], "--kl is 0.0; it must be above 0"),
         (["--kl", "nan"], "--kl is nan; it must be above 0"),
         (["-o", tmp_path / "a.txt"], "ends in none of .csv, .parquet and .json; name one"),

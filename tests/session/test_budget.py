@@ -51,8 +51,9 @@ def open_tiny(
     prompts: list[tuple[str, str]] = PROMPTS,
     record_to: Path | None = None,
     progress: Callable[[str, float | None], None] = lambda *_: None,
+    by: str | None = None,
 ) -> Budget:
-    request = BudgetRequest(kind, most, prompts, record_to)
+    request = BudgetRequest(kind, most, prompts, record_to, by)
     return open_budget(tiny_options(model), request, progress)
 
 
@@ -130,16 +131,16 @@ def test_batches_give_what_one_batch_does(tiny: Path, tmp_path: Path) -> None:
     """The default goes up to half of what there is, and controls fill up the last batch."""
     folder = tmp_path / "traces"
     folder.mkdir()
-    budget = open_tiny(tiny, "block", None, record_to=folder)
+    budget = open_tiny(tiny, "block", None, record_to=folder, by="kl")
     assert budget.most == 2
     figures = measured(budget)
     last = read_trace(folder / "block-2.trace.jsonl")
-    assert last.lane_names == ["baseline", "drop:block=2", "control"]
+    assert last.lane_names == ["baseline", "drop:block=2,by=kl", "control"]
     dropped = last.header.lanes[1]
     assert len(dropped.dropped_attention) == len(dropped.dropped_mlp) == 2
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(budget_module, "backend_for", lambda *_: None)
-        whole = open_tiny(tiny, "block", None)
+        whole = open_tiny(tiny, "block", None, by="kl")
         assert_equal(figures, measured(whole))
     assert whole.notes == budget.notes == []
 

@@ -174,6 +174,7 @@ def test_the_files_have_every_figure() -> None:
     numbers = summarize_budget(measured)
     budget = BudgetFile(
         kind="attn",
+        by="similarity",
         model="tiny",
         options=Options(),
         prompts=["=1+1\x1b[0m"],
@@ -186,8 +187,8 @@ def test_the_files_have_every_figure() -> None:
     head, *rows = csv.reader(StringIO(to_csv(budget)))
     assert head == list(COLUMNS)
     assert rows == [
-        ['"attn"', "0", "1", "0.0", "10", "0", "", "0", "1", "0", ""],
-        ['"attn"', "1", "1", "0.25", "10", "0", "3", "0", "0", "1", "12"],
+        ['"attn"', '"similarity"', "0", "1", "0.0", "10", "0", "", "0", "1", "0", ""],
+        ['"attn"', '"similarity"', "1", "1", "0.25", "10", "0", "3", "0", "0", "1", "12"],
     ]
     assert "\x1b" not in to_json(budget)
     assert msgspec.json.decode(to_json(budget), type=BudgetFile) == budget

@@ -21,7 +21,7 @@ COUNTS = (0, 1, 2, 6)
 
 
 def series(steps: int = 80, counts: tuple[int, ...] = COUNTS) -> Trace:
-    """Lanes that drop so many attentions, of which the last writes one token again and again."""
+    """Lanes that drop so many attentions, the last of which writes one token from step 2 on."""
     made = with_local(make_trace(steps, len(counts)))
     lanes = [
         Lane(name=name, recipe=name, dropped_attention=[*range(count)], dropped_mlp=[])
@@ -31,7 +31,8 @@ def series(steps: int = 80, counts: tuple[int, ...] = COUNTS) -> Trace:
     header = msgspec.structs.replace(made.header, lanes=[made.header.lanes[0], *lanes])
     trace = Trace(header)
     for step in made.steps:
-        last = msgspec.structs.replace(present(step.lanes[-1]), token=5)
+        token = 5 if step.step >= 2 else step.step
+        last = msgspec.structs.replace(present(step.lanes[-1]), token=token)
         trace.append(msgspec.structs.replace(step, lanes=[*step.lanes[:-1], last]))
     return trace
 
@@ -70,6 +71,7 @@ async def test_lanes_of_a_series_stand_over_what_they_drop_and_others_over_their
             collapses, divergences = (line.y for line in steps.lines)
             assert [*collapses] == [one.collapse for one in own]
             assert [*divergences] == [one.first_divergence for one in own]
+            assert steps.marks == ({COLLAPSES: [6]} if places[0] == 0 else {})
             # Only numbers have an order in which points are joined.
             assert len(kl.lines) == 1 + (places[0] == 0)
             assert ("x: sublayers dropped" in kl.title) == (places[0] == 0)

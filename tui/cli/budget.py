@@ -33,6 +33,8 @@ class BudgetOptions:
     levels: Levels
     output: Path | None
     record_to: Path | None
+    by: str | None
+    """What recipes rank by; None for similarity."""
 
 
 def budget(options: Options, asked: BudgetOptions) -> None:
@@ -46,7 +48,7 @@ def budget(options: Options, asked: BudgetOptions) -> None:
         # `prunetui --help` must not wait for torch.
         from ...engine.session.budget import BudgetRequest, open_budget
 
-        request = BudgetRequest(asked.kind, asked.most, asked.prompts, asked.record_to)
+        request = BudgetRequest(*(asked.kind, asked.most, asked.prompts, asked.record_to, asked.by))
         opened = open_budget(options, request, report)
         try:
             for figures in opened.measure():
@@ -62,6 +64,7 @@ def budget(options: Options, asked: BudgetOptions) -> None:
     numbers = summarize_budget(measured)
     file = BudgetFile(
         kind=asked.kind,
+        by=asked.by or "similarity",
         model=opened.model,
         options=options,
         prompts=[prompt for _, prompt in asked.prompts],

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from ...engine.errors import UserError, reason
@@ -12,9 +13,9 @@ from ...engine.output_files import check_writable
 from ...engine.trace.analysis.budget import Levels
 from ...engine.trace.export.budget_files import FORMATS
 from ...engine.variants.option_checks import check_options
-from ...engine.variants.recipes import Kind
+from ...engine.variants.recipes import Kind, parse
 from .commands import app
-from .options import LOADING_OPTIONS, named_on_command_line, with_decoding_options
+from .options import LOADING_OPTIONS, check_utf8, named_on_command_line, with_decoding_options
 
 BUDGET_OPTIONS = LOADING_OPTIONS | {"prompt", "prompt_file", "raw", "temperature", "top_k"}
 BUDGET_OPTIONS |= {"top_p", "seed", "max_new_tokens", "ignore_eos", "no_graphs"}
@@ -32,6 +33,14 @@ def budget(
     kind: Annotated[
         Kind, typer.Option(help="What is dropped; joint: attention and MLP in one ranking.")
     ] = "attn",
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="kl[:FILE]",
+            help="Choose which by what it moves in the next-token distribution, as recipes do.",
+            show_default="by similarity",
+        ),
+    ] = None,
     most: Annotated[
         int | None,
         typer.Option(
@@ -82,6 +91,13 @@ def budget(
         if output.suffix.removeprefix(".") not in FORMATS:
             raise UserError(f"-o {output} ends in none of .csv, .parquet and .json; name one")
         check_writable(output)
+    if by is not None:
+        check_utf8(by)
+        # A recipe that does not parse says where.
+        recipe = f"drop:{kind}=1,by={by}"
+        if len(parse(recipe).parts) > 1:
+            raise UserError(f"--by is {by}; it takes kl or kl:FILE, and no other part of a recipe")
+        check_options(msgspec.structs.replace(options, variants=(recipe,)))
     check_options(options)
     if record_to is not None:
         _make_new_directory(record_to)
@@ -89,7 +105,7 @@ def budget(
     from .budget import budget as decode
 
     levels = Levels(kl, step, collapsed)
-    decode(options, BudgetOptions(kind, most, asked, levels, output, record_to))
+    decode(options, BudgetOptions(kind, most, asked, levels, output, record_to, by))
 
 
 def _make_new_directory(path: Path) -> None:

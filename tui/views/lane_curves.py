@@ -86,6 +86,7 @@ def _curves(
     last = max(1, len(steps) - 1)
     first_steps = [one.first_divergence for one in figures]
     collapses = [one.collapse for one in figures]
+    collapsing = [x for x, step in zip(places, collapses, strict=True) if step is not None]
     pictures = {
         "kl": Picture(lines, f"{MEANS[header.context]}, nats, log scale; x: {axis}", columns),
         "steps": Picture(
@@ -93,9 +94,11 @@ def _curves(
                 ChartLine(places, collapses, "foreground", COLLAPSES),
                 ChartLine(places, first_steps, "mark", DIVERGES),
             ],
-            f"step: {DIVERGES} first divergent, {COLLAPSES} collapse; none: never; x: {axis}",
+            f"steps of {DIVERGES} and {COLLAPSES} ({COLLAPSES} below, too); none: never; x: {axis}",
             columns,
             most=last,
+            # Below, it is seen where the other mark covers it.
+            marks={COLLAPSES: collapsing} if collapsing else {},
         ),
     }
     return figures, pictures

@@ -12,6 +12,7 @@ from .table import Cell, Kind
 
 COLUMNS: dict[str, Kind] = {
     "kind": "text",
+    "by": "text",
     "number": "int",
     "prompts": "int",
     "mean_local_kl": "float",
@@ -32,6 +33,8 @@ class BudgetFile(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     """What was dropped: attn, mlp, joint or block."""
+    by: str
+    """What chose which: similarity, kl or kl:FILE."""
     model: str
     options: Options
     prompts: list[str]
@@ -48,7 +51,8 @@ def rows(budget: BudgetFile) -> Iterator[list[Cell]]:
         divergence = one.divergence, one.tie, one.never
         collapse = one.collapsed, one.collapse
         means = one.kl, one.tokens, one.not_comparable
-        yield [budget.kind, one.number, one.prompts, *means, *divergence, *collapse]
+        asked = budget.kind, budget.by
+        yield [*asked, one.number, one.prompts, *means, *divergence, *collapse]
 
 
 def to_csv(budget: BudgetFile) -> str:
