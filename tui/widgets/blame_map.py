@@ -133,11 +133,13 @@ class BlameMap(Panel):
             for layer in layers:
                 part = Part(sublayer=kind, layer=layer)
                 pruned = part in self.content.parts
-                glyph = self._glyph(part, rows, row, most) if pruned else UNPRUNED * foot or " "
+                glyph = self._glyph(part, rows, row, most) if pruned else UNPRUNED if foot else " "
                 style = "panel--quiet"
                 if pruned:
                     style = "blame--selected" if part == self.content.selected else "blame--bar"
-                line.add(glyph * ink, self.style(style))
+                # Alone: in a picture of the screen, a font's blocks may be wider than its blanks.
+                text = glyph * ink if glyph in EIGHTHS else glyph.ljust(ink)
+                line.add(text, self.style(style), alone=glyph != " ")
                 line.add(" " * (cells - ink), self.style("panel--quiet"))
             lines.append(line)
         return lines

@@ -73,10 +73,11 @@ class CandidatesPanel(Panel):
             self._tokens = ()
             return [self.title(width, "next token")]
         temperature = moment.header.sampling.measured_temperature
+        blamed = any(blame.lane == moment.lane for blame in step.blames)
         lines = [
             self.title(
                 width,
-                f"next token at step {step.step}",
+                f"next token at step {step.step}{', blamed' if blamed else ''}",
                 f"p = softmax(z/T) 0–1, T = {temperature:g}",
                 f"p 0–1, T = {temperature:g}",
                 f"p 0–1, T={temperature:g}",
