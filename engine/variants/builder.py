@@ -29,6 +29,7 @@ from .pruning.importance import measure_similarity
 from .pruning.kl_importance import measure_kl
 from .pruning.layerwise import sparsify_model
 from .pruning.ranking import (
+    MEASURED_KINDS,
     MeasuredKind,
     Similarity,
     candidates,
@@ -294,12 +295,18 @@ class VariantBuilder:
             measured += zip(drops, kl, strict=True)
         return least_divergent(part, count, measured)
 
-    def baseline_kl(self, kind: MeasuredKind, number: int, times: int) -> list[float | None]:
-        """KL(p ‖ q) in nats, the mean over the calibration tokens, with each sublayer or layer of
-        the baseline dropped alone; None where it is not finite. Measurement `number` of so many."""
+    def baseline_kl(self) -> dict[MeasuredKind, list[float | None]]:
+        """KL(p ‖ q) in nats, the mean over the calibration tokens, with each attention sublayer,
+        MLP sublayer and layer of the baseline dropped alone; None where it is not finite."""
         check_droppable(self.baseline)
-        drops = candidates(kind, len(self.baseline.anatomy.layers), Dropped())
-        return self._kl(drops, _State(self.baseline), "", number, times)
+        depth = len(self.baseline.anatomy.layers)
+        return {
+            kind: self._kl(
+                *(candidates(kind, depth, Dropped()), _State(self.baseline)),
+                *("", number, len(MEASURED_KINDS)),
+            )
+            for number, kind in enumerate(MEASURED_KINDS)
+        }
 
     def _kl(
         self, drops: list[Dropped], state: _State, text: str, number: int, times: int

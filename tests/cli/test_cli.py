@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from prunetui.engine.session.session import open_session
+from prunetui.engine.trace.figures import cosine, kl
 from prunetui.engine.trace.file import read_trace
 
 from ..support.command_line import MAIN, WITHOUT_TORCH, complaint, prunetui
@@ -318,6 +319,24 @@ def test_rank_shows_every_layer_and_writes_json(tiny: Path, tmp_path: Path, caps
     assert [len(ranks[key]) for key in ("attn", "mlp", "block", "runs")] == [4, 4, 4, 4]
     assert ranks["block"] == ranks["runs"][0]
     assert "exists already" in complaint(capsys, "rank", "-m", tiny, "-o", output)
+
+
+def test_rank_shows_both_rankings_and_where_they_differ(tiny: Path, tmp_path: Path, capsys) -> None:
+    output = tmp_path / "rank.json"
+    small = ("--calibration-samples", "1", "--calibration-length", "16")
+    assert prunetui("rank", "-m", tiny, "--by", "kl", *small, "-o", output) == 0
+    printed = capsys.readouterr().out
+    ranks = json.loads(output.read_text())
+    rows = [line.split() for line in printed.splitlines() if line.split()[:1] == ["0"]]
+    expected = ["0"]
+    for name in ("attn", "mlp", "block"):
+        by_cosine = 1 + sum(value > ranks[name][0] for value in ranks[name][1:])
+        by_kl = 1 + sum(value < ranks["kl"][name][0] for value in ranks["kl"][name][1:])
+        expected += [cosine(ranks[name][0]), str(by_cosine)]
+        expected += [kl(ranks["kl"][name][0]), str(by_kl)]
+        expected += [f"{by_kl - by_cosine:+d}"] if by_kl != by_cosine else []
+    assert rows == [expected]
+    assert "KL(p ‖ q) in nats" in printed
 
 
 def test_prune_writes_a_checkpoint_or_a_merge(tiny: Path, tmp_path: Path, capsys) -> None:

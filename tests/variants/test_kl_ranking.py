@@ -86,9 +86,11 @@ def reference(
 def test_kl_of_every_sublayer_is_that_of_stock_models(tiny: Path) -> None:
     build = builder(tiny)
     model, windows = build.baseline.model, build.calibration.windows()
-    for kind in ("attn", "mlp", "block"):
+    measured = build.baseline_kl()
+    assert [*measured] == ["attn", "mlp", "block"]
+    for kind, values in measured.items():
         expected = [*reference(model, model, windows, Dropped(), kind).values()]
-        assert build.baseline_kl(kind, 0, 1) == pytest.approx(expected, abs=1e-6)
+        assert values == pytest.approx(expected, abs=1e-6)
 
 
 def least(numbers: dict, count: int) -> tuple[list[int], list[int]]:
@@ -188,7 +190,7 @@ def test_what_is_not_finite_matters_most() -> None:
 def test_an_overflow_is_no_number(tiny: Path) -> None:
     build = builder(tiny)
     build.baseline.model.get_parameter("model.norm.weight").data.fill_(math.nan)
-    assert build.baseline_kl("mlp", 0, 1) == [None] * DEPTH
+    assert build.baseline_kl() == dict.fromkeys(("attn", "mlp", "block"), [None] * DEPTH)
 
 
 def test_a_measurement_is_kept_by_all_that_it_depends_on(tiny: Path, tmp_path: Path) -> None:

@@ -143,6 +143,10 @@ def rank(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write JSON too.")
     ] = None,
+    by: Annotated[
+        Literal["similarity", "kl"],
+        typer.Option(help="kl adds what dropping each alone does to the next token, beside it."),
+    ] = "similarity",
 ) -> None:
     """Show how much each sublayer and layer matters."""
     if output is not None:
@@ -150,7 +154,7 @@ def rank(
     check_options(options)
     from .rank import rank as show
 
-    show(options, output)
+    show(options, output, by)
 
 
 @app.command()

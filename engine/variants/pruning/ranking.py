@@ -62,6 +62,9 @@ MeasuredKind = Literal["attn", "mlp", "block"]
 """What KL is measured of: attention sublayers, MLP sublayers, or layers and runs of them."""
 
 
+MEASURED_KINDS: tuple[MeasuredKind, ...] = ("attn", "mlp", "block")
+
+
 def measured_kinds(part: Drop) -> tuple[MeasuredKind, ...]:
     return ("attn", "mlp") if part.kind == "joint" else (part.kind,)
 
