@@ -3,6 +3,7 @@
 All forms read the same tokens, as rows of few forward passes.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -10,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from ..errors import UserError
-from ..measure.drift import finite_or_none
 from ..progress import Progress
 from ..trace.blame import Blame, Cumulative, NextToken, Part, PartBlame
 from .blamed_step import BlamedStep
-from .next_token import NextTokenReader, kl_divergence, most_probable
+from .next_token import NextTokenReader, most_probable
 from .pruned_lane import Form, PrunedLane
 
 
@@ -55,8 +55,8 @@ class _Forms:
         self._pruned = pruned
         self._step = step
         self._progress = progress
-        self._p: Tensor | None = None
-        """Logits of the baseline [vocabulary], a row among the forms that are read first."""
+        self._reader: NextTokenReader | None = None
+        """Reader beside the baseline's logits, a row among the forms that are read first."""
         self.next_tokens: dict[Form, NextToken] = {}
 
     def read(self, forms: Sequence[Form]) -> None:
@@ -65,19 +65,17 @@ class _Forms:
         if not missing:
             return
         logits = self._logits(missing)
-        if self._p is None:
+        if (reader := self._reader) is None:
             p, q = next(logits), next(logits)
-            self._p, self._reader = p, _new_reader(p, q, self._step)
-            self.next_tokens |= {missing[0]: self._reader(p), missing[1]: self._reader(q)}
-            missing = missing[2:]
-        for form, z in zip(missing, logits, strict=True):
-            self.next_tokens[form] = self._reader(z)
+            reader = self._reader = _new_reader(p, q, self._step)
+            logits = itertools.chain((p, q), logits)
+        self.next_tokens |= zip(missing, map(reader, logits), strict=True)
 
     def floor(self) -> float | None:
         """KL(p ‖ q) in nats, q of the baseline read alone."""
-        assert self._p is not None
+        assert self._reader is not None
         (alone,) = self._logits([frozenset()])
-        return finite_or_none(float(kl_divergence(self._p, alone, self._step.temperature)))
+        return self._reader.kl(alone)
 
     def _logits(self, forms: Sequence[Form]) -> Iterator[Tensor]:
         """Logits [vocabulary] of one form after another."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.kl_divergence import kl_divergence, log_softmax
 from ..trace.blame import Part
-from .next_token import kl_divergence
 from .pruned_lane import Form, PrunedLane, Report
 
 
@@ -76,6 +76,6 @@ def _divergences(
     needed = range(text.first, len(text.tokens))
     baseline: Form = frozenset()
     read = lane.logits(text.tokens, [baseline, *forms], needed, report)
-    p = next(read)
-    for q in read:
-        yield kl_divergence(p, q.to(p.device), temperature).cpu()
+    log_p = log_softmax(next(read), temperature)
+    for z in read:
+        yield kl_divergence(log_p, z, temperature).cpu()

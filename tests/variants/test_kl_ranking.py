@@ -11,13 +11,13 @@ import torch
 from prunetui.engine.errors import UserError
 from prunetui.engine.measure.drift import kl
 from prunetui.engine.model.dropped import Dropped
+from prunetui.engine.model.kl_divergence import kl_divergence
 from prunetui.engine.options import Options
 from prunetui.engine.progress import Cancelled, Progress
 from prunetui.engine.results.records import Settings
 from prunetui.engine.sweep.jobs import plan
 from prunetui.engine.variants.builder import VariantBuilder, open_builder
 from prunetui.engine.variants.option_checks import check_options
-from prunetui.engine.variants.pruning.kl_divergence import kl_divergence
 from prunetui.engine.variants.pruning.ranking import known_drops, least_divergent
 from prunetui.engine.variants.recipes import Drop, parse
 from torch import Tensor

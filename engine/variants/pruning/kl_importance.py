@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ...model.dropped import Dropped
+from ...model.kl_divergence import kl_divergence, log_softmax
 from ...model.rows import Row, RowReader
 from ...model.weight_group import WeightGroup
-from .kl_divergence import kl_divergence
 
 
 def measure_kl(
@@ -35,7 +35,7 @@ def measure_kl(
             progress((number + done) / len(windows))
 
         (x,) = baseline_reader.read_all([Row()], window, needed, lambda _: None)
-        log_p = torch.log_softmax(x.double(), dim=-1)
+        log_p = log_softmax(x)
         for index, z in enumerate(reader.read_all(rows, window, needed, report)):
             sums[index] += kl_divergence(log_p, z).sum().item()
     tokens = sum(map(len, windows))
