@@ -108,10 +108,9 @@ async def measured(pilot: Pilot[None], app: InspectorApp, steps: int = 6) -> Non
 # -- a recorded blame -----------------------------------------------------------------------------
 
 
-@both_sizes
-async def test_the_answer_is_there_without_scrolling(size: tuple[int, int]) -> None:
+async def test_the_answer_is_there_without_scrolling() -> None:
     app = replay(demo_trace())
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=(80, 24)) as pilot:
         await replayed(pilot, app, 2, 7)
         lines = [line.strip() for line in screen_lines(app.screen)]
         shown = " ".join(lines)
@@ -237,8 +236,7 @@ async def test_there_is_nothing_to_blame_of_the_baseline_or_before_a_step() -> N
         assert app.screen is inspector(app)
 
 
-@pytest.mark.parametrize("layers", [30, 256])
-@both_sizes
+@pytest.mark.parametrize(("size", "layers"), [((80, 24), 256), ((120, 40), 30)])
 async def test_many_parts_and_layers_fit(size: tuple[int, int], layers: int) -> None:
     app = replay(wanda_trace(layers, outside=True))
     async with app.run_test(size=size) as pilot:
@@ -253,7 +251,7 @@ async def test_many_parts_and_layers_fit(size: tuple[int, int], layers: int) -> 
         cells = (numbers.index(str(layers - 6 - (layers - 6) % 5)) - at) // 5
         column = at + cells * (layers - 7 - (layers - 11 - (layers - 11) % 5))
         assert column <= marked.index(BELOW) < column + cells
-        await pilot.press(*["down"] * 20)
+        await pilot.press(*["down"] * 8)
         assert SELECTED in text(app)
         other = next(line for line in drawn(app, BlameMap) if line.startswith("other"))
         assert "embeddings, final norm, head" in other
