@@ -5,14 +5,17 @@ At the last position alone, or at all positions. The method is that of causal tr
 one; here the clean run is the baseline's, and what corrupts is pruning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import UserError
 from ..model.dropped import Dropped
+from ..model.installed import InstalledHooks
 from ..model.residual_stream import StreamHooks
 from ..model.stream_writes import takes_writes, writable_points
 from ..model.swapped_weights import OUTSIDE
@@ -126,21 +129,33 @@ def _at_all(
     distinct = [*dict.fromkeys(form for form in forms if form is not None)]
     length = len(step.text)
     what = f"reading {pruned.need(distinct, length, 1)}"
-    inputs = streams.inputs
-
-    def write(point: int, stream: Tensor) -> None:
-        # Shorter texts are those on which the reading of rows is tried out.
-        if point == 0 and stream.shape[1] == length:
-            stream.copy_(inputs)
-
     with ExitStack() as hooks:
         # A form has the embeddings of the lane with its head, which stays the lane's.
         if OUTSIDE in pruned.parts:
+            inputs = streams.inputs
             for group in {baseline, lane.group}:
-                hooks.enter_context(StreamHooks(group.anatomy, write))
+                hooks.enter_context(_LayerInputs(group, inputs))
         logits = pruned.logits(step.text, distinct, [length - 1], lambda done: progress(what, done))
         found = {form: reader(z[0]) for form, z in zip(distinct, logits, strict=True)}
     return [None if form is None else found[form] for form in forms]
+
+
+class _LayerInputs(InstalledHooks):
+    """A hook that overwrites what the first layer reads, in all rows, by [1, positions, hidden]."""
+
+    def __init__(self, group: WeightGroup, inputs: Tensor) -> None:
+        super().__init__()
+        self._layer = group.anatomy.layers[0].module
+        self._inputs = inputs
+
+    def _register(self) -> Iterator[RemovableHandle]:
+        yield self._layer.register_forward_pre_hook(self._write, with_kwargs=True)
+
+    def _write(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        stream = (args[0] if args else kwargs["hidden_states"]).flatten(2)
+        # Shorter texts are those on which the reading of rows is tried out.
+        if stream.shape[1] == self._inputs.shape[1]:
+            stream.copy_(self._inputs)
 
 
 def _after(point: int, parts: Sequence[Part]) -> Form:

@@ -78,6 +78,8 @@ COMMANDS: dict[str, Callable[[Session], object]] = {
     "a context": lambda session: session.restart(context="forced"),
     "the layers": lambda session: session.read(1),
     "importance": Session.importance,
+    "where in the text": lambda session: session.blame(2, 1, "lane", "text"),
+    "where in depth": lambda session: session.blame(2, 2, "baseline", "depth"),
     "a step": Session.step,
     "force": lambda session: session.force(2, {1: 7}),
 }
@@ -90,7 +92,13 @@ def ends_of_stages(reports: list[tuple[str, float | None]]) -> list[int]:
     return sorted({*firsts, *(at - 1 for at in firsts[1:]), len(texts) - 1})
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "where in depth" else name
+        for name in COMMANDS
+    ],
+)
 def test_wherever_it_is_cancelled_the_session_goes_on_as_before(
     command: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
