@@ -1,4 +1,4 @@
-"""Where a lane's next token comes from, by parts, in the text and in depth: against stock models."""
+"""Where a lane's next token comes from: parts, text and depth, against stock models."""
 
 import dataclasses
 import itertools

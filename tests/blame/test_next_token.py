@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from prunetui.engine.blame.next_token import NextTokenReader, kl_divergence
+from prunetui.engine.blame.next_token import NextTokenReader
 from prunetui.engine.measure.output_drift import measure_kl
+from prunetui.engine.model.kl_divergence import kl_divergence, log_softmax
 
 INF, NAN = math.inf, math.nan
 TEXTS = {token: f"<{token}>" for token in range(5)}
@@ -43,8 +44,8 @@ def test_kl_has_the_sign_that_it_has_and_the_temperature_divides() -> None:
     others = (q / 0.7).exp()
     others /= others.sum(-1, keepdim=True)
     expected = (weights * (weights / others).log()).sum(-1)
-    assert torch.allclose(kl_divergence(p, q, 0.7), expected, rtol=1e-12, atol=0)
-    assert (kl_divergence(p, p + 1e-3, 1.0) < 0).any()
+    assert torch.allclose(kl_divergence(log_softmax(p, 0.7), q, 0.7), expected, rtol=1e-12, atol=0)
+    assert (kl_divergence(log_softmax(p), p + 1e-3) < 0).any()
 
 
 def test_the_gap_is_of_two_given_tokens_and_equal_logits_go_by_token() -> None:
