@@ -5,7 +5,7 @@ At the last position alone, or at all positions. The method is that of causal tr
 one; here the clean run is the baseline's, and what corrupts is pruning.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -53,10 +53,13 @@ def where_in_depth(
     p = theirs.read(last, hooks=[streams.hooks])[0]
     del theirs
     tokens = blame.baseline.token, blame.pruned.token
-    reader = NextTokenReader(p, tokens, step.temperature, step.texts)
-    at_last = _at_last(lane, step, streams, reader, progress)
+
+    def new_reader(p: Tensor) -> NextTokenReader:
+        return NextTokenReader(p, tokens, step.temperature, step.texts)
+
+    at_last = _at_last(lane, step, streams, new_reader(p), progress)
     return WhereInDepth(
-        last=at_last, every=_at_all(baseline, lane, step, streams, reader, progress)
+        last=at_last, every=_at_all(baseline, lane, step, streams, new_reader, progress)
     )
 
 
@@ -116,7 +119,7 @@ def _at_all(
     lane: LaneModel,
     step: BlamedStep,
     streams: _BaselineStreams,
-    reader: NextTokenReader,
+    new_reader: Callable[[Tensor], NextTokenReader],
     progress: Progress,
 ) -> list[NextToken | None]:
     """Forms of the lane in which all parts before a point are given back: what comes after it reads
@@ -129,6 +132,9 @@ def _at_all(
     distinct = [*dict.fromkeys(form for form in forms if form is not None)]
     length = len(step.text)
     what = f"reading {pruned.need(distinct, length, 1)}"
+    # In 16 bits a text that is read token by token has another p than one that is read as forms.
+    (p,) = pruned.logits(step.text, [frozenset()], [length - 1], lambda _: progress(what, None))
+    reader = new_reader(p[0])
     with ExitStack() as hooks:
         # A form has the embeddings of the lane with its head, which stays the lane's.
         if OUTSIDE in pruned.parts:

@@ -100,6 +100,7 @@ def test_each_form_is_a_stock_model_of_its_own(name: str, other_weights: bool) -
     assert all(map(torch.equal, before, after))
 
 
+@pytest.mark.user_cache
 @needs_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_forms_are_read_of_weights_that_are_prepared_to_decode(dtype: torch.dtype) -> None:
