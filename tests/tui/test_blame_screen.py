@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 from prunetui.engine.errors import UserError
-from prunetui.engine.trace.blame import BlamedTokens, Causes
+from prunetui.engine.trace.blame import Blame, BlamedTokens, Causes
 from prunetui.engine.trace.records import Lane
 from prunetui.engine.trace.trace import Trace
 from prunetui.engine.variants.recipes import parse
@@ -17,7 +17,7 @@ from prunetui.tui.widgets.panel import SELECTED, Panel
 from textual.pilot import Pilot
 
 from ..support.blames import attention, make_blame, mlp, next_token
-from ..support.demo_blames import blame_of_parts, demo_trace, wanda_trace
+from ..support.demo_blames import NATALIA, blame_of_parts, demo_trace, wanda_trace
 from ..support.fake_session import FakeSession
 from ..support.screens import (
     both_sizes,
@@ -419,3 +419,16 @@ def test_the_blame_screen(snap_compare, size, page) -> None:
         await replayed(pilot, app, 2, 7, page)
 
     assert snap_compare(replay(demo_trace()), terminal_size=size, run_before=open_page)
+
+
+def test_readme_blame(snap_compare) -> None:
+    """The blame that the README tells of, as the demo was blamed."""
+    recorded = (NATALIA.parent / "natalia_blame.json").read_bytes()
+    trace = demo_trace(msgspec.json.decode(recorded, type=Blame), step=0)
+
+    async def open_parts(pilot: Pilot[None]) -> None:
+        app = pilot.app
+        assert isinstance(app, InspectorApp)
+        await replayed(pilot, app, 2, 0, "1")
+
+    assert snap_compare(replay(trace), terminal_size=(120, 26), run_before=open_parts)
