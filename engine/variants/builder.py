@@ -335,9 +335,12 @@ class VariantBuilder:
 
     def _key(self, state: _State, calibration: Calibration) -> list[str]:
         """Strings that change with what is measured on a text in what the state leaves."""
-        weights = state.applied if state.group is not self.baseline else ""
+        weights = [""]
+        if state.group is not self.baseline:
+            # Weights may be pruned on the calibration text, whatever text they are measured on.
+            weights = [state.applied, *self.calibration.key]
         dropped = json.dumps(dict(zip(SUBLAYERS, state.dropped.lists, strict=True)))
-        return [self.loaded.fingerprint, *calibration.key, weights, *state.files, dropped]
+        return [self.loaded.fingerprint, *calibration.key, *weights, *state.files, dropped]
 
 
 class VariantTooBigError(UserError):

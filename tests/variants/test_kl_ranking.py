@@ -35,9 +35,14 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def builder(
-    model: Path, progress: Progress = lambda *_: None, *, length: int = 24
+    model: Path, progress: Progress = lambda *_: None, *, length: int = 24, text: Path | None = None
 ) -> VariantBuilder:
-    options = Options(model=str(model), calibration_samples=2, calibration_length=length)
+    options = Options(
+        model=str(model),
+        calibration=text and str(text),
+        calibration_samples=2,
+        calibration_length=length,
+    )
     return open_builder(options, progress)
 
 
@@ -211,6 +216,13 @@ def test_a_measurement_is_kept_by_all_that_it_depends_on(tiny: Path, tmp_path: P
     text.write_text(TEXT[::-1])
     builder(tiny).build(parse(recipe))
     assert files() == 6
+    # Weights that were pruned on the calibration text, measured on another.
+    calibrated = f"wanda:0.5+drop:attn=1,by=kl:{text}"
+    other = tmp_path / "other.txt"
+    other.write_text("Bees make wax. " * 9)
+    for calibration in (None, other):
+        builder(tiny, text=calibration).build(parse(calibrated))
+    assert files() == 8
 
 
 def test_a_cancelled_measurement_leaves_no_file_and_no_hook(tiny: Path) -> None:
