@@ -18,6 +18,7 @@ from ..trace.records import Sampling
 from ..trace.trace import Trace
 from ..variants.builder import LaneModel, VariantBuilder, lane_records, open_builder
 from ..variants.recipes import parse
+from .blaming import check_angles, check_reads
 from .session import Session
 
 
@@ -27,8 +28,10 @@ def blame_trace(
     """Blame a variant over all steps of the open branch, on the baseline's tokens or its own.
 
     `options` are the trace's, with its recipes. Raises `UserError` if model or lane are not those
-    that were recorded, if no step has a token of the lane that is read, and as `PrunedLane` does.
+    that were recorded, if no step has a token of the lane that is read, if the lane has read other
+    tokens, and as `PrunedLane` does.
     """
+    check_reads(trace, lane, tokens)
     header = trace.header
     reader = 0 if tokens == "baseline" else lane
     text = _text(header.prompt.tokens, chosen_tokens(trace.steps, reader))
@@ -109,6 +112,8 @@ def _blame(
     sampling: Sampling,
     progress: Progress,
 ) -> TextBlame:
+    for group in (builder.baseline, model.group):
+        check_angles(group, max(len(text.tokens) for text in texts))
     lane = PrunedLane(builder.baseline, model)
     stage = f"reading {len(lane.parts)} parts of {model.recipe.name}"
     with guard_memory("out of memory while reading the forms of a lane; shorter texts need less"):

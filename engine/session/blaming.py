@@ -13,6 +13,7 @@ from ..blame.pruned_lane import PrunedLane
 from ..decode.prepared_lanes import PreparedLanes
 from ..errors import UserError
 from ..model.rope import ChangingRope
+from ..model.weight_group import WeightGroup
 from ..out_of_memory import guard_memory, roll_back
 from ..progress import Progress
 from ..trace.blame import Blame, BlamedTokens, Causes, find_blame
@@ -94,10 +95,7 @@ def _blamed_step(
             if lane == 0
             else f"there is no lane {lane} to blame; the last one is {len(names) - 1}"
         )
-    if tokens == "lane" and trace.header.context == "forced":
-        raise UserError(
-            f"in a forced context {names[lane]} reads the baseline's tokens; blame it on those"
-        )
+    check_reads(trace, lane, tokens)
     reader = lane if tokens == "lane" else 0
     if not running_lanes(steps[:number], len(names))[reader]:
         raise UserError(
@@ -108,12 +106,7 @@ def _blamed_step(
     chosen = [token.token for step in steps[:number] if (token := step.lanes[reader])]
     text = [*prompt, *chosen]
     for model in (lanes.models[0], lanes.models[lane]):
-        limit = ChangingRope(model.group.model).limit
-        if limit is not None and len(text) > limit:
-            raise UserError(
-                f"{model.group.name}'s rotary angles change after {limit} tokens, so a step after "
-                f"{len(text)} cannot be read again as it was decoded; blame an earlier one"
-            )
+        check_angles(model.group, len(text))
     return BlamedStep(
         lane=lane,
         tokens=tokens,
@@ -122,6 +115,27 @@ def _blamed_step(
         temperature=trace.header.sampling.measured_temperature,
         texts=texts,
     )
+
+
+def check_reads(trace: Trace, lane: int, tokens: BlamedTokens) -> None:
+    """Raise `UserError` if no lane of the trace has read these tokens."""
+    if tokens == "lane" and trace.header.context == "forced":
+        raise UserError(
+            f"in a forced context {trace.lane_names[lane]} reads the baseline's tokens; blame it "
+            "on those"
+        )
+
+
+def check_angles(group: WeightGroup, positions: int) -> None:
+    """Raise `UserError` if a text of so many tokens is read at once with other rotary angles than
+    its first tokens were decoded with."""
+    limit = ChangingRope(group.model).limit
+    if limit is not None and positions > limit:
+        raise UserError(
+            f"{group.name}'s rotary angles change after {limit} tokens, so a step after "
+            f"{positions} cannot be read again as it was decoded; blame an earlier one, or a "
+            "shorter text"
+        )
 
 
 def _steps_there(count: int) -> str:

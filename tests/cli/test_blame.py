@@ -126,6 +126,12 @@ def test_mistakes_are_sentences(model: Path, trace: Path, tmp_path: Path, capsys
         ("--prompts", prompts, "--step", 1): "--step is for a trace",
     }.items():
         assert sentence in complaint(capsys, "blame", *arguments)
+    forced = tmp_path / "forced.trace.jsonl"
+    command = ("record", "-m", model, "-v", VARIANT, "--context", "forced", "--ignore-eos")
+    assert prunetui(*command, "--max-new-tokens", 2, "-o", forced) == 0
+    for more in ((), ("--step", 1)):
+        said = complaint(capsys, "blame", forced, "--lane", 1, "--tokens", "lane", *more)
+        assert f"in a forced context {VARIANT} reads the baseline's tokens" in said
     unnamed = tmp_path / "old.trace.jsonl"
     lines = trace.read_text().splitlines(keepends=True)
     header = json.loads(lines[0])

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 from prunetui.engine.decode import lockstep
+from prunetui.engine.errors import UserError
 from prunetui.engine.options import Options
+from prunetui.engine.session.blamed_texts import blame_trace
 from prunetui.engine.session.session import Session, open_session
 from transformers import AutoModelForCausalLM
 
@@ -41,8 +43,8 @@ def scaled_model(kind: str, directory: Path) -> Path:
     return directory
 
 
-def session_of(directory: Path, prompt: str) -> Session:
-    options = Options(
+def options_of(directory: Path, prompt: str) -> Options:
+    return Options(
         model=str(directory),
         variants=("control", "drop:attn=[1]", "magnitude:0.3"),
         prompt=prompt,
@@ -50,7 +52,10 @@ def session_of(directory: Path, prompt: str) -> Session:
         max_new_tokens=STEPS,
         ignore_eos=True,
     )
-    return open_session(options, None, lambda *_: None)
+
+
+def session_of(directory: Path, prompt: str) -> Session:
+    return open_session(options_of(directory, prompt), None, lambda *_: None)
 
 
 def tokens(session: Session) -> list[int]:
@@ -103,3 +108,16 @@ def test_a_longer_prompt_before_leaves_nothing_behind(tmp_path: Path) -> None:
     for ours, theirs in zip(session.trace.steps, fresh.trace.steps, strict=True):
         assert (ours.lanes, ours.candidates) == (theirs.lanes, theirs.candidates)
         assert (ours.drift, ours.layers) == (theirs.drift, theirs.layers)
+
+
+def test_no_text_is_blamed_at_which_angles_have_changed(tmp_path: Path) -> None:
+    """Read again as one text, its first keys would have other angles than as it was decoded."""
+    options = options_of(scaled_model("dynamic", tmp_path / "model"), "x" * (TRAINED - 8))
+    session = open_session(options, None, lambda *_: None)
+    decode_all(session)
+    assert session.blame(8, 2, "baseline", "parts").parts
+    changed = "rotary angles change after 32 tokens, so a step after {} cannot be read again"
+    with pytest.raises(UserError, match=changed.format(33)):
+        session.blame(9, 2, "baseline", "parts")
+    with pytest.raises(UserError, match=changed.format(TRAINED - 8 + STEPS - 1)):
+        blame_trace(session.trace, 2, "baseline", options, lambda *_: None)
