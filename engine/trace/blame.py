@@ -100,7 +100,7 @@ class WhereInText(Plain, frozen=True):
     baseline's and only the reading of the last token is the lane's; so is the last position."""
     latest: Int | None
     """Latest position that brings the token back, by bisection; None if not even position 0
-    does: the fault is then in how the lane reads the last token."""
+    does: how the lane reads the last token is then enough to lose it."""
 
 
 class WhereInDepth(Plain, frozen=True):

@@ -323,29 +323,34 @@ ONE = [both(25, 0.0, BACK)]
         (
             "baseline",
             in_text(45, {0: next_token(0.2), 45: next_token(0.9), 46: LANE, 47: LANE}, prompt=40),
-            "for “ clips” to return, the caches from position 45 on (3 tokens before this step's, "
-            "in the baseline's text) must be the baseline's; from position 46 on is not enough. "
+            "“ clips” returns where the caches from position 45 on (3 tokens before this step's, "
+            "in the baseline's text) are the baseline's; from position 46 on is not enough. "
             "With all of them the baseline's, KL(p‖q) is 0.200 nats.",
         ),
         (
             "lane",
             in_text(46, {0: next_token(0.2), 46: next_token(0.9), 47: LANE}, prompt=40),
-            "for “ clips” to return, the caches from position 46 on (2 tokens before this step's, "
-            "in the lane's text) must be the baseline's. With all of them the baseline's, KL(p‖q) "
+            "“ clips” returns where the caches from position 46 on (2 tokens before this step's, "
+            "in the lane's text) are the baseline's. With all of them the baseline's, KL(p‖q) "
             "is 0.200 nats.",
         ),
         (
             "lane",
             in_text(39, {0: next_token(0.2), 39: next_token(0.9), 40: LANE, 47: LANE}, prompt=40),
-            "for “ clips” to return, the caches from position 39 on (in the prompt, positions 0 to "
-            "39) must be the baseline's; from position 40 on is not enough. With all of them the "
+            "“ clips” returns where the caches from position 39 on (in the prompt, positions 0 to "
+            "39) are the baseline's; from position 40 on is not enough. With all of them the "
             "baseline's, KL(p‖q) is 0.200 nats.",
         ),
         (
             "baseline",
             in_text(None, {0: next_token(2.1, STAYS)}, prompt=40),
-            "the fault is in reading the last token alone; even over the baseline's caches, "
+            "reading the last token is enough to lose “ clips”; even over the baseline's caches, "
             "“ friends” stays, KL(p‖q) 2.10 nats.",
+        ),
+        (
+            "baseline",
+            in_text(47, {0: next_token(0.2), 47: next_token(3.4)}, prompt=40),
+            "over its own caches the lane prefers “ clips” too: rounding decides.",
         ),
     ],
 )
@@ -370,12 +375,12 @@ def test_where_in_depth() -> None:
     assert sentences(blame_of(LANE, ONE, in_depth=where), 8)[1:] == [
         f"{first}all positions: KL(p‖q) is at most half of 3.40 nats from after attention 0 on, "
         "and “ clips” returns from after MLP 0 on.",
-        f"{first}the last position: KL(p‖q) stays above half of 3.40 nats even after the last "
-        "sublayer, and “ clips” does not return.",
+        f"{first}the last position: KL(p‖q) is above half of 3.40 nats even after the last "
+        "sublayer, and “ clips” has not returned after the last sublayer.",
     ]
     assert sentences(blame_of(next_token(3.4), ONE, in_depth=where), 8)[1:] == [
         f"{first}all positions: KL(p‖q) is at most half of 3.40 nats from after attention 0 on.",
-        f"{first}the last position: KL(p‖q) stays above half of 3.40 nats even after the last "
+        f"{first}the last position: KL(p‖q) is above half of 3.40 nats even after the last "
         "sublayer.",
     ]
     # There is no half of what is not finite.

@@ -91,7 +91,8 @@ def point_name(point: int) -> str:
 
 
 def half_point(blame: Blame, points: Sequence[NextToken | None]) -> int | None:
-    """First point from which on KL(p ‖ q) is at most half of the lane's; None if it stays above."""
+    """First point from which on KL(p ‖ q) is at most half of the lane's; None if the last one's is
+    not."""
     whole = blame.pruned.kl
     if whole is None:
         return None

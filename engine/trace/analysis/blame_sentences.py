@@ -217,17 +217,19 @@ def where_in_text(blame: Blame, where: WhereInText, step: int) -> str:
         )
     if where.latest is None:
         return (
-            "In the text: the fault is in reading the last token alone; even over the baseline's "
-            f"caches, {_preferred(blame, caches)}, KL(p‖q) {_nats(caches.kl)}."
+            f"In the text: reading the last token is enough to lose {token}; even over the "
+            f"baseline's caches, {_preferred(blame, caches)}, KL(p‖q) {_nats(caches.kl)}."
         )
     # At the last position none are the baseline's: that is the lane as it is.
-    tried = [one.position for one in where.tried[:-1]]
-    later = next((position for position in tried if position > where.latest), None)
+    *tried, as_it_is = where.tried
+    if agrees(blame, as_it_is.next):
+        return f"In the text: over its own caches the lane prefers {token} too: rounding decides."
+    later = next((one.position for one in tried if one.position > where.latest), None)
     not_enough = "" if later is None else f"; from position {later} on is not enough"
     return (
-        f"In the text: for {token} to return, the caches from position {where.latest} on "
-        f"({position_words(blame, where, where.latest, step)}) must be the baseline's"
-        f"{not_enough}. With all of them the baseline's, KL(p‖q) is {_nats(caches.kl)}."
+        f"In the text: {token} returns where the caches from position {where.latest} on "
+        f"({position_words(blame, where, where.latest, step)}) are the baseline's{not_enough}. "
+        f"With all of them the baseline's, KL(p‖q) is {_nats(caches.kl)}."
     )
 
 
@@ -240,14 +242,14 @@ def where_in_depth(blame: Blame, where: WhereInDepth) -> list[str]:
     for points, positions in ((where.every, "all positions"), (where.last, "the last position")):
         at_half, back = half_point(blame, points), return_point(blame, points)
         what = (
-            f"KL(p‖q) stays above {half} even after the last sublayer"
+            f"KL(p‖q) is above {half} even after the last sublayer"
             if at_half is None
             else f"KL(p‖q) is at most {half} from {point_name(at_half)} on"
         )
         if not agrees(blame, blame.pruned):
             token = _quoted(blame.baseline)
             what += (
-                f", and {token} does not return"
+                f", and {token} has not returned after the last sublayer"
                 if back is None
                 else f", and {token} returns from {point_name(back)} on"
             )
