@@ -236,7 +236,9 @@ async def test_there_is_nothing_to_blame_of_the_baseline_or_before_a_step() -> N
         assert app.screen is inspector(app)
 
 
-@pytest.mark.parametrize(("size", "layers"), [((80, 24), 256), ((120, 40), 30)])
+@pytest.mark.parametrize(
+    ("size", "layers"), [((80, 24), 256), pytest.param((120, 40), 30, marks=pytest.mark.slow)]
+)
 async def test_many_parts_and_layers_fit(size: tuple[int, int], layers: int) -> None:
     app = replay(wanda_trace(layers, outside=True))
     async with app.run_test(size=size) as pilot:

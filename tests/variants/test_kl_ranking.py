@@ -104,7 +104,11 @@ def least(numbers: dict, count: int) -> tuple[list[int], list[int]]:
     return sorted(attention), sorted(mlp)
 
 
-@pytest.mark.parametrize("kind", ["attn", "mlp", "joint", "block"])
+@pytest.mark.parametrize(
+    # Joint ranks both, each against the other.
+    "kind",
+    [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("attn", "mlp")), "joint", "block"],
+)
 def test_the_least_divergent_are_dropped(tiny: Path, kind: str) -> None:
     """At once, and greedily by hand: each measured with the earlier ones dropped."""
     build = builder(tiny)
