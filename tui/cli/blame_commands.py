@@ -86,8 +86,9 @@ def blame(
     lane = _lane(recorded, lane)
     if step is None and (given := [name for name in named if name in STEP_OPTIONS]):
         raise UserError(f"--{given[0]} is of one step; name it with --step")
-    if step is not None and step >= len(recorded.steps):
-        raise UserError(f"there is no step {step} in {trace}; it has {len(recorded.steps)}")
+    if step is not None and step >= (count := len(recorded.steps)):
+        there = f"the steps are 0 to {count - 1}" if count else "nothing is decoded in it yet"
+        raise UserError(f"there is no step {step} in {trace}; {there}")
     _check_output(output, trace_file=step is not None)
     check_options(options)
     from .blame import blame_step, blame_trace
@@ -111,7 +112,7 @@ def _lane(trace: Trace, lane: int | None) -> int:
     if lane == 0:
         raise UserError("lane 0 is the baseline, of which nothing is pruned; choose a variant")
     if lane >= len(names):
-        raise UserError(f"there is no lane {lane}; there are {variants}")
+        raise UserError(f"there is no lane {lane}; the variants are {variants}")
     return lane
 
 

@@ -185,7 +185,7 @@ class LiveInspector(SessionInspector):
         if is_new:
             self.play_on()
         else:
-            self.tell(f"{lanes[lane].name} has that part given back already.")
+            self.tell(f"{lanes[lane].name} is a lane already, and selected now.")
 
     @work
     async def action_answers(self) -> None:

@@ -81,6 +81,7 @@ class CandidatesPanel(Panel):
                 f"p = softmax(z/T) 0–1, T = {temperature:g}",
                 f"p 0–1, T = {temperature:g}",
                 f"p 0–1, T={temperature:g}",
+                "p 0–1",
             )
         ]
         token_cells = min(16, width * 2 // 7)
