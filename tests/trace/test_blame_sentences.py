@@ -13,7 +13,12 @@ from prunetui.engine.trace.analysis.blame import (
     return_point,
     rounding,
 )
-from prunetui.engine.trace.analysis.blame_sentences import sentences, verdict
+from prunetui.engine.trace.analysis.blame_sentences import (
+    chosen_after_another_text,
+    sentences,
+    sentences_in_trace,
+    verdict,
+)
 from prunetui.engine.trace.blame import NextToken, WhereInDepth
 
 from ..support.blames import (
@@ -27,6 +32,7 @@ from ..support.blames import (
     next_token,
     part_blame,
 )
+from ..support.traces import make_trace
 
 BACK, STAYS = 1, 2
 """Tokens: the baseline's, “ clips”, and the lane's, “ friends”."""
@@ -244,6 +250,26 @@ def test_a_verdict_claims_what_was_read(name: str) -> None:
 @pytest.mark.parametrize("name", ["below the floor", "the baseline's are not numbers"])
 def test_where_nothing_is_to_blame_nothing_else_is_said(name: str) -> None:
     assert len(sentences(VERDICTS[name][0], 8)) == 1
+
+
+def test_a_token_that_no_part_turned_follows_another_text() -> None:
+    trace = make_trace(13)  # lane 1 differs from step 4 on
+    both_prefer = blame_of(next_token(0.34), ONE)
+    said = (
+        "The lane's “ word1” was chosen after its own text, which is another from step 4 on: blame "
+        "step 4 for that."
+    )
+    assert sentences_in_trace(both_prefer, trace, 12)[1] == said
+    own = msgspec.structs.replace(both_prefer, tokens="lane")
+    assert sentences_in_trace(own, trace, 12)[1].startswith("The baseline's “ word0” was chosen")
+    assert sentences_in_trace(both_prefer, trace, 4) == sentences(both_prefer, 4)
+    turned = blame_of(LANE, ONE)
+    assert sentences_in_trace(turned, trace, 12) == sentences(turned, 12)
+    forced = msgspec.structs.replace(trace.header, context="forced")
+    assert chosen_after_another_text(both_prefer, forced, trace.steps, 12) == ""
+    same = msgspec.structs.replace(trace.steps[12], lanes=[trace.steps[12].lanes[0]] * 3)
+    steps = [*trace.steps[:12], same]
+    assert chosen_after_another_text(both_prefer, trace.header, steps, 12) == ""
 
 
 def test_parts_that_return_the_token_too_or_move_the_lane_away_are_named() -> None:

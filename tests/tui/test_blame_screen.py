@@ -115,7 +115,7 @@ async def test_the_answer_is_there_without_scrolling() -> None:
         lines = [line.strip() for line in screen_lines(app.screen)]
         shown = " ".join(lines)
         assert "step 7: why drop:attn=8 leaves the baseline" in shown
-        assert "reading the baseline's tokens" in shown
+        assert "on the baseline's tokens" in shown
         assert "KL(p‖q) 3.42 nats   baseline “ clips”   lane “ friends”" in shown
         assert "Attention 25 by itself makes KL(p‖q) 3.10 nats" in shown
         assert "attention 25 gives back 3.10 of 3.42 nats" in shown
@@ -125,6 +125,15 @@ async def test_the_answer_is_there_without_scrolling() -> None:
         assert first[:6] == [SELECTED, "attention", "25", "3.10", "0.318", "+2.75"]
         assert second[:5] == ["attention", "9", "0.599", "2.82", "+0.60"]
         assert "⏎ gives attention 25 back and decodes on: drop:attn=8+restore:attn=[25]" in lines
+
+
+async def test_a_token_that_no_part_turned_is_explained() -> None:
+    blame = blame_of_parts([attention(5), attention(25)], attention(25), 2)
+    app = replay(demo_trace(msgspec.structs.replace(blame, pruned=blame.baseline)))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await replayed(pilot, app, 2, 7)
+        shown = " ".join(text(app).split())
+        assert "was chosen after its own text, which is another from step 0 on: blame" in shown
 
 
 async def test_arrows_select_by_importance_and_along_the_model() -> None:
@@ -201,14 +210,14 @@ async def test_a_replay_measures_nothing_and_says_what_does() -> None:
     app = replay(demo_trace(blame))
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await replayed(pilot, app, 2, 7, "2")
-        assert "It is not recorded where in the text it begins" in text(app)
+        assert "Where in the text it begins is not recorded" in text(app)
         assert RESUME in " ".join(text(app).split())
         await pilot.press("enter")
         assert "This is a replay: there is no model to decode with" in text(app)
         # Up to step 7 the lanes' texts are not the same.
         await pilot.press("1", "b")
-        assert "It is not recorded which parts are to blame" in text(app)
-        assert "reading the lane's tokens" in text(app)
+        assert "Which parts are to blame is not recorded" in text(app)
+        assert "on the lane's tokens" in text(app)
         await pilot.press("enter")
         assert "Nothing is measured yet" in text(app)
         await pilot.press("b")
@@ -296,7 +305,7 @@ async def test_what_a_page_shows_is_measured_once_and_whose_tokens_can_be_chosen
         # The lane left the baseline at step 4.
         await pilot.press("b")
         await until(pilot, lambda: "Attention 1 by itself" in text(app))
-        assert "reading the lane's tokens" in text(app)
+        assert "on the lane's tokens" in text(app)
         assert session.blamed == [
             (5, 1, "baseline", "parts"),
             (5, 1, "baseline", "text"),
@@ -312,7 +321,7 @@ async def test_tokens_that_both_have_read_are_not_measured_twice() -> None:
         # At step 4 the lane's token differs first, after the same text.
         await measured(pilot, app, steps=5)
         await until(pilot, lambda: "Attention 1 by itself" in text(app))
-        assert "both have read the same tokens" in text(app)
+        assert "both read the same tokens" in text(app)
         await pilot.press("b")
         assert "Both have read the same tokens before this step." in text(app)
         assert len(session.blamed) == 1

@@ -16,7 +16,7 @@ from ...engine.options import Options
 from ...engine.output_files import write_new
 from ...engine.trace import figures
 from ...engine.trace.analysis.blame import agrees, by_importance, effects
-from ...engine.trace.analysis.blame_sentences import sentences
+from ...engine.trace.analysis.blame_sentences import sentences_in_trace
 from ...engine.trace.blame import Blame, BlamedTokens, Causes, NextToken, Part
 from ...engine.trace.printable import visible
 from ...engine.trace.trace import Trace
@@ -29,8 +29,9 @@ MAX_TABLE_CELLS = 200
 """Width that no table here has."""
 STEP_NOTE = (
     "KL(p‖q) in nats, p the baseline and q a form of the lane, on the same tokens. Given back: the "
-    "lane with this part as in the baseline. Alone: the baseline with only this part pruned. Gap: "
-    "logit of the baseline's token less that of the lane's. ✓: the baseline's token is preferred."
+    "lane with this part as in the baseline. Δ gap: what the logit of the baseline's token gains "
+    "on that of the lane's by it. Alone: the baseline with only this part pruned. ✓: the "
+    "baseline's token is preferred, ≠: another."
 )
 MEAN_NOTE = (
     "Means over {positions} positions of KL(p‖q) in nats, p the baseline and q a form of the lane, "
@@ -67,7 +68,7 @@ def blame_step(
     whose = "the baseline's tokens" if tokens == "baseline" else "the lane's own tokens"
     console.print(
         Text(f"{visible(trace.lane_names[lane])} at step {step}, on {whose}", style="bold"),
-        *(Text(sentence) for sentence in sentences(blame, step)),
+        *(Text(sentence) for sentence in sentences_in_trace(blame, trace, step)),
         sep="\n",
         end="\n\n",
     )
@@ -163,7 +164,7 @@ def _step_table(blame: Blame) -> Table:
 
 
 def _next(blame: Blame, form: NextToken) -> str:
-    mark = "✓" if agrees(blame, form) else "✗"
+    mark = "✓" if agrees(blame, form) else "≠"
     return f"{mark} “{visible(form.text)}”"
 
 

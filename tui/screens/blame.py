@@ -15,7 +15,12 @@ from textual.widgets import ContentSwitcher, Label, Static
 from ...engine.errors import UserError
 from ...engine.model.dropped import SUBLAYERS
 from ...engine.trace.analysis.blame import PartEffect, by_importance, effects
-from ...engine.trace.analysis.blame_sentences import verdict, where_in_depth, where_in_text
+from ...engine.trace.analysis.blame_sentences import (
+    chosen_after_another_text,
+    verdict,
+    where_in_depth,
+    where_in_text,
+)
 from ...engine.trace.blame import Blame, BlamedTokens, Causes, Part, find_blame
 from ...engine.trace.figures import kl
 from ...engine.trace.printable import visible
@@ -284,12 +289,18 @@ class BlameScreen(UpperScreen[Recipe | None]):
         title = TitleContent(lane.name, moment.cursor, reading, blame)
         self.query_one(BlameTitle).show(title)
         label = self.query_one("#blame-verdict", Label)
-        label.update(Content(visible(verdict(blame) if blame else self._missing("parts"))))
+        label.update(Content(visible(self._finding(blame) if blame else self._missing("parts"))))
         label.set_class(blame is None, "notice")
         self._draw_parts(blame, rows)
         self._draw_text(blame)
         self._draw_depth(blame)
         self._draw_foot()
+
+    def _finding(self, blame: Blame) -> str:
+        """Verdict, and why a token differs that no part turned."""
+        moment = self._moment
+        after = chosen_after_another_text(blame, moment.header, moment.steps, moment.cursor)
+        return f"{verdict(blame)} {after}".strip()
 
     def _draw_parts(self, blame: Blame | None, rows: list[PartEffect]) -> None:
         lane = self._moment.header.lanes[self._moment.lane]
@@ -374,7 +385,7 @@ class BlameScreen(UpperScreen[Recipe | None]):
     def _missing(self, what: Causes) -> str:
         """What is being done, or is to do, about what is not known."""
         if isinstance(self._session, str):
-            return f"It is not recorded {WHAT[what]} at this step. {self._session}"
+            return f"{WHAT[what].capitalize()} is not recorded at this step. {self._session}"
         if (self._tokens, what) in self._asked or (what == "parts" and self._asked):
             return f"… {self._work or 'waiting for the session'}"
         key = key_for(self, f"blame-{what}")

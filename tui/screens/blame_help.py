@@ -57,8 +57,8 @@ def same_history(moment: Moment) -> bool:
 def reading_clause(moment: Moment, tokens: BlamedTokens) -> str:
     """Whose tokens all forms read."""
     if same_history(moment):
-        return "both have read the same tokens"
-    return "reading the baseline's tokens" if tokens == "baseline" else "reading the lane's tokens"
+        return "both read the same tokens"
+    return "on the baseline's tokens" if tokens == "baseline" else "on the lane's tokens"
 
 
 def not_blamable(moment: Moment, keys: tuple[str, str]) -> str:

@@ -8,8 +8,11 @@ probable token; whether it was drawn at that step is another matter.
 from collections.abc import Callable, Sequence
 
 from ..blame import Blame, NextToken, WhereInDepth, WhereInText
+from ..divergence import differs, first_divergence
 from ..figures import nats
 from ..printable import visible
+from ..records import Header, Step
+from ..trace import Trace
 from .blame import (
     PartEffect,
     agrees,
@@ -59,6 +62,31 @@ def sentences(blame: Blame, step: int) -> list[str]:
     if blame.in_depth is not None:
         found += where_in_depth(blame, blame.in_depth)
     return found
+
+
+def chosen_after_another_text(blame: Blame, header: Header, steps: list[Step], number: int) -> str:
+    """Sentence on a token that differs at step `number` though all forms prefer the same one: it
+    was chosen after the other text. Empty where that is not so."""
+    if not agrees(blame, blame.pruned) or header.context == "forced":
+        return ""
+    other = blame.lane if blame.tokens == "baseline" else 0
+    token, since = steps[number].lanes[other], first_divergence(steps[:number], blame.lane)
+    if token is None or token.not_numbers or since is None:
+        return ""
+    if not differs(steps[number], blame.lane):
+        return ""
+    whose = "lane" if other else "baseline"
+    return (
+        f"The {whose}'s “{visible(token.text)}” was chosen after its own text, which is another "
+        f"from step {since} on: blame step {since} for that."
+    )
+
+
+def sentences_in_trace(blame: Blame, trace: Trace, step: int) -> list[str]:
+    """The finding in full, with what the trace says of the tokens that were chosen at the step."""
+    first, *others = sentences(blame, step)
+    after = chosen_after_another_text(blame, trace.header, trace.steps, step)
+    return [first, *filter(None, [after]), *others]
 
 
 def position_words(blame: Blame, where: WhereInText, position: int, step: int) -> str:

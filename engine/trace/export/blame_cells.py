@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..analysis.blame import agrees, by_importance, effects
+from ..analysis.blame_sentences import sentences_in_trace
 from ..blame import Blame, NextToken
 from ..divergence import NOT_NUMBERS
 from ..figures import change, kl
@@ -33,10 +34,10 @@ NOTE = (
 
 
 class BlameReport(NamedTuple):
-    """Blame of a lane at a step, with its title."""
+    """Blame of a lane at a step, with its title and its sentences."""
 
     title: str
-    step: int
+    sentences: list[str]
     blame: Blame
 
 
@@ -46,7 +47,7 @@ def blame_reports(trace: Trace) -> Iterator[BlameReport]:
         for blame in step.blames:
             whose = "the baseline's" if blame.tokens == "baseline" else "its own"
             title = f"{trace.lane_names[blame.lane]} at step {step.step}, on {whose} tokens"
-            yield BlameReport(title, step.step, blame)
+            yield BlameReport(title, sentences_in_trace(blame, trace, step.step), blame)
 
 
 def part_rows(blame: Blame) -> list[list[str]]:
@@ -67,7 +68,10 @@ def part_rows(blame: Blame) -> list[list[str]]:
 
 
 def cumulative_rows(blame: Blame) -> list[list[str]]:
-    """Rows in the order of `CUMULATIVE_COLUMNS`, after one of the lane as it is."""
+    """Rows in the order of `CUMULATIVE_COLUMNS`, after one of the lane as it is; none if no parts
+    were given back one after another."""
+    if not blame.cumulative.parts:
+        return []
     given_back = zip(blame.cumulative.parts, blame.cumulative.after, strict=True)
     return [
         ["nothing", *_form(blame, blame.pruned)],

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from ..analysis.blame_sentences import sentences
 from ..trace import Trace
 from .blame_cells import (
     CUMULATIVE_COLUMNS,
@@ -39,7 +38,7 @@ def blame_sections(trace: Trace) -> Iterator[str]:
 
 def _section(report: BlameReport, layers: int) -> Iterator[str]:
     blame = report.blame
-    first, *others = sentences(blame, report.step)
+    first, *others = report.sentences
     yield f"<h3>{escaped(report.title)}</h3>"
     yield f"<p><b>{escaped(first)}</b></p>"
     if others:

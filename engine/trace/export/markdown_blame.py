@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from ..analysis.blame_sentences import sentences
 from ..trace import Trace
 from .blame_cells import (
     CUMULATIVE_COLUMNS,
@@ -23,9 +22,9 @@ def blame_blocks(trace: Trace) -> Iterator[str]:
     if reports:
         yield "## Which part is to blame"
         yield NOTE
-    for title, step, blame in reports:
+    for title, sentences, blame in reports:
         yield f"### {code(title)}"
-        yield "\n".join(f"- {code(sentence)}" for sentence in sentences(blame, step))
+        yield "\n".join(f"- {code(sentence)}" for sentence in sentences)
         tables = {
             PART_COLUMNS: part_rows(blame),
             CUMULATIVE_COLUMNS: cumulative_rows(blame),
