@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.kl_divergence import rounding_kl
 from ..progress import Progress
 from ..trace.blame import Blame, Cumulative, NextToken, Part, PartBlame
 from .blamed_step import BlamedStep
@@ -72,10 +73,12 @@ class _Forms:
         self.next_tokens |= zip(missing, map(reader, logits), strict=True)
 
     def floor(self) -> float | None:
-        """KL(p ‖ q) in nats, q of the baseline read alone."""
+        """KL(p ‖ q) in nats, q of the baseline read alone, or what rounding to the logits' dtype
+        makes, if that is more: kernels may give all rows the same bits."""
         assert self._reader is not None
         (alone,) = self._logits([frozenset()])
-        return self._reader.kl(alone)
+        kl = self._reader.kl(alone)
+        return None if kl is None else max(kl, rounding_kl(alone, self._step.temperature))
 
     def _logits(self, forms: Sequence[Form]) -> Iterator[Tensor]:
         """Logits [vocabulary] of one form after another."""

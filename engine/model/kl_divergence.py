@@ -24,6 +24,21 @@ def kl_divergence(log_p: Tensor, z: Tensor, temperature: float = 1.0) -> Tensor:
     return torch.cat([_kl(log_p, log_softmax(z, temperature)) for log_p, z in pairs])
 
 
+def rounding_kl(z: Tensor, temperature: float = 1.0) -> float:
+    """KL(p ‖ q) in nats that is expected where q's logits are z, those of p [vocabulary], with no
+    other change than the rounding to their dtype.
+
+    ½ Σ p (1 − p) s², to second order, where s = spacing / (√12 T) is the standard deviation of an
+    even distribution over the spacing of the dtype's numbers at a logit.
+    """
+    p = log_softmax(z, temperature).exp()
+    # |z| is at least half of 2 to this power.
+    power = torch.frexp(z.double().abs()).exponent.double()
+    spacing = torch.finfo(z.dtype).eps * torch.exp2(power - 1)
+    variance = (spacing / temperature).square() / 12
+    return 0.5 * float(torch.where(p == 0, 0.0, p * (1 - p) * variance).sum())
+
+
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     p = log_p.exp()
     return torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(dim=-1)

@@ -127,7 +127,8 @@ class Blame(Plain, frozen=True):
     pruned: NextToken
     """The lane as it is, with nothing given back."""
     floor: float | None
-    """KL(p ‖ q), in nats, with everything given back: what rounding alone makes of it."""
+    """KL(p ‖ q), in nats, that rounding alone makes: with everything given back, read alone, or of
+    logits that are rounded to their dtype, if that is more."""
     parts: list[PartBlame]
     """In the order in which a forward pass reaches them, `outside` last."""
     cumulative: Cumulative

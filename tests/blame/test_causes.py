@@ -17,6 +17,7 @@ from prunetui.engine.blame.pruned_lane import PrunedLane
 from prunetui.engine.errors import UserError
 from prunetui.engine.model.anatomy import find_anatomy
 from prunetui.engine.model.dropped import Dropped
+from prunetui.engine.model.kl_divergence import rounding_kl
 from prunetui.engine.model.stream_writes import takes_writes
 from prunetui.engine.model.weight_group import WeightGroup
 from prunetui.engine.trace.blame import Blame, NextToken, Part
@@ -26,7 +27,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from ..support.forms import kl, stock_form, stock_logits, with_other_weights
-from ..support.models import VOCABULARY, make_model
+from ..support.models import VOCABULARY, make_model, moved
 
 TEXT = [5, 17, 200, 31, 8, 99, 42, 7, 128, 64, 3, 77]
 DROPPED = Dropped(attention=frozenset({0, 3}), mlp=frozenset({1}))
@@ -130,6 +131,20 @@ def test_logits_that_are_no_numbers_are_said() -> None:
     case.baseline.model.get_parameter("lm_head.weight")[3] = torch.nan
     with pytest.raises(UserError, match=r"logits of the baseline .* are not numbers"):
         case.blame()
+
+
+def test_the_floor_is_not_under_what_rounding_to_the_dtype_makes() -> None:
+    """The baseline can have the same bits alone and beside others, and its logits are rounded."""
+    model = moved(make_model("llama"), torch.bfloat16)
+    group = WeightGroup(model, find_anatomy(model))
+    lane = LaneModel(Recipe((), "lane"), group, DROPPED)
+    for temperature in (1.0, 0.5):
+        step = dataclasses.replace(STEP, temperature=temperature)
+        floor = blame_parts(PrunedLane(group, lane), step, nothing).floor
+        with torch.inference_mode():
+            z = model(input_ids=torch.tensor([TEXT])).logits[0, -1]
+        assert floor is not None
+        assert floor >= 0.99 * rounding_kl(z, temperature) > 1e-7
 
 
 # -- in the text ------------------------------------------------------------------------------

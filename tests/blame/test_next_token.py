@@ -6,7 +6,7 @@ import pytest
 import torch
 from prunetui.engine.blame.next_token import NextTokenReader
 from prunetui.engine.measure.output_drift import measure_kl
-from prunetui.engine.model.kl_divergence import kl_divergence, log_softmax
+from prunetui.engine.model.kl_divergence import kl_divergence, log_softmax, rounding_kl
 
 INF, NAN = math.inf, math.nan
 TEXTS = {token: f"<{token}>" for token in range(5)}
@@ -56,3 +56,16 @@ def test_the_gap_is_of_two_given_tokens_and_equal_logits_go_by_token() -> None:
     broken = reader(torch.tensor([NAN, 1.5, 4.0, 0.0]))
     assert (broken.kl, broken.gap, broken.text) == (None, None, "")
     assert not any(map(broken.chooses, range(4)))
+
+
+@pytest.mark.parametrize(("dtype", "temperature"), [(torch.bfloat16, 1.0), (torch.float16, 0.7)])
+def test_rounding_of_logits_makes_the_kl_that_is_expected(
+    dtype: torch.dtype, temperature: float
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    exact = torch.randn(400, 300, generator=generator, dtype=torch.float64) * 4
+    rounded = exact.to(dtype)
+    measured = kl_divergence(log_softmax(exact, temperature), rounded, temperature).mean()
+    expected = [rounding_kl(z, temperature) for z in rounded]
+    assert sum(expected) / len(expected) == pytest.approx(float(measured), rel=0.1)
+    assert rounding_kl(torch.tensor([1.0, -INF], dtype=dtype)) == 0
