@@ -267,6 +267,12 @@ def test_a_token_that_no_part_turned_follows_another_text() -> None:
     assert sentences_in_trace(turned, trace, 12) == sentences(turned, 12)
     forced = msgspec.structs.replace(trace.header, context="forced")
     assert chosen_after_another_text(both_prefer, forced, trace.steps, 12) == ""
+    baseline, lane, other = trace.steps[12].lanes
+    assert lane is not None
+    forced_lanes = [baseline, msgspec.structs.replace(lane, forced=True), other]
+    by_force = msgspec.structs.replace(trace.steps[12], lanes=forced_lanes)
+    steps = [*trace.steps[:12], by_force]
+    assert chosen_after_another_text(both_prefer, trace.header, steps, 12) == ""
     same = msgspec.structs.replace(trace.steps[12], lanes=[trace.steps[12].lanes[0]] * 3)
     steps = [*trace.steps[:12], same]
     assert chosen_after_another_text(both_prefer, trace.header, steps, 12) == ""

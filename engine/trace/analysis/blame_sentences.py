@@ -71,7 +71,7 @@ def chosen_after_another_text(blame: Blame, header: Header, steps: list[Step], n
         return ""
     other = blame.lane if blame.tokens == "baseline" else 0
     token, since = steps[number].lanes[other], first_divergence(steps[:number], blame.lane)
-    if token is None or token.not_numbers or since is None:
+    if token is None or token.not_numbers or token.forced or since is None:
         return ""
     if not differs(steps[number], blame.lane):
         return ""
