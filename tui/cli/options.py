@@ -37,8 +37,9 @@ def decoding_options(
             "-v",
             "--variant",
             metavar="RECIPE",
-            help="A recipe, such as drop:attn=8, drop:mlp=[3,7], wanda:0.5, sparsegpt:2:4, control "
-            "or a checkpoint, joined with +, named with NAME=; one -v a variant.",
+            help="A recipe, such as drop:attn=8, drop:attn=8,by=kl, drop:mlp=[3,7], wanda:0.5, "
+            "sparsegpt:2:4, control or a checkpoint, joined with +, with parts given back by "
+            "restore:attn=[3], named with NAME=; one -v a variant.",
             show_default=" ".join(f"-v {recipe}" for recipe in default_variants(depth=8))
             + ", less in a model of fewer than 8 layers",
         ),
