@@ -31,10 +31,11 @@ def blame_step(
     tokens: BlamedTokens,
     what: Causes,
 ) -> Blame:
-    """Find the causes of a lane's token at a step of the open branch, in addition to what was
-    recorded of it; the lanes decode on as if nothing had been read.
+    """Find the causes of a lane's token at a step of the open branch; the lanes decode on as if
+    nothing had been read.
 
-    `tokens` are those that are read before the step, `texts` are those of single tokens.
+    `parts` are measured afresh; what is found in text or depth is added to what was recorded of the
+    same tokens. `tokens` are those that are read before the step, `texts` are those of single tokens.
     Raises `UserError` where there is nothing to blame or memory runs out.
     """
     step = _blamed_step(lanes, trace, number, lane, tokens, texts)

@@ -53,10 +53,10 @@ def both(
 
 def test_a_part_gives_back_the_kl_that_it_takes_from_the_lane() -> None:
     first, worse, outside = effects(make_blame())
-    assert [first.kl_given_back, worse.kl_given_back] == [3.5 - 0.25, 3.5 - 4.0]
+    assert [first.kl_reduction, worse.kl_reduction] == [3.5 - 0.25, 3.5 - 4.0]
     assert [first.gap_given_back, worse.gap_given_back] == [1.0 - -2.0, -2.5 - -2.0]
     assert [first.gap_alone, worse.gap_alone] == [-0.5 - 1.5, 1.25 - 1.5]
-    assert (outside.kl_given_back, outside.gap_alone) == (0.25, None)
+    assert (outside.kl_reduction, outside.gap_alone) == (0.25, None)
     assert [effect.returns for effect in (first, worse, outside)] == [True, False, False]
     # Logits that are not numbers tell no token.
     assert [effect.departs for effect in (first, worse, outside)] == [True, False, False]
@@ -71,10 +71,10 @@ def test_a_part_gives_back_the_kl_that_it_takes_from_the_lane() -> None:
 def test_numbers_that_are_not_finite_give_nothing_back_and_stand_last() -> None:
     none = blame_of(next_token(None, STAYS), [both(0, 0.5, BACK), both(1, None, BACK)])
     first, broken = effects(none)
-    assert (first.kl_given_back, first.returns, broken.returns) == (None, True, True)
+    assert (first.kl_reduction, first.returns, broken.returns) == (None, True, True)
     assert by_importance([broken, first]) == [first, broken]
     huge = blame_of(next_token(1e308, STAYS), [both(0, -1e308, BACK)])
-    assert effects(huge)[0].kl_given_back is None
+    assert effects(huge)[0].kl_reduction is None
 
 
 def test_where_both_prefer_the_same_token_there_is_no_gap_and_nothing_returns() -> None:

@@ -169,7 +169,7 @@ async def test_bars_are_as_high_as_what_is_given_back_and_unpruned_parts_have_no
         columns = {at: "".join(line[LABEL_CELLS + 2 * at] for line in lines) for at in range(6)}
         # Numbers, three lines of attention, the mark, two of MLP.
         blame = app.screen.query_one(BlameMap).content
-        given = {part: effect.kl_given_back for part, effect in blame.parts.items() if effect}
+        given = {part: effect.kl_reduction for part, effect in blame.parts.items() if effect}
         full, less = given[mlp(3)] or 0.0, given[attention(3)] or 0.0
         assert full == pytest.approx(3.42 - 0.318)
         assert columns[3][5:7] == "██"
@@ -416,6 +416,14 @@ async def test_a_lane_that_is_refused_or_cancelled_leaves_the_screen() -> None:
         await pilot.press("escape")
         assert app.screen is inspector(app)
         assert len(trace.steps) == 6
+
+
+@pytest.mark.parametrize("key", ["w", "q"])
+async def test_the_same_key_and_q_lead_back(key: str) -> None:
+    app = replay(demo_trace())
+    async with app.run_test() as pilot:
+        await replayed(pilot, app, 2, 7, key)
+        assert app.screen is inspector(app)
 
 
 # -- snapshots ------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ PrunetuiApp(Options(), None, open_session=open_session).run()
     ("program", "key", "screen"),
     [
         (LOADING, b"", [b"opening demo", b"loading for ever", b"play", b"quit"]),
-        (SCRIPT, b"?", [b"Keys", b"Go to a step", b"quit"]),
+        (SCRIPT, b"?", [b"Keys", b"One step back", b"quit"]),
     ],
     ids=["loading", "help"],
 )

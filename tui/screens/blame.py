@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widgets import ContentSwitcher, Label, Static
@@ -57,7 +57,8 @@ class BlameScreen(UpperScreen[Recipe | None]):
     """Screen of the blame of one lane at one step, which returns the recipe of a lane to decode on
     with: it is there then."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [*BLAME_KEYS]
+    # The key that opens a screen leads back from it too, as with the views.
+    BINDINGS: ClassVar[list[BindingType]] = [*BLAME_KEYS, Binding("w,q", "leave", show=False)]
     AUTO_FOCUS = ""
     HORIZONTAL_BREAKPOINTS = [(0, "-below"), (110, "-beside")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall"), (48, "-very-tall")]  # noqa: RUF012
@@ -310,7 +311,7 @@ class BlameScreen(UpperScreen[Recipe | None]):
             parts = {Part(sublayer=s, layer=n): None for s, layers in dropped for n in layers}
         notes: list[str] = []
         if self._page == "parts" and rows:
-            most = max((row.kl_given_back or 0.0 for row in rows), default=0.0)
+            most = max((row.kl_reduction or 0.0 for row in rows), default=0.0)
             notes = [
                 f"bars: nats of KL(p‖q) that a part given back takes off, 0 to {kl(most)}",
                 f"bars: nats of KL given back, 0 to {kl(most)}",

@@ -116,7 +116,7 @@ class BlameMap(Panel):
 
     def _most(self) -> float:
         """Greatest KL given back, in nats: the height of a full bar."""
-        given = [effect.kl_given_back for effect in self.content.parts.values() if effect]
+        given = [effect.kl_reduction for effect in self.content.parts.values() if effect]
         return max((value for value in given if value is not None), default=0.0)
 
     def _bars(
@@ -147,7 +147,7 @@ class BlameMap(Panel):
     def _glyph(self, part: Part, rows: int, row: int, most: float) -> str:
         """Part of a pruned part's bar on one of its lines."""
         effect, foot = self.content.parts[part], row == rows - 1
-        given = effect.kl_given_back if effect else None
+        given = effect.kl_reduction if effect else None
         if effect is None or given is None:
             return (NOT_FINITE if effect else WAITING) if foot else " "
         eighths = round(given / most * rows * 8) if most > 0 else 0
@@ -177,7 +177,7 @@ class BlameMap(Panel):
     def _outside(self, part: Part, most: float, room: int) -> Line:
         """Bar of what is outside of the layers, on its side and on the same scale."""
         effect = self.content.parts[part]
-        given = effect.kl_given_back if effect else None
+        given = effect.kl_reduction if effect else None
         style = "blame--selected" if part == self.content.selected else "blame--bar"
         line = Line().add("other".ljust(LABEL_CELLS), self.style("panel--quiet"))
         if effect is None or given is None:
@@ -190,7 +190,7 @@ class BlameMap(Panel):
 
 def given_back_words(effect: PartEffect, whole: float | None) -> str:
     """What giving a part back takes off the lane's KL(p ‖ q): `attention 25: 3.1 of 3.42 nats`."""
-    given = effect.kl_given_back
+    given = effect.kl_reduction
     if given is None:
         return f"{effect.part.name}: not finite"
     if given < 0:

@@ -19,7 +19,7 @@ class PartEffect:
     """The lane with this part as in the baseline."""
     alone: NextToken
     """The baseline with only this part pruned."""
-    kl_given_back: float | None
+    kl_reduction: float | None
     """KL(p ‖ q) of the lane less that with this part given back, in nats; negative where giving it
     back moves the lane further away from the baseline."""
     gap_given_back: float | None
@@ -48,7 +48,7 @@ def effects(blame: Blame) -> list[PartEffect]:
             part=part.part,
             given_back=part.given_back,
             alone=part.alone,
-            kl_given_back=difference(blame.pruned.kl, part.given_back.kl),
+            kl_reduction=difference(blame.pruned.kl, part.given_back.kl),
             gap_given_back=difference(part.given_back.gap, blame.pruned.gap) if differs else None,
             gap_alone=difference(part.alone.gap, blame.baseline.gap) if differs else None,
             returns=differs and agrees(blame, part.given_back),

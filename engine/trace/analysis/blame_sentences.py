@@ -183,7 +183,7 @@ def _given_back(blame: Blame, best: Sequence[PartEffect]) -> list[str]:
                 f"Given back instead, one at a time, {_with_kl(others, _of_given_back)} {verb} "
                 f"{token} too."
             )
-    worse = [e for e in reversed(best) if (e.kl_given_back or 0.0) < -rounding(blame)]
+    worse = [e for e in reversed(best) if (e.kl_reduction or 0.0) < -rounding(blame)]
     if worse:
         verb = "moves" if len(worse) == 1 else "move"
         found.append(
@@ -200,7 +200,7 @@ def _lowers_most(blame: Blame, first: PartEffect) -> str:
         if left is None:
             return "no one part given back makes KL(p‖q) finite"
         return f"given back, {first.part.name} makes KL(p‖q) finite, {nats(left)}"
-    if (first.kl_given_back or 0.0) <= rounding(blame):
+    if (first.kl_reduction or 0.0) <= rounding(blame):
         return f"no one part given back lowers KL(p‖q) of {nats(lane)} by more than rounding could"
     return f"given back, {first.part.name} lowers KL(p‖q) most, from {nats(lane)} to {nats(left)}"
 

@@ -56,7 +56,7 @@ def part_rows(blame: Blame) -> list[list[str]]:
         [
             effect.part.name,
             kl(effect.given_back.kl),
-            change(effect.kl_given_back),
+            change(effect.kl_reduction),
             change(effect.gap_given_back),
             _preferred(blame, effect.given_back),
             kl(effect.alone.kl),

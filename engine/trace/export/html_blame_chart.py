@@ -20,7 +20,7 @@ def part_chart(blame: Blame, layers: int) -> str:
     """A bar for each pruned part of the layers, attention over MLP, of the KL that giving it back
     takes away; what is outside of the layers stands in words below."""
     every = effects(blame)
-    values = [0.0, *(e.kl_given_back for e in every if e.kl_given_back is not None)]
+    values = [0.0, *(e.kl_reduction for e in every if e.kl_reduction is not None)]
     rows = {
         "attention": _BarRow(TOP, min(values), max(values), layers),
         "mlp": _BarRow(TOP + ROW_HEIGHT + GAP, min(values), max(values), layers),
@@ -34,7 +34,7 @@ def part_chart(blame: Blame, layers: int) -> str:
         else:
             parts.append(
                 f'<text x="{WIDTH - RIGHT}" y="{BARS_HEIGHT - 4}" text-anchor="end">'
-                f"outside of the layers: {change(effect.kl_given_back)}</text>"
+                f"outside of the layers: {change(effect.kl_reduction)}</text>"
             )
     parts += rows["mlp"].layer_ticks()
     return _svg(BARS_HEIGHT, PART_TITLE, parts)
@@ -56,7 +56,7 @@ class _BarRow:
 
     def bar(self, effect: PartEffect, layer: int) -> str:
         width = (WIDTH - LEFT - RIGHT) / self._layers
-        x, value = self._x(layer + 0.15), effect.kl_given_back
+        x, value = self._x(layer + 0.15), effect.kl_reduction
         hint = f"<title>{escaped(effect.part.name)}: {change(value)} nats</title>"
         if value is None:
             return f'<text x="{x:.1f}" y="{self._y(0) - 3:.1f}">n/a{hint}</text>'
