@@ -35,7 +35,7 @@ def blame_step(
     nothing had been read.
 
     `parts` are measured afresh; what is found in text or depth is added to what was recorded of the
-    same tokens. `tokens` are those that are read before the step, `texts` are those of single tokens.
+    same tokens. `tokens` are those that are read before the step, `texts` those of single tokens.
     Raises `UserError` where there is nothing to blame or memory runs out.
     """
     step = _blamed_step(lanes, trace, number, lane, tokens, texts)

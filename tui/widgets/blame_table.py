@@ -84,7 +84,7 @@ class PartTable(RowList):
         quiet = self.style("panel--quiet")
         line = Line().add(f"{SELECTED} " if chosen else "  ", self.style("blame--mark"))
         line.add(fill(part_label(effect.part), NAME_CELLS), value)
-        line.add(kl(effect.kl_given_back).rjust(FIGURE_CELLS), value)
+        line.add(kl(effect.kl_reduction).rjust(FIGURE_CELLS), value)
         line.add(kl(effect.given_back.kl).rjust(FIGURE_CELLS), quiet)
         line.add(_gap(effect.gap_given_back).rjust(FIGURE_CELLS), quiet)
         self._token(line, blame, effect.given_back, cells + 1)
