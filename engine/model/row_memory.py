@@ -35,6 +35,8 @@ SCORE_COPIES = 3
 masked, and after softmax in float32."""
 CONSUMER_COPIES = 3
 """Copies of a row's logits in float64 that the measures make."""
+GPU_WORKSPACE = 32 << 20
+"""Bytes at most that operations on a GPU take beside what they return: cuBLAS on Hopper."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,10 @@ class RowMemory:
         self._free = _free_memory(group.model)
         self.row = self._of_row(positions)
         """Bytes of each row."""
-        self.beside = CONSUMER_COPIES * 8 * needed * size.vocabulary
-        """Bytes that take the logits of one row, whatever the number of rows."""
+        workspace = GPU_WORKSPACE if self._device.type == "cuda" else 0
+        self.beside = CONSUMER_COPIES * 8 * needed * size.vocabulary + workspace
+        """Bytes that are taken whatever the number of rows: for the logits of one row, and by
+        operations."""
 
     def rows_at_once(self, rows: int) -> int:
         """How many of so many rows to read at once. Raises `UserError` if not even one fits."""
