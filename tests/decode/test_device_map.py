@@ -144,7 +144,9 @@ def test_on_another_device_nothing_is_on_the_cpu(family: str) -> None:
     assert other_ranks == ranks
 
 
-@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
+@pytest.mark.parametrize(
+    "method", ["magnitude", "wanda", pytest.param("sparsegpt", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
 def test_a_spread_model_is_pruned_and_decodes_like_a_whole_one(
     family: str, method: Method, monkeypatch

@@ -55,7 +55,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[DeviceCalls]:
     [
         (REAL_SHAPES["Mistral-7B-v0.3"], VarlenAttention, 0.0),
         pytest.param(*(REAL_SHAPES["Llama-3.1-8B"], VarlenAttention, 0.8), marks=pytest.mark.slow),
-        (REAL_SHAPES["Qwen3-8B"], VarlenAttention, 0.0),
+        pytest.param(*(REAL_SHAPES["Qwen3-8B"], VarlenAttention, 0.0), marks=pytest.mark.slow),
         (REAL_SHAPES["Gemma-3-4b"], VarlenAttention, 0.8),
         # A window in five of six layers.
         (with_layers(REAL_SHAPES["Gemma-3-4b"], 6), MaskedAttention, 0.0),

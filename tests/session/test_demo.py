@@ -181,7 +181,9 @@ def keep_input(
     inputs.append(args[0][0])
 
 
-@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
+@pytest.mark.parametrize(
+    "method", ["magnitude", "wanda", pytest.param("sparsegpt", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("sparsity", [0.5, pytest.param(Pattern(2, 4), marks=pytest.mark.slow)])
 def test_two_layers_are_pruned_as_the_papers_say(
     demo: Loaded, method: Method, sparsity: float | Pattern

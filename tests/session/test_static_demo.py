@@ -30,7 +30,7 @@ def builder() -> VariantBuilder:
     return open_builder(OPTIONS, lambda *_: None)
 
 
-@pytest.mark.parametrize("count", [80, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
 def test_tokens_and_numbers_are_those_of_eager_steps(
     builder: VariantBuilder, monkeypatch, count: int
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_session_without_numba_decodes_what_stock_models_do(tmp_path: Path) ->
     assert min(session["kl"]) > 0
 
 
+@pytest.mark.slow
 def test_a_session_that_compiles_nothing_imports_no_compiler(tmp_path: Path) -> None:
     """Another dtype than the kernels read, as on another device."""
     session = run(save_model_directory(tmp_path / "tiny"), "float16")

@@ -177,7 +177,14 @@ def test_importance_is_measured_on_the_weights_so_far(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "family", ["llama", "gpt2", "gemma3_text", "gpt_neox", "mixtral", "qwen2_moe", "gpt_oss"]
+    "family",
+    [
+        *("llama", "gpt2", "gemma3_text", "mixtral"),
+        *(
+            pytest.param(family, marks=pytest.mark.slow)
+            for family in ("gpt_neox", "qwen2_moe", "gpt_oss")
+        ),
+    ],
 )
 def test_lanes_of_several_weight_groups_decode_as_if_alone(family: str, tmp_path: Path) -> None:
     """Lanes of interleaved weight groups, sparse and dropped, decode as their checkpoints do."""
