@@ -148,11 +148,11 @@ def _join(
         (layer.values, other.values, values),
     ):
         if first is None:
-            kept = own.expand(len(new), -1, -1, -1)
+            before = own.expand(len(new), -1, -1, -1)
         else:
             # A sliding window holds the last positions alone.
-            held = torch.arange(length - own.shape[-2], length)
-            patched = (held >= first[:, None])[:, None, :, None].to(own.device)
-            kept = torch.where(patched, others.to(own.device), own)
-        joined.append(torch.cat([kept, new], dim=-2))
+            positions = torch.arange(length - own.shape[-2], length)
+            patched = (positions >= first[:, None])[:, None, :, None].to(own.device)
+            before = torch.where(patched, others.to(own.device), own)
+        joined.append(torch.cat([before, new], dim=-2))
     return joined[0], joined[1]

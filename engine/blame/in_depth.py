@@ -142,8 +142,8 @@ def _at_all(
             for group in {baseline, lane.group}:
                 hooks.enter_context(_LayerInputs(group, inputs))
         logits = pruned.logits(step.text, distinct, [length - 1], lambda done: progress(what, done))
-        found = {form: reader(z[0]) for form, z in zip(distinct, logits, strict=True)}
-    return [None if form is None else found[form] for form in forms]
+        by_form = {form: reader(z[0]) for form, z in zip(distinct, logits, strict=True)}
+    return [None if form is None else by_form[form] for form in forms]
 
 
 class _LayerInputs(InstalledHooks):
