@@ -18,8 +18,8 @@ ROWS = 15
 def where_in_text(
     baseline: WeightGroup, lane: LaneModel, step: BlamedStep, blame: Blame, progress: Progress
 ) -> WhereInText:
-    """Have the lane read the last token over caches that are the baseline's from a position on and
-    its own before; find the latest position that brings the baseline's token back.
+    """Find the latest position that brings the baseline's token back, as the lane reads the last
+    token over caches that are the baseline's from there on and its own before.
 
     It is found by bisection, which takes for granted that no earlier position fails where a later
     one does not. Where that is not so, it finds one of several boundaries: its position brings the

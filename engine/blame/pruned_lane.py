@@ -81,7 +81,7 @@ class PrunedLane:
             RowReader(group, Counterpart(differing, back=back) if self._weights else None)
             for back, group in ((False, baseline), (True, lane.group))
         ]
-        """Of the baseline's model and of the variant's, whose rows swap the other's weights in."""
+        """Readers of the baseline's model and the variant's; rows swap the other's weights in."""
         if self._weights:
             self._check_swaps(baseline)
 

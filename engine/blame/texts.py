@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.kl_divergence import kl_divergence, log_softmax
+from ..progress import Progress
 from ..trace.blame import Part
-from .pruned_lane import Form, PrunedLane, Report
+from .pruned_lane import Form, FormsNeed, PrunedLane, Report
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class TextBlame:
 
 
 def blame_texts(
-    lane: PrunedLane, texts: Sequence[BlamedText], temperature: float, report: Report
+    lane: PrunedLane, texts: Sequence[BlamedText], temperature: float, progress: Progress
 ) -> TextBlame:
     """Read texts in the lane with each part given back, and in the baseline with each alone pruned.
 
@@ -51,9 +52,10 @@ def blame_texts(
     forms += [frozenset({part}) for part in lane.parts]
     total, positions, not_comparable = torch.zeros(len(forms), dtype=torch.float64), 0, 0
     for number, text in enumerate(texts):
+        need = lane.need([Form(), *forms], len(text.tokens), len(text.tokens) - text.first)
 
-        def report_text(done: float, number: int = number) -> None:
-            report((number + done) / len(texts))
+        def report_text(done: float, number: int = number, need: FormsNeed = need) -> None:
+            progress(f"reading {need}", (number + done) / len(texts))
 
         kl = torch.stack([*_divergences(lane, forms, text, temperature, report_text)])
         comparable = kl.isfinite().all(dim=0)

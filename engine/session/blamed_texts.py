@@ -37,9 +37,14 @@ def blame_trace(
     text = _text(header.prompt.tokens, chosen_tokens(trace.steps, reader))
     if text is None:
         raise UserError(f"{trace.lane_names[reader]} has written nothing in the trace")
+    recipes = options.variants or ()
+    if len(recipes) < lane:
+        raise UserError(
+            f"the trace has no recipe of {trace.lane_names[lane]}; it cannot be blamed without"
+        )
     builder = open_builder(options, progress)
     check_same_model(header.model, describe_model(builder.loaded))
-    models, left_out = builder.build_lanes([parse((options.variants or ())[lane - 1])])
+    models, left_out = builder.build_lanes([parse(recipes[lane - 1])])
     if left_out:
         raise UserError(left_out[0])
     if lane_records(models)[1] != header.lanes[lane]:
@@ -115,11 +120,5 @@ def _blame(
     for group in (builder.baseline, model.group):
         check_angles(group, max(len(text.tokens) for text in texts))
     lane = PrunedLane(builder.baseline, model)
-    stage = f"reading {len(lane.parts)} parts of {model.recipe.name}"
     with guard_memory("out of memory while reading the forms of a lane; shorter texts need less"):
-        return blame_texts(
-            lane,
-            texts,
-            sampling.measured_temperature,
-            lambda done: progress(stage, done),
-        )
+        return blame_texts(lane, texts, sampling.measured_temperature, progress)

@@ -8,7 +8,7 @@ import msgspec
 
 from ..errors import UserError, reason
 from ..files import PRIVATE, make_private_directory, open_new
-from ..output_files import write_all
+from ..output_files import write_all, write_new
 from .checks import check_event
 from .records import MAX_LANES, VERSION, Event, Header
 from .trace import Trace
@@ -50,6 +50,15 @@ class TraceWriter:
 
     def close(self) -> None:
         self._file.close()
+
+
+def write_trace(path: Path, trace: Trace) -> None:
+    """Write a trace with all its branches as a new file.
+
+    Raises `UserError` if the file exists or cannot be written.
+    """
+    lines = [msgspec.json.encode(record) for record in (trace.header, *trace.events())]
+    write_new(path, b"".join(line + b"\n" for line in lines), private=True)
 
 
 def is_being_written(path: Path) -> bool:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from msgspec.structs import replace
+from prunetui.engine.errors import UserError
+from prunetui.engine.session import blaming
 from prunetui.engine.trace.analysis.blame_sentences import verdict
 from prunetui.engine.trace.figures import kl
 from prunetui.engine.trace.file import read_trace
@@ -107,6 +109,28 @@ def test_a_step_is_printed_and_recorded_in_a_new_trace(
     assert local is not None
     assert blame.pruned.kl == pytest.approx(local.kl, rel=1e-4)
     assert [replace(step, blames=[]) for step in after.steps] == before.steps
+
+
+def test_what_was_found_before_a_refusal_is_printed_and_recorded(
+    trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise UserError("this family keeps a state")
+
+    monkeypatch.setattr(blaming, "where_in_text", refuse)
+    file = tmp_path / "blamed.trace.jsonl"
+    assert prunetui("blame", trace, "--lane", 1, "--step", 2, "--text", "-o", file) == 2
+    said = capsys.readouterr()
+    assert "this family keeps a state" in said.err
+    (blame,) = read_trace(file).steps[2].blames
+    assert verdict(blame) in " ".join(said.out.split())
+
+
+def test_a_refused_blame_leaves_no_file(trace: Path, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "blamed.trace.jsonl"
+    command = ("blame", trace, "--lane", 2, "--step", 1, "-o", file)
+    assert "control prunes nothing" in complaint(capsys, *command)
+    assert not file.exists()
 
 
 def test_mistakes_are_sentences(model: Path, trace: Path, tmp_path: Path, capsys) -> None:

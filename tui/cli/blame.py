@@ -18,6 +18,7 @@ from ...engine.trace import figures
 from ...engine.trace.analysis.blame import agrees, by_importance, effects
 from ...engine.trace.analysis.blame_sentences import sentences_in_trace
 from ...engine.trace.blame import Blame, BlamedTokens, Causes, NextToken, Part
+from ...engine.trace.file import write_trace
 from ...engine.trace.printable import visible
 from ...engine.trace.trace import Trace
 from .progress import loading_bar
@@ -50,20 +51,24 @@ def blame_step(
     output: Path | None,
 ) -> None:
     """Blame a lane at a step of a trace, write the trace with it if `output` is given, and print
-    sentences and a table."""
+    sentences and a table.
+
+    Raises `UserError`, after printing what was found before, for what ended it sooner.
+    """
+    error: UserError | None = None
     with loading_bar() as (_, report):
         # `prunetui --help` must not wait for torch.
         from ...engine.session.session import open_session
 
-        session = open_session(options, output, report, resume=trace)
+        session = open_session(options, None, report, resume=trace)
+        blame = session.blame(step, lane, tokens, "parts")
         try:
-            blame = session.blame(step, lane, tokens, "parts")
             for causes in where:
                 blame = session.blame(step, lane, tokens, causes)
-        finally:
-            session.end()
-        if session.recording_error is not None:
-            raise UserError(session.recording_error)
+        except UserError as raised:
+            error = raised
+    if output is not None:
+        write_trace(output, session.trace)
     console = Console()
     whose = "the baseline's tokens" if tokens == "baseline" else "the lane's own tokens"
     console.print(
@@ -78,6 +83,8 @@ def blame_step(
     console.print(Text(STEP_NOTE, style="dim"))
     if output is not None:
         console.print(Text(f"Recorded in {visible(str(output))}"))
+    if error is not None:
+        raise error
 
 
 def blame_trace(

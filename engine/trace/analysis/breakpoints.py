@@ -39,8 +39,10 @@ class Breakpoint:
     def hit(self, steps: Sequence[Step], number: int) -> str:
         """Sentence on the first lane that meets the condition at a step; empty if none."""
         at = range(number, number + 1)
-        found = (sentence for lane in self.lanes for sentence in self.sentences(steps, at, lane))
-        return next(filter(None, found), "")
+        sentences = (
+            sentence for lane in self.lanes for sentence in self.sentences(steps, at, lane)
+        )
+        return next(filter(None, sentences), "")
 
 
 def parse_breakpoint(text: str, header: Header) -> Breakpoint:

@@ -82,8 +82,8 @@ class Verdict:
             assert self.fails is not None
             control = "not even the control, which drops nothing, keeps it"
             return f"{self.level}: {control} ({self.figure(self.fails)})"
-        kept = f"up to {self.keeps.number}" if self.keeps.number else "none"
-        text = f"{self.level}: {kept} dropped ({self.figure(self.keeps)})"
+        largest = f"up to {self.keeps.number}" if self.keeps.number else "none"
+        text = f"{self.level}: {largest} dropped ({self.figure(self.keeps)})"
         if self.fails is None:
             return f"{text}, the most tried"
         text += f"; with {self.fails.number}, {self.figure(self.fails)}"
